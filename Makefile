@@ -1,0 +1,61 @@
+# Everything runs in .venv, which each target makes for itself when it is missing or out of date.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help env demo test lint format types unit docs wheel-check clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+env: $(VENV)/.full ## make .venv with everything that development needs
+
+demo: $(VENV)/.demo ## plan the example fleet and draw the result
+	$(BIN)/coopt demo --plot coopt-demo.png
+
+test: lint types unit docs wheel-check ## everything that continuous integration checks
+
+lint: $(VENV)/.full ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.full ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.full ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(VENV)/.full ## tests and docstring examples
+	$(BIN)/python -m pytest
+
+docs: $(VENV)/.full ## build the documentation, running its examples
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+wheel-check: $(VENV)/.full ## build wheel and sdist, install the wheel alone, use it away from the checkout
+	$(BIN)/python tools/wheel_check.py
+
+clean: ## remove the environment and all that was built
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis coopt-demo.png
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and by exact version: with it there, nothing that depends on it looks for another build.
+$(VENV)/.full: $(BIN)/python $(INPUTS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,plot,docs,torch]"
+	@touch $(VENV)/.full $(VENV)/.demo
+
+# Only what the demonstration needs: the library and matplotlib.
+$(VENV)/.demo: $(BIN)/python $(INPUTS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot]"
+	@touch $(VENV)/.demo

@@ -1,0 +1,1 @@
+"""Convergence bounds of federated averaging as theorems checked by computer algebra."""

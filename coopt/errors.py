@@ -1,0 +1,60 @@
+"""The one exception tree of coopt.
+
+Catch :class:`CooptError` to catch everything the library raises on purpose. Exceptions of back ends
+(scipy, cvxpy, torch) never leak: they are re-raised as :class:`SolverError` with the cause attached.
+"""
+
+from __future__ import annotations
+
+
+class CooptError(Exception):
+    """Base class of every exception that coopt raises on purpose."""
+
+
+class InvalidProblemError(CooptError, ValueError):
+    """The input is wrong: the message names the field, the device, the value and what is valid."""
+
+
+class InfeasibleError(CooptError):
+    """No plan meets the limits.
+
+    Parameters
+    ----------
+    message : str
+        Advice to the user: which limit binds and what would be feasible.
+    binding : str
+        The limit that rules out every plan: ``"cost"``, ``"time"`` or ``"target_error"``.
+    smallest_cost : float, optional
+        The smallest cost of any plan that keeps the remaining limits.
+    smallest_time : float, optional
+        The smallest completion time, in seconds, of any plan that keeps the remaining limits.
+    smallest_error : float, optional
+        The smallest error bound that can be reached, for inverse objectives.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        binding: str,
+        smallest_cost: float | None = None,
+        smallest_time: float | None = None,
+        smallest_error: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.binding = binding
+        self.smallest_cost = smallest_cost
+        self.smallest_time = smallest_time
+        self.smallest_error = smallest_error
+
+
+class SolverError(CooptError, RuntimeError):
+    """A solver could not do what was asked: the message says which one, why, and what to use instead."""
+
+
+class CertificateError(CooptError):
+    """A recomputation from scratch contradicts what an :class:`~coopt.Allocation` claims."""
+
+
+class BoundWarning(UserWarning):
+    """The bound is valid but says little here, or rests on a constant that cannot hold."""

@@ -1,0 +1,68 @@
+"""Build the wheel and the sdist, install the wheel alone in a clean environment, and use it there.
+
+What an editable install hides shows here: data files or type markers left out of the wheel, an import that
+only the checkout satisfies, a required dependency that is listed under an extra.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WHEEL_MUST_HOLD = ("coopt/__init__.py", "coopt/py.typed", "coopt_bounds/__init__.py", "coopt_bounds/py.typed")
+SDIST_MUST_HOLD = ("pyproject.toml", "LICENSE", "coopt/__init__.py", "bounds/coopt_bounds/__init__.py")
+
+SMOKE = """
+import importlib.metadata, pathlib, sys
+import coopt, coopt_bounds
+for module in (coopt, coopt_bounds):
+    assert pathlib.Path(module.__file__).is_relative_to(sys.prefix), module.__file__
+assert importlib.metadata.version("coopt") == coopt.__version__
+print("coopt", coopt.__version__, "imports from the wheel")
+"""
+
+
+def main() -> None:
+    """Run the check; any failure ends the process with its output."""
+    with tempfile.TemporaryDirectory(prefix="coopt-wheel-") as name:
+        folder = Path(name)
+        run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT)
+        wheel = next(folder.glob("*.whl"))
+        sdist = next(folder.glob("*.tar.gz"))
+        with zipfile.ZipFile(wheel) as archive:
+            require(WHEEL_MUST_HOLD, archive.namelist(), wheel.name)
+        with tarfile.open(sdist) as archive:
+            inside = [member.partition("/")[2] for member in archive.getnames()]
+            require(SDIST_MUST_HOLD, inside, sdist.name)
+
+        clean = folder / "venv"
+        venv.create(clean, with_pip=True)
+        python = clean / ("Scripts" if os.name == "nt" else "bin") / "python"
+        pins = ["--constraint", str(ROOT / "constraints.txt")]
+        run([str(python), "-m", "pip", "install", "--quiet", *pins, str(wheel)], cwd=folder)
+        run([str(python), "-I", "-c", SMOKE], cwd=folder)
+
+
+def run(command: list[str], cwd: Path) -> None:
+    """Run a command in a folder, without the variables that would lead an import back to the checkout."""
+    leading_back = {"PYTHONPATH", "VIRTUAL_ENV"}
+    environment = {key: value for key, value in os.environ.items() if key not in leading_back}
+    subprocess.run(command, cwd=cwd, env=environment, check=True)
+
+
+def require(wanted: tuple[str, ...], inside: list[str], archive: str) -> None:
+    """Say which files an archive lacks, if any."""
+    missing = sorted(set(wanted) - set(inside))
+    if missing:
+        sys.exit(f"{archive} lacks {', '.join(missing)}")
+
+
+if __name__ == "__main__":
+    main()
