@@ -16,7 +16,14 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WHEEL_MUST_HOLD = ("coopt/__init__.py", "coopt/py.typed", "coopt_bounds/__init__.py", "coopt_bounds/py.typed")
+WHEEL_MUST_HOLD = (
+    "coopt/__init__.py",
+    "coopt/py.typed",
+    "coopt/data/fleet.csv",
+    "coopt/data/job.toml",
+    "coopt_bounds/__init__.py",
+    "coopt_bounds/py.typed",
+)
 SDIST_MUST_HOLD = ("pyproject.toml", "LICENSE", "coopt/__init__.py", "bounds/coopt_bounds/__init__.py")
 
 SMOKE = """
