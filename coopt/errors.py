@@ -56,5 +56,9 @@ class CertificateError(CooptError):
     """A recomputation from scratch contradicts what an :class:`~coopt.Allocation` claims."""
 
 
+class MissingDependencyError(CooptError, ImportError):
+    """An optional package is not installed: the message says which extra brings it."""
+
+
 class BoundWarning(UserWarning):
     """The bound is valid but says little here, or rests on a constant that cannot hold."""

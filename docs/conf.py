@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import coopt
 
@@ -30,6 +32,8 @@ nb_execution_timeout = 120
 nb_merge_streams = True
 # The notebooks run in processes of their own, which read these.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["COLUMNS"] = "100"
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 autosummary_generate = True
