@@ -1,0 +1,102 @@
+"""Exponentially weighted averages that know their own standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Bias-corrected exponential average of one quantity, or of one quantity per device.
+
+    Attributes
+    ----------
+    decay : float
+        Weight of the past in [0, 1): about 1 / (1 - decay) observations count.
+    weight, squares : numpy.ndarray
+        Sum of the weights and of their squares.
+    mean, scatter : numpy.ndarray
+        Weighted mean, and weighted sum of squared deviations from it.
+
+    Notes
+    -----
+    Dividing by the sum of the weights corrects the bias of a start at zero. An entry that is never observed
+    keeps weight 0 and mean 0. The update of `scatter` is that of West (CACM 22(9), 1979) with decaying
+    weights.
+
+    Examples
+    --------
+    >>> average = Average.empty(decay=0.5)
+    >>> for value in (1.0, 2.0, 4.0):
+    ...     average = average.add(value)
+    >>> round(float(average.mean), 4)
+    3.0
+    """
+
+    decay: float
+    weight: Floats
+    squares: Floats
+    mean: Floats
+    scatter: Floats
+
+    @classmethod
+    def empty(cls, decay: float, shape: tuple[int, ...] = ()) -> Self:
+        """Average of nothing yet, of a scalar or of an array of quantities."""
+        zero = np.zeros(shape)
+        return cls(decay, zero, zero, zero, zero)
+
+    def add(self, value: npt.ArrayLike, observed: npt.ArrayLike = True) -> Self:
+        """Average with one more observation; entries that were not observed stay as they are."""
+        seen = np.asarray(observed, dtype=bool)
+        x = np.where(seen, value, 0.0)
+        past = self.decay * self.weight
+        weight = past + 1
+        deviation = x - self.mean
+        mean = self.mean + deviation / weight
+        scatter = self.decay * self.scatter + deviation**2 * past / weight
+        squares = self.decay**2 * self.squares + 1
+        return replace(
+            self,
+            weight=np.where(seen, weight, self.weight),
+            squares=np.where(seen, squares, self.squares),
+            mean=np.where(seen, mean, self.mean),
+            scatter=np.where(seen, scatter, self.scatter),
+        )
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether anything was observed."""
+        return np.asarray(self.weight > 0)
+
+    @property
+    def standard_error(self) -> Floats:
+        """Standard error of the mean, from the scatter of the observations; infinite for fewer than two."""
+        count = np.divide(
+            self.weight**2, self.squares, out=np.zeros_like(self.weight), where=self.squares > 0
+        )
+        several = count > 1 + 1e-9
+        error = np.full_like(self.weight, np.inf)
+        np.divide(self.scatter, self.weight * (count - 1), out=error, where=several)
+        return np.sqrt(error, out=error, where=several)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and lists that `from_state` turns back into the same average, bit for bit."""
+        return {
+            "decay": self.decay,
+            **{name: getattr(self, name).tolist() for name in ("weight", "squares", "mean", "scatter")},
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild what `state_dict` wrote."""
+        arrays = {
+            name: np.asarray(state[name], dtype=np.float64)
+            for name in ("weight", "squares", "mean", "scatter")
+        }
+        return cls(decay=float(state["decay"]), **arrays)

@@ -1,0 +1,370 @@
+"""Estimate the constants of a running training from client reports: pure functions (state, reports) -> state.
+
+Every estimator subtracts what mini-batch noise adds. Two independent halves of a batch share the gradient and
+nothing else, so the inner product of their gradients has the squared gradient as its mean, and half the
+squared difference is the noise (as in McCandlish et al. 2018, arXiv 1812.06162, eq. (A.2), with the same
+batch twice).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.average import Average
+from coopt.regression import FadingLine
+from coopt.report import ClientReport
+from coopt.screening import Ignored, Observations, screen
+
+Floats = npt.NDArray[np.float64]
+
+DEVICE_DECAY = 0.95  # a device's gradient noise changes slowly: some 20 reports
+FLEET_DECAY = 0.85  # what depends on the model: some 7 rounds
+SPEED_DECAY = 0.5  # speeds jump: 2 reports
+LINE_DECAY = 0.95  # the relation of loss and gradient needs a range of losses: some 20 rounds
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error, infinite where nothing was observed."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """What is known so far; frozen, `update` returns a new one.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray, shape (N,)
+        Samples that each device holds, d_i.
+    noise : Average, shape (N,)
+        Gradient noise M_i of each device, gradient^2 * samples.
+    sample_seconds, round_seconds, sample_cost : Average, shape (N,)
+        Seconds per sample, seconds of communication per round, cost per sample.
+    fleet_noise : Average
+        Mean M_i over the devices that reported, for those that never did.
+    loss : Average
+        Global loss F.
+    gradient : Average
+        Squared norm of the global gradient.
+    local_gradient : Average
+        Weighted mean of the devices' squared gradient norms: ||grad F||^2 + d_h^2.
+    divergence : Average
+        Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
+    pair_change, pair_slope, pair_step : Average
+        Same-batch pairs: squared gradient change, its product with the step, squared step.
+    coupling_change, coupling_step : Average
+        Squared change of the averaged gradient by drift, weighted squared drift.
+    line : FadingLine
+        Squared gradient norm over loss, round by round.
+    """
+
+    samples: npt.NDArray[np.int64]
+    noise: Average
+    sample_seconds: Average
+    round_seconds: Average
+    sample_cost: Average
+    fleet_noise: Average
+    loss: Average
+    gradient: Average
+    local_gradient: Average
+    divergence: Average
+    pair_change: Average
+    pair_slope: Average
+    pair_step: Average
+    coupling_change: Average
+    coupling_step: Average
+    line: FadingLine
+
+    @classmethod
+    def empty(cls, samples: npt.ArrayLike) -> Self:
+        """Know nothing but how many samples each device holds."""
+        held = np.array(samples, dtype=np.int64)
+        averages = {
+            field.name: _empty(field.name, len(held))
+            for field in fields(cls)
+            if field.name not in ("samples", "line")
+        }
+        return cls(samples=held, line=FadingLine(LINE_DECAY), **averages)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, lists and dictionaries that `from_state` turns back into the same state, bit for bit."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value.tolist() if name == "samples" else value.state_dict() for name, value in state.items()
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild what `state_dict` wrote."""
+        rest = {name: value for name, value in state.items() if name not in ("samples", "line")}
+        return cls(
+            samples=np.asarray(state["samples"], dtype=np.int64),
+            line=FadingLine(**state["line"]),
+            **{name: Average.from_state(value) for name, value in rest.items()},
+        )
+
+
+_PER_DEVICE = {
+    "noise": DEVICE_DECAY,
+    "sample_seconds": SPEED_DECAY,
+    "round_seconds": SPEED_DECAY,
+    "sample_cost": DEVICE_DECAY,
+}
+
+
+def _empty(name: str, devices: int) -> Average:
+    if name in _PER_DEVICE:
+        return Average.empty(_PER_DEVICE[name], (devices,))
+    return Average.empty(FLEET_DECAY)
+
+
+def update(
+    state: Estimates,
+    reports: Iterable[ClientReport],
+    *,
+    round: int,  # noqa: A002
+    replacement: bool = True,
+    streaming: bool = False,
+) -> tuple[Estimates, list[Ignored]]:
+    """Take in the reports of one round.
+
+    Parameters
+    ----------
+    state : Estimates
+        What was known before.
+    reports : iterable of ClientReport
+        What arrived; may be empty, late, incomplete or wrong.
+    round : int
+        Round that just ended.
+    replacement : bool, default True
+        Whether mini-batches are drawn with replacement.
+    streaming : bool, default False
+        Whether reported numbers of samples are taken over, because devices receive data while training.
+
+    Returns
+    -------
+    state : Estimates
+        What is known now.
+    ignored : list of Ignored
+        What was not believed, and why.
+
+    Examples
+    --------
+    >>> from coopt.report import ClientReport, HalfBatches
+    >>> report = ClientReport(client=0, round=0, samples=9, local_steps=1, batch_size=4,
+    ...                       samples_processed=4, loss=float("nan"), seconds_computing=2.0,
+    ...                       halves=HalfBatches(2, 2, 1.0, 0.25))
+    >>> state, ignored = update(Estimates.empty([9, 9]), [report], round=0)
+    >>> state.noise.mean, [str(line) for line in ignored]
+    (array([1., 0.]), ['client 0: ignored loss: not a possible value'])
+    """
+    seen, ignored = screen(reports, devices=len(state.samples), round=round)
+    if streaming:
+        reported = np.isfinite(seen["samples"])
+        samples = state.samples.copy()
+        samples[seen.client[reported]] = seen["samples"][reported].astype(np.int64)
+        state = replace(state, samples=samples)
+    weight = state.samples[seen.client].astype(np.float64)
+    state = _update_devices(state, seen)
+    state = _update_gradients(state, seen, weight, replacement)
+    return _update_pairs(state, seen, weight), ignored
+
+
+def _update_devices(state: Estimates, seen: Observations) -> Estimates:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        measured = {
+            "noise": seen["halves_difference"] / (1 / seen["halves_first"] + 1 / seen["halves_second"]),
+            "sample_seconds": seen["seconds_computing"] / seen["samples_processed"],
+            "round_seconds": seen["seconds_communicating"],
+            "sample_cost": seen["cost"] / seen["samples_processed"],
+        }
+    new: dict[str, Any] = {}
+    for name, values in measured.items():
+        known = np.isfinite(values)
+        full, where = np.zeros(len(state.samples)), np.zeros(len(state.samples), dtype=bool)
+        full[seen.client[known]], where[seen.client[known]] = values[known], True
+        new[name] = getattr(state, name).add(full, where)
+    noise = measured["noise"]
+    known = np.isfinite(noise)
+    if known.any():
+        new["fleet_noise"] = state.fleet_noise.add(float(np.mean(noise[known])))
+    return replace(state, **new)
+
+
+def _update_gradients(state: Estimates, seen: Observations, weight: Floats, replacement: bool) -> Estimates:
+    loss, gradient = math.nan, math.nan
+    new: dict[str, Any] = {}
+    rows = np.isfinite(seen["loss"])
+    if rows.any():
+        loss = float(_shares(weight, rows)[rows] @ seen["loss"][rows])
+        new["loss"] = state.loss.add(loss)
+    rows = np.isfinite(seen["halves_product"])
+    if rows.any():
+        new["local_gradient"] = state.local_gradient.add(
+            float(_shares(weight, rows)[rows] @ seen["halves_product"][rows])
+        )
+    rows &= np.isfinite(seen["gradient"])
+    if rows.any():
+        p = _shares(weight, rows)
+        variance = _batch_variance(seen, state.samples[seen.client], replacement)
+        mean = _combine(p, seen.vectors["gradient"])
+        square = float(mean @ mean)
+        gradient = square - float(np.sum(p[rows] ** 2 * variance[rows]))
+        new["gradient"] = state.gradient.add(gradient)
+        if rows.sum() > 1:
+            raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square
+            noise = float(np.sum(p[rows] * (1 - p[rows]) * variance[rows]))
+            new["divergence"] = state.divergence.add(raw - noise)
+    if math.isfinite(loss) and math.isfinite(gradient):
+        new["line"] = state.line.add(loss, gradient)
+    return replace(state, **new)
+
+
+def _update_pairs(state: Estimates, seen: Observations, weight: Floats) -> Estimates:
+    new: dict[str, Any] = {}
+    rows = np.isfinite(seen["pair_step"])
+    if rows.any():
+        p = _shares(weight, rows)[rows]
+        new["pair_change"] = state.pair_change.add(float(p @ seen["pair_product"][rows]))
+        new["pair_slope"] = state.pair_slope.add(float(p @ seen["pair_slope"][rows]))
+        new["pair_step"] = state.pair_step.add(float(p @ seen["pair_step"][rows]))
+    rows &= np.isfinite(seen["change"])
+    if rows.sum() > 1:
+        p = _shares(weight, rows)
+        mean = _combine(p, seen.vectors["change"])
+        # The mean of two equal batches has a quarter of the variance that their difference shows.
+        noise = float(np.sum(p[rows] ** 2 * seen["pair_difference"][rows])) / 4
+        new["coupling_change"] = state.coupling_change.add(float(mean @ mean) - noise)
+        new["coupling_step"] = state.coupling_step.add(float(p[rows] @ seen["pair_step"][rows]))
+    return replace(state, **new)
+
+
+def _shares(weight: Floats, rows: npt.NDArray[np.bool_]) -> Floats:
+    chosen = np.where(rows, weight, 0.0)
+    return np.asarray(chosen / chosen.sum())
+
+
+def _combine(shares: Floats, vectors: list[Floats | None]) -> Floats:
+    total: Floats | None = None
+    for share, vector in zip(shares.tolist(), vectors, strict=True):
+        if share and vector is not None:
+            total = share * vector if total is None else total + share * vector
+    return np.zeros(0) if total is None else total
+
+
+def _batch_variance(seen: Observations, samples: npt.NDArray[np.int64], replacement: bool) -> Floats:
+    """Variance of each client's mini-batch gradient, from its own two halves."""
+    first, second = seen["halves_first"], seen["halves_second"]
+    noise = seen["halves_difference"] / (1 / first + 1 / second)
+    return noise / (first + second) if replacement else noise * (1 / (first + second) - 1 / samples)
+
+
+def mean_of(average: Average) -> Estimate:
+    """Read a scalar average."""
+    if not average.known:
+        return Estimate(math.nan, math.inf)
+    return Estimate(float(average.mean), float(average.standard_error))
+
+
+def root_of(estimate: Estimate) -> Estimate:
+    """Square root of an estimate that may have come out negative by noise."""
+    value, error = max(estimate.value, 0.0), estimate.standard_error
+    root = math.sqrt(value) if not math.isnan(estimate.value) else math.nan
+    # Near zero the root of a quantity uncertain by e is uncertain by sqrt(e).
+    return Estimate(root, min(error / (2 * root), math.sqrt(error)) if root > 0 else math.sqrt(error))
+
+
+def ratio_of(numerator: Average, denominator: Average) -> Estimate:
+    """Ratio of two averages, which has less bias than an average of ratios."""
+    top, bottom = mean_of(numerator), mean_of(denominator)
+    if not bottom.value > 0:
+        return Estimate(math.nan, math.inf)
+    value = top.value / bottom.value
+    error = math.hypot(top.standard_error, value * bottom.standard_error) / bottom.value
+    return Estimate(value, error)
+
+
+def divergence(state: Estimates) -> Estimate:
+    """Gradient divergence d_h, in units of the gradient."""
+    return root_of(mean_of(state.divergence))
+
+
+def smoothness(state: Estimates) -> Estimate:
+    """Curvature beta along the clients' steps: root mean square gradient change per distance."""
+    return root_of(ratio_of(state.pair_change, state.pair_step))
+
+
+def coupling(state: Estimates) -> Estimate:
+    """How strongly drift moves the averaged gradient, beta_d, in units of curvature."""
+    return root_of(ratio_of(state.coupling_change, state.coupling_step))
+
+
+def squared_gradient(state: Estimates) -> Estimate:
+    """Squared norm of the global gradient."""
+    return mean_of(state.gradient)
+
+
+def contraction(state: Estimates, *, lowest_loss: float = 0.0, caution: float = 1.0) -> Estimate:
+    """Polyak-Lojasiewicz constant c near the current model, guarded from below.
+
+    Parameters
+    ----------
+    state : Estimates
+        What is known.
+    lowest_loss : float, default 0
+        A value that the loss cannot fall below.
+    caution : float, default 1
+        Standard errors that the value is lowered by: too large a c promises progress that does not come.
+
+    Returns
+    -------
+    Estimate
+        Half the slope of ||grad F||^2 over F, lowered by `caution` standard errors, but at least
+        ||grad F||^2 / (2 (F - lowest_loss)), which the true one exceeds as long as F* > lowest_loss.
+
+    Notes
+    -----
+    Under the condition 2c(F - F*) = ||grad F||^2 the slope of ||grad F||^2 over F is 2c whatever F* may be.
+    """
+    loss, square = mean_of(state.loss), mean_of(state.gradient)
+    height = loss.value - lowest_loss
+    least = max(square.value, 0.0) / (2 * height) if height > 0 and not math.isnan(square.value) else 0.0
+    slope, error = state.line.slope, state.line.slope_error
+    if not (math.isfinite(slope) and math.isfinite(error)):
+        return Estimate(least, math.inf)
+    return Estimate(max(slope / 2 - caution * error / 2, least), error / 2)
+
+
+def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Estimate:
+    """Distance F - F* of the loss from its minimum: ||grad F||^2 / (2c), at most F - lowest_loss."""
+    loss, square = mean_of(state.loss), mean_of(state.gradient)
+    height = loss.value - lowest_loss
+    if not pl_constant > 0 or math.isnan(square.value):
+        return Estimate(height, loss.standard_error)
+    value = max(square.value, 0.0) / (2 * pl_constant)
+    if value >= height:
+        return Estimate(height, loss.standard_error)
+    return Estimate(value, square.standard_error / (2 * pl_constant))
+
+
+def device_noise(state: Estimates, caution: float = 0.0) -> Floats:
+    """Gradient noise M_i of every device, the fleet's mean for a device that never reported, shape (N,).
+
+    Parameters
+    ----------
+    state : Estimates
+        What is known.
+    caution : float, default 0
+        Standard errors to add.
+    """
+    fallback = float(state.fleet_noise.mean)
+    error = np.where(np.isfinite(state.noise.standard_error), state.noise.standard_error, 0.0)
+    return np.where(state.noise.known, state.noise.mean + caution * error, fallback)

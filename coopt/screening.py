@@ -1,0 +1,243 @@
+"""Which parts of which client reports to believe.
+
+A report may be wrong by accident or on purpose. Each part of it is judged on its own, so that a client whose
+clock is broken still helps to estimate the gradient noise, and everything left out is named with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.report import ClientReport, HalfBatches, SameBatchPair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Floats = npt.NDArray[np.float64]
+
+# An honest fleet is heterogeneous: a value is an outlier only if it is far away both in units of the fleet's
+# own spread and in absolute terms, and if there are enough others to compare it with.
+SPREAD_LIMIT = 6.0
+RATIO_LIMIT = 30.0
+LEAST_TO_JUDGE = 4
+# Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
+LARGEST_COUNT = 1e15
+LARGEST, SMALLEST = 1e60, 1e-60
+MEDIAN_TO_DEVIATION = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """One thing that was left out of the estimates.
+
+    Attributes
+    ----------
+    client : int
+        Index of the device.
+    what : str
+        Part of the report.
+    why : str
+        Reason, for a person.
+    """
+
+    client: int
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        """Format as one line."""
+        return f"client {self.client}: ignored {self.what}: {self.why}"
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """The believed parts of a round's reports, one entry per client; NaN stands for what is not believed.
+
+    Attributes
+    ----------
+    client : numpy.ndarray of int, shape (m,)
+        Indices of the devices, increasing.
+    column : dict of numpy.ndarray, shape (m,)
+        The scalars of the reports by name, and the squared norms ``gradient`` and ``change`` of the vectors.
+    vectors : dict of lists
+        The vectors themselves, None where not believed.
+    """
+
+    client: npt.NDArray[np.int64]
+    column: dict[str, Floats]
+    vectors: dict[str, list[Floats | None]]
+
+    def __getitem__(self, name: str) -> Floats:
+        """Give one column."""
+        return self.column[name]
+
+
+_SCALARS = (
+    "samples",
+    "samples_processed",
+    "seconds_computing",
+    "seconds_communicating",
+    "cost",
+    "loss",
+)
+_HALVES = tuple(f"halves_{field.name}" for field in fields(HalfBatches))
+_PAIR = tuple(f"pair_{field.name}" for field in fields(SameBatchPair))
+_VECTORS = ("gradient", "change")
+_GROUPS = {name: (name,) for name in (*_SCALARS, *_VECTORS)} | {"halves": _HALVES, "pair": _PAIR}
+_STALE = ("loss", "pair", "gradient", "change")
+_AT_MOST = {"samples": LARGEST_COUNT, "halves_first": LARGEST_COUNT, "halves_second": LARGEST_COUNT}
+_AT_LEAST = {
+    "samples": 1.0,
+    "samples_processed": 0.0,
+    "seconds_computing": 0.0,
+    "seconds_communicating": 0.0,
+    "cost": 0.0,
+    "halves_first": 1.0,
+    "halves_second": 1.0,
+    "halves_difference": 0.0,
+    "pair_step": SMALLEST,
+    "pair_difference": 0.0,
+}
+
+
+def screen(
+    reports: Iterable[ClientReport],
+    *,
+    devices: int,
+    round: int,  # noqa: A002
+) -> tuple[Observations, list[Ignored]]:
+    """Drop what cannot be true, then what the other clients contradict.
+
+    Parameters
+    ----------
+    reports : iterable of ClientReport
+        What arrived.
+    devices : int
+        Devices in the fleet, N.
+    round : int
+        Round that just ended; reports about others keep only what does not depend on the model's age.
+
+    Returns
+    -------
+    observations : Observations
+        What is believed.
+    ignored : list of Ignored
+        What was left out and why.
+
+    Notes
+    -----
+    A value is an outlier if, in logarithms, it differs from the median of at least four clients by more than
+    six robust standard deviations and by more than a factor of thirty; for the loss, which may be negative,
+    by more than six robust standard deviations and thirty times the median distance. Up to 20 % arbitrary
+    clients move neither median far.
+    """
+    ignored: list[Ignored] = []
+    chosen: dict[int, ClientReport] = {}
+    for report in reports:
+        client = report.client
+        if not (0 <= client < devices and client == int(client)):
+            ignored.append(Ignored(client, "report", f"no such device: valid are 0 to {devices - 1}"))
+        elif client in chosen:
+            ignored.append(Ignored(client, "report", "a second report about the same round"))
+        else:
+            chosen[int(client)] = report
+    kept = [chosen[client] for client in sorted(chosen)]
+    observations = _table(kept)
+    _drop_impossible(observations, kept, round, ignored)
+    _drop_outliers(observations, ignored)
+    return observations, ignored
+
+
+def _table(reports: list[ClientReport]) -> Observations:
+    rows = [report.to_scalars() for report in reports]
+    column = {
+        name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
+        for name in (*_SCALARS, *_HALVES, *_PAIR)
+    }
+    vectors = {name: [getattr(report, name) for report in reports] for name in _VECTORS}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name in _VECTORS:
+            column[name] = np.array([np.nan if v is None else float(v @ v) for v in vectors[name]])
+    return Observations(np.array([report.client for report in reports], dtype=np.int64), column, vectors)
+
+
+def _present(reports: list[ClientReport], group: str) -> npt.NDArray[np.bool_]:
+    return np.array([getattr(report, group) is not None for report in reports], dtype=bool)
+
+
+def _leave_out(observations: Observations, group: str, rows: npt.NDArray[np.bool_]) -> None:
+    for name in _GROUPS[group]:
+        observations.column[name][rows] = np.nan
+    if group in _VECTORS:
+        for row in np.flatnonzero(rows):
+            observations.vectors[group][row] = None
+
+
+def _drop_impossible(
+    observations: Observations, reports: list[ClientReport], now: int, ignored: list[Ignored]
+) -> None:
+    stale = np.array([report.round != now for report in reports], dtype=bool)
+    for group, names in _GROUPS.items():
+        present = _present(reports, group)
+        bad = np.zeros(len(reports), dtype=bool)
+        for name in names:
+            values = observations[name]
+            bad |= ~(values >= _AT_LEAST.get(name, -LARGEST)) | (values > _AT_MOST.get(name, LARGEST))
+        if group in _VECTORS:
+            bad |= _other_length(observations.vectors[group])
+        wrong = np.flatnonzero(bad & present)
+        ignored.extend(Ignored(reports[row].client, group, "not a possible value") for row in wrong)
+        out = bad | (stale if group in _STALE else False)
+        _leave_out(observations, group, out)
+    for row in np.flatnonzero(stale):
+        report = reports[row]
+        what = "loss, curvature and vectors"
+        ignored.append(Ignored(report.client, what, f"late: about round {report.round}, not {now}"))
+
+
+def _other_length(vectors: list[Floats | None]) -> npt.NDArray[np.bool_]:
+    lengths = np.array([-1 if vector is None else len(vector) for vector in vectors])
+    values, counts = np.unique(lengths[lengths >= 0], return_counts=True)
+    usual = values[np.argmax(counts)] if len(values) else -1
+    return np.asarray((lengths >= 0) & (lengths != usual))
+
+
+def _drop_outliers(observations: Observations, ignored: list[Ignored]) -> None:
+    column = observations.column
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scales = {
+            "samples": column["samples"],
+            "seconds_computing": column["seconds_computing"] / column["samples_processed"],
+            "seconds_communicating": column["seconds_communicating"],
+            "cost": column["cost"] / column["samples_processed"],
+            "halves": column["halves_difference"] / (1 / column["halves_first"] + 1 / column["halves_second"])
+            + np.abs(column["halves_product"]),
+            "pair": (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"],
+            "gradient": column["gradient"],
+            "change": column["change"],
+        }
+        far = {group: _far(np.log(value), np.log(RATIO_LIMIT)) for group, value in scales.items()}
+    loss = column["loss"]
+    known = loss[np.isfinite(loss)]
+    typical = np.median(np.abs(known)) if len(known) else 0.0
+    far["loss"] = _far(loss, RATIO_LIMIT * typical)
+    for group, rows in far.items():
+        for row in np.flatnonzero(rows):
+            why = "far from what all other clients report"
+            ignored.append(Ignored(int(observations.client[row]), group, why))
+        _leave_out(observations, group, rows)
+
+
+def _far(values: Floats, least: float) -> npt.NDArray[np.bool_]:
+    """Mark the values far from the median of the finite ones; exact zeros (log -inf) are no outliers."""
+    finite = np.isfinite(values)
+    if finite.sum() < LEAST_TO_JUDGE:
+        return np.zeros(len(values), dtype=bool)
+    middle = np.median(values[finite])
+    spread = MEDIAN_TO_DEVIATION * np.median(np.abs(values[finite] - middle))
+    distance = np.where(finite, np.abs(np.where(finite, values, 0.0) - middle), 0.0)
+    return np.asarray(distance > max(SPREAD_LIMIT * spread, least))
