@@ -1,5 +1,52 @@
-"""coopt: how many rounds, how many local steps, and which batch size on which device."""
+"""coopt: how many rounds, how many local steps, and which batch size on which device.
+
+Given a fleet of devices, a cost budget and a deadline, coopt finds the rounds K, the local steps tau
+and the batch size s_i of every device that minimise a proved bound on the error of federated SGD, and
+proves that nothing better exists. Start with :func:`solve_allocation`.
+"""
+
+from __future__ import annotations
 
 from coopt._version import __version__
+from coopt.allocation import Allocation, Certificate, Status
+from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from coopt.errors import (
+    BoundWarning,
+    CertificateError,
+    CooptError,
+    InfeasibleError,
+    InvalidProblemError,
+    MissingDependencyError,
+    SolverError,
+)
+from coopt.monotone import Bound
+from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.solve import allocate_batches, evaluate, solve_allocation
+from coopt.solvers.batch import BatchAllocation
 
-__all__ = ["__version__"]
+__all__ = [
+    "AdaCoOpt",
+    "Allocation",
+    "BatchAllocation",
+    "Bound",
+    "BoundWarning",
+    "Budget",
+    "Certificate",
+    "CertificateError",
+    "Certified",
+    "Constants",
+    "CooptError",
+    "Dynamite",
+    "Fleet",
+    "InfeasibleError",
+    "InvalidProblemError",
+    "MissingDependencyError",
+    "NonConvex",
+    "Problem",
+    "SolverError",
+    "Status",
+    "__version__",
+    "allocate_batches",
+    "evaluate",
+    "solve_allocation",
+]

@@ -1,0 +1,268 @@
+"""The answer: a plan, what it costs, how good it is, and a certificate that recomputes all of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.bound import resolve_bound
+from coopt.errors import InvalidProblemError
+from coopt.monotone import Bound, Parts
+from coopt.problem import Problem
+from coopt.validation import same_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Batch sizes are listed one by one up to this many devices, and summarised beyond.
+LISTED_DEVICES = 20
+
+
+class Status(Enum):
+    """How a result came to be; the value is advice to the user."""
+
+    OPTIMAL = "proved optimal: no plan within the limits has a smaller bound"
+    GAP_TOLERANCE = "within the requested gap of the optimum: lower gap_tolerance to search on"
+    INTEGRALITY_GAP = "good whole batches found; sample costs differ between devices, which leaves a gap"
+    TIME_LIMIT = "best plan found when the time limit ended the search: raise time_limit to close the gap"
+    EVALUATED = "a given plan, evaluated: nothing is claimed about better ones"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What :meth:`Allocation.certify` recomputed.
+
+    Attributes
+    ----------
+    error_bound : float
+        The bound at 50 digits, from its symbolic statement, rounded to float64.
+    cost, time : float
+        From exact sums.
+    relative_difference : float
+        Between the claimed and the recomputed error bound.
+    """
+
+    error_bound: float
+    cost: float
+    time: float
+    relative_difference: float
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """A plan for training, its error bound, and how far from optimal it can be at most.
+
+    Attributes
+    ----------
+    problem : Problem
+    rounds, local_steps : int
+        K and tau.
+    batch_sizes : ndarray of int64, shape (N,)
+        s_i.
+    error_bound : float
+        Value of the bound [loss; gradient^2 for the non-convex bound].
+    objective : str
+        ``"error"``.
+    objective_value, lower_bound : float
+        Value of the objective, and a proved lower bound on that of every feasible plan; -inf where
+        nothing was proved.
+    cost, time : float
+        What the plan uses [cost, s].
+    status : Status
+    binding : tuple of str
+        The limits that keep the plan from being better: ``"cost"``, ``"time"``, ``"max_rounds"``,
+        ``"max_local_steps"``, ``"max_batch"``.
+    shadow_prices : dict of str to float
+        By how much the error bound falls per unit of ``"cost"`` and per second of ``"time"``, at this K
+        and tau with continuous batch sizes.
+    solver, bound : str
+        Which solver found it, and which bound (the member, for a family) it has.
+    learning_rate : float
+    solve_seconds : float
+        Wall-clock time; not compared.
+    trace : dict of str to int
+        What the solver did, such as ``"inner_solves"`` and ``"boxes"``; not compared.
+    custom_bound : Bound or None
+        The bound itself where it is the user's own; not compared.
+
+    Notes
+    -----
+    Allocations compare by value and do not hash.
+    """
+
+    problem: Problem
+    rounds: int
+    local_steps: int
+    batch_sizes: NDArray[np.int64]
+    error_bound: float
+    objective: str
+    objective_value: float
+    lower_bound: float
+    cost: float
+    time: float
+    status: Status
+    binding: tuple[str, ...]
+    shadow_prices: dict[str, float]
+    solver: str
+    bound: str
+    learning_rate: float
+    solve_seconds: float = field(compare=False)
+    trace: dict[str, int] = field(compare=False, default_factory=dict)
+    custom_bound: Bound | None = field(compare=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.batch_sizes.flags.writeable = False
+
+    def __eq__(self, other: object) -> bool:
+        return same_value(self, other)
+
+    @property
+    def gap(self) -> float:
+        """Relative gap (objective_value - lower_bound) / |objective_value|; zero is a proof of optimality."""
+        if self.objective_value == self.lower_bound:
+            return 0.0
+        return (self.objective_value - self.lower_bound) / abs(self.objective_value)
+
+    @property
+    def parts(self) -> Parts | None:
+        """The error bound split into transient, noise and drift; None for bounds that do not say."""
+        bound = self.bound_object
+        split = getattr(bound, "parts", None)
+        if split is None:
+            return None
+        parts: Parts = split(self.problem, self.rounds, self.local_steps, self.batch_sizes)
+        return parts
+
+    @property
+    def bound_object(self) -> Bound:
+        """The bound itself."""
+        return resolve_bound(self.bound) if self.custom_bound is None else self.custom_bound
+
+    def certify(self) -> Certificate:
+        """Recompute feasibility, cost, time and error bound from scratch with independent code.
+
+        Sums are exact and the bound is evaluated at 50 digits from its symbolic statement.
+
+        Returns
+        -------
+        Certificate
+
+        Raises
+        ------
+        CertificateError
+            If anything disagrees with what this allocation claims.
+        """
+        from coopt.certificate import certify
+
+        return certify(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists; :meth:`from_dict` gives back an equal allocation.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the bound is the user's own: it cannot be read back from its name.
+        """
+        from coopt.files import problem_to_dict
+
+        if self.custom_bound is not None:
+            raise InvalidProblemError(
+                f"bound = {self.bound!r} is not one of coopt's own: a file cannot hold it"
+            )
+        return {
+            "problem": problem_to_dict(self.problem),
+            "rounds": self.rounds,
+            "local_steps": self.local_steps,
+            "batch_sizes": self.batch_sizes.tolist(),
+            "error_bound": self.error_bound,
+            "objective": self.objective,
+            "objective_value": self.objective_value,
+            "lower_bound": self.lower_bound,
+            "cost": self.cost,
+            "time": self.time,
+            "status": self.status.name,
+            "binding": list(self.binding),
+            "shadow_prices": dict(self.shadow_prices),
+            "solver": self.solver,
+            "bound": self.bound,
+            "learning_rate": self.learning_rate,
+            "solve_seconds": self.solve_seconds,
+            "trace": dict(self.trace),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Rebuild an allocation from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
+        from coopt.files import problem_from_dict
+
+        values = dict(data)
+        try:
+            values["problem"] = problem_from_dict(values["problem"])
+            values["batch_sizes"] = np.array(values["batch_sizes"], dtype=np.int64)
+            values["status"] = Status[values["status"]]
+            values["binding"] = tuple(values["binding"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise InvalidProblemError(f"not an allocation: {error}") from error
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The allocation as JSON text (infinities as in Python's json), written to `path` if given."""
+        text = json.dumps(self.to_dict(), indent=1)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Rebuild an allocation from :meth:`to_json`."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidProblemError(f"not an allocation: {error}") from error
+        if not isinstance(data, dict):
+            raise InvalidProblemError("not an allocation: the JSON text must hold an object")
+        return cls.from_dict(data)
+
+    def plot(self) -> Figure:
+        """Draw the error bound over (K, tau) and the batch sizes; needs the extra ``plot``."""
+        from coopt.plot import plot_allocation
+
+        return plot_allocation(self)
+
+    def __str__(self) -> str:
+        limits = self.problem.budget
+        lines = [
+            f"rounds         {self.rounds}",
+            f"local steps    {self.local_steps}",
+            f"batch sizes    {_batches_text(self.batch_sizes)}",
+            f"error bound    {self.error_bound:.6g} ({self.bound})",
+        ]
+        parts = self.parts
+        if parts is not None:
+            lines.append(
+                f"  of which     transient {parts.transient:.4g}, noise {parts.noise:.4g}, "
+                f"drift {parts.drift:.4g}"
+            )
+        lines += [
+            f"cost           {self.cost:.6g} of {limits.cost:.6g}",
+            f"time           {self.time:.6g} s of {limits.time:.6g} s",
+            f"binding        {', '.join(self.binding) or 'nothing'}",
+            f"gap            {self.gap:.2g}" if math.isfinite(self.lower_bound) else "gap            unknown",
+            f"status         {self.status.value}",
+        ]
+        return "\n".join(lines)
+
+
+def _batches_text(batches: NDArray[np.int64]) -> str:
+    if batches.size <= LISTED_DEVICES:
+        return " ".join(map(str, batches.tolist()))
+    low, middle, high = np.percentile(batches, [0, 50, 100])
+    return f"{batches.size} devices, {low:.0f} to {high:.0f}, median {middle:.0f}"

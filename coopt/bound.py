@@ -1,0 +1,479 @@
+"""Error bounds in numbers: for given (K, tau) each is an offset plus a weighted sum of 1 / s_i.
+
+The package ``coopt_bounds`` states and proves each bound symbolically; the numbers here agree with it to
+1e-12. The structure that they share is in :mod:`coopt.monotone`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.drift import drift_sums
+from coopt.errors import InvalidProblemError
+from coopt.monotone import (
+    Bound,
+    Floats,
+    Floor,
+    MonotoneBase,
+    MonotoneForm,
+    product,
+)
+from coopt.problem import Constants, Problem
+from coopt.validation import real
+
+Auto = Literal["auto"]
+
+# The family of Young parameters that "auto" stands for. A geometric grid of ratio f^2 is at most a factor
+# f away from the best value, which costs a fraction (f + 1/f - 2) / 4 of the drift terms at most: below
+# 1 % for both grids together. gamma = 0 is exact where there is no drift (one local step); z = 0 and
+# z = inf are exact where there is no noise and no divergence.
+# Plain values come first: where several members tie, the first is reported.
+GAMMAS = (*(float(f"{1.3**-k:.3g}") for k in range(27)), 0.0)
+ZS = (*(float(f"{1.4**k:.3g}") for k in sorted(range(-14, 15), key=abs)), math.inf, 0.0)
+
+# Step sizes such as 1 / beta round to one unit in the last place above the limit.
+STEP_SIZE_SLACK = 1e-12
+
+
+@dataclass(frozen=True)
+class _Exponential:
+    """a(T) = q^T D0, b(T) = 1 - q^T: geometric convergence to the floor."""
+
+    log_q: Floats
+    gap: float
+
+    def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        # Members share few contraction factors: exponentials are evaluated once for each.
+        log_q, place = np.unique(self.log_q[active], return_inverse=True)
+        exponent = log_q[:, None] * steps
+        return (self.gap * np.exp(exponent))[place], -np.expm1(exponent)[place]
+
+
+@dataclass(frozen=True)
+class _Reciprocal:
+    """a(T) = rate / T, b(T) = 1: sublinear convergence to the floor."""
+
+    rate: Floats
+
+    def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        start = self.rate[active, None] / steps
+        return start, np.ones_like(start)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The monotone form of the bounds below: noise of the average, noise that drives drift."""
+
+    members: tuple[Bound, ...]
+    basis: tuple[Floats, ...]
+    population: NDArray[np.int64] | None
+    noise_share: Floats
+    progress: Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]
+    # (tau, member) -> (offset, share of the noise that drives drift)
+    drift: Callable[[int, int], tuple[float, float]]
+
+    def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
+        drift = np.array([self.drift(local_steps, m) for m in active.tolist()]).reshape(-1, 2)
+        shares = np.column_stack([self.noise_share[active], drift[:, 1]])[:, : len(self.basis)]
+        return Floor(drift[:, 0], shares, self.basis)
+
+
+def _mean_noise(problem: Problem) -> Floats:
+    fleet = problem.fleet
+    noise: Floats = fleet.weights * fleet.weights * fleet.gradient_noise
+    return noise
+
+
+def _population(problem: Problem) -> NDArray[np.int64] | None:
+    return None if problem.fleet.replacement else problem.fleet.samples
+
+
+def _required(constants: Constants, name: str, bound: str) -> float:
+    value: float | None = getattr(constants, name)
+    if value is None:
+        raise InvalidProblemError(
+            f"{name} is missing: the {bound} bound needs it, so set Constants({name}=...)"
+        )
+    return value
+
+
+def _check_step_size(constants: Constants, limit: float, formula: str, bound: str) -> None:
+    if constants.learning_rate > limit * (1.0 + STEP_SIZE_SLACK):
+        raise InvalidProblemError(
+            f"learning_rate = {constants.learning_rate!r}: the {bound} bound needs learning_rate <= "
+            f"{formula} = {limit:.12g}"
+        )
+
+
+def _log_contraction(rate: float) -> float:
+    """log(1 - rate); a rate may exceed one by rounding only."""
+    return math.log1p(-rate) if rate < 1.0 else -math.inf
+
+
+@dataclass(frozen=True)
+class Dynamite(MonotoneBase):
+    """The bound published with DYNAMITE, eq. (11): drift enters as rho h(tau)^2.
+
+    B = q^(K tau) D0 + (1 - q^(K tau)) [eta beta/(2c) sum p_i^2 M_i/s_i + rho h(tau)^2/(1 - q^tau)],
+    with q = 1 - eta c, h(tau) = (delta/beta) ((1 + eta beta)^tau - 1) - eta delta tau and
+    delta = sum p_i delta_i. Needs ``pl_constant`` and eta <= 1/beta. The constant rho is
+    ``quadratic_continuity``; where the user gives none, it is 1/(eta tau), the smallest value that can
+    hold at a fixed point of federated averaging. It is not a certified bound: see the documentation.
+
+    References
+    ----------
+    Liu et al., "DYNAMITE: Dynamic Interplay of Mini-Batch Size and Aggregation Frequency for Federated
+    Learning with Static and Streaming Dataset", IEEE TMC 2024, arXiv:2310.14906, eq. (11).
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and files."""
+        return "dynamite"
+
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+        eta, rho = problem.constants.learning_rate, problem.constants.quadratic_continuity
+
+        def penalty(h: float, tau: int) -> float:
+            return h / tau * (h / eta) if rho is None else rho * h * h
+
+        return _published_form(self, problem, penalty)
+
+
+@dataclass(frozen=True)
+class AdaCoOpt(MonotoneBase):
+    """The precursor of the DYNAMITE bound: drift enters as rho h(tau), rho a Lipschitz constant.
+
+    Like :class:`Dynamite` with ``lipschitz`` * h(tau) in place of rho h(tau)^2. Needs ``pl_constant``
+    and ``lipschitz``.
+
+    References
+    ----------
+    Liu et al., "AdaCoOpt: Leverage the Interplay of Batch Size and Aggregation Frequency for Federated
+    Learning", IEEE/ACM IWQoS 2023.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and files."""
+        return "adacoopt"
+
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+        rho = _required(problem.constants, "lipschitz", self.name)
+        return _published_form(self, problem, lambda h, _tau: rho * h)
+
+
+def _published_form(
+    bound: Dynamite | AdaCoOpt, problem: Problem, penalty: Callable[[float, int], float]
+) -> MonotoneForm:
+    constants = problem.constants
+    eta, beta = constants.learning_rate, constants.smoothness
+    c = _required(constants, "pl_constant", bound.name)
+    _check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
+    divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
+    log_q = _log_contraction(eta * c)
+    x = eta * beta
+
+    def drift(tau: int, _member: int) -> tuple[float, float]:
+        # h(tau) = eta delta sum_{j<tau} ((1 + x)^j - 1): a sum of positive terms.
+        h = drift_sums(0.0, math.log1p(x), tau, eta * divergence * x).linear
+        return penalty(h, tau) / -math.expm1(log_q * tau), 0.0
+
+    return _Form(
+        members=(bound,),
+        basis=(_mean_noise(problem),),
+        population=_population(problem),
+        noise_share=np.array([x / (2.0 * c)]),
+        progress=_Exponential(np.array([log_q]), constants.initial_gap),
+        drift=drift,
+    )
+
+
+@dataclass(frozen=True)
+class YoungFamily(MonotoneBase):
+    """Parameters gamma and z of Young's inequality, as numbers or as the family "auto"."""
+
+    gamma: float | Auto = "auto"
+    z: float | Auto = "auto"
+
+    _kind = ""
+
+    def __post_init__(self) -> None:
+        if self.gamma != "auto":
+            object.__setattr__(self, "gamma", real("gamma", self.gamma, minimum=0.0))
+            if self.gamma > 1.0:
+                raise InvalidProblemError(f"gamma = {self.gamma!r}: must lie in [0, 1], or be 'auto'")
+        if self.z != "auto":
+            object.__setattr__(self, "z", real("z", self.z, minimum=0.0, infinite=True))
+
+    @property
+    def name(self) -> str:
+        """The kind of bound, with its numbers where it has them."""
+        if self.gamma == "auto" and self.z == "auto":
+            return self._kind
+        return f"{self._kind}(gamma={self.gamma}, z={self.z})"
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """The (gamma, z) of the members."""
+        gammas = GAMMAS if isinstance(self.gamma, str) else (self.gamma,)
+        zs = ZS if isinstance(self.z, str) else (self.z,)
+        return [(gamma, z) for gamma in gammas for z in zs]
+
+    def members(self) -> tuple[Bound, ...]:
+        """Bounds with numbers whose minimum this one is."""
+        return tuple(type(self)(gamma, z) for gamma, z in self.pairs())
+
+    def _pairs_for(self, problem: Problem, mean_step: float) -> list[tuple[float, float]]:
+        """The pairs without those that another one matches or beats for every plan of this problem."""
+        fleet = problem.fleet
+        gammas = {gamma for gamma, _ in self.pairs()}
+        zs = {z for _, z in self.pairs()}
+        if self.gamma == "auto" and mean_step == 1.0:
+            gammas = {1.0}
+        if self.z == "auto":
+            if not fleet.divergence.any():
+                zs = {math.inf}
+            elif not fleet.gradient_noise.any():
+                zs = {0.0}
+            else:
+                zs -= {0.0, math.inf}
+        return [(gamma, z) for gamma, z in self.pairs() if gamma in gammas and z in zs]
+
+
+@dataclass(frozen=True)
+class Certified(YoungFamily):
+    """The certified bound: proved for smooth losses under a Polyak-Lojasiewicz condition, no rho.
+
+    For any gamma in (0, 1] and z > 0, with q = 1 - eta c [2 - eta beta_F - (1 - eta beta_F) gamma],
+    C = (eta/2) [eta beta_F + (1 - eta beta_F)/gamma] beta_d^2 and r = 1 - eta ell,
+
+    B = q^(K tau) D0 + (1 - q^(K tau)) [eta^2 beta_F sigma^2 / (2 (1 - q))
+        + C/(1 - q^tau) sum_{j<tau} q^(tau-1-j) ((1+z) a_j^2 + (1+1/z) b_j^2)],
+
+    a_j = eta d_h (r^j - 1)/(r - 1), b_j^2 = eta^2 nu^2 (r^(2j) - 1)/(r^2 - 1), d_h^2 = sum p_i delta_i^2,
+    sigma^2 = sum p_i^2 M_i/s_i, nu^2 = sum p_i (1 - p_i) M_i/s_i. Needs ``pl_constant`` and
+    eta <= min(1/beta_F, 2/(beta + ell)).
+
+    Parameters
+    ----------
+    gamma : float in [0, 1] or "auto"
+        Trades contraction for drift; 0 only says something at tau = 1.
+    z : float in [0, inf] or "auto"
+        Trades the part of drift due to divergence for that due to noise.
+
+    Notes
+    -----
+    "auto" is the minimum over a finite family of pairs (:data:`GAMMAS` x :data:`ZS`), each an ordinary
+    bound of this form; it lies within 1 % of the minimum over all pairs. The proof is in
+    ``coopt_bounds.certified``.
+
+    Examples
+    --------
+    >>> from coopt import Budget, Certified, Constants, Fleet, Problem
+    >>> problem = Problem(
+    ...     Fleet(samples=[60, 20], gradient_noise=4.0, divergence=0.1),
+    ...     Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5),
+    ...     Budget(),
+    ... )
+    >>> offset, weights = Certified(gamma=1, z=1).coefficients(problem, rounds=50, local_steps=4)
+    >>> round(offset, 6), weights.round(6)
+    (0.038559, array([0.5198, 0.0947]))
+    """
+
+    _kind = "certified"
+
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+        curvature = _curvature(problem, self._kind)
+        eta, x = problem.constants.learning_rate, curvature.mean_step
+        c = _required(problem.constants, "pl_constant", self._kind)
+
+        def at(gamma: float) -> _Contraction:
+            bracket = 1.0 + (1.0 - x) * (1.0 - gamma)
+            return _Contraction(
+                log_q=_log_contraction(eta * c * bracket),
+                noise_share=x / (2.0 * c * bracket),
+                drift_factor=eta / 2.0 * curvature.coupling_factor(gamma),
+            )
+
+        return _young_form(
+            self,
+            problem,
+            curvature,
+            at,
+            progress=lambda log_q: _Exponential(log_q, problem.constants.initial_gap),
+            length=lambda log_q, tau: -math.expm1(log_q * tau),
+        )
+
+
+@dataclass(frozen=True)
+class NonConvex(YoungFamily):
+    """The bound on the mean squared gradient of smooth losses, without convexity or PL condition.
+
+    With the drift D_j = (1+z) a_j^2 + (1+1/z) b_j^2 of :class:`Certified` and
+    m = 1 - eta beta_F/2 - (1 - eta beta_F) gamma/2,
+
+    (1/T) sum_t E||grad F(w_t)||^2 <= (1/m) [D0/(eta T) + eta beta_F sigma^2/2
+        + (1/2)(eta beta_F + (1 - eta beta_F)/gamma)(beta_d^2/tau) sum_{j<tau} D_j].
+
+    D0 is F(w_0) - inf F; for a nonnegative loss F(w_0) itself is valid. Needs
+    eta <= min(1/beta_F, 2/(beta + ell)) and no ``pl_constant``. The value is a squared gradient.
+
+    Parameters
+    ----------
+    gamma, z : float or "auto"
+        As in :class:`Certified`.
+    """
+
+    _kind = "nonconvex"
+
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+        curvature = _curvature(problem, self._kind)
+        eta, x = problem.constants.learning_rate, curvature.mean_step
+
+        def at(gamma: float) -> _Contraction:
+            inverse = 2.0 / (1.0 + (1.0 - x) * (1.0 - gamma))
+            return _Contraction(0.0, inverse * x / 2.0, inverse / 2.0 * curvature.coupling_factor(gamma))
+
+        def progress(_log_q: Floats) -> _Reciprocal:
+            return _Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
+
+        noise_shares = np.array([at(gamma).noise_share for gamma, _ in self._pairs_for(problem, x)])
+        return _young_form(
+            self, problem, curvature, at, progress=progress, length=lambda _log_q, tau: float(tau)
+        )
+
+
+@dataclass(frozen=True)
+class _Curvature:
+    """Curvature constants with their defaults filled in, and eta beta_F, at most one."""
+
+    floor: float
+    coupling: float
+    mean_step: float
+
+    def coupling_factor(self, gamma: float) -> float:
+        """(eta beta_F + (1 - eta beta_F)/gamma) beta_d^2, infinite at gamma = 0 unless nothing couples."""
+        if self.coupling == 0.0:
+            return 0.0
+        slack = 1.0 - self.mean_step
+        young = self.mean_step if slack == 0.0 else self.mean_step + (slack / gamma if gamma else math.inf)
+        return young * self.coupling * self.coupling
+
+
+def _curvature(problem: Problem, bound: str) -> _Curvature:
+    constants = problem.constants
+    beta = constants.smoothness
+    mean = beta if constants.mean_smoothness is None else constants.mean_smoothness
+    floor = -beta if constants.curvature_floor is None else constants.curvature_floor
+    _check_step_size(constants, 1.0 / mean, "1 / mean_smoothness", bound)
+    if beta + floor > 0.0:
+        _check_step_size(constants, 2.0 / (beta + floor), "2 / (smoothness + curvature_floor)", bound)
+    # Midpoint lemma: deviations that average to zero only see curvature relative to its midpoint.
+    coupling = (beta - floor) / 2.0 if constants.coupling is None else constants.coupling
+    return _Curvature(floor, coupling, min(constants.learning_rate * mean, 1.0))
+
+
+@dataclass(frozen=True)
+class _Contraction:
+    """What one gamma decides."""
+
+    log_q: float
+    noise_share: float
+    drift_factor: float
+
+
+def _young_form(
+    bound: YoungFamily,
+    problem: Problem,
+    curvature: _Curvature,
+    at: Callable[[float], _Contraction],
+    progress: Callable[[Floats], Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]],
+    length: Callable[[float, int], float],
+) -> MonotoneForm:
+    fleet, eta = problem.fleet, problem.constants.learning_rate
+    largest = float(fleet.divergence.max())
+    # Scaled by the largest entry: its square may underflow.
+    divergence = largest and largest * math.sqrt(
+        float(np.sum(fleet.weights * (fleet.divergence / largest) ** 2))
+    )
+    pairs = bound._pairs_for(problem, curvature.mean_step)
+    contractions = {gamma: at(gamma) for gamma, _ in pairs}
+    log_r = _log_contraction(eta * curvature.floor)
+    known: dict[tuple[float, int], tuple[float, float]] = {}
+
+    def sums(gamma: float, tau: int) -> tuple[float, float]:
+        if (gamma, tau) not in known:
+            point = contractions[gamma]
+            known[gamma, tau] = _drift_of(point, log_r, tau, eta, divergence, length(point.log_q, tau))
+        return known[gamma, tau]
+
+    def drift(tau: int, member: int) -> tuple[float, float]:
+        gamma, z = pairs[member]
+        diverging, noisy = sums(gamma, tau)
+        return product(1.0 + z, diverging), product(1.0 + (1.0 / z if z else math.inf), noisy)
+
+    mean_noise = _mean_noise(problem)
+    return _Form(
+        members=tuple(type(bound)(gamma, z) for gamma, z in pairs),
+        basis=(mean_noise, fleet.weights * (1.0 - fleet.weights) * fleet.gradient_noise),
+        population=_population(problem),
+        noise_share=np.array([contractions[gamma].noise_share for gamma, _ in pairs]),
+        progress=progress(np.array([contractions[gamma].log_q for gamma, _ in pairs])),
+        drift=drift,
+    )
+
+
+def _drift_of(
+    point: _Contraction, log_r: float, tau: int, eta: float, divergence: float, length: float
+) -> tuple[float, float]:
+    """C sum q^(tau-1-j) a_j^2 and C sum q^(tau-1-j) b_j^2 / nu^2, over the length of a round."""
+    factor = point.drift_factor
+    if tau == 1 or factor == 0.0:
+        return 0.0, 0.0
+    if math.isinf(factor):
+        return (math.inf if divergence else 0.0), math.inf
+    root = math.sqrt(factor)
+    sums = drift_sums(point.log_q, log_r, tau, root * eta * divergence)
+    return sums.square / length, root * eta * (root * eta * sums.variance) / length
+
+
+def resolve_bound(bound: str | Bound) -> Bound:
+    """Return the bound that a name stands for, or the bound itself.
+
+    Raises
+    ------
+    InvalidProblemError
+        If the name is unknown or the object is no bound.
+    """
+    if not isinstance(bound, str):
+        if isinstance(bound, Bound):
+            return bound
+        raise InvalidProblemError(
+            f"bound = {bound!r}: must be a name or an object with the methods of coopt.Bound"
+        )
+    kinds: dict[str, Callable[..., Bound]] = {
+        "certified": Certified,
+        "dynamite": Dynamite,
+        "adacoopt": AdaCoOpt,
+        "nonconvex": NonConvex,
+    }
+    match = re.fullmatch(r"(certified|nonconvex)\(gamma=([^,]+), z=([^)]+)\)", bound)
+    if match:
+        gamma, z = (text if text == "auto" else float(text) for text in match.groups()[1:])
+        return kinds[match[1]](gamma, z)
+    if bound not in kinds:
+        raise InvalidProblemError(
+            f"bound = {bound!r}: must be one of {', '.join(map(repr, kinds))}, or a coopt.Bound"
+        )
+    return kinds[bound]()

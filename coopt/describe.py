@@ -1,0 +1,126 @@
+"""From a plan to an Allocation: what it uses, what binds it, what more budget would buy."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.allocation import Allocation, Status
+from coopt.cautions import cautions
+from coopt.errors import BoundWarning
+from coopt.monotone import Bound, MonotoneBound, member_values
+from coopt.problem import Problem
+from coopt.solvers.batch import relax
+from coopt.validation import LARGEST_COUNT
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A plan, and what a solver claims about it."""
+
+    rounds: int
+    local_steps: int
+    batch_sizes: Ints
+    value: float
+    bound: Bound
+    lower_bound: float
+    status: Status
+    solver: str
+    trace: dict[str, int]
+
+
+def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
+    """Complete an outcome; `begun` is the performance counter at the start of the call."""
+    rounds, local_steps, batches = outcome.rounds, outcome.local_steps, outcome.batch_sizes
+    warn_of(problem, outcome)
+    return Allocation(
+        problem=problem,
+        rounds=rounds,
+        local_steps=local_steps,
+        batch_sizes=batches,
+        error_bound=outcome.value,
+        objective="error",
+        objective_value=outcome.value,
+        lower_bound=outcome.lower_bound,
+        cost=problem.cost(rounds, local_steps, batches),
+        time=problem.time(rounds, local_steps, batches),
+        status=outcome.status,
+        binding=binding_limits(problem, rounds, local_steps, batches),
+        shadow_prices=shadow_prices(problem, outcome.bound, rounds, local_steps),
+        solver=outcome.solver,
+        bound=outcome.bound.name,
+        learning_rate=problem.constants.learning_rate,
+        solve_seconds=time.perf_counter() - begun,
+        trace=outcome.trace,
+        custom_bound=None if type(outcome.bound).__module__ == "coopt.bound" else outcome.bound,
+    )
+
+
+def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
+    """The limits that forbid some smallest increase: one more round, local step, or unit of a batch."""
+    fleet, budget = problem.fleet, problem.budget
+    longer_round = (rounds + 1, local_steps, batches)
+    more_steps = (rounds, local_steps + 1, batches)
+    found = {
+        violation.limit
+        for plan in (longer_round, more_steps)
+        for violation in limits.violations(problem, plan[0], plan[1], plan[2].astype(np.float64))
+    }
+    grown = batches + fleet.batch_multiple
+    growing = fleet.gradient_noise > 0.0
+    if bool((growing & (grown > fleet.max_batch)).any()):
+        found.add("max_batch")
+    growable = growing & (grown <= fleet.max_batch)
+    unit_costs = rounds * local_steps * fleet.sample_cost * fleet.batch_multiple
+    spent = limits.cost(problem, rounds, local_steps, batches)
+    dearest = float(np.max(unit_costs, initial=0.0, where=growable))
+    if not limits.within(spent + dearest, budget.cost):
+        found.add("cost")
+    times = limits.device_times(problem, rounds, local_steps, grown)
+    if not limits.within(float(np.max(times, initial=0.0, where=growable)), budget.time):
+        found.add("time")
+    return tuple(
+        name for name in ("cost", "time", "max_rounds", "max_local_steps", "max_batch") if name in found
+    )
+
+
+def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> dict[str, float]:
+    """Fall of the bound per unit of cost and per second, at this (K, tau) with continuous batches."""
+    fleet, budget = problem.fleet, problem.budget
+    _, weights = bound.coefficients(problem, rounds, local_steps)
+    if not np.isfinite(weights).all():
+        return {"cost": math.nan, "time": math.nan}
+    lower, upper = fleet.batch_range()
+    caps = limits.time_caps(problem, rounds, local_steps)
+    timed = budget.time < math.inf
+    ends = np.maximum(np.minimum(upper, caps), lower) if timed else upper
+    best = relax(weights, fleet.sample_cost, limits.step_budget(problem, rounds, local_steps), lower, ends)
+    steps = rounds * local_steps
+    held = (
+        np.flatnonzero((best.batch_sizes >= caps) & (caps < upper)) if timed else np.array([], dtype=np.intp)
+    )
+    push = weights[held] / best.batch_sizes[held] ** 2 - best.multiplier * fleet.sample_cost[held]
+    seconds = float(np.sum(np.maximum(push, 0.0) * fleet.throughput[held])) / steps
+    return {"cost": best.multiplier / steps, "time": seconds}
+
+
+def warn_of(problem: Problem, outcome: Outcome) -> None:
+    """Warn of what makes the bound say little at this plan."""
+    bound = outcome.bound
+    floor = -math.inf
+    if isinstance(bound, MonotoneBound):
+        # After so many rounds nothing of the initial gap is left.
+        batches = outcome.batch_sizes.astype(np.float64)
+        floor = float(
+            member_values(bound.monotone_form(problem), LARGEST_COUNT, outcome.local_steps, batches)[0]
+        )
+    for caution in cautions(bound, problem, outcome.rounds, outcome.local_steps, floor):
+        warnings.warn(caution, BoundWarning, stacklevel=4)

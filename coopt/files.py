@@ -1,0 +1,175 @@
+"""Fleets as CSV and problems as TOML, read strictly and written so that they read back equal."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coopt.errors import InvalidProblemError
+from coopt.problem import Budget, Constants, Fleet, Problem
+
+FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
+FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name != "replacement")
+SECTIONS = {"constants": Constants, "budget": Budget}
+
+
+def fleet_columns(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a fleet from a CSV file, joined with the fields `given` beside it."""
+    _known(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
+    rows = list(csv.reader(_text(path).splitlines()))
+    if not rows:
+        raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
+    header = [name.strip() for name in rows[0]]
+    _known(header, FLEET_COLUMNS, f"{path.name}, line 1")
+    for name in header:
+        if header.count(name) > 1:
+            raise InvalidProblemError(f"{path.name}, line 1: column {name!r} stands there twice")
+        if name in given:
+            raise InvalidProblemError(f"{name}: given both as a column of {path.name} and beside it")
+    columns: dict[str, list[Any]] = {name: [] for name in header}
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise InvalidProblemError(
+                f"{path.name}, line {line}: {len(row)} cells: must be {len(header)}, as the header has"
+            )
+        for name, cell in zip(header, row, strict=True):
+            columns[name].append(cell.strip() if name == "names" else _number(cell, name, path, line))
+    return {**columns, **given}
+
+
+def write_fleet_csv(fleet: Fleet, path: Path) -> None:
+    """Write every column of a fleet; see :meth:`Fleet.to_csv`."""
+    if not fleet.replacement:
+        raise InvalidProblemError(
+            "replacement = false is not a column: write the whole problem with Problem.to_toml instead"
+        )
+    table = _fleet_table(fleet)
+    del table["replacement"]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(zip(*table.values(), strict=True))
+
+
+def read_problem(path: Path, fleet: Fleet | None = None) -> tuple[Fleet, Constants, Budget]:
+    """Read the parts of a problem from TOML; with `fleet` given, the file holds the other two."""
+    try:
+        document = tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidProblemError(f"{path}: is not valid TOML: {error}") from error
+    return _problem_parts(document, path.parent, path.name, fleet)
+
+
+def write_problem(problem: Problem, path: Path) -> None:
+    """Write a problem as one TOML file; see :meth:`Problem.to_toml`."""
+    import tomli_w
+
+    path.write_text(tomli_w.dumps(problem_to_dict(problem)), encoding="utf-8")
+
+
+def problem_to_dict(problem: Problem) -> dict[str, dict[str, Any]]:
+    """A problem as plain tables of numbers, lists and strings; fields that are None are left out."""
+    sections = {
+        name: {
+            field.name: value
+            for field in fields(part)
+            if (value := getattr(getattr(problem, name), field.name)) is not None
+        }
+        for name, part in SECTIONS.items()
+    }
+    return {"fleet": _fleet_table(problem.fleet), **sections}
+
+
+def problem_from_dict(tables: Mapping[str, Any]) -> Problem:
+    """The inverse of :func:`problem_to_dict`."""
+    return Problem(*_problem_parts(tables, Path(), "problem", None))
+
+
+def _fleet_table(fleet: Fleet) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    # Names first: a person reads the file by them.
+    for name in sorted(FLEET_FIELDS, key=lambda name: name != "names"):
+        value = getattr(fleet, name)
+        if isinstance(value, np.ndarray):
+            table[name] = value.tolist()
+        elif value is not None:
+            table[name] = list(value) if name == "names" else value
+    return table
+
+
+def _problem_parts(
+    document: Mapping[str, Any], folder: Path, source: str, fleet: Fleet | None
+) -> tuple[Fleet, Constants, Budget]:
+    sections = (*SECTIONS, *(("fleet",) if fleet is None else ()))
+    _known(document, sections, source)
+    for name in sections:
+        if name not in document:
+            raise InvalidProblemError(f"{source}: table [{name}] is missing")
+    if fleet is None:
+        fleet = _fleet_from(document["fleet"], folder, source)
+    built = []
+    for name, part in SECTIONS.items():
+        table = document[name]
+        if not isinstance(table, Mapping):
+            raise InvalidProblemError(f"{source}: {name} = {table!r}: must be a table")
+        _known(table, (field.name for field in fields(part)), f"[{name}] of {source}")
+        built.append(_build(part, table, f"[{name}] of {source}"))
+    constants, budget = built
+    return fleet, constants, budget
+
+
+def _fleet_from(entry: Any, folder: Path, source: str) -> Fleet:
+    if isinstance(entry, str):
+        return Fleet.from_csv(folder / entry)
+    if not isinstance(entry, Mapping):
+        raise InvalidProblemError(f"{source}: fleet = {entry!r}: must be a table or the path of a CSV file")
+    given = dict(entry)
+    _known(given, (*FLEET_FIELDS, "csv"), f"[fleet] of {source}")
+    path = given.pop("csv", None)
+    if path is None:
+        fleet: Fleet = _build(Fleet, given, f"[fleet] of {source}")
+        return fleet
+    return Fleet.from_csv(folder / str(path), **given)
+
+
+def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
+    try:
+        return part(**table)
+    except TypeError as error:
+        # Unknown keys were refused before: what is left is a required key that is missing.
+        missing = str(error).split("missing ")[-1].split(": ")[-1]
+        raise InvalidProblemError(f"{where}: {missing} is missing") from error
+
+
+def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:
+    choices = tuple(valid)
+    for name in names:
+        if name not in choices:
+            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(choices)}"
+            raise InvalidProblemError(f"{where}: {name!r} is unknown: {hint}")
+
+
+def _number(cell: str, name: str, path: Path, line: int) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    raise InvalidProblemError(f"{path.name}, line {line}: {name} = {cell!r}: must be a number")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidProblemError(f"{path}: cannot be read: {error}") from error

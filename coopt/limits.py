@@ -1,0 +1,241 @@
+"""What a plan costs, how long it takes, and which plans the budget admits: the one definition.
+
+A limit is met when ``used <= limit * (1 + TOLERANCE)``. The tolerance is a million times the rounding
+error of the sums below, so decimal data that sit exactly on a limit are feasible for every solver and
+every certificate alike. The functions that invert a limit (how many rounds, which batch size) start
+from a quotient and then ask the same comparison, so no floor can be off by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.validation import LARGEST_COUNT
+
+if TYPE_CHECKING:
+    from coopt.problem import Problem
+
+TOLERANCE = 1e-9
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One limit that a plan breaks; its text says by how much.
+
+    Attributes
+    ----------
+    limit : str
+        ``"cost"``, ``"time"``, ``"max_rounds"``, ``"max_local_steps"``, ``"min_batch"``,
+        ``"max_batch"``, ``"batch_multiple"``, ``"rounds"`` or ``"local_steps"``.
+    used, allowed : float
+        What the plan uses and what is allowed, in the unit of the limit.
+    device : int or None
+        The (first) device that breaks it, where one does.
+    """
+
+    limit: str
+    used: float
+    allowed: float
+    device: int | None = None
+
+    def __str__(self) -> str:
+        unit = " s" if self.limit == "time" else ""
+        relation = {
+            "min_batch": "is below",
+            "rounds": "is below",
+            "local_steps": "is below",
+            "batch_multiple": "is not a multiple of",
+        }.get(self.limit, "exceeds")
+        where = "" if self.device is None else f" (device {self.device})"
+        return f"{self.limit}: {self.used:.12g}{unit} {relation} {self.allowed:.12g}{unit}{where}"
+
+
+def within(used: float, limit: float) -> bool:
+    """Whether a limit is met."""
+    return used <= limit * (1.0 + TOLERANCE)
+
+
+def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> float:
+    """Cost sum a_i s_i of one local step on every device."""
+    common = problem.fleet.common_cost
+    if common is not None:
+        # Whole batches add up exactly: the order of the devices cannot flip a verdict.
+        return common * float(np.sum(batch_sizes))
+    return float(np.sum(problem.fleet.sample_cost * batch_sizes))
+
+
+def cost(
+    problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
+) -> float:
+    """Total cost K (tau sum a_i s_i + b)."""
+    return _cost_of_work(problem, rounds, local_steps, work(problem, batch_sizes))
+
+
+def _cost_of_work(problem: Problem, rounds: int, local_steps: int, step_work: float) -> float:
+    return rounds * (local_steps * step_work + problem.budget.round_cost)
+
+
+def device_times(
+    problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
+) -> Floats:
+    """Completion time K (tau s_i / pi_i + u_i) of every device [s]."""
+    fleet = problem.fleet
+    times: Floats = rounds * (local_steps * batch_sizes / fleet.throughput + fleet.round_time)
+    return times
+
+
+def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Floats) -> tuple[Violation, ...]:
+    """Every limit that a plan breaks, see :meth:`Problem.violations`."""
+    budget, fleet = problem.budget, problem.fleet
+    found = [
+        Violation(name, value, 1.0)
+        for name, value in (("rounds", rounds), ("local_steps", local_steps))
+        if value < 1
+    ]
+    for name, value, most in (
+        ("max_rounds", rounds, budget.max_rounds),
+        ("max_local_steps", local_steps, budget.max_local_steps),
+    ):
+        if most is not None and value > most:
+            found.append(Violation(name, value, most))
+    spent = cost(problem, rounds, local_steps, batch_sizes)
+    if not within(spent, budget.cost):
+        found.append(Violation("cost", spent, budget.cost))
+    times = device_times(problem, rounds, local_steps, batch_sizes)
+    slowest = int(times.argmax())
+    if not within(float(times[slowest]), budget.time):
+        found.append(Violation("time", float(times[slowest]), budget.time, slowest))
+    for name, bad, allowed in (
+        ("min_batch", batch_sizes < fleet.min_batch, fleet.min_batch),
+        ("max_batch", batch_sizes > fleet.max_batch, fleet.max_batch),
+        ("batch_multiple", batch_sizes % fleet.batch_multiple != 0, fleet.batch_multiple),
+    ):
+        if bad.any():
+            i = int(bad.argmax())
+            found.append(Violation(name, float(batch_sizes[i]), float(allowed[i]), i))
+    return tuple(found)
+
+
+def step_budget(problem: Problem, rounds: int, local_steps: int) -> float:
+    """Largest work sum a_i s_i of one step that the cost limit admits for given (K, tau); may be < 0."""
+    budget = problem.budget
+    limit = budget.cost * (1.0 + TOLERANCE)
+    return (limit / rounds - budget.round_cost) / local_steps
+
+
+def step_units(problem: Problem, rounds: int, local_steps: int, unit_cost: float) -> int:
+    """Most units that one step may process on all devices together when each costs `unit_cost`."""
+    return _largest_count(
+        lambda n: within(_cost_of_work(problem, rounds, local_steps, unit_cost * n), problem.budget.cost),
+        step_budget(problem, rounds, local_steps),
+        unit_cost,
+    )
+
+
+def largest_batches(problem: Problem, rounds: int, local_steps: int, upper: Ints) -> Ints:
+    """Largest batches that the time limit admits, as multiples of batch_multiple and at most `upper`.
+
+    An entry may lie below min_batch, or be negative, where the limit admits none.
+    """
+    budget, fleet = problem.budget, problem.fleet
+    if budget.time == math.inf:
+        return upper
+    multiple = fleet.batch_multiple
+    real_cap = time_caps(problem, rounds, local_steps)
+    # Clipping before the cast keeps infinities and huge values inside int64.
+    units = np.floor(np.clip(real_cap, -1.0, upper) / multiple)
+    limit = budget.time * (1.0 + TOLERANCE)
+
+    def admitted(batches: Floats) -> NDArray[np.bool_]:
+        result: NDArray[np.bool_] = device_times(problem, rounds, local_steps, batches) <= limit
+        return result
+
+    units += admitted((units + 1.0) * multiple) & ((units + 1.0) * multiple <= upper)
+    units -= ~admitted(units * multiple)
+    return (units * multiple).astype(np.int64)
+
+
+def time_caps(problem: Problem, rounds: int, local_steps: int) -> Floats:
+    """Continuous cap pi_i (theta / K - u_i) / tau of every device's batch; +inf where none."""
+    budget, fleet = problem.budget, problem.fleet
+    slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
+    with np.errstate(invalid="ignore"):
+        caps = fleet.throughput * slack / local_steps
+    # inf * 0: an infinitely fast device with no time left over can still process any batch.
+    return np.where(np.isinf(fleet.throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
+
+
+def most_rounds(problem: Problem, local_steps: int, lower: Ints) -> int | None:
+    """Largest K for which the batches `lower` fit at this tau; 0 if none, None if nothing limits K."""
+    step_work = work(problem, lower)
+    slowest = float(device_times(problem, 1, local_steps, lower).max())
+    budget = problem.budget
+    candidates = [
+        LARGEST_COUNT if budget.max_rounds is None else budget.max_rounds,
+        _largest_count(
+            lambda k: within(_cost_of_work(problem, k, local_steps, step_work), budget.cost),
+            budget.cost,
+            _cost_of_work(problem, 1, local_steps, step_work),
+        ),
+        _largest_count(lambda k: within(k * slowest, budget.time), budget.time, slowest),
+    ]
+    most = min(candidates)
+    return None if most == LARGEST_COUNT else most
+
+
+def most_local_steps(problem: Problem, rounds: int, lower: Ints) -> int | None:
+    """Largest tau for which the batches `lower` fit at this K; 0 if none, None if nothing limits tau."""
+    budget, fleet = problem.budget, problem.fleet
+    step_work = work(problem, lower)
+    slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
+    step_times = lower / fleet.throughput
+    # A device that takes no time for a step limits nothing, whatever its slack.
+    quotients = np.divide(slack, step_times, out=np.full(len(fleet), np.inf), where=step_times > 0.0)
+
+    def fits_time(tau: int) -> bool:
+        return within(float(device_times(problem, rounds, tau, lower).max()), budget.time)
+
+    candidates = [
+        LARGEST_COUNT if budget.max_local_steps is None else budget.max_local_steps,
+        _largest_count(
+            lambda tau: within(_cost_of_work(problem, rounds, tau, step_work), budget.cost),
+            budget.cost - rounds * budget.round_cost,
+            rounds * step_work,
+        ),
+        _largest_count(fits_time, float(quotients.min()), 1.0),
+    ]
+    most = min(candidates)
+    return None if most == LARGEST_COUNT else most
+
+
+def _largest_count(fits: Callable[[int], bool], available: float, unit: float) -> int:
+    """Largest n in [0, LARGEST_COUNT] that fits, searched from available / unit; `fits` is monotone."""
+    if not fits(1):
+        return 0
+    if available == math.inf or unit == 0.0:
+        return LARGEST_COUNT
+    guess = min(max(math.floor(available / unit), 1), LARGEST_COUNT)
+    step = 1
+    if fits(guess):
+        fitting = guess
+        while fitting < LARGEST_COUNT and fits(min(fitting + step, LARGEST_COUNT)):
+            fitting, step = min(fitting + step, LARGEST_COUNT), 2 * step
+        failing = min(fitting + step, LARGEST_COUNT + 1)
+    else:
+        failing = guess
+        while not fits(max(failing - step, 1)):
+            failing, step = failing - step, 2 * step
+        fitting = max(failing - step, 1)
+    while failing - fitting > 1:
+        middle = (fitting + failing) // 2
+        fitting, failing = (middle, failing) if fits(middle) else (fitting, middle)
+    return fitting

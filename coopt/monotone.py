@@ -1,0 +1,256 @@
+"""The structure that every bound of coopt shares, and that the exact solver prunes with.
+
+With T = K tau a bound is
+
+    B(K, tau, s) = a(T) + b(T) G(tau, s),    G(tau, s) = offset(tau) + sum_i weight_i(tau) (1/s_i - ref_i),
+
+where a and b are the progress of training, G is the error floor, and the offset and every weight of the
+floor are nonnegative and nondecreasing in tau. The reference ref_i is 1/d_i when batches are drawn
+without replacement and zero otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.errors import InvalidProblemError
+from coopt.problem import Problem
+from coopt.validation import count, float_array
+
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """What every solver needs of a bound: for given (K, tau) an offset and nonnegative weights."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and files."""
+        ...
+
+    def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
+        """(offset, weights) such that the bound is offset + sum(weights / batch_sizes)."""
+        ...
+
+    def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
+        """The bound for one plan [loss; gradient^2 for the non-convex bound]."""
+        ...
+
+    def members(self) -> tuple[Bound, ...]:
+        """Bounds whose minimum this one is; a bound with numbers is its own only member."""
+        ...
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The error floors G_m(tau, .) of a family of m bounds at one tau.
+
+    Attributes
+    ----------
+    offsets : ndarray, shape (m,)
+    shares : ndarray, shape (m, k)
+        Member m has weights sum_k shares[m, k] * basis[k].
+    basis : tuple of k ndarrays, shape (N,)
+        k is 1 or 2.
+    """
+
+    offsets: Floats
+    shares: Floats
+    basis: tuple[Floats, ...]
+
+
+class MonotoneForm(Protocol):
+    """A bound, or a finite family of bounds, tied to a problem, in the form that allows pruning."""
+
+    @property
+    def members(self) -> tuple[Bound, ...]:
+        """The bounds of the family, in the order of the arrays below."""
+        ...
+
+    @property
+    def population(self) -> NDArray[np.int64] | None:
+        """d_i with ref_i = 1 / d_i, shape (N,); None where ref_i is zero."""
+        ...
+
+    def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
+        """Floors of the `active` members at tau; offsets and weights nondecreasing in tau."""
+        ...
+
+    def progress(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """(a, b), each of shape (len(active), len(steps)), at T = steps; b >= 0.
+
+        For fixed G the value a + b G must be monotone in T, in either direction.
+        """
+        ...
+
+
+@runtime_checkable
+class MonotoneBound(Bound, Protocol):
+    """A bound that declares its monotone form, so that the exact solver may prune."""
+
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A bound split by cause; the parts add up to it.
+
+    Attributes
+    ----------
+    transient : float
+        What is left of the initial gap.
+    noise : float
+        Mini-batch noise of the averaged gradient.
+    drift : float
+        Devices moving apart during local steps, by divergence and by their own noise.
+    """
+
+    transient: float
+    noise: float
+    drift: float
+
+
+def member_values(form: MonotoneForm, rounds: int, local_steps: int, batches: Floats) -> Floats:
+    """Values of every member of a form for one plan, shape (m,)."""
+    everyone = np.arange(len(form.members))
+    start, slope = form.progress(np.array([float(rounds * local_steps)]), everyone)
+    floor = form.floor(local_steps, everyone)
+    inverse = inverse_batches(batches, form.population)
+    noise = np.array([float(np.sum(basis * inverse)) for basis in floor.basis])
+    return start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, noise))
+
+
+def inverse_batches(batches: Floats, population: NDArray[np.int64] | None) -> Floats:
+    """1/s_i - ref_i without cancellation, shape (N,)."""
+    if population is None:
+        return 1.0 / batches
+    inverse: Floats = (population - batches) / (batches * population)
+    return inverse
+
+
+def weighted(shares: Floats, amounts: Floats) -> Floats:
+    """Return shares @ amounts, where an infinite share of nothing is nothing."""
+    with np.errstate(invalid="ignore"):
+        products = shares * amounts
+    total: Floats = np.where(amounts == 0.0, 0.0, products).sum(axis=1)
+    return total
+
+
+def product(share: float, amount: float) -> float:
+    """Return share * amount, where an infinite share of nothing is nothing."""
+    return 0.0 if amount == 0.0 else share * amount
+
+
+def _batches(problem: Problem, batch_sizes: ArrayLike) -> Floats:
+    return float_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=0.0, strict=True)
+
+
+def _at(form: MonotoneForm, rounds: int, local_steps: int) -> tuple[float, float, Floor]:
+    one = np.zeros(1, dtype=np.intp)
+    steps = count("rounds", rounds) * count("local_steps", local_steps)
+    start, slope = form.progress(np.array([float(steps)]), one)
+    floor = form.floor(local_steps, one)
+    scale = float(slope[0, 0])
+    return float(start[0, 0]) + scale * float(floor.offsets[0]), scale, floor
+
+
+def _weights(slope: float, floor: Floor) -> Floats:
+    total = np.zeros(floor.basis[0].size)
+    for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True):
+        np.add(total, slope * share * basis, out=total, where=basis > 0.0)
+    return total
+
+
+class MonotoneBase(ABC):
+    """coefficients, value and parts, all read off the monotone form."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Short name for tables and files."""
+
+    @abstractmethod
+    def monotone_form(self, problem: Problem) -> MonotoneForm:
+        """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
+
+    def members(self) -> tuple[Bound, ...]:
+        """Bounds whose minimum this one is."""
+        return (self,)
+
+    def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
+        """(offset, weights), weights of shape (N,), of B = offset + sum(weights / batch_sizes).
+
+        Raises
+        ------
+        InvalidProblemError
+            If a constant that the bound needs is missing, the learning rate is above its limit, or the
+            bound is a family: take one of its :meth:`members` then.
+        """
+        form = self.monotone_form(problem)
+        if len(form.members) > 1:
+            raise InvalidProblemError(
+                f"bound {self.name!r} is the minimum of {len(form.members)} bounds and has no single set of "
+                "coefficients: use one of its members()"
+            )
+        offset, slope, floor = _at(form, rounds, local_steps)
+        weights = _weights(slope, floor)
+        if form.population is not None:
+            offset -= float(np.sum(weights / form.population))
+        return offset, weights
+
+    def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
+        """The bound for one plan; of a family, the smallest member's.
+
+        Parameters
+        ----------
+        problem : Problem
+        rounds, local_steps : int
+        batch_sizes : array_like, shape (N,)
+
+        Returns
+        -------
+        float
+            In the unit of the loss; of the squared gradient for the non-convex bound.
+        """
+        return self.best_member(problem, rounds, local_steps, batch_sizes)[0]
+
+    def best_member(
+        self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike
+    ) -> tuple[float, Bound]:
+        """The smallest value over the members, and the first member that has it."""
+        form = self.monotone_form(problem)
+        values = member_values(form, rounds, local_steps, _batches(problem, batch_sizes))
+        best = int(values.argmin())
+        return float(values[best]), form.members[best]
+
+    def parts(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> Parts:
+        """The bound split into transient, noise and drift.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the bound is a family: the parts are those of one member.
+        """
+        form = self.monotone_form(problem)
+        if len(form.members) > 1:
+            raise InvalidProblemError(
+                f"bound {self.name!r} is a family: take the parts of one of its members()"
+            )
+        batches = _batches(problem, batch_sizes)
+        one = np.zeros(1, dtype=np.intp)
+        start, slope = form.progress(np.array([float(rounds * local_steps)]), one)
+        floor = form.floor(local_steps, one)
+        scale = float(slope[0, 0])
+        noise, *drift = (
+            scale * product(share, float(np.sum(basis * inverse_batches(batches, form.population))))
+            for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True)
+        )
+        return Parts(float(start[0, 0]), noise, scale * float(floor.offsets[0]) + sum(drift))

@@ -1,0 +1,367 @@
+"""Batch sizes for given (K, tau): minimise sum w_i / s_i within a budget for sum a_i s_i and boxes.
+
+The continuous problem is water-filling: s_i = clip(nu sqrt(w_i / a_i), l_i, u_i) with the one level nu
+at which the budget is spent; a safeguarded Newton iteration on the piecewise linear spending finds it in
+a few passes over the data. The integer problem is separable and convex. At a price c per unit device i
+takes the largest t with w_i / (t (t-1)) >= c, that is t(c) = floor(1/2 + sqrt(1/4 + w_i / c)), and
+
+* with equal unit costs, the budget is met exactly by t(c) and a selection among the few devices whose
+  next unit is priced at the margin, which is the greedy optimum without its n steps;
+* with unequal costs, t(c) at the best multiplier gives a Lagrangian lower bound, and a greedy fill a
+  feasible point whose distance from it is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.limits import TOLERANCE
+from coopt.monotone import inverse_batches
+from coopt.validation import float_array, integer_array, real, same_value
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Newton lands on the exact linear piece in a handful of steps; bisection halves the bracket otherwise.
+NEWTON_STEPS = 200
+# Halvings of the bracket of the Lagrange multiplier when unit costs differ.
+MULTIPLIER_HALVINGS = 50
+# The fill stops when no candidate fits; each pass takes at least one.
+FILL_PASSES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class BatchAllocation:
+    """Batch sizes for given (K, tau), with a proof of how good they are.
+
+    Attributes
+    ----------
+    batch_sizes : ndarray, shape (N,)
+        int64, or float64 when ``integer=False``.
+    value : float
+        sum w_i / s_i.
+    lower_bound : float
+        No admissible batch sizes have a smaller value; equal to `value` up to rounding when all
+        sample costs are equal.
+    multiplier : float
+        Dual variable of the budget: by how much the continuous optimum falls per unit of budget.
+    """
+
+    batch_sizes: NDArray[np.int64] | NDArray[np.float64]
+    value: float
+    lower_bound: float
+    multiplier: float
+
+    def __eq__(self, other: object) -> bool:
+        return same_value(self, other)
+
+
+def allocate_batches(
+    weights: ArrayLike,
+    sample_cost: ArrayLike,
+    budget: float,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    integer: bool = True,
+) -> BatchAllocation:
+    """Minimise sum(weights / s) subject to sum(sample_cost * s) <= budget and lower <= s <= upper.
+
+    Parameters
+    ----------
+    weights : array_like, shape (N,)
+        w_i >= 0, as ``Bound.coefficients`` returns them.
+    sample_cost : array_like, shape (N,) or scalar
+        a_i >= 0.
+    budget : float
+        Limit S on the sum; with a cost budget R, S = (R/K - b)/tau.
+    lower, upper : array_like, shape (N,) or scalar
+        1 <= l_i <= u_i; integers when `integer`, else positive numbers.
+    integer : bool, default True
+        Whether batch sizes must be whole. The integer optimum is exact when all costs are equal.
+
+    Returns
+    -------
+    BatchAllocation
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is not a number in its range or has the wrong shape.
+    InfeasibleError
+        If the lower ends alone exceed the budget; ``smallest_cost`` says what they need.
+
+    Notes
+    -----
+    Cauchy-Schwarz gives s_i proportional to sqrt(w_i / a_i) where no box binds. Expected O(N).
+
+    Examples
+    --------
+    >>> from coopt import allocate_batches
+    >>> plan = allocate_batches([9.0, 1.0], sample_cost=1.0, budget=8.0, lower=1, upper=100)
+    >>> plan.batch_sizes, plan.value
+    (array([6, 2]), 2.0)
+    >>> allocate_batches([9.0, 1.0], 1.0, 8.0, 1, [5, 100]).batch_sizes
+    array([5, 3])
+    """
+    size = np.atleast_1d(np.asarray(weights)).size
+    w = float_array("weights", weights, size, minimum=0.0)
+    a = float_array("sample_cost", sample_cost, size, minimum=0.0)
+    limit = real("budget", budget, minimum=0.0, infinite=True)
+    low: Ints | Floats
+    high: Ints | Floats
+    if integer:
+        low = integer_array("lower", lower, size, minimum=1)
+        high = integer_array("upper", upper, size, minimum=1)
+    else:
+        low = float_array("lower", lower, size, minimum=0.0, strict=True)
+        high = float_array("upper", upper, size, minimum=0.0, strict=True)
+    crossed = low > high
+    if crossed.any():
+        i = int(crossed.argmax())
+        raise InvalidProblemError(f"upper[{i}] = {high[i]}: must be at least lower[{i}] = {low[i]}")
+    least = float(np.sum(a * low))
+    if least > limit * (1.0 + TOLERANCE):
+        raise InfeasibleError(
+            f"budget = {limit!r} is below {least!r}, the cost of the smallest batches: raise it to that",
+            binding="cost",
+            smallest_cost=least,
+        )
+    relaxed = relax(w, a, limit * (1.0 + TOLERANCE), low, high)
+    if not integer:
+        value = float(np.sum(w / relaxed.batch_sizes))
+        return BatchAllocation(relaxed.batch_sizes, value, min(relaxed.value, value), relaxed.multiplier)
+    first = float(a[0]) if size else 0.0
+    units = None
+    if first > 0.0 and bool((a == first).all()):
+        units = math.floor(min(limit * (1.0 + TOLERANCE) / first, float(np.sum(high))))
+    whole = round_batches(
+        w,
+        a,
+        limit * (1.0 + TOLERANCE),
+        low.astype(np.int64),
+        high.astype(np.int64),
+        relaxed.multiplier,
+        units,
+    )
+    return BatchAllocation(whole.batch_sizes, whole.value, whole.lower_bound, relaxed.multiplier)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The continuous optimum: batch sizes, dual variable of the budget, and its (dual) value."""
+
+    batch_sizes: Floats
+    multiplier: float
+    value: float
+
+
+def relax(
+    weights: Floats,
+    cost: Floats,
+    budget: float,
+    lower: NDArray[np.floating | np.integer],
+    upper: NDArray[np.floating | np.integer],
+    population: Ints | None = None,
+) -> Relaxation:
+    """Continuous optimum of sum w_i (1/s_i - ref_i); the lower ends must fit the budget."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shape = np.sqrt(weights / cost)
+    # 0 / 0: a device whose noise does not matter takes the least that it may.
+    shape[weights == 0.0] = 0.0
+    level, batches = _spend(shape, cost, budget, lower, upper)
+    multiplier = 0.0 if level == math.inf else 1.0 / (level * level)
+    slack = float(np.sum(cost * batches)) - budget if multiplier else 0.0
+    value = float(np.sum(weights * inverse_batches(batches, population))) + multiplier * slack
+    return Relaxation(batches, multiplier, value)
+
+
+def _spend(
+    shape: Floats,
+    cost: Floats,
+    budget: float,
+    lower: NDArray[np.floating | np.integer],
+    upper: NDArray[np.floating | np.integer],
+) -> tuple[float, Floats]:
+    """The level nu, and s = clip(nu * shape, lower, upper), that spends the budget; inf if all fits."""
+    most = np.where(shape > 0.0, upper, lower).astype(np.float64)
+    if budget == math.inf or float(np.sum(cost * most)) <= budget:
+        return math.inf, most
+    if float(np.sum(cost * lower)) >= budget:
+        # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
+        return float(np.min(lower / shape, initial=math.inf, where=shape > 0.0)), lower.astype(np.float64)
+    movable = cost * np.where(np.isinf(shape), 0.0, shape)
+    low, high = 0.0, math.inf
+    level = budget / float(np.sum(movable))
+    for _ in range(NEWTON_STEPS):
+        wanted = level * shape
+        batches = np.clip(wanted, lower, upper)
+        excess = float(np.sum(cost * batches)) - budget
+        if excess > 0.0:
+            high = level
+        else:
+            low = level
+        slope = float(np.sum(movable, where=wanted == batches))
+        step = level - excess / slope if slope > 0.0 else math.nan
+        if step == level or abs(excess) <= 1e-15 * budget:
+            return level, batches
+        if not low < step < high:
+            # Outside the bracket, or on a flat piece: bisect, in ratio since levels span decades.
+            step = math.sqrt(low * high) if low > 0.0 and high < math.inf else 2.0 * level
+            if high < math.inf and low == 0.0:
+                step = high / 16.0
+            if step in (low, high):
+                return level, batches
+        level = step
+    return level, batches
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """An integer point, its value, and a proved lower bound on the value of every integer point."""
+
+    batch_sizes: Ints
+    value: float
+    lower_bound: float
+
+
+def round_batches(
+    weights: Floats,
+    cost: Floats,
+    budget: float,
+    lower: Ints,
+    upper: Ints,
+    multiplier: float,
+    units: int | None,
+    multiple: Ints | None = None,
+    population: Ints | None = None,
+) -> Rounded:
+    """Integer batch sizes near the continuous optimum with the given multiplier.
+
+    `units` is the number of units (of `multiple` samples) that fit when all units cost the same, which
+    is then exact; None when they do not. `lower` and `upper` are multiples of `multiple`.
+    """
+    if multiple is None:
+        least, most, gains, prices = lower, upper, weights, cost
+    else:
+        least, most = lower // multiple, upper // multiple
+        gains, prices = weights / multiple, cost * multiple
+    useful = np.where((gains > 0.0) | (prices == 0.0), most, least)
+    if multiplier == 0.0 and (units is None or int(useful.sum()) <= units):
+        taken, exact, dual = useful, True, 0.0
+    elif units is not None:
+        taken, exact, dual = (
+            _select_units(gains, least, useful, units, multiplier * float(prices[0])),
+            True,
+            0.0,
+        )
+    else:
+        taken, dual = _fill_budget(gains, prices, budget, least, useful, multiplier)
+        exact = False
+    batches = taken if multiple is None else taken * multiple
+    value = float(np.sum(weights * inverse_batches(batches.astype(np.float64), population)))
+    if exact:
+        return Rounded(batches, value, value)
+    reference = 0.0 if population is None else float(np.sum(weights / population))
+    return Rounded(batches, value, min(dual - reference, value))
+
+
+def _units_at(gains: Floats, prices: Floats | float, least: Ints, most: Ints) -> Ints:
+    """Units that each device takes at these prices a unit: t(c) of the module's text."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        free = np.floor(0.5 + np.sqrt(0.25 + gains / prices))
+    # 0 / 0: neither gain nor price, so the least will do.
+    taken: Floats = np.clip(np.nan_to_num(free, nan=0.0, posinf=np.inf), least, most)
+    return taken.astype(np.int64)
+
+
+def _select_units(gains: Floats, least: Ints, most: Ints, units: int, price: float) -> Ints:
+    """The `units` best units of all devices, found by a price and a selection at the margin."""
+    if int(least.sum()) >= units:
+        return least
+    if int(most.sum()) <= units:
+        return most
+    price = price if price > 0.0 else float(gains.max()) / units**2
+    spread = 1.0 + 4.0 * math.sqrt(gains.size) / units
+    dear, cheap = price * spread, price / spread
+    few = _units_at(gains, dear, least, most)
+    while int(few.sum()) > units:
+        dear, spread = dear * spread, spread * spread
+        few = _units_at(gains, dear, least, most)
+    many = _units_at(gains, cheap, least, most)
+    while int(many.sum()) < units:
+        cheap, spread = cheap / spread, spread * spread
+        many = _units_at(gains, cheap, least, most)
+    # Shrink the bracket until no device has two units between the prices: then gains can be compared.
+    while int((many - few).max()) > 1:
+        price = math.sqrt(dear) * math.sqrt(cheap)
+        if not cheap < price < dear:
+            break
+        middle = _units_at(gains, price, least, most)
+        if int(middle.sum()) > units:
+            cheap, many = price, middle
+        else:
+            dear, few = price, middle
+    missing = units - int(few.sum())
+    candidates = np.flatnonzero(many > few)
+    next_units = few[candidates].astype(np.float64)
+    marginal = gains[candidates] / (next_units * (next_units + 1.0))
+    chosen = candidates[np.argsort(-marginal, kind="stable")[:missing]]
+    few[chosen] += 1
+    return few
+
+
+def _fill_budget(
+    gains: Floats, prices: Floats, budget: float, least: Ints, most: Ints, multiplier: float
+) -> tuple[Ints, float]:
+    """A feasible integer point and the best Lagrangian bound near `multiplier`."""
+    bound = -math.inf
+
+    def at(level: float) -> tuple[Ints, float]:
+        nonlocal bound
+        taken = _units_at(gains, level * prices, least, most)
+        spent = float(np.sum(prices * taken))
+        bound = max(bound, float(np.sum(gains / taken)) + level * (spent - budget))
+        return taken, spent
+
+    dear = cheap = multiplier if multiplier > 0.0 else float(np.max(gains)) / budget**2
+    taken, spent = at(dear)
+    spread = 1.0 + 1.0 / math.sqrt(gains.size)
+    while spent > budget and spread < math.inf:
+        dear, spread = dear * spread, spread * spread
+        taken, spent = at(dear)
+    if spent > budget:
+        taken = least
+    while at(cheap)[1] <= budget and cheap > 0.0:
+        cheap, spread = cheap / spread, spread * spread
+    for _ in range(MULTIPLIER_HALVINGS):
+        level = math.sqrt(dear) * math.sqrt(cheap)
+        if not cheap < level < dear:
+            break
+        trial, cost = at(level)
+        if cost <= budget:
+            dear, taken = level, trial
+        else:
+            cheap = level
+    return _top_up(gains, prices, budget, taken, most), bound
+
+
+def _top_up(gains: Floats, prices: Floats, budget: float, taken: Ints, most: Ints) -> Ints:
+    """Spend what is left on the best gain per cost that still fits."""
+    taken = taken.copy()
+    for _ in range(FILL_PASSES):
+        # One part in 1e15 of the budget covers the rounding of the sums.
+        left = budget * (1.0 - 1e-15) - float(np.sum(prices * taken))
+        fits = np.flatnonzero((taken < most) & (prices <= left) & (gains > 0.0))
+        if fits.size == 0:
+            break
+        units = taken[fits].astype(np.float64)
+        rate = gains[fits] / (units * (units + 1.0)) / np.maximum(prices[fits], np.finfo(float).tiny)
+        order = fits[np.argsort(-rate, kind="stable")]
+        affordable = order[np.cumsum(prices[order]) <= left]
+        taken[affordable if affordable.size else order[:1]] += 1
+    return taken

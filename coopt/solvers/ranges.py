@@ -1,0 +1,84 @@
+"""Which rounds and local steps a search has to consider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from coopt import limits
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.problem import Problem
+from coopt.solvers.batch import Ints
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of K and tau that hold every feasible plan, with the smallest batches."""
+
+    problem: Problem
+    lower: Ints
+    rounds: Range
+    local_steps: Range
+    _most_rounds: dict[int, int] = field(default_factory=dict)
+
+    def most_rounds(self, local_steps: int) -> int:
+        """Largest feasible K of the range at this tau; 0 if none."""
+        if local_steps not in self._most_rounds:
+            most = limits.most_rounds(self.problem, local_steps, self.lower)
+            self._most_rounds[local_steps] = self.rounds[1] if most is None else min(most, self.rounds[1])
+        return self._most_rounds[local_steps]
+
+    def shrink(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
+        """The smallest box that holds the feasible plans of a box; None if there are none."""
+        most = min(rounds[1], self.most_rounds(local_steps[0]))
+        if most < rounds[0]:
+            return None
+        steps = limits.most_local_steps(self.problem, rounds[0], self.lower)
+        longest = local_steps[1] if steps is None else min(local_steps[1], steps)
+        return (rounds[0], most), (local_steps[0], longest)
+
+
+def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | None) -> Ranges:
+    """Ranges of all feasible plans; `rounds` and `local_steps` fix either.
+
+    Raises
+    ------
+    InfeasibleError
+        If not even the smallest plan fits; it names the limit and the smallest cost and time.
+    InvalidProblemError
+        If nothing bounds K or tau; it names what is missing.
+    """
+    lower, _ = problem.fleet.batch_range()
+    least_rounds, least_steps = rounds or 1, local_steps or 1
+    _require_feasible(problem, least_rounds, least_steps, lower)
+    most_rounds = rounds or limits.most_rounds(problem, least_steps, lower)
+    most_steps = local_steps or limits.most_local_steps(problem, least_rounds, lower)
+    if most_rounds is None:
+        raise _unbounded("rounds K", "max_rounds", "round")
+    if most_steps is None:
+        raise _unbounded("local_steps tau", "max_local_steps", "local step")
+    return Ranges(problem, lower, (least_rounds, most_rounds), (least_steps, most_steps))
+
+
+def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
+    return InvalidProblemError(
+        f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit that every {unit} uses up"
+    )
+
+
+def _require_feasible(problem: Problem, rounds: int, local_steps: int, lower: Ints) -> None:
+    broken = limits.violations(problem, rounds, local_steps, lower.astype(float))
+    if not broken:
+        return
+    cost = limits.cost(problem, rounds, local_steps, lower)
+    seconds = float(limits.device_times(problem, rounds, local_steps, lower).max())
+    plan = f"rounds = {rounds}, local_steps = {local_steps} and the smallest batches"
+    reasons = "; ".join(str(violation) for violation in broken)
+    raise InfeasibleError(
+        f"no plan fits: even {plan} break a limit ({reasons}). The smallest feasible cost is {cost!r} "
+        f"and the smallest feasible time {seconds!r} s",
+        binding=broken[0].limit,
+        smallest_cost=cost,
+        smallest_time=seconds,
+    )
