@@ -1,0 +1,101 @@
+"""What is common today, each way at the best it can do within the limits of a problem."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coopt.allocation import Allocation
+from coopt.errors import BoundWarning, InfeasibleError
+from coopt.problem import Problem
+from coopt.solve import evaluate, solve_allocation
+
+FEDAVG_EPOCHS, FEDAVG_BATCH = 5, 32
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One way to choose, and the best plan that it allows.
+
+    Attributes
+    ----------
+    label : str
+        What is fixed, and what is still chosen.
+    allocation : Allocation or None
+        The best such plan, judged on the whole problem; None where none meets the limits.
+    """
+
+    label: str
+    allocation: Allocation | None
+
+
+def baselines(problem: Problem) -> tuple[Baseline, ...]:
+    """Judge three common ways to choose rounds, local steps and batch sizes.
+
+    Parameters
+    ----------
+    problem : Problem
+        One whose devices accept any batch size from min_batch to max_batch (batch_multiple 1).
+
+    Returns
+    -------
+    tuple of Baseline
+        One batch size for all devices (K, tau and that size at their best); one local step (K and the
+        batch sizes at their best); federated averaging with five local epochs of batches of 32 (K at its
+        best; tau is five epochs of the average device, as the bounds take one tau for all).
+    """
+    tau = max(round(FEDAVG_EPOCHS * float(problem.fleet.samples.mean()) / FEDAVG_BATCH), 1)
+    return (
+        Baseline("the same batch everywhere", _same_batch(problem)),
+        Baseline("one local step per round", _solved(problem, problem, 1)),
+        Baseline(
+            f"FedAvg, {FEDAVG_EPOCHS} epochs of batch {FEDAVG_BATCH}",
+            _solved(problem, _with_batches(problem, FEDAVG_BATCH, FEDAVG_BATCH), tau),
+        ),
+    )
+
+
+def _same_batch(problem: Problem) -> Allocation | None:
+    """The best plan with one batch size for all devices.
+
+    Letting each device choose within [low, high] bounds every common size in that range from below, so
+    halving the range with the smallest such bound ends at the best size without trying all.
+    """
+    lower, upper = problem.fleet.batch_range()
+    low, high = int(lower.max()), int(upper.min())
+    ranges = [(-math.inf, low, high)] if low <= high else []
+    while ranges:
+        _, low, high = heapq.heappop(ranges)
+        if low == high:
+            return _solved(problem, _with_batches(problem, low, high))
+        middle = min(math.isqrt(low * high), high - 1)
+        for part in ((low, middle), (middle + 1, high)):
+            best = _solved(problem, _with_batches(problem, *part))
+            if best is not None:
+                heapq.heappush(ranges, (best.error_bound, *part))
+    return None
+
+
+def _solved(problem: Problem, restricted: Problem, local_steps: int | None = None) -> Allocation | None:
+    """The best plan of a restricted problem, judged on the whole one; None where nothing fits."""
+    with warnings.catch_warnings():
+        # That a bound says little is the point of a comparison, not news about the plan.
+        warnings.simplefilter("ignore", BoundWarning)
+        try:
+            best = solve_allocation(restricted, local_steps=local_steps)
+        except InfeasibleError:
+            return None
+        return evaluate(problem, best.rounds, best.local_steps, best.batch_sizes)
+
+
+def _with_batches(problem: Problem, low: int, high: int) -> Problem:
+    """The problem with batch sizes between two numbers, as far as each device allows them."""
+    lower, upper = problem.fleet.batch_range()
+    fleet = replace(
+        problem.fleet, min_batch=np.clip(low, lower, upper), max_batch=np.clip(high, lower, upper)
+    )
+    return replace(problem, fleet=fleet)

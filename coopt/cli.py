@@ -1,0 +1,205 @@
+"""The command line: ``coopt plan`` for a fleet and a job of one's own, ``coopt demo`` for the example.
+
+The exit code says what happened: 0 a plan was found, 2 the input is wrong, 3 no plan meets the limits,
+1 anything else that coopt raises on purpose. Results go to standard output, everything else to standard
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from coopt._version import __version__
+from coopt.errors import BoundWarning, CooptError, InfeasibleError, InvalidProblemError
+
+if TYPE_CHECKING:
+    from coopt.allocation import Allocation
+    from coopt.problem import Problem
+
+FOUND, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
+
+BOUNDS = ("certified", "dynamite", "adacoopt", "nonconvex")
+
+EXAMPLE = """\
+a complete small example:
+
+  fleet.csv
+    names,samples,gradient_noise,divergence,throughput,round_time
+    phone,600,4.0,0.2,50,6.0
+    board,2000,3.0,0.1,200,2.0
+    server,9000,2.0,0.1,3000,0.5
+
+  job.toml
+    [constants]
+    learning_rate = 0.1
+    smoothness = 1.0
+    initial_gap = 2.0
+    pl_constant = 0.02
+    curvature_floor = 0.0
+
+    [budget]
+    cost = 200_000
+    time = 1800
+    round_cost = 100
+
+  $ coopt plan fleet.csv job.toml --json plan.json --plot plan.png
+
+Columns are the fields of coopt.Fleet and keys those of coopt.Constants and coopt.Budget: times are in
+seconds, throughput in samples per second, and costs in a unit of your choice.
+exit codes: 0 found a plan, 2 wrong input, 3 no plan meets the limits
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What stands after the command's name; default ``sys.argv[1:]``.
+
+    Returns
+    -------
+    int
+        0, 1, 2 or 3, as the module says. Wrong options end the process with 2, as argparse does.
+    """
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BoundWarning)
+        warnings.showwarning = _print_warning
+        try:
+            return _demo(options) if options.command == "demo" else _plan(options)
+        except InfeasibleError as error:
+            return _fail(error, INFEASIBLE)
+        except InvalidProblemError as error:
+            return _fail(error, BAD_INPUT)
+        except CooptError as error:
+            return _fail(error, FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="coopt",
+        description="How many rounds, how many local steps, and which batch size on which device?",
+    )
+    parser.add_argument("--version", action="version", version=f"coopt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    plan = commands.add_parser(
+        "plan",
+        help="plan your own fleet and job",
+        description="Find the rounds, local steps and batch sizes with the smallest error bound.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.add_argument("fleet", metavar="FLEET.csv", type=Path, help="one row a device")
+    plan.add_argument("job", metavar="JOB.toml", type=Path, help="tables [constants] and [budget]")
+    plan.add_argument("--bound", choices=BOUNDS, default=BOUNDS[0], help="error bound (default: %(default)s)")
+    plan.add_argument("--json", metavar="OUT.json", type=Path, help="write the plan and its certificate")
+    demo = commands.add_parser(
+        "demo",
+        help="plan the example fleet and compare with what is common today",
+        description="Plan the example: 24 made-up phones, boards and a server.",
+    )
+    for command in (plan, demo):
+        command.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the plan (needs matplotlib)")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from coopt.files import read_problem
+    from coopt.problem import Fleet, Problem
+    from coopt.solve import solve_allocation
+    from coopt.table import print_allocation
+
+    _check_outputs(options.plot, options.json)
+    problem = Problem(*read_problem(options.job, Fleet.from_csv(options.fleet)))
+    allocation = solve_allocation(problem, bound=options.bound)
+    print_allocation(allocation)
+    if options.json is not None:
+        allocation.to_json(options.json)
+        _note(f"plan written to {options.json}")
+    _draw(allocation, options.plot)
+    return FOUND
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from coopt.baselines import baselines
+    from coopt.solve import solve_allocation
+    from coopt.table import print_allocation, print_comparison
+
+    _check_outputs(options.plot)
+    problem = example_problem()
+    allocation = solve_allocation(problem)
+    print_allocation(allocation)
+    print_comparison(allocation, baselines(problem))
+    _draw(allocation, options.plot)
+    return FOUND
+
+
+def example_problem() -> Problem:
+    """Read the example that comes with coopt: 24 made-up phones, boards and a server, one hour.
+
+    Returns
+    -------
+    Problem
+
+    Examples
+    --------
+    >>> from coopt.cli import example_problem
+    >>> example_problem().fleet
+    Fleet(24 devices, 43190 samples)
+    """
+    from importlib import resources
+
+    from coopt.files import read_problem
+    from coopt.problem import Fleet, Problem
+
+    with resources.as_file(resources.files("coopt.data")) as folder:
+        return Problem(*read_problem(folder / "job.toml", Fleet.from_csv(folder / "fleet.csv")))
+
+
+def _check_outputs(picture: Path | None, file: Path | None = None) -> None:
+    """Refuse what cannot be written before the work rather than after it."""
+    if picture is not None:
+        from coopt.plot import check_picture
+
+        check_picture(picture)
+    for path in (picture, file):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InvalidProblemError(f"{path}: cannot be written: no folder {path.absolute().parent}")
+        if path is not None and path.is_dir():
+            raise InvalidProblemError(f"{path}: cannot be written: it is a folder")
+
+
+def _draw(allocation: Allocation, path: Path | None) -> None:
+    if path is not None:
+        from coopt.plot import save_plot
+
+        save_plot(allocation, path)
+        _note(f"picture written to {path}")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _fail(error: CooptError, code: int) -> int:
+    _note(f"coopt: error: {error}")
+    return code
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _note(f"coopt: warning: {message}")

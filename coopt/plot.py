@@ -1,0 +1,313 @@
+"""One picture of a plan: why this (K, tau), and what limits the batch of each device.
+
+matplotlib is imported when a picture is drawn, and figures are made without pyplot, so drawing changes no
+global state and needs no display.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.bound import YoungFamily
+from coopt.errors import InvalidProblemError, MissingDependencyError
+from coopt.solvers.batch import allocate_batches
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+    from coopt.allocation import Allocation
+    from coopt.monotone import Bound
+
+# Okabe and Ito's colours, which stay apart for every common kind of colour blindness.
+CHOSEN, COST, TIME, HELD, INK, BEYOND = "#D55E00", "#CC79A7", "#0072B2", "#999999", "#222222", "#e6e6e6"
+# Above this many devices names no longer fit under the axis.
+MOST_NAMES = 40
+# Points along each axis of the error bound, its levels, and how far above the best they reach.
+GRID, LEVELS, WORST_SHOWN = 56, 25, 30.0
+
+
+def plot_allocation(allocation: Allocation) -> Figure:
+    """Draw a plan: the error bound over (K, tau) on the left, the batch sizes on the right.
+
+    Parameters
+    ----------
+    allocation : Allocation
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    _need_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(12.5, 5.2), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
+    _draw_bound(left, allocation)
+    _draw_batches(right, allocation)
+    return figure
+
+
+def save_plot(allocation: Allocation, path: str | Path) -> None:
+    """Draw a plan and write it to a file; the suffix says in which format.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    InvalidProblemError
+        If matplotlib does not know the format.
+    """
+    check_picture(path)
+    try:
+        plot_allocation(allocation).savefig(path)
+    except OSError as error:
+        raise InvalidProblemError(f"{path}: cannot be written: {error}") from error
+
+
+def check_picture(path: str | Path) -> None:
+    """Refuse a picture that cannot be drawn, before the work that it is to show.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    InvalidProblemError
+        If matplotlib does not know the format.
+    """
+    _need_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in known:
+        raise InvalidProblemError(
+            f"{path}: is no picture format: end the name in one of {', '.join(sorted(known))}"
+        )
+
+
+def _need_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError('a picture needs matplotlib: pip install "coopt[plot]"')
+
+
+def bound_surface(
+    allocation: Allocation, rounds: NDArray[np.int64], local_steps: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Error bound for each (K, tau) with the best batch sizes; NaN beyond the limits.
+
+    Batch sizes are relaxed to real numbers, and a family of bounds is represented for each tau by the member
+    that suits the plan's rounds and batch sizes best: a valid bound, equal to the family's at the plan.
+
+    Parameters
+    ----------
+    allocation : Allocation
+    rounds, local_steps : ndarray of int64, shapes (k,) and (t,)
+
+    Returns
+    -------
+    ndarray, shape (k, t)
+    """
+    problem = allocation.problem
+    surface = np.full((rounds.size, local_steps.size), np.nan)
+    lower, most = problem.fleet.batch_range()
+    for column, tau in enumerate(local_steps.tolist()):
+        bound = _member(allocation, tau)
+        feasible = limits.most_rounds(problem, tau, lower)
+        for row, count in enumerate(rounds.tolist()):
+            if feasible is None or count <= feasible:
+                offset, weights = bound.coefficients(problem, count, tau)
+                if not np.isfinite(weights).all():
+                    surface[row, column] = np.inf
+                    continue
+                upper = np.maximum(limits.largest_batches(problem, count, tau, most), lower)
+                budget = max(limits.step_budget(problem, count, tau), 0.0)
+                batches = allocate_batches(
+                    weights, problem.fleet.sample_cost, budget, lower, upper, integer=False
+                )
+                surface[row, column] = offset + batches.value
+    return surface
+
+
+def _member(allocation: Allocation, tau: int) -> Bound:
+    """The member that represents the bound of a plan at another tau."""
+    member = allocation.bound_object
+    if not isinstance(member, YoungFamily):
+        return member
+    plan = (allocation.problem, allocation.rounds)
+    family = type(member)()
+    # A plan for one member with numbers of the user's choice is not the family's best: stay with it then.
+    if family.value(*plan, allocation.local_steps, allocation.batch_sizes) < allocation.error_bound * (
+        1 - 1e-9
+    ):
+        return member
+    return family.best_member(*plan, tau, allocation.batch_sizes)[1]
+
+
+def _draw_bound(axes: Axes, allocation: Allocation) -> None:
+    from matplotlib.colors import LogNorm
+
+    rounds, local_steps = _grid(allocation)
+    surface = bound_surface(allocation, rounds, local_steps)
+    best = max(float(np.nanmin(surface)), np.finfo(float).tiny)
+    worst = min(max(float(np.nanmax(surface)), best * 1.5), best * WORST_SHOWN)
+    # Contours know no infinity; what lies above the scale is all one colour.
+    surface = np.minimum(surface, 2.0 * worst)
+    levels = np.geomspace(best * (1.0 - 1e-9), worst, LEVELS)
+    norm = LogNorm(levels[0], levels[-1])
+    filled = axes.contourf(local_steps, rounds, surface, levels, cmap="viridis", norm=norm, extend="max")
+    axes.contour(local_steps, rounds, surface, levels[1::3], colors="white", linewidths=0.4, alpha=0.6)
+    bar = axes.figure.colorbar(filled, ax=axes, pad=0.02)
+    bar.set_label("error bound", color=INK)
+    bar.outline.set_visible(False)
+    bar.minorticks_off()
+    bar.set_ticks(_round_numbers(levels[0], levels[-1]))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+
+    tau = np.geomspace(local_steps[0], local_steps[-1], 400)
+    axes.set_facecolor(BEYOND)
+    axes.fill_between([], [], color=BEYOND, label="beyond the limits, whatever the batch sizes")
+    for label, colour, style, most in _limit_curves(allocation, tau):
+        axes.plot(tau, most, color=colour, linestyle=style, linewidth=2.0, label=label)
+    axes.plot(
+        allocation.local_steps,
+        allocation.rounds,
+        marker="*",
+        markersize=19,
+        color=CHOSEN,
+        markeredgecolor="white",
+        markeredgewidth=1.2,
+        linestyle="none",
+        label=f"plan: K = {allocation.rounds:,}, tau = {allocation.local_steps:,}",
+        zorder=5,
+    )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(local_steps[0], local_steps[-1])
+    axes.set_ylim(rounds[0], rounds[-1])
+    _label_log_axis(axes.xaxis)
+    _label_log_axis(axes.yaxis)
+    _dress(axes, "Error bound with the best batch sizes", "local steps per round, tau", "rounds, K")
+
+
+def _grid(allocation: Allocation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rounds and local steps around the plan, far enough to see what the limits cut off."""
+    lower, _ = allocation.problem.fleet.batch_range()
+    most = limits.most_rounds(allocation.problem, 1, lower)
+    top = allocation.rounds * 10 if most is None else min(round(most * 1.3) + 1, allocation.rounds * 100)
+    bottom = max(allocation.rounds // 20, 1)
+    right = max(allocation.local_steps * 10, 20)
+
+    def whole(low: int, high: int) -> NDArray[np.int64]:
+        return np.unique(np.geomspace(low, max(high, low + 1), GRID).round().astype(np.int64))
+
+    return whole(bottom, max(top, allocation.rounds + 1)), whole(1, right)
+
+
+def _limit_curves(
+    allocation: Allocation, tau: NDArray[np.float64]
+) -> list[tuple[str, str, str, NDArray[np.float64]]]:
+    """Label, colour, line style and largest K over tau, of each limit, at the batch sizes of the plan."""
+    problem, batches = allocation.problem, allocation.batch_sizes
+    fleet, budget = problem.fleet, problem.budget
+    curves = []
+    with np.errstate(divide="ignore"):
+        if np.isfinite(budget.cost):
+            per_round = tau * limits.work(problem, batches) + budget.round_cost
+            curves.append(("cost limit with the plan's batch sizes", COST, "-", budget.cost / per_round))
+        if np.isfinite(budget.time):
+            per_round = (np.outer(tau, batches / fleet.throughput) + fleet.round_time).max(axis=1)
+            curves.append(("time limit with the plan's batch sizes", TIME, "--", budget.time / per_round))
+    return curves
+
+
+def _draw_batches(axes: Axes, allocation: Allocation) -> None:
+    problem = allocation.problem
+    fleet = problem.fleet
+    size = len(fleet)
+    batches = allocation.batch_sizes.astype(float)
+    held = fleet.batch_range()[1].astype(float)
+    timed = limits.time_caps(problem, allocation.rounds, allocation.local_steps)
+    order = np.arange(size) if size <= MOST_NAMES else np.argsort(-batches, kind="stable")
+    x = np.arange(size)
+    dash = max(min(14.0, 420.0 / size), 2.0)
+    ceiling = np.minimum(held, timed)
+    axes.vlines(
+        x, batches[order], np.maximum(ceiling, batches)[order], color="#c9c9c9", linewidth=1.0, zorder=1
+    )
+    for values, colour, label in (
+        (held, HELD, "cap: samples held, or max_batch"),
+        (timed, TIME, "cap: what the device finishes in time"),
+    ):
+        shown = np.isfinite(values[order])
+        axes.plot(
+            x[shown],
+            values[order][shown],
+            "_",
+            color=colour,
+            markersize=dash,
+            markeredgewidth=2.0,
+            label=label,
+        )
+    axes.plot(
+        x,
+        batches[order],
+        "o",
+        color=CHOSEN,
+        markersize=max(dash / 2.0, 2.0),
+        label="plan: batch size",
+        zorder=4,
+    )
+    axes.set_yscale("log")
+    _label_log_axis(axes.yaxis)
+    axes.set_xlim(-0.8, size - 0.2)
+    if size <= MOST_NAMES:
+        names = fleet.names or tuple(str(i) for i in range(size))
+        axes.set_xticks(x, names, rotation=90 if size > 8 else 0, fontsize=8)
+        horizontal = ""
+    else:
+        horizontal = "devices, largest batch first"
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _dress(axes, "Batch size of each device", horizontal, "samples per local step")
+
+
+def _label_log_axis(axis: Axis) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter("{x:,.0f}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two numbers; the ends where there are fewer than two."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found = [step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5)]
+    inside = [value for value in found if low <= value <= high]
+    return inside if len(inside) > 1 else [low, high]
+
+
+def _dress(axes: Axes, title: str, horizontal: str, vertical: str) -> None:
+    axes.set_title(title, loc="left", fontweight="bold", color=INK, fontsize=12, pad=42)
+    axes.set_xlabel(horizontal, color=INK)
+    axes.set_ylabel(vertical, color=INK)
+    axes.tick_params(colors=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=8)
+    # The title's padding leaves the room; counted in, a wide legend would squeeze the axes instead.
+    legend.set_in_layout(False)

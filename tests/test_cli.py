@@ -1,0 +1,225 @@
+"""The two commands as a person uses them: output, files, exit codes, and messages without a traceback."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import coopt
+from coopt import Allocation, Problem, solve_allocation
+from coopt.cli import EXAMPLE, example_problem, main
+
+FLEET = """\
+names,samples,gradient_noise,divergence,throughput,round_time
+phone,600,4.0,0.2,50,6.0
+board,2000,3.0,0.1,200,2.0
+server,9000,2.0,0.1,3000,0.5
+"""
+JOB = """\
+[constants]
+learning_rate = 0.1
+smoothness = 1.0
+initial_gap = 2.0
+pl_constant = 0.02
+curvature_floor = 0.0
+
+[budget]
+cost = 200_000
+time = 1800
+round_cost = 100
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    fleet, job = tmp_path / "fleet.csv", tmp_path / "job.toml"
+    fleet.write_text(FLEET)
+    job.write_text(JOB)
+    return fleet, job
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_plan_prints_the_decision_and_writes_it(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "plan.json"
+    assert run("plan", *files, "--json", out) == 0
+    plan = Allocation.from_json(out.read_text())
+    printed = capsys.readouterr()
+    for expected in (
+        f"{plan.rounds:,}",
+        f"{plan.local_steps}",
+        "phone",
+        "board",
+        "server",
+        "transient",
+        "noise",
+    ):
+        assert expected in printed.out
+    for batch in plan.batch_sizes:
+        assert f"{batch:,}" in printed.out
+    assert str(out) in printed.err
+    plan.certify()
+
+
+def test_the_printed_plan_is_the_library_s(files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    run("plan", *files, "--json", out)
+    read = Allocation.from_json(out.read_text())
+    assert read == solve_allocation(read.problem)
+
+
+def test_the_example_in_the_help_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "--help"])
+    assert end.value.code == 0
+    assert EXAMPLE in capsys.readouterr().out
+    lines = [line.strip() for line in EXAMPLE.splitlines()]
+    middle, last = lines.index("job.toml"), next(i for i, line in enumerate(lines) if line.startswith("$"))
+    fleet, job = tmp_path / "fleet.csv", tmp_path / "job.toml"
+    fleet.write_text("\n".join(lines[lines.index("fleet.csv") + 1 : middle]).strip())
+    job.write_text("\n".join(lines[middle + 1 : last]))
+    assert run("plan", fleet, job) == 0
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"coopt {coopt.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("smoothness = 1.0", "smoothnes = 1.0", ["'smoothnes' is unknown", "did you mean 'smoothness'"]),
+        ("learning_rate = 0.1", "learning_rate = -0.1", ["learning_rate = -0.1"]),
+        ("learning_rate = 0.1", "learning_rate = 1.5", ["learning_rate"]),
+        ("pl_constant = 0.02\n", "", ["pl_constant"]),
+        ("initial_gap = 2.0", 'initial_gap = "two"', ["initial_gap = 'two'"]),
+        ("[budget]", "[buget]", ["'buget' is unknown", "did you mean 'budget'"]),
+        ("cost = 200_000", "cost = ", ["is not valid TOML"]),
+        ("cost = 200_000\ntime = 1800\n", "", ["max_rounds"]),
+        ("round_cost = 100", "round_cost = 100\nmax_rounds = 2.5", ["max_rounds = 2.5"]),
+    ],
+)
+def test_a_wrong_job_is_exit_code_2(
+    files: tuple[Path, Path], before: str, after: str, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    assert before in JOB
+    job.write_text(JOB.replace(before, after))
+    assert run("plan", fleet, job) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("coopt: error: ")
+    for words in said:
+        assert words in printed.err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("600", "-600", ["samples", "0", "-600"]),
+        ("600", "6e2.5", ["line 2", "samples = '6e2.5'"]),
+        ("divergence", "divergance", ["'divergance' is unknown", "did you mean 'divergence'"]),
+        ("phone,600", "600", ["line 2", "5 cells"]),
+        ("0.1,200", "nan,200", ["divergence[1] = nan"]),
+        (FLEET, "", ["is empty"]),
+    ],
+)
+def test_a_wrong_fleet_is_exit_code_2(
+    files: tuple[Path, Path], before: str, after: str, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    assert before in FLEET
+    fleet.write_text(FLEET.replace(before, after, 1))
+    assert run("plan", fleet, job) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    for words in said:
+        assert words in printed.err
+
+
+def test_missing_files_and_folders_are_exit_code_2(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    assert run("plan", tmp_path / "nowhere.csv", job) == 2
+    assert run("plan", fleet, job, "--json", tmp_path / "nowhere" / "plan.json") == 2
+    assert run("plan", fleet, job, "--json", tmp_path) == 2
+    assert run("plan", fleet, job, "--plot", tmp_path / "plan.xyz") == 2
+    errors = capsys.readouterr().err
+    assert "nowhere.csv" in errors
+    assert "no folder" in errors
+    assert "is a folder" in errors
+    assert "picture format" in errors
+
+
+@pytest.mark.parametrize(("limit", "name"), [("cost = 50", "cost"), ("time = 5", "time")])
+def test_no_plan_within_the_limits_is_exit_code_3(
+    files: tuple[Path, Path], limit: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    before = "cost = 200_000" if name == "cost" else "time = 1800"
+    job.write_text(JOB.replace(before, limit))
+    assert run("plan", fleet, job) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert name in printed.err
+
+
+def test_warnings_are_said_in_one_line(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    fleet, job = files
+    job.write_text(JOB.replace("initial_gap = 2.0", "initial_gap = 1e-9"))
+    assert run("plan", fleet, job) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith("coopt: warning: ")
+    assert "cli.py" not in errors
+
+
+def test_large_fleets_are_summarised(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(csv.reader(io.StringIO(FLEET)))
+    many = [rows[0], *([f"{row[0]}-{i}", *row[1:]] for i in range(10) for row in rows[1:])]
+    fleet = tmp_path / "many.csv"
+    fleet.write_text("\n".join(",".join(row) for row in many))
+    assert run("plan", fleet, files[1]) == 0
+    out = capsys.readouterr().out
+    assert "Plan for 30 devices" in out
+    assert "median" in out
+    assert "board-7" not in out
+
+
+def test_demo_compares_with_what_is_common(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo") == 0
+    out = capsys.readouterr().out
+    for expected in ("Plan for 24 devices", "FedAvg", "one local step", "same batch", "proved optimal"):
+        assert expected in out
+
+
+def test_the_example_is_instructive() -> None:
+    problem = example_problem()
+    plan = solve_allocation(problem)
+    assert plan.gap <= 1e-12
+    assert plan.rounds > 1
+    assert plan.local_steps > 1
+    assert {"cost", "time"} <= set(plan.binding)
+    assert plan.batch_sizes.max() >= 4 * plan.batch_sizes.min()
+    assert Problem(problem.fleet, problem.constants, problem.budget) == problem
+
+
+def test_the_command_is_installed_and_refuses_nonsense() -> None:
+    command = [str(Path(sys.executable).with_name("coopt")), "fly"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
