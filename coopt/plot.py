@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coopt import limits
 from coopt.bound import YoungFamily
 from coopt.errors import InvalidProblemError, MissingDependencyError
+from coopt.monotone import member_values
 from coopt.solvers.batch import allocate_batches
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from coopt.allocation import Allocation
-    from coopt.monotone import Bound
+    from coopt.monotone import Bound, MonotoneForm
+    from coopt.problem import Problem
 
 # Okabe and Ito's colours, which stay apart for every common kind of colour blindness.
 CHOSEN, COST, TIME, HELD, INK, BEYOND = "#D55E00", "#CC79A7", "#0072B2", "#999999", "#222222", "#e6e6e6"
 # Above this many devices names no longer fit under the axis.
 MOST_NAMES = 40
 # Points along each axis of the error bound, its levels, and how far above the best they reach.
-GRID, LEVELS, WORST_SHOWN = 56, 25, 30.0
+GRID, LEVELS, WORST_SHOWN = 48, 25, 30.0
 
 
 def plot_allocation(allocation: Allocation) -> Figure:
@@ -109,8 +111,8 @@ def bound_surface(
 ) -> NDArray[np.float64]:
     """Error bound for each (K, tau) with the best batch sizes; NaN beyond the limits.
 
-    Batch sizes are relaxed to real numbers, and a family of bounds is represented for each tau by the member
-    that suits the plan's rounds and batch sizes best: a valid bound, equal to the family's at the plan.
+    Batch sizes are relaxed to real numbers. A family of bounds is represented by the plan's member and, for
+    each tau, by those that suit a few K best, so that the surface is a valid bound near the family's.
 
     Parameters
     ----------
@@ -122,39 +124,60 @@ def bound_surface(
     ndarray, shape (k, t)
     """
     problem = allocation.problem
+    family = _family(allocation)
+    lower, _ = problem.fleet.batch_range()
     surface = np.full((rounds.size, local_steps.size), np.nan)
-    lower, most = problem.fleet.batch_range()
     for column, tau in enumerate(local_steps.tolist()):
-        bound = _member(allocation, tau)
-        feasible = limits.most_rounds(problem, tau, lower)
-        for row, count in enumerate(rounds.tolist()):
-            if feasible is None or count <= feasible:
-                offset, weights = bound.coefficients(problem, count, tau)
-                if not np.isfinite(weights).all():
-                    surface[row, column] = np.inf
-                    continue
-                upper = np.maximum(limits.largest_batches(problem, count, tau, most), lower)
-                budget = max(limits.step_budget(problem, count, tau), 0.0)
-                batches = allocate_batches(
-                    weights, problem.fleet.sample_cost, budget, lower, upper, integer=False
-                )
-                surface[row, column] = offset + batches.value
+        most = limits.most_rounds(problem, tau, lower)
+        fitting = rounds if most is None else rounds[rounds <= most]
+        if fitting.size:
+            members = _members(allocation, family, fitting, tau)
+            surface[: fitting.size, column] = [
+                min(_relaxed(problem, member, count, tau)[0] for member in members)
+                for count in fitting.tolist()
+            ]
     return surface
 
 
-def _member(allocation: Allocation, tau: int) -> Bound:
-    """The member that represents the bound of a plan at another tau."""
-    member = allocation.bound_object
+def _relaxed(
+    problem: Problem, bound: Bound, rounds: int, local_steps: int
+) -> tuple[float, NDArray[np.float64] | NDArray[np.int64]]:
+    """Value and batch sizes of the continuous optimum at one (K, tau) that fits the limits."""
+    offset, weights = bound.coefficients(problem, rounds, local_steps)
+    lower, most = problem.fleet.batch_range()
+    if not np.isfinite(weights).all():
+        return math.inf, lower
+    upper = np.maximum(limits.largest_batches(problem, rounds, local_steps, most), lower)
+    budget = max(limits.step_budget(problem, rounds, local_steps), 0.0)
+    best = allocate_batches(weights, problem.fleet.sample_cost, budget, lower, upper, integer=False)
+    return offset + best.value, best.batch_sizes
+
+
+def _family(allocation: Allocation) -> MonotoneForm | None:
+    """The family whose best the plan is; None where the plan is for a single bound."""
+    problem, member = allocation.problem, allocation.bound_object
     if not isinstance(member, YoungFamily):
-        return member
-    plan = (allocation.problem, allocation.rounds)
+        return None
     family = type(member)()
-    # A plan for one member with numbers of the user's choice is not the family's best: stay with it then.
-    if family.value(*plan, allocation.local_steps, allocation.batch_sizes) < allocation.error_bound * (
-        1 - 1e-9
-    ):
-        return member
-    return family.best_member(*plan, tau, allocation.batch_sizes)[1]
+    best = family.value(problem, allocation.rounds, allocation.local_steps, allocation.batch_sizes)
+    # A plan for one member with numbers of the user's choice is not the family's best.
+    return family.monotone_form(problem) if best >= allocation.error_bound * (1.0 - 1e-9) else None
+
+
+def _members(
+    allocation: Allocation, family: MonotoneForm | None, rounds: NDArray[np.int64], tau: int
+) -> list[Bound]:
+    """The plan's member of the family, and those that suit the ends and the middle of a range of K best."""
+    members = [allocation.bound_object]
+    if family is not None:
+        for count in {int(rounds[0]), int(rounds[rounds.size // 2]), int(rounds[-1])}:
+            _, batches = _relaxed(allocation.problem, members[0], count, tau)
+            for _ in range(2):
+                values = member_values(family, count, tau, batches.astype(np.float64))
+                best = family.members[int(values.argmin())]
+                _, batches = _relaxed(allocation.problem, best, count, tau)
+            members.append(best)
+    return list(dict.fromkeys(members))
 
 
 def _draw_bound(axes: Axes, allocation: Allocation) -> None:
@@ -211,10 +234,13 @@ def _grid(allocation: Allocation) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     bottom = max(allocation.rounds // 20, 1)
     right = max(allocation.local_steps * 10, 20)
 
-    def whole(low: int, high: int) -> NDArray[np.int64]:
-        return np.unique(np.geomspace(low, max(high, low + 1), GRID).round().astype(np.int64))
+    def whole(low: int, high: int, *exactly: int) -> NDArray[np.int64]:
+        spread = np.geomspace(low, high, GRID).round()
+        return np.unique([*spread, *exactly]).astype(np.int64)
 
-    return whole(bottom, max(top, allocation.rounds + 1)), whole(1, right)
+    # The plan and the limit are grid points, so that colour meets both.
+    edge = top if most is None else min(most, top)
+    return whole(bottom, top, allocation.rounds, edge), whole(1, right, allocation.local_steps)
 
 
 def _limit_curves(
