@@ -125,7 +125,7 @@ class Allocation:
 
     @property
     def gap(self) -> float:
-        """Relative gap (objective_value - lower_bound) / |objective_value|; zero is a proof of optimality."""
+        """Relative gap (objective_value - lower_bound) / abs(objective_value); zero is a proof of optimality."""
         if self.objective_value == self.lower_bound:
             return 0.0
         return (self.objective_value - self.lower_bound) / abs(self.objective_value)
