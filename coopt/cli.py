@@ -8,6 +8,7 @@ error.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -122,7 +123,10 @@ def _plan(options: argparse.Namespace) -> int:
     allocation = solve_allocation(problem, bound=options.bound)
     print_allocation(allocation)
     if options.json is not None:
-        allocation.to_json(options.json)
+        try:
+            allocation.to_json(options.json)
+        except OSError as error:
+            raise InvalidProblemError(f"{options.json}: cannot be written: {error.strerror}") from error
         _note(f"plan written to {options.json}")
     _draw(allocation, options.plot)
     return FOUND
@@ -173,7 +177,8 @@ def _check_outputs(picture: Path | None, file: Path | None = None) -> None:
     for path in (picture, file):
         if path is not None and not path.absolute().parent.is_dir():
             raise InvalidProblemError(f"{path}: cannot be written: no folder {path.absolute().parent}")
-        if path is not None and path.is_dir():
+        # Path.is_dir raises for a name that is too long, os.path.isdir answers.
+        if path is not None and os.path.isdir(path):  # noqa: PTH112
             raise InvalidProblemError(f"{path}: cannot be written: it is a folder")
 
 

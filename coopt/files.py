@@ -33,6 +33,9 @@ def fleet_columns(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidProblemError(f"{path.name}, line 1: column {name!r} stands there twice")
         if name in given:
             raise InvalidProblemError(f"{name}: given both as a column of {path.name} and beside it")
+    for name in ("samples", "gradient_noise", "divergence"):
+        if name not in header and name not in given:
+            raise InvalidProblemError(f"{path.name}, line 1: column {name!r} is missing")
     columns: dict[str, list[Any]] = {name: [] for name in header}
     for line, row in enumerate(rows[1:], start=2):
         if not row:

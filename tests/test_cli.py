@@ -134,6 +134,8 @@ def test_a_wrong_job_is_exit_code_2(
         ("phone,600", "600", ["line 2", "5 cells"]),
         ("0.1,200", "nan,200", ["divergence[1] = nan"]),
         (FLEET, "", ["is empty"]),
+        (FLEET, "names,samples,gradient_noise\nphone,600,4.0\n", ["line 1", "'divergence' is missing"]),
+        (FLEET, "samples,gradient_noise,divergence\n", ["at least one device"]),
     ],
 )
 def test_a_wrong_fleet_is_exit_code_2(
@@ -156,6 +158,7 @@ def test_missing_files_and_folders_are_exit_code_2(
     assert run("plan", tmp_path / "nowhere.csv", job) == 2
     assert run("plan", fleet, job, "--json", tmp_path / "nowhere" / "plan.json") == 2
     assert run("plan", fleet, job, "--json", tmp_path) == 2
+    assert run("plan", fleet, job, "--json", tmp_path / ("x" * 300)) == 2
     assert run("plan", fleet, job, "--plot", tmp_path / "plan.xyz") == 2
     errors = capsys.readouterr().err
     assert "nowhere.csv" in errors
