@@ -32,7 +32,10 @@ import coopt, coopt_bounds
 for module in (coopt, coopt_bounds):
     assert pathlib.Path(module.__file__).is_relative_to(sys.prefix), module.__file__
 assert importlib.metadata.version("coopt") == coopt.__version__
-print("coopt", coopt.__version__, "imports from the wheel")
+from coopt.cli import main
+assert main(["demo"]) == 0
+# matplotlib is an extra: its absence is an error of coopt's own.
+assert main(["demo", "--plot", "demo.png"]) == 1
 """
 
 
