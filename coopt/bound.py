@@ -119,7 +119,7 @@ def _log_contraction(rate: float) -> float:
 
 @dataclass(frozen=True)
 class Dynamite(MonotoneBase):
-    """The bound published with DYNAMITE, eq. (11): drift enters as rho h(tau)^2.
+    """Equation (11) of DYNAMITE, as published: drift enters as rho h(tau)^2.
 
     B = q^(K tau) D0 + (1 - q^(K tau)) [eta beta/(2c) sum p_i^2 M_i/s_i + rho h(tau)^2/(1 - q^tau)],
     with q = 1 - eta c, h(tau) = (delta/beta) ((1 + eta beta)^tau - 1) - eta delta tau and
@@ -254,13 +254,13 @@ class Certified(YoungFamily):
     """The certified bound: proved for smooth losses under a Polyak-Lojasiewicz condition, no rho.
 
     For any gamma in (0, 1] and z > 0, with q = 1 - eta c [2 - eta beta_F - (1 - eta beta_F) gamma],
-    C = (eta/2) [eta beta_F + (1 - eta beta_F)/gamma] beta_d^2 and r = 1 - eta ell,
+    C = (eta/2) [eta beta_F + (1 - eta beta_F)/gamma] beta_d^2 and r = 1 - eta ell::
 
-    B = q^(K tau) D0 + (1 - q^(K tau)) [eta^2 beta_F sigma^2 / (2 (1 - q))
-        + C/(1 - q^tau) sum_{j<tau} q^(tau-1-j) ((1+z) a_j^2 + (1+1/z) b_j^2)],
+        B = q^(K tau) D0 + (1 - q^(K tau)) [eta^2 beta_F sigma^2 / (2 (1 - q))
+            + C/(1 - q^tau) sum_{j<tau} q^(tau-1-j) ((1+z) a_j^2 + (1+1/z) b_j^2)]
 
-    a_j = eta d_h (r^j - 1)/(r - 1), b_j^2 = eta^2 nu^2 (r^(2j) - 1)/(r^2 - 1), d_h^2 = sum p_i delta_i^2,
-    sigma^2 = sum p_i^2 M_i/s_i, nu^2 = sum p_i (1 - p_i) M_i/s_i. Needs ``pl_constant`` and
+    where a_j = eta d_h (r^j - 1)/(r - 1), b_j^2 = eta^2 nu^2 (r^(2j) - 1)/(r^2 - 1),
+    d_h^2 = sum p_i delta_i^2, sigma^2 = sum p_i^2 M_i/s_i, nu^2 = sum p_i (1 - p_i) M_i/s_i. Needs ``pl_constant`` and
     eta <= min(1/beta_F, 2/(beta + ell)).
 
     Parameters
@@ -320,10 +320,10 @@ class NonConvex(YoungFamily):
     """The bound on the mean squared gradient of smooth losses, without convexity or PL condition.
 
     With the drift D_j = (1+z) a_j^2 + (1+1/z) b_j^2 of :class:`Certified` and
-    m = 1 - eta beta_F/2 - (1 - eta beta_F) gamma/2,
+    m = 1 - eta beta_F/2 - (1 - eta beta_F) gamma/2::
 
-    (1/T) sum_t E||grad F(w_t)||^2 <= (1/m) [D0/(eta T) + eta beta_F sigma^2/2
-        + (1/2)(eta beta_F + (1 - eta beta_F)/gamma)(beta_d^2/tau) sum_{j<tau} D_j].
+        (1/T) sum_t E||grad F(w_t)||^2 <= (1/m) [D0/(eta T) + eta beta_F sigma^2/2
+            + (1/2)(eta beta_F + (1 - eta beta_F)/gamma)(beta_d^2/tau) sum_{j<tau} D_j]
 
     D0 is F(w_0) - inf F; for a nonnegative loss F(w_0) itself is valid. Needs
     eta <= min(1/beta_F, 2/(beta + ell)) and no ``pl_constant``. The value is a squared gradient.
