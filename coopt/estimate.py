@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +20,16 @@ from coopt.average import Average
 from coopt.regression import FadingLine
 from coopt.report import ClientReport
 from coopt.screening import Ignored, Observations, screen
+from coopt.trend import Estimate, Trend
 
 Floats = npt.NDArray[np.float64]
 
 DEVICE_DECAY = 0.95  # a device's gradient noise changes slowly: some 20 reports
-FLEET_DECAY = 0.85  # what depends on the model: some 7 rounds
+FLEET_DECAY = 0.85  # some 7 rounds
+PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
 SPEED_DECAY = 0.5  # speeds jump: 2 reports
-LINE_DECAY = 0.95  # the relation of loss and gradient needs a range of losses: some 20 rounds
-
-
-class Estimate(NamedTuple):
-    """A number and its standard error, infinite where nothing was observed."""
-
-    value: float
-    standard_error: float
+SIGNAL = 2.0  # squared gradient over the noise in it, from which a point counts for that relation
+LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +46,11 @@ class Estimates:
         Seconds per sample, seconds of communication per round, cost per sample.
     fleet_noise : Average
         Mean M_i over the devices that reported, for those that never did.
-    loss : Average
+    loss : Trend
         Global loss F.
-    gradient : Average
+    gradient : Trend
         Squared norm of the global gradient.
-    local_gradient : Average
-        Weighted mean of the devices' squared gradient norms: ||grad F||^2 + d_h^2.
-    divergence : Average
+    divergence : Trend
         Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
     pair_change, pair_slope, pair_step : Average
         Same-batch pairs: squared gradient change, its product with the step, squared step.
@@ -72,10 +66,9 @@ class Estimates:
     round_seconds: Average
     sample_cost: Average
     fleet_noise: Average
-    loss: Average
-    gradient: Average
-    local_gradient: Average
-    divergence: Average
+    loss: Trend
+    gradient: Trend
+    divergence: Trend
     pair_change: Average
     pair_slope: Average
     pair_step: Average
@@ -87,12 +80,12 @@ class Estimates:
     def empty(cls, samples: npt.ArrayLike) -> Self:
         """Know nothing but how many samples each device holds."""
         held = np.array(samples, dtype=np.int64)
-        averages = {
+        parts: dict[str, Any] = {
             field.name: _empty(field.name, len(held))
             for field in fields(cls)
             if field.name not in ("samples", "line")
         }
-        return cls(samples=held, line=FadingLine(LINE_DECAY), **averages)
+        return cls(samples=held, line=FadingLine(LINE_DECAY), **parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, lists and dictionaries that `from_state` turns back into the same state, bit for bit."""
@@ -104,14 +97,19 @@ class Estimates:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild what `state_dict` wrote."""
-        rest = {name: value for name, value in state.items() if name not in ("samples", "line")}
+        rest: dict[str, Any] = {
+            name: Trend.from_state(value) if name in _TRENDS else Average.from_state(value)
+            for name, value in state.items()
+            if name not in ("samples", "line")
+        }
         return cls(
             samples=np.asarray(state["samples"], dtype=np.int64),
             line=FadingLine(**state["line"]),
-            **{name: Average.from_state(value) for name, value in rest.items()},
+            **rest,
         )
 
 
+_TRENDS = ("loss", "gradient", "divergence")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
     "sample_seconds": SPEED_DECAY,
@@ -120,10 +118,12 @@ _PER_DEVICE = {
 }
 
 
-def _empty(name: str, devices: int) -> Average:
+def _empty(name: str, devices: int) -> Average | Trend:
+    if name in _TRENDS:
+        return Trend.empty()
     if name in _PER_DEVICE:
         return Average.empty(_PER_DEVICE[name], (devices,))
-    return Average.empty(FLEET_DECAY)
+    return Average.empty(FLEET_DECAY if name == "fleet_noise" else PAIR_DECAY)
 
 
 def update(
@@ -167,6 +167,11 @@ def update(
     (array([1., 0.]), ['client 0: ignored loss: not a possible value'])
     """
     seen, ignored = screen(reports, devices=len(state.samples), round=round)
+    return absorb(state, seen, replacement=replacement, streaming=streaming), ignored
+
+
+def absorb(state: Estimates, seen: Observations, *, replacement: bool, streaming: bool) -> Estimates:
+    """Take in what is believed of the reports of one round; see `update`."""
     if streaming:
         reported = np.isfinite(seen["samples"])
         samples = state.samples.copy()
@@ -175,7 +180,7 @@ def update(
     weight = state.samples[seen.client].astype(np.float64)
     state = _update_devices(state, seen)
     state = _update_gradients(state, seen, weight, replacement)
-    return _update_pairs(state, seen, weight), ignored
+    return _update_pairs(state, seen, weight)
 
 
 def _update_devices(state: Estimates, seen: Observations) -> Estimates:
@@ -200,31 +205,29 @@ def _update_devices(state: Estimates, seen: Observations) -> Estimates:
 
 
 def _update_gradients(state: Estimates, seen: Observations, weight: Floats, replacement: bool) -> Estimates:
-    loss, gradient = math.nan, math.nan
+    loss, gradient, level = math.nan, math.nan, 0.0
     new: dict[str, Any] = {}
     rows = np.isfinite(seen["loss"])
     if rows.any():
         loss = float(_shares(weight, rows)[rows] @ seen["loss"][rows])
         new["loss"] = state.loss.add(loss)
-    rows = np.isfinite(seen["halves_product"])
-    if rows.any():
-        new["local_gradient"] = state.local_gradient.add(
-            float(_shares(weight, rows)[rows] @ seen["halves_product"][rows])
-        )
-    rows &= np.isfinite(seen["gradient"])
+    rows = np.isfinite(seen["halves_product"]) & np.isfinite(seen["gradient"])
     if rows.any():
         p = _shares(weight, rows)
         variance = _batch_variance(seen, state.samples[seen.client], replacement)
         mean = _combine(p, seen.vectors["gradient"])
         square = float(mean @ mean)
-        gradient = square - float(np.sum(p[rows] ** 2 * variance[rows]))
+        level = float(np.sum(p[rows] ** 2 * variance[rows]))
+        gradient = square - level
         new["gradient"] = state.gradient.add(gradient)
         if rows.sum() > 1:
             raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square
             noise = float(np.sum(p[rows] * (1 - p[rows]) * variance[rows]))
             new["divergence"] = state.divergence.add(raw - noise)
-    if math.isfinite(loss) and math.isfinite(gradient):
-        new["line"] = state.line.add(loss, gradient)
+    if math.isfinite(loss) and gradient > SIGNAL * level:
+        # The variance of a squared gradient grows with it: 4 ||grad F||^2 times the noise, and the noise
+        # squared.
+        new["line"] = state.line.add(loss, gradient, 1 / max(gradient, level))
     return replace(state, **new)
 
 
@@ -294,7 +297,7 @@ def ratio_of(numerator: Average, denominator: Average) -> Estimate:
 
 def divergence(state: Estimates) -> Estimate:
     """Gradient divergence d_h, in units of the gradient."""
-    return root_of(mean_of(state.divergence))
+    return root_of(state.divergence.now)
 
 
 def smoothness(state: Estimates) -> Estimate:
@@ -309,7 +312,7 @@ def coupling(state: Estimates) -> Estimate:
 
 def squared_gradient(state: Estimates) -> Estimate:
     """Squared norm of the global gradient."""
-    return mean_of(state.gradient)
+    return state.gradient.now
 
 
 def contraction(state: Estimates, *, lowest_loss: float = 0.0, caution: float = 1.0) -> Estimate:
@@ -334,7 +337,7 @@ def contraction(state: Estimates, *, lowest_loss: float = 0.0, caution: float = 
     -----
     Under the condition 2c(F - F*) = ||grad F||^2 the slope of ||grad F||^2 over F is 2c whatever F* may be.
     """
-    loss, square = mean_of(state.loss), mean_of(state.gradient)
+    loss, square = state.loss.now, state.gradient.now
     height = loss.value - lowest_loss
     least = max(square.value, 0.0) / (2 * height) if height > 0 and not math.isnan(square.value) else 0.0
     slope, error = state.line.slope, state.line.slope_error
@@ -344,15 +347,31 @@ def contraction(state: Estimates, *, lowest_loss: float = 0.0, caution: float = 
 
 
 def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Estimate:
-    """Distance F - F* of the loss from its minimum: ||grad F||^2 / (2c), at most F - lowest_loss."""
-    loss, square = mean_of(state.loss), mean_of(state.gradient)
-    height = loss.value - lowest_loss
-    if not pl_constant > 0 or math.isnan(square.value):
-        return Estimate(height, loss.standard_error)
-    value = max(square.value, 0.0) / (2 * pl_constant)
-    if value >= height:
-        return Estimate(height, loss.standard_error)
-    return Estimate(value, square.standard_error / (2 * pl_constant))
+    """Distance F - F* of the loss from its minimum: ||grad F||^2 / (2c), at most F - lowest_loss.
+
+    Parameters
+    ----------
+    state : Estimates
+        What is known.
+    pl_constant : float
+        c.
+    lowest_loss : float, default 0
+        A value that the loss cannot fall below.
+
+    Returns
+    -------
+    Estimate
+        NaN while neither loss nor gradient were observed.
+    """
+    loss, square = state.loss.now, state.gradient.now
+    height = Estimate(max(loss.value - lowest_loss, 0.0), loss.standard_error)
+    if math.isnan(loss.value):
+        height = Estimate(math.nan, math.inf)
+    if not pl_constant > 0 or math.isnan(square.value) or not math.isfinite(square.standard_error):
+        return height
+    value = Estimate(max(square.value, 0.0) / (2 * pl_constant), square.standard_error / (2 * pl_constant))
+    # A loss below its lowest possible value is noise and limits nothing.
+    return height if 0 < height.value < value.value else value
 
 
 def device_noise(state: Estimates, caution: float = 0.0) -> Floats:

@@ -40,20 +40,24 @@ class FadingLine:
     xy: float = 0.0
     yy: float = 0.0
 
-    def add(self, x: float, y: float) -> Self:
-        """Line with one more point."""
-        past = self.decay * self.weight
-        weight = past + 1
-        dx, dy, share = x - self.x, y - self.y, past / weight
+    def add(self, x: float, y: float, weight: float = 1.0) -> Self:
+        """Line with one more point, of a weight inversely proportional to the variance of its y."""
+        # A point that says little about the slope makes little of the past forgotten.
+        news = weight * (x - self.x) ** 2
+        usual = (1 - self.decay) * self.xx
+        decay = self.decay ** min(news / usual, 1.0) if usual > 0 else 1.0
+        past = decay * self.weight
+        total = past + weight
+        dx, dy, share = x - self.x, y - self.y, past / total * weight
         return type(self)(
             decay=self.decay,
-            weight=weight,
-            squares=self.decay**2 * self.squares + 1,
-            x=self.x + dx / weight,
-            y=self.y + dy / weight,
-            xx=self.decay * self.xx + share * dx * dx,
-            xy=self.decay * self.xy + share * dx * dy,
-            yy=self.decay * self.yy + share * dy * dy,
+            weight=total,
+            squares=decay**2 * self.squares + weight**2,
+            x=self.x + dx * weight / total,
+            y=self.y + dy * weight / total,
+            xx=decay * self.xx + share * dx * dx,
+            xy=decay * self.xy + share * dx * dy,
+            yy=decay * self.yy + share * dy * dy,
         )
 
     @property
@@ -69,6 +73,15 @@ class FadingLine:
             return math.inf
         residual = max(self.yy - self.xy**2 / self.xx, 0.0)
         return math.sqrt(residual / self.weight * count / (count - 2) / (self.xx / self.weight) / count)
+
+    def at(self, x: float) -> tuple[float, float]:
+        """Height of the line and its standard error, infinite for fewer than three points."""
+        error = self.slope_error
+        if not math.isfinite(error):
+            return self.y, math.inf
+        # The variance of the mean is that of the slope times the mean square deviation of x.
+        level = error * math.sqrt(self.xx / self.weight)
+        return self.y + self.slope * (x - self.x), math.hypot(level, error * (x - self.x))
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers that ``FadingLine(**state)`` turns back into the same line, bit for bit."""

@@ -61,6 +61,8 @@ class Observations:
     ----------
     client : numpy.ndarray of int, shape (m,)
         Indices of the devices, increasing.
+    current : numpy.ndarray of bool, shape (m,)
+        Whether the report is about the round that just ended.
     column : dict of numpy.ndarray, shape (m,)
         The scalars of the reports by name, and the squared norms ``gradient`` and ``change`` of the vectors.
     vectors : dict of lists
@@ -68,6 +70,7 @@ class Observations:
     """
 
     client: npt.NDArray[np.int64]
+    current: npt.NDArray[np.bool_]
     column: dict[str, Floats]
     vectors: dict[str, list[Floats | None]]
 
@@ -146,13 +149,13 @@ def screen(
         else:
             chosen[int(client)] = report
     kept = [chosen[client] for client in sorted(chosen)]
-    observations = _table(kept)
+    observations = _table(kept, round)
     _drop_impossible(observations, kept, round, ignored)
     _drop_outliers(observations, ignored)
     return observations, ignored
 
 
-def _table(reports: list[ClientReport]) -> Observations:
+def _table(reports: list[ClientReport], now: int) -> Observations:
     rows = [report.to_scalars() for report in reports]
     column = {
         name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
@@ -162,7 +165,12 @@ def _table(reports: list[ClientReport]) -> Observations:
     with np.errstate(over="ignore", invalid="ignore"):
         for name in _VECTORS:
             column[name] = np.array([np.nan if v is None else float(v @ v) for v in vectors[name]])
-    return Observations(np.array([report.client for report in reports], dtype=np.int64), column, vectors)
+    return Observations(
+        client=np.array([report.client for report in reports], dtype=np.int64),
+        current=np.array([report.round == now for report in reports], dtype=bool),
+        column=column,
+        vectors=vectors,
+    )
 
 
 def _present(reports: list[ClientReport], group: str) -> npt.NDArray[np.bool_]:
@@ -180,7 +188,7 @@ def _leave_out(observations: Observations, group: str, rows: npt.NDArray[np.bool
 def _drop_impossible(
     observations: Observations, reports: list[ClientReport], now: int, ignored: list[Ignored]
 ) -> None:
-    stale = np.array([report.round != now for report in reports], dtype=bool)
+    stale = ~observations.current
     for group, names in _GROUPS.items():
         present = _present(reports, group)
         bad = np.zeros(len(reports), dtype=bool)

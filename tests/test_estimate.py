@@ -16,6 +16,7 @@ from coopt.average import Average
 from coopt.regression import FadingLine
 from coopt.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.screening import screen
+from coopt.trend import Trend
 
 DIMENSION = 8
 
@@ -93,8 +94,8 @@ def test_corrected_estimators_are_unbiased_and_know_their_error() -> None:
     truth = fleet.truth(model)
     states = [run(fleet, model, 12) for _ in range(150)]
     for name in ("gradient", "divergence"):
-        found = np.array([float(getattr(state, name).mean) for state in states])
-        errors = np.array([float(getattr(state, name).standard_error) for state in states])
+        found = np.array([float(getattr(state, name).average.mean) for state in states])
+        errors = np.array([float(getattr(state, name).average.standard_error) for state in states])
         assert abs(found.mean() - truth[name]) < 5 * found.std() / math.sqrt(len(found))
         assert found.std() == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.35)
     noise = np.array([state.noise.mean for state in states])
@@ -110,15 +111,15 @@ def test_estimators_read_in_their_units() -> None:
     state = run(fleet, np.full(DIMENSION, 0.4), 200)
     beta = math.sqrt(np.mean(fleet.curvature**2))
     found = estimate.smoothness(state)
-    assert abs(found.value - beta) < 5 * found.standard_error < 0.5 * beta
+    assert abs(found.value - beta) < 5 * found.standard_error < beta
     # Steps are independent here, so the averaged change is that of an average of independent steps.
     expected = beta * math.sqrt(np.sum(fleet.p**2))
     found = estimate.coupling(state)
-    assert abs(found.value - expected) < 5 * found.standard_error < expected
+    assert abs(found.value - expected) < 5 * found.standard_error < 4 * expected
     assert estimate.divergence(state).value == pytest.approx(
         math.sqrt(fleet.truth(np.full(DIMENSION, 0.4))["divergence"]), rel=0.1
     )
-    assert float(state.loss.mean) == pytest.approx(float(fleet.p @ (1.0 + np.arange(6))))
+    assert state.loss.now.value == pytest.approx(float(fleet.p @ (1.0 + np.arange(6))))
     np.testing.assert_allclose(state.sample_seconds.mean, 0.25)
     np.testing.assert_allclose(state.round_seconds.mean, 0.25)
 
@@ -211,10 +212,10 @@ def test_a_fifth_of_the_clients_may_lie(how: str) -> None:
     gradients = fleet.full(model)
     mean = p @ gradients / p.sum()
     wanted = float(p @ np.sum((gradients - mean) ** 2, axis=1) / p.sum())
-    assert float(state.divergence.mean) == pytest.approx(wanted, rel=0.15)
+    assert state.divergence.now.value == pytest.approx(wanted, rel=0.15)
     assert np.all(np.isfinite(estimate.device_noise(state)))
     assert np.median(np.abs(state.noise.mean[honest] / fleet.noise[honest] - 1)) < 0.25
-    assert 0 < float(state.loss.mean) < 30
+    assert 0 < state.loss.now.value < 30
 
 
 def test_zeros_from_a_fifth_of_the_clients_do_no_harm_to_the_others() -> None:
@@ -290,7 +291,7 @@ def test_one_client_one_report_and_none() -> None:
     assert estimate.gap(state, 1.0).standard_error == math.inf
     state, _ = estimate.update(state, fleet.reports(np.zeros(DIMENSION), 1), round=1)
     assert math.isnan(estimate.divergence(state).value)
-    assert state.gradient.known and float(state.gradient.standard_error) == math.inf
+    assert state.gradient.known and state.gradient.now.standard_error == math.inf
 
 
 def test_identical_reports_have_no_spread_and_no_outliers() -> None:
@@ -343,14 +344,14 @@ def test_contraction_and_gap_on_a_quadratic() -> None:
         )
     found = estimate.contraction(state)
     assert found.value == pytest.approx(c, rel=1e-6)
-    assert estimate.gap(state, found.value).value == pytest.approx(float(state.loss.mean) - lowest, rel=1e-6)
+    assert estimate.gap(state, found.value).value == pytest.approx(state.loss.now.value - lowest, rel=1e-6)
     # A guard from below: with nothing but the lowest possible loss known, c cannot be smaller than this.
     lonely = dataclasses.replace(state, line=FadingLine(0.9))
-    assert estimate.contraction(lonely).value == pytest.approx(
-        float(state.gradient.mean) / (2 * float(state.loss.mean))
-    )
-    assert estimate.gap(state, 1e-12).value == pytest.approx(float(state.loss.mean))
-    assert estimate.gap(state, 0.0).value == pytest.approx(float(state.loss.mean))
+    height = state.loss.now.value
+    assert estimate.contraction(lonely).value == pytest.approx(state.gradient.now.value / (2 * height))
+    assert estimate.gap(state, 1e-12).value == pytest.approx(height)
+    assert estimate.gap(state, 0.0).value == pytest.approx(height)
+    assert estimate.gap(state, c, lowest_loss=height - 0.01).value == pytest.approx(0.01)
 
 
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), decay=st.floats(0, 0.99))
@@ -382,6 +383,31 @@ def test_line_through_noise_free_points(slope: float, offset: float, decay: floa
         line = line.add(x, slope * x + offset)
     assert line.slope == pytest.approx(slope, abs=1e-9)
     assert line.slope_error < 1e-5
+
+
+def test_points_that_say_nothing_about_the_slope_do_not_make_it_forgotten() -> None:
+    line = FadingLine(0.5)
+    for x in (4.0, 2.0, 1.0):
+        line = line.add(x, 3 * x)
+    still = line
+    for noise in (0.1, -0.1) * 20:
+        still = still.add(line.x, line.y + noise)
+    assert still.slope == pytest.approx(3, abs=1e-6)
+
+
+def test_trend_follows_a_fall_without_delay_and_averages_what_is_steady() -> None:
+    rng = np.random.default_rng(13)
+    late, steady = [], []
+    for _ in range(200):
+        falling = flat = Trend.empty()
+        for k in range(40):
+            falling = falling.add(100.0 - 2 * k + rng.normal())
+            flat = flat.add(5 + rng.normal())
+        late.append(falling.now.value - 22)
+        steady.append(flat.now.value - 5)
+    assert abs(np.mean(late)) < 0.5 and np.std(late) < 1.2
+    # A long average over about 19 observations, hardly ever contradicted.
+    assert np.std(steady) < 0.4
 
 
 def test_line_error_is_the_textbook_one_without_fading() -> None:

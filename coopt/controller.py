@@ -1,0 +1,498 @@
+"""The controller: estimate from what clients report, plan again, never overspend.
+
+It holds no model and opens no connection: a server asks it for a plan, runs the round however it does, and
+hands over the reports.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt import estimate, estimate_published, validation
+from coopt.accounting import charge, duration
+from coopt.atomic import write_atomically
+from coopt.calibrate import calibrate
+from coopt.errors import InvalidProblemError
+from coopt.estimate import Estimates
+from coopt.estimate_published import PublishedEstimates
+from coopt.fit import fit_round
+from coopt.policies import Choice, Horizon, Marginal, Policy, Situation
+from coopt.policies.horizon import forecast
+from coopt.policies.situation import clip_batches
+from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.report import ClientReport
+from coopt.round_plan import RoundPlan, Stopped, StopReason
+from coopt.screening import Ignored, screen
+from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
+from coopt.streaming.bias import SAMPLERS
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+WARM_UP_SHARE = 0.02  # of what is left, per round in which nothing is known yet
+WARM_UP_STEPS, WARM_UP_BATCH = 2, 16
+DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
+STATE_VERSION = 1
+
+
+class Controller:
+    """Plans each round from what the clients reported about the rounds before.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        All devices that may ever take part. Samples, batch limits and weights are taken as given; gradient
+        noise, divergence, speed and cost per sample are replaced by what is measured.
+    budget : Budget
+        What the whole training may spend.
+    learning_rate : float
+        eta, the clients' learning rate.
+    policy : {"horizon", "marginal"} or Policy, default "horizon"
+        The rule: "horizon" plans all that is left of the budget, "marginal" (DYNAMITE's controller; needs
+        `Budget.max_rounds`) one round at a time; baselines are in :mod:`coopt.policies`.
+    lowest_loss : float, default 0
+        A value that the loss cannot fall below.
+    curvature_floor : float, optional
+        Known lower bound on the curvature of the devices' losses, 0 for convex ones.
+    caution : float, default 1
+        Standard errors by which every estimate is moved to its unfavourable side before planning.
+    warm_up_rounds : int, default 3
+        Small rounds at the start, to measure.
+    probe_every : int, default 5
+        Every how many rounds the clients evaluate the extra gradient that shows curvature; 0 for never.
+    deadline_slack : float, default 2
+        Deadline of a round over the time that it should take.
+    patience : int, default 3
+        Rounds that a device may miss in a row before plans stop reckoning with it; a report brings it back.
+    min_gain : float, default 0
+        Stop if the policy expects the rest of the budget to reduce the error by a smaller share than this.
+    streaming : bool, default False
+        Whether devices receive data while training: reported numbers of samples then replace those of
+        `fleet`.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is out of range.
+
+    Examples
+    --------
+    A server loop; `run_round` stands for the server's own code.
+
+    >>> from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan
+    >>> controller = Controller(Fleet(samples=[60, 40], gradient_noise=1.0, divergence=1.0),
+    ...                         Budget(cost=1000), learning_rate=0.1)
+    >>> def run_round(plan):
+    ...     work = [(i, int(s)) for i, s in enumerate(plan.batch_sizes)]
+    ...     return [ClientReport(client=i, round=plan.round, samples=60, local_steps=plan.local_steps,
+    ...                          batch_size=s, samples_processed=plan.local_steps * s, loss=1.0,
+    ...                          seconds_computing=0.1)
+    ...             for i, s in work]
+    >>> while isinstance(plan := controller.plan(), RoundPlan):
+    ...     ignored = controller.observe(run_round(plan))
+    >>> plan.reason.name, bool(controller.spent_cost <= 1000)
+    ('COST', True)
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        budget: Budget,
+        learning_rate: float,
+        *,
+        policy: Literal["horizon", "marginal"] | Policy = "horizon",
+        lowest_loss: float = 0.0,
+        curvature_floor: float | None = None,
+        caution: float = 1.0,
+        warm_up_rounds: int = 3,
+        probe_every: int = 5,
+        deadline_slack: float = 2.0,
+        patience: int = 3,
+        min_gain: float = 0.0,
+        streaming: bool = False,
+    ) -> None:
+        self.fleet = fleet
+        self.budget = budget
+        self.learning_rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
+        self.policy = _policy(policy, budget)
+        self.lowest_loss = validation.real("lowest_loss", lowest_loss)
+        self.curvature_floor = validation.optional_real("curvature_floor", curvature_floor)
+        self.caution = validation.real("caution", caution, minimum=0.0)
+        self.warm_up_rounds = validation.count("warm_up_rounds", warm_up_rounds)
+        self.probe_every = validation.count("probe_every", probe_every, minimum=0)
+        self.deadline_slack = validation.real("deadline_slack", deadline_slack, minimum=1.0)
+        self.patience = validation.count("patience", patience)
+        self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
+        self.streaming = streaming
+        self.round = 0
+        self.spent_cost = 0.0
+        self.spent_seconds = 0.0
+        self.estimates = Estimates.empty(fleet.samples)
+        self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
+        self.gradient_error = 0.0
+        self._missed = np.zeros(len(fleet), dtype=np.int64)
+        self._previous: Choice | None = None
+        self._plan: RoundPlan | None = None
+        self._forecast: float | None = None  # gap predicted for the model after the planned round
+
+    def plan(self) -> RoundPlan | Stopped:
+        """Plan the next round; the same plan again until its reports are observed.
+
+        Returns
+        -------
+        RoundPlan or Stopped
+            A plan whose predicted cost and time fit in what is left, or the reason why training ends.
+        """
+        if self._plan is not None:
+            return self._plan
+        if self.budget.max_rounds is not None and self.round >= self.budget.max_rounds:
+            return self._stop(StopReason.ROUNDS)
+        situation, active = self._situation()
+        if self._warming_up():
+            choice = self._warm_up(situation.problem)
+        else:
+            choice = self.policy.choose(situation)
+            gap = situation.problem.constants.initial_gap
+            if choice.predicted_error > (1 - self.min_gain) * gap and self.min_gain > 0:
+                return self._stop(StopReason.GAIN)
+        batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
+        batches[active] = choice.batch_sizes
+        result = self._fit(replace(choice, batch_sizes=batches), active)
+        if isinstance(result, RoundPlan):
+            self._plan = result
+            self._forecast = None
+            if self.estimates.gradient.known:
+                batches = result.batch_sizes[active]
+                self._forecast = forecast(
+                    situation.problem, result.local_steps, batches, situation.gradient_error
+                )
+        return result
+
+    def observe(
+        self,
+        reports: Iterable[ClientReport],
+        *,
+        seconds: float | None = None,
+        absent: Iterable[int] = (),
+        gradient_error: float | None = None,
+    ) -> list[Ignored]:
+        """Take in what the clients reported about the planned round.
+
+        Parameters
+        ----------
+        reports : iterable of ClientReport
+            What arrived, in any order; late reports about earlier rounds included.
+        seconds : float, optional
+            How long the round took by the server's clock; default: what the slowest report says, or the
+            deadline if a device is missing.
+        absent : iterable of int, optional
+            Devices known not to have worked. Others that did not report are charged what was planned for
+            them.
+        gradient_error : float, optional
+            Error that bounded buffers add to the gradient from now on, see `coopt.streaming.gradient_error`.
+
+        Returns
+        -------
+        list of Ignored
+            What was not believed, and why.
+
+        Raises
+        ------
+        InvalidProblemError
+            If no round was planned, or `seconds` or `gradient_error` is no number of at least 0.
+        """
+        plan = self._plan
+        if plan is None:
+            raise InvalidProblemError("observe was called without a plan: call plan() first")
+        if seconds is not None:
+            seconds = validation.real("seconds", seconds, minimum=0.0)
+        if gradient_error is not None:
+            self.gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
+        seen, ignored = screen(reports, devices=len(self.fleet), round=self.round)
+        gone = np.zeros(len(self.fleet), dtype=bool)
+        gone[[client for client in absent if 0 <= client < len(self.fleet)]] = True
+        self.spent_cost += charge(plan, self._sample_cost(), seen, gone) + self.budget.round_cost
+        self.spent_seconds += duration(plan, seen, gone) if seconds is None else seconds
+        self.estimates = estimate.absorb(
+            self.estimates, seen, replacement=self.fleet.replacement, streaming=self.streaming
+        )
+        latest = estimate_published.estimate(seen, self.estimates.samples)
+        known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
+        self.published = replace(self.published, **known)
+        self._missed += 1
+        self._missed[seen.client] = 0
+        self._previous = Choice(plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error)
+        self._plan = None
+        self.round += 1
+        return ignored
+
+    def recommend_sampler(
+        self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
+    ) -> SamplerAdvice:
+        """Recommend a buffer for devices that receive more than they can store.
+
+        Parameters
+        ----------
+        capacity : int
+            Items that the buffer holds.
+        arrivals : int
+            Items that have arrived so far.
+        arrivals_per_round : float
+            Items that arrive per round.
+        gradient_diameter : float
+            Diameter of the per-sample gradients; 0 for a stream without order.
+
+        Returns
+        -------
+        SamplerAdvice
+            By the rule of `coopt.streaming.recommend_sampler`, with the measured noise and contraction.
+        """
+        constants = self._constants()
+        steps = 1 if self._previous is None else self._previous.local_steps
+        rate = constants.learning_rate * float(constants.pl_constant or 0.0)
+        per_step = arrivals_per_round / steps
+        weights = self.estimates.samples / self.estimates.samples.sum()
+        return recommend_sampler(
+            gradient_diameter=gradient_diameter,
+            distances={sampler: total_variation(sampler, capacity, arrivals) for sampler in SAMPLERS},
+            sample_variance=float(weights @ estimate.device_noise(self.estimates)),
+            capacity=capacity,
+            turnover=rate * capacity / per_step if per_step > 0 else math.inf,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that `load_state_dict` needs to go on bit for bit.
+
+        Returns
+        -------
+        dict
+            Numbers, strings, lists and dictionaries, as JSON has them (NaN and infinity included).
+        """
+        previous = self._previous
+        return {
+            "version": STATE_VERSION,
+            "devices": len(self.fleet),
+            "policy": self.policy.name,
+            "round": self.round,
+            "spent_cost": self.spent_cost,
+            "spent_seconds": self.spent_seconds,
+            "gradient_error": self.gradient_error,
+            "forecast": self._forecast,
+            "missed": self._missed.tolist(),
+            "estimates": self.estimates.state_dict(),
+            "published": asdict(self.published),
+            "plan": None if self._plan is None else self._plan.to_dict(),
+            "previous": None
+            if previous is None
+            else asdict(previous) | {"batch_sizes": previous.batch_sizes.tolist()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned, in a controller made with the same arguments.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the state is that of another fleet, policy or version.
+        """
+        expected = {"version": STATE_VERSION, "devices": len(self.fleet), "policy": self.policy.name}
+        for name, value in expected.items():
+            if state.get(name) != value:
+                raise InvalidProblemError(
+                    f"state has {name} = {state.get(name)!r}, this controller has {value!r}"
+                )
+        self.round = int(state["round"])
+        self.spent_cost = float(state["spent_cost"])
+        self.spent_seconds = float(state["spent_seconds"])
+        self.gradient_error = float(state["gradient_error"])
+        self._forecast = state["forecast"]
+        self._missed = np.asarray(state["missed"], dtype=np.int64)
+        self.estimates = Estimates.from_state(state["estimates"])
+        self.published = PublishedEstimates(**state["published"])
+        self._plan = None if state["plan"] is None else RoundPlan.from_dict(state["plan"])
+        previous = state["previous"]
+        if previous is not None:
+            previous = Choice(
+                **{**previous, "batch_sizes": np.asarray(previous["batch_sizes"], dtype=np.int64)}
+            )
+        self._previous = previous
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, atomically: a crash leaves the old file or the new one."""
+        write_atomically(Path(path), json.dumps(self.state_dict()))
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a file that `save` wrote.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the file is no state of a controller like this one.
+        """
+        try:
+            state = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidProblemError(f"{path} is no saved controller: {error}") from error
+        self.load_state_dict(state)
+
+    def _constants(self) -> Constants:
+        return calibrate(
+            self.estimates,
+            learning_rate=self.learning_rate,
+            lowest_loss=self.lowest_loss,
+            curvature_floor=self.curvature_floor,
+            caution=self.caution,
+            forecast=self._forecast,
+        )
+
+    def _sample_cost(self) -> Floats:
+        known = self.estimates.sample_cost
+        return np.where(known.known, known.mean, self.fleet.sample_cost)
+
+    def _throughput(self) -> Floats:
+        known = self.estimates.sample_seconds
+        with np.errstate(divide="ignore"):
+            return np.where(known.known, 1 / known.mean, self.fleet.throughput)
+
+    def _round_time(self) -> Floats:
+        known = self.estimates.round_seconds
+        return np.where(known.known, known.mean, self.fleet.round_time)
+
+    def _left(self) -> Budget:
+        return replace(
+            self.budget,
+            cost=max(self.budget.cost - self.spent_cost, 0.0),
+            time=max(self.budget.time - self.spent_seconds, 0.0),
+            max_rounds=None if self.budget.max_rounds is None else self.budget.max_rounds - self.round,
+        )
+
+    def _situation(self) -> tuple[Situation, Ints]:
+        """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
+        active = np.flatnonzero(self._missed < self.patience)
+        if not len(active):
+            active = np.arange(len(self.fleet))
+        samples = self.estimates.samples
+        lower, upper = self.fleet.batch_range()
+        if self.policy.needs_estimates:
+            # One sample has no halves: nothing could be measured any more.
+            lower = np.maximum(lower, np.minimum(upper, 2))
+        if self.streaming:
+            upper = np.maximum(np.minimum(upper, samples), lower)
+        divergence = estimate.divergence(self.estimates)
+        prior = math.sqrt(float(self.fleet.weights @ self.fleet.divergence**2))
+        error = divergence.standard_error if math.isfinite(divergence.standard_error) else 0.0
+        spread = divergence.value + self.caution * error if math.isfinite(divergence.value) else prior
+        noise = estimate.device_noise(self.estimates, self.caution)
+        weights = samples[active] if self.streaming else self.fleet.weights[active]
+        fleet = Fleet(
+            samples=samples[active],
+            gradient_noise=noise[active]
+            if self.estimates.fleet_noise.known
+            else self.fleet.gradient_noise[active],
+            divergence=spread if len(active) > 1 else 0.0,
+            throughput=self._throughput()[active],
+            round_time=self._round_time()[active],
+            sample_cost=self._sample_cost()[active],
+            weights=weights / weights.sum(),
+            min_batch=lower[active],
+            max_batch=upper[active],
+            batch_multiple=self.fleet.batch_multiple[active],
+            replacement=self.fleet.replacement,
+        )
+        previous = self._previous
+        if previous is not None:
+            previous = replace(previous, batch_sizes=previous.batch_sizes[active])
+        loss, gradient = self.estimates.loss.now, self.estimates.gradient.now
+        situation = Situation(
+            round=self.round,
+            problem=Problem(fleet, self._constants(), self._left()),
+            total=self.budget,
+            loss=loss.value - self.lowest_loss,
+            squared_gradient=gradient.value,
+            published=self.published,
+            gradient_error=self.gradient_error,
+            previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
+        )
+        return situation, active
+
+    def _warming_up(self) -> bool:
+        """Whether to measure before planning; not for ever, if clients never report what is needed."""
+        if not self.policy.needs_estimates or self.round >= 3 * self.warm_up_rounds:
+            return False
+        known = self.estimates
+        ready = known.loss.known and known.fleet_noise.known
+        return self.round < self.warm_up_rounds or not ready
+
+    def _warm_up(self, problem: Problem) -> Choice:
+        """Choose a round that costs little of anything and measures everything."""
+        fleet, left = problem.fleet, problem.budget
+        steps = min(WARM_UP_STEPS, left.max_local_steps or WARM_UP_STEPS)
+        size = float(WARM_UP_BATCH)
+        work = steps * float(np.sum(fleet.sample_cost))
+        if work > 0:
+            size = min(size, max(WARM_UP_SHARE * left.cost - left.round_cost, 0.0) / work)
+        seconds = WARM_UP_SHARE * left.time - fleet.round_time
+        with np.errstate(invalid="ignore"):
+            caps = np.nan_to_num(fleet.throughput * seconds / steps, nan=size, posinf=size)
+        return Choice(steps, clip_batches(problem, np.maximum(np.minimum(size, caps), 2.0)))
+
+    def _stop(self, reason: StopReason) -> Stopped:
+        return Stopped(reason, self.round, self.spent_cost, self.spent_seconds)
+
+    def _probes(self) -> bool:
+        if not (self.probe_every and self.policy.measures_curvature):
+            return False
+        return self.round < self.warm_up_rounds or self.round % self.probe_every == 0
+
+    def _fit(self, choice: Choice, active: Ints) -> RoundPlan | Stopped:
+        """Cut a choice to what is left; stop if not even the smallest round fits."""
+        found = fit_round(
+            choice,
+            active=active,
+            fleet=self.fleet,
+            sample_cost=self._sample_cost(),
+            throughput=self._throughput(),
+            round_time=self._round_time(),
+            left=self._left(),
+            extra_evaluation=self._probes(),
+        )
+        if isinstance(found, StopReason):
+            return self._stop(found)
+        left = self.budget.time - self.spent_seconds
+        usual = self.deadline_slack * found.seconds if found.seconds > 0 else DEADLINE_SHARE * left
+        return RoundPlan(
+            round=self.round,
+            local_steps=found.local_steps,
+            batch_sizes=found.batch_sizes,
+            learning_rate=self.learning_rate,
+            extra_evaluation=found.extra_evaluation,
+            deadline=min(usual, left),
+            predicted_cost=found.cost,
+            predicted_seconds=found.seconds,
+            rounds_left=choice.rounds,
+            predicted_error=choice.predicted_error,
+        )
+
+
+def _policy(policy: str | Policy, budget: Budget) -> Policy:
+    if not isinstance(policy, str):
+        return policy
+    if policy == "horizon":
+        return Horizon()
+    if policy == "marginal":
+        if budget.max_rounds is None:
+            raise InvalidProblemError(
+                "policy 'marginal' needs Budget.max_rounds: it fixes the rounds in advance"
+            )
+        return Marginal(budget.max_rounds)
+    raise InvalidProblemError(
+        f"policy = {policy!r} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
+    )

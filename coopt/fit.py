@@ -1,0 +1,115 @@
+"""Cut a chosen round to what is left of the budget, so that its predicted spend fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.accounting import samples_processed
+from coopt.policies.situation import Choice
+from coopt.problem import Budget, Fleet
+from coopt.round_plan import StopReason
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRound:
+    """A round that fits: what devices do, what it should cost and how long it should take."""
+
+    local_steps: int
+    batch_sizes: Ints
+    extra_evaluation: bool
+    cost: float
+    seconds: float
+
+
+def fit_round(
+    choice: Choice,
+    *,
+    active: Ints,
+    fleet: Fleet,
+    sample_cost: Floats,
+    throughput: Floats,
+    round_time: Floats,
+    left: Budget,
+    extra_evaluation: bool,
+) -> FittedRound | StopReason:
+    """Cut batches, then local steps, until cost and time fit.
+
+    Parameters
+    ----------
+    choice : Choice
+        What the policy wants, for all N devices.
+    active : numpy.ndarray of int
+        Devices that the round waits for.
+    fleet : Fleet
+        Batch limits of all devices.
+    sample_cost, throughput, round_time : numpy.ndarray, shape (N,)
+        What is known of the devices.
+    left : Budget
+        What is left.
+    extra_evaluation : bool
+        Whether clients should measure curvature; given up first.
+
+    Returns
+    -------
+    FittedRound or StopReason
+        The limit that rules out even one step with the smallest batches, if one does.
+    """
+    lower, _ = fleet.batch_range()
+
+    def judge(tau: int, batches: Ints, extra: bool) -> FittedRound:
+        work = samples_processed(tau, batches, extra)
+        seconds = work / throughput + round_time
+        cost = float(np.sum(sample_cost * work)) + left.round_cost
+        return FittedRound(tau, batches, extra, cost, float(np.max(seconds[active])))
+
+    def fits(trial: FittedRound) -> bool:
+        return trial.cost <= left.cost and trial.seconds <= left.time
+
+    tau = min(choice.local_steps, left.max_local_steps or choice.local_steps)
+    wanted = judge(tau, np.maximum(choice.batch_sizes, lower), extra_evaluation)
+    if fits(wanted):
+        return wanted
+    least = judge(1, lower, False)
+    if least.cost > left.cost:
+        return StopReason.COST
+    if least.seconds > left.time:
+        return StopReason.TIME
+    while tau > 1 and not fits(judge(tau, lower, False)):
+        tau = max(1, min(tau - 1, int(tau * 0.9)))
+    batches = _cut_to_time(wanted.batch_sizes, tau, active, fleet, throughput, round_time, left.time)
+    scale, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (scale + high) / 2
+        if fits(judge(tau, _scaled(batches, middle, fleet), False)):
+            scale = middle
+        else:
+            high = middle
+    return judge(tau, _scaled(batches, scale, fleet), False)
+
+
+def _scaled(batches: Ints, scale: float, fleet: Fleet) -> Ints:
+    lower, _ = fleet.batch_range()
+    multiple = fleet.batch_multiple
+    scaled: Ints = np.floor(batches * scale / multiple).astype(np.int64) * multiple
+    return np.maximum(scaled, lower)
+
+
+def _cut_to_time(
+    batches: Ints, tau: int, active: Ints, fleet: Fleet, throughput: Floats, round_time: Floats, left: float
+) -> Ints:
+    if math.isinf(left):
+        return batches
+    lower, _ = fleet.batch_range()
+    with np.errstate(invalid="ignore"):
+        caps = np.nan_to_num(throughput * (left - round_time) / tau, nan=0.0, posinf=2.0**52)
+    cut = np.floor(caps / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
+    result = batches.copy()
+    result[active] = np.maximum(np.minimum(batches, cut), lower)[active]
+    return result

@@ -1,0 +1,113 @@
+"""What a policy knows when it chooses, and what it chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt import limits
+
+if TYPE_CHECKING:
+    from coopt.estimate_published import PublishedEstimates
+    from coopt.problem import Budget, Problem
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What every device does in the next round.
+
+    Attributes
+    ----------
+    local_steps : int
+        tau.
+    batch_sizes : numpy.ndarray, shape (n,)
+        Mini-batch of each participating device.
+    rounds : int
+        Rounds that the policy reckons with, this one included.
+    predicted_error : float
+        Loss above the minimum that it expects at the end; NaN if it expects nothing.
+    """
+
+    local_steps: int
+    batch_sizes: Ints
+    rounds: int = 1
+    predicted_error: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """Everything that a policy may base its choice on.
+
+    Attributes
+    ----------
+    round : int
+        Number of the next round, from 0.
+    problem : Problem
+        The participating devices with their estimated noise and speed, the calibrated constants, and what is
+        left of the budget.
+    total : Budget
+        The whole budget.
+    loss : float
+        Current loss; NaN before the first report.
+    squared_gradient : float
+        Estimated squared norm of the global gradient; NaN before the first report.
+    published : PublishedEstimates
+        Last round's values of the published estimators.
+    gradient_error : float
+        Error that bounded buffers add to the averaged gradient, see `coopt.streaming.gradient_error`.
+    previous : Choice or None
+        The choice before this one, for the same devices; None if there is none.
+    """
+
+    round: int
+    problem: Problem
+    total: Budget
+    loss: float
+    squared_gradient: float
+    published: PublishedEstimates
+    gradient_error: float
+    previous: Choice | None
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A rule that chooses the next round; it keeps no state of its own."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and files."""
+        ...
+
+    @property
+    def needs_estimates(self) -> bool:
+        """Whether the controller has to measure before the rule can be applied."""
+        ...
+
+    @property
+    def measures_curvature(self) -> bool:
+        """Whether clients should evaluate the extra gradient from time to time."""
+        ...
+
+    def choose(self, situation: Situation) -> Choice:
+        """Choose local steps and batch sizes; the controller cuts them to what is left of the budget."""
+        ...
+
+
+def clip_batches(problem: Problem, wanted: npt.ArrayLike) -> Ints:
+    """Round batch sizes to the admissible range of every device."""
+    lower, upper = problem.fleet.batch_range()
+    multiple = problem.fleet.batch_multiple
+    rounded = np.floor(np.asarray(wanted, dtype=np.float64) / multiple) * multiple
+    return np.clip(np.nan_to_num(rounded, nan=0.0, posinf=2.0**62), lower, upper).astype(np.int64)
+
+
+def rounds_left(problem: Problem, local_steps: int, batch_sizes: Ints) -> int:
+    """Count the rounds of this kind that fit into what is left, at least 1."""
+    most = limits.most_rounds(problem, local_steps, batch_sizes)
+    return max(1, most) if most is not None else 1
