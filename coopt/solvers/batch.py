@@ -315,6 +315,41 @@ def _select_units(gains: Floats, least: Ints, most: Ints, units: int, price: flo
     return few
 
 
+def unit_curve(
+    weights: Floats,
+    lower: Ints,
+    upper: Ints,
+    first: int,
+    last: int,
+    price: float,
+    multiple: Ints | None = None,
+    population: Ints | None = None,
+) -> Floats:
+    """Integer optima for every number of units from `first` to `last`, when all units cost the same.
+
+    The greedy optima are nested, so those between two of them follow from the sorted gains of the units
+    that the larger one adds: two selections and a sort, not one solve for each.
+    """
+    if multiple is None:
+        least, most, gains = lower, upper, weights
+    else:
+        least, most, gains = lower // multiple, upper // multiple, weights / multiple
+    useful = np.where(gains > 0.0, most, least)
+    few = _select_units(gains, least, useful, first, price)
+    many = _select_units(gains, least, useful, last, price)
+    batches = (many if multiple is None else many * multiple).astype(np.float64)
+    end = float(np.sum(weights * inverse_batches(batches, population)))
+    added = np.maximum(many - few, 0)
+    device = np.repeat(np.arange(added.size), added)
+    # Position of each added unit among those of its device.
+    rank = np.arange(device.size) - np.repeat(np.cumsum(added) - added, added)
+    units = (few[device] + rank).astype(np.float64)
+    ascending = np.sort(gains[device] / (units * (units + 1.0)))
+    values = end + np.concatenate([[0.0], np.cumsum(ascending)])[::-1]
+    # Fewer units than asked for are added where no further unit is of use.
+    return np.concatenate([values, np.full(last - first + 1 - values.size, end)])
+
+
 def _fill_budget(
     gains: Floats, prices: Floats, budget: float, least: Ints, most: Ints, multiplier: float
 ) -> tuple[Ints, float]:

@@ -1,10 +1,11 @@
 """Global optimum over rounds, local steps and batch sizes, with a proof.
 
-Branch and bound over boxes of (K, tau), best box first. A box is bounded below by what its corner with
-the fewest rounds and local steps allows (every limit is loosest there, and so is the error floor) and by
-cuts, hyperplanes in (1/(K tau), 1/tau) that one inner solve proves for all larger tau. Nothing is assumed
-unimodal: a plan is discarded only when a bound on it exceeds the best plan found. Every step that is used
-is proved in the documentation of the exact solver.
+Branch and bound over boxes of (K, tau), best box first. What a box can hold is bounded from below by its
+corner with the fewest rounds and local steps (every limit is loosest there, and so is the error floor),
+by cuts, hyperplanes in (1/(K tau), 1/tau) that one inner solve proves for all larger tau, and, where
+units cost the same everywhere, by the curve of integer optima over the units that a step may use. Nothing
+is assumed unimodal: a plan is discarded only when a bound on it reaches the best plan found. Every step
+that is used is proved in the documentation of the exact solver.
 """
 
 from __future__ import annotations
@@ -13,39 +14,66 @@ import heapq
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt import limits
 from coopt.monotone import Floor, MonotoneBound, MonotoneForm, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
-from coopt.solvers.inner import Cut, Directions, Inner, Values
+from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
+from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
 
 Floats = NDArray[np.float64]
 
-# Pieces into which a box is divided to evaluate its cuts, in ratio of K tau.
-PIECES = 96
 # Directions of the inner problem that a family is bounded by, per point, while it is wide.
 FAMILY_DIRECTIONS = 4
 # Below this spread the two ends bound every member between them well enough.
 NARROW = 0.02
-# A box is cut again at its new weakest point while that raises its bound; Kelley's method, cut short.
+# A box is cut again at its new weakest point before it is split: Kelley's method, stopped early.
 CUTS_PER_BOX = 2
+# Cuts that a box hands on; older ones touch far away and no longer matter.
+CUTS_KEPT = 4
+# Floors are evaluated for every member at every tau of a box with one K up to this many values.
+MOST_FLOORS = 2000
+# A curve is drawn over at most this many units, or twice as many as there are devices.
+CURVE_WIDTH = 4096
 
 
 @dataclass(frozen=True)
 class _Box:
     """Plans with K and tau in the given ranges under the given members, and what bounds them."""
 
-    rounds: tuple[int, int]
-    local_steps: tuple[int, int]
+    rounds: Range
+    local_steps: Range
     active: NDArray[np.intp]
-    cuts: tuple[Cut, ...]
-    corner: Values | None
+    cuts: tuple[Cut, ...] = ()
+    corner: Values | None = None
+    curve: Curve | None = None
+    # Where the caps and weights of the curve were taken.
+    curve_corner: tuple[int, int] | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether the box holds one (K, tau)."""
+        return self.rounds[0] == self.rounds[1] and self.local_steps[0] == self.local_steps[1]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A box with what was evaluated on it: its floors at the low end, its bound, its weakest place."""
+
+    box: _Box
+    floor: Floor
+    directions: Directions
+    bound: float
+    weakest: tuple[int, int]
+    # The value of K (of tau, where K is fixed) at which the second half starts if the box is split.
+    split: int
 
 
 def search(
@@ -85,6 +113,7 @@ class _Search:
         self.ranges = ranges
         self.gap_tolerance = gap_tolerance
         self.inner = Inner(problem, form)
+        self.timed = problem.budget.time < math.inf
         self.best = self._judge(ranges.rounds[0], ranges.local_steps[0], self.inner.lower)
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
@@ -97,7 +126,7 @@ class _Search:
             self._try(*start)
         order = itertools.count()
         everyone = np.arange(len(self.form.members))
-        root = _Box(self.ranges.rounds, self.ranges.local_steps, everyone, (), None)
+        root = _Box(self.ranges.rounds, self.ranges.local_steps, everyone)
         queue = [(-math.inf, next(order), root)]
         finished = True
         while queue and queue[0][0] < self._threshold():
@@ -142,150 +171,197 @@ class _Search:
         if key not in self._solved:
             found = self.inner.exact(floor, rounds, local_steps, angle, multiplier)
             self._try(rounds, local_steps, found.batch_sizes)
+            if self.timed or self.inner.unit_cost is None:
+                # Rounding down leaves room: the same batches may fit more rounds.
+                most = limits.most_rounds(self.problem, local_steps, found.batch_sizes)
+                if most is not None and rounds < most <= self.ranges.rounds[1]:
+                    self._try(most, local_steps, found.batch_sizes)
             self._solved[key] = found.lower_bound
         return self._solved[key]
 
     def _branch(self, box: _Box, bound: float) -> list[tuple[float, _Box]]:
         """Tighten a box; return what is left of it in smaller boxes with their bounds."""
-        shrunk = self.ranges.shrink(box.rounds, box.local_steps)
-        if shrunk is None:
-            return []
-        box = _Box(*shrunk, box.active, box.cuts, box.corner)
-        floor = self.form.floor(box.local_steps[0], box.active)
-        view = self.inner.directions(floor)
-        usable = np.isfinite(view.offsets) & np.isfinite(view.sizes)
-        if not usable.all():
-            # A member whose floor overflows at the low end is infinite in the whole box.
-            box = _Box(box.rounds, box.local_steps, box.active[usable], box.cuts, box.corner)
-            view = view.take(usable)
-        if box.active.size == 0:
-            return []
-        for attempt in range(CUTS_PER_BOX + 1):
-            tightened = self._tighten(box, view)
-            if tightened is None:
+        cuts = 0
+        while True:
+            view = self._look(box)
+            if view is None:
                 return []
-            box, view, raised, weakest = tightened
-            bound = max(bound, raised)
-            if box.rounds[0] == box.rounds[1] and box.local_steps[0] == box.local_steps[1]:
-                self._settle(box, view, floor)
+            if view.box.single:
+                self._settle(view)
                 return []
-            if attempt < CUTS_PER_BOX:
-                box = self._cut_at(box, view, floor, weakest)
-        return self._split(box, view, floor, bound, weakest)
+            if cuts == CUTS_PER_BOX:
+                return [(max(bound, view.bound), child) for child in self._split(view)]
+            box, cuts = self._strengthen(view), cuts + 1
 
-    def _tighten(self, box: _Box, view: Directions) -> tuple[_Box, Directions, float, int] | None:
-        """Drop members and rounds that the box's bounds rule out; None if nothing is left.
-
-        Also returns the box's lower bound and the number of rounds at which it is weakest.
-        """
-        low, high = box.local_steps
-        first, last = box.rounds
-        whole = low == high and last - first < PIECES
-        if whole:
-            steps = np.arange(first, last + 1, dtype=np.float64) * low
-        else:
-            steps = np.geomspace(float(first * low), float(last * high), PIECES + 1)
-            # geomspace may miss its ends by rounding, and the ends must cover the box.
-            steps[0], steps[-1] = first * low, last * high
-        floors = self._floors(box, view, steps)
-        start, slope = self.form.progress(steps, box.active)
-        with np.errstate(over="ignore"):
-            if whole:
-                values = start + slope * floors
-            else:
-                # On a piece the floor is smallest at its left end and progress monotone.
-                left = start[:, :-1] + slope[:, :-1] * floors[:, :-1]
-                right = start[:, 1:] + slope[:, 1:] * floors[:, :-1]
-                values = np.minimum(left, right)
-        threshold = self._threshold()
-        keep = values < threshold
-        alive = np.atleast_1d(keep.any(axis=1))
-        kept = np.atleast_1d(keep.any(axis=0))
-        if not keep.all():
-            self._discard(float(values[~keep].min()))
-        if not alive.any():
+    def _look(self, box: _Box) -> _View | None:
+        """Drop the members, rounds and steps that the box's bounds rule out; None if nothing is left."""
+        shrunk = self._shrink(box)
+        view = None if shrunk is None else self._directions(shrunk)
+        if view is None:
             return None
-        weakest = int(values.min(axis=0).argmin())
-        places = np.flatnonzero(kept)
-        if whole:
-            rounds = (first + int(places[0]), first + int(places[-1]))
-            at = first + weakest
-        else:
-            rounds = (
-                max(first, math.ceil(float(steps[places[0]]) / high * (1.0 - 1e-12))),
-                min(last, math.floor(float(steps[places[-1] + 1]) / low * (1.0 + 1e-12))),
+        box, _, directions = view
+        pieces = divide(
+            box.rounds, box.local_steps, self.problem.budget, self.inner.unit_cost, self._resolution(box)
+        )
+        values = self._values(box, directions, pieces)
+        keep = values < self._threshold()
+        if not keep.all():
+            self._discard(float(np.min(values, where=~keep, initial=math.inf)))
+        if not keep.any():
+            return None
+        alive, places = np.flatnonzero(keep.any(axis=1)), np.flatnonzero(keep.any(axis=0))
+        ranges = _ranges_of(box, pieces, int(places[0]), int(places[-1]))
+        if ranges is None:
+            return None
+        rest = self._shrink(replace(box, rounds=ranges[0], local_steps=ranges[1], active=box.active[alive]))
+        # The low end may have risen, and floors with it.
+        view = None if rest is None else self._directions(rest)
+        if view is None:
+            return None
+        place = int(values.min(axis=0).argmin())
+        return _View(*view, float(values.min()), *self._places(view[0], pieces, place))
+
+    def _shrink(self, box: _Box) -> _Box | None:
+        """Leave out rounds and steps that no feasible plan of the box has."""
+        shrunk = self.ranges.shrink(box.rounds, box.local_steps)
+        return None if shrunk is None else replace(box, rounds=shrunk[0], local_steps=shrunk[1])
+
+    def _directions(self, box: _Box) -> tuple[_Box, Floor, Directions] | None:
+        """Floors of the members at the low end, without those that overflow there, and so in all the box."""
+        floor = self.form.floor(box.local_steps[0], box.active)
+        directions = self.inner.directions(floor)
+        usable = np.flatnonzero(np.isfinite(directions.offsets) & np.isfinite(directions.sizes))
+        if usable.size == 0:
+            return None
+        return replace(box, active=box.active[usable]), floor, directions.take(usable)
+
+    def _resolution(self, box: _Box) -> int:
+        return min(MOST_PIECES, max(MOST_FLOORS // box.active.size, 8))
+
+    def _values(self, box: _Box, directions: Directions, pieces: Pieces) -> Floats:
+        """Lower bounds for every member on every piece, shape (m, P)."""
+        steps, count = pieces.least_steps, box.active.size
+        if steps[0] < steps[-1] and steps.size * count <= MOST_FLOORS:
+            floors = [self.inner.directions(self.form.floor(int(tau), box.active)) for tau in steps.tolist()]
+            directions = Directions(
+                *(
+                    np.column_stack([getattr(each, name) for each in floors])
+                    for name in ("offsets", "sizes", "angles")
+                )
             )
-            at = round(math.sqrt(steps[weakest] * steps[weakest + 1]) / low)
-        if rounds[0] > rounds[1]:
-            return None  # what survives lies between two numbers of rounds
-        box = _Box(rounds, box.local_steps, box.active[alive], box.cuts, box.corner)
-        return box, view.take(alive), float(values.min()), min(max(at, rounds[0]), rounds[1])
-
-    def _floors(self, box: _Box, view: Directions, steps: Floats) -> Floats:
-        """Lower bounds on the floor of every member for every plan of the box with K tau >= steps."""
-        noise = np.zeros((view.angles.size, steps.size))
+        else:
+            directions = directions.take((slice(None), None))
+        angles = directions.angles
+        noise = np.zeros((count, steps.size))
         if box.corner is not None:
-            noise = np.maximum(noise, box.corner.at(view.angles)[:, None])
+            np.maximum(noise, box.corner.at(angles), out=noise)
+        if box.curve is not None:
+            np.maximum(noise, box.curve.at(angles, pieces.units), out=noise)
         for cut in box.cuts:
-            constant, slope, rise = cut.at(view.angles)
-            level = (constant + rise / box.local_steps[1])[:, None] - slope[:, None] / steps
-            np.maximum(noise, level, out=noise)
-        return view.offsets[:, None] + view.sizes[:, None] * noise
+            np.maximum(noise, cut.at(angles, 1.0 / pieces.first_product, 1.0 / pieces.most_steps), out=noise)
+        with np.errstate(invalid="ignore", over="ignore"):
+            levels = directions.offsets + directions.sizes * noise
+        levels[np.isnan(levels)] = math.inf
+        # On a piece the floor is smallest at its start, and progress is monotone for a given floor.
+        values = np.full_like(noise, math.inf)
+        for product in (pieces.first_product, pieces.last_product):
+            start, slope = self.form.progress(product, box.active)
+            np.minimum(values, start + slope * levels, out=values)
+        return values
 
-    def _cut_at(self, box: _Box, view: Directions, floor: Floor, rounds: int) -> _Box:
-        """Add the cut of the inner optimum at this number of rounds, and try its integer neighbour."""
-        steps = box.local_steps[0]
-        cut, multipliers = self.inner.cut(floor, rounds, steps, _angles(view))
-        middle = len(multipliers) // 2
-        self._exact(floor, rounds, steps, float(cut.angles[middle]), multipliers[middle])
-        return _Box(box.rounds, box.local_steps, box.active, (*box.cuts, cut), box.corner)
+    def _places(self, box: _Box, pieces: Pieces, place: int) -> tuple[tuple[int, int], int]:
+        """A plan's (K, tau) in the weakest piece, where to cut next, and where to split the box."""
+        low, high = float(pieces.first_product[place]), float(pieces.last_product[place])
+        product = round(high if pieces.stairs else math.sqrt(low) * math.sqrt(high))
+        (k1, k2), (t1, t2) = box.rounds, box.local_steps
+        if k1 == k2:
+            target = k1, min(max(product // k1, t1), t2)
+            first, last, scale = t1, t2, k1
+        else:
+            target = min(max(product // t1, k1), k2), t1
+            first, last, scale = k1, k2, t1
+        split = -(-round(low) // scale)
+        if not first < split <= last:
+            split = round(high) // scale + 1
+        return target, split if first < split <= last else (first + last + 1) // 2
 
-    def _split(
-        self, box: _Box, view: Directions, floor: Floor, bound: float, weakest: int
-    ) -> list[tuple[float, _Box]]:
-        low, high = box.local_steps
-        if low < high:
-            middle = min(math.isqrt(low * high), high - 1)
-            return [
-                (bound, _Box(box.rounds, (low, middle), box.active, box.cuts, box.corner)),
-                (bound, _Box(box.rounds, (middle + 1, high), box.active, box.cuts, box.corner)),
-            ]
-        first, last = box.rounds
-        pieces = []
-        corner = self._corner(floor, view, weakest, low)
-        if first < weakest:
-            pieces.append((bound, _Box((first, weakest - 1), (low, low), box.active, box.cuts, box.corner)))
-        pieces.append((bound, _Box((weakest, weakest), (low, low), box.active, box.cuts, corner)))
-        if weakest < last:
-            pieces.append((bound, _Box((weakest + 1, last), (low, low), box.active, box.cuts, corner)))
-        return pieces
+    def _strengthen(self, view: _View) -> _Box:
+        """Add the cut that touches at the weakest place, and the curve of integer optima if it is short."""
+        box, (rounds, steps) = view.box, view.weakest
+        angles = _angles(view.directions)
+        cut, multipliers = self.inner.cut(view.floor, rounds, steps, angles)
+        middle = angles.size // 2
+        self._exact(
+            self.form.floor(steps, box.active), rounds, steps, float(angles[middle]), multipliers[middle]
+        )
+        box = replace(box, cuts=(*box.cuts, cut)[-CUTS_KEPT:])
+        corner = (box.rounds[0], box.local_steps[0])
+        current = box.curve_corner
+        if current is not None and (current == corner or (current[1] == corner[1] and not self.timed)):
+            return box
+        units = self._units(box)
+        if units is None:
+            return box
+        curve = self.inner.curve(view.floor, corner, units, angles, multipliers[middle])
+        return replace(box, curve=curve, curve_corner=corner)
 
-    def _corner(self, floor: Floor, view: Directions, rounds: int, local_steps: int) -> Values:
-        """Integer optima at (K, tau), which bound every plan with more rounds at this tau or a larger."""
-        angles = _angles(view)
+    def _units(self, box: _Box) -> tuple[int, int] | None:
+        """The numbers of units that plans of the box can use a step, if they are few."""
+        unit_cost, count = self.inner.unit_cost, len(self.problem.fleet)
+        if unit_cost is None or self.problem.budget.cost == math.inf:
+            return None
+        most = limits.step_units(self.problem, box.rounds[0], box.local_steps[0], unit_cost)
+        least = limits.step_units(self.problem, box.rounds[1], box.local_steps[1], unit_cost)
+        return (least, most) if most - least < max(CURVE_WIDTH, 2 * count) else None
+
+    def _split(self, view: _View) -> list[_Box]:
+        box = view.box
+        (k1, k2), (t1, t2) = box.rounds, box.local_steps
+        if k1 < k2 and t1 < t2:
+            # The wider side in ratio: bounds loosen with the ratio of the ends.
+            if k2 * t1 > t2 * k1:
+                middle = min(math.isqrt(k1 * k2), k2 - 1)
+                return [replace(box, rounds=(k1, middle)), replace(box, rounds=(middle + 1, k2))]
+            middle = min(math.isqrt(t1 * t2), t2 - 1)
+            return [replace(box, local_steps=(t1, middle)), replace(box, local_steps=(middle + 1, t2))]
+        at = view.split
+        rounds, steps = (at, t1) if t1 == t2 else (k1, at)
+        floor = self.form.floor(steps, box.active)
+        corner = self._corner(floor, rounds, steps)
+        if t1 == t2:
+            return [replace(box, rounds=(k1, at - 1)), replace(box, rounds=(at, k2), corner=corner)]
+        return [replace(box, local_steps=(t1, at - 1)), replace(box, local_steps=(at, t2), corner=corner)]
+
+    def _corner(self, floor: Floor, rounds: int, local_steps: int) -> Values | None:
+        """Integer optima at (K, tau), which bound every plan with as many rounds and steps or more."""
+        directions = self.inner.directions(floor)
+        usable = np.isfinite(directions.sizes)
+        if not usable.any():
+            return None
+        angles = _angles(directions.take(usable))
         return Values(
             angles, np.array([self._exact(floor, rounds, local_steps, angle) for angle in angles.tolist()])
         )
 
-    def _settle(self, box: _Box, view: Directions, floor: Floor) -> None:
+    def _settle(self, view: _View) -> None:
         """Solve a single (K, tau) for every member that is still alive."""
+        box, directions = view.box, view.directions
         rounds, local_steps = box.rounds[0], box.local_steps[0]
-        steps = np.array([float(rounds * local_steps)])
-        start, slope = self.form.progress(steps, box.active)
-        floors = self._floors(box, view, steps)[:, 0]
+        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), box.active)
+        floors = directions.offsets.copy()
         solved: dict[float, float] = {}
         while True:
             if solved:
                 angles = np.array(sorted(solved))
                 values = Values(angles, np.array([solved[angle] for angle in angles.tolist()]))
-                floors = np.maximum(floors, view.offsets + view.sizes * values.at(view.angles))
+                floors = directions.offsets + directions.sizes * values.at(directions.angles)
             bounds = start[:, 0] + slope[:, 0] * floors
             weakest = int(bounds.argmin())
-            angle = float(view.angles[weakest])
+            angle = float(directions.angles[weakest])
             if bounds[weakest] >= self._threshold() or angle in solved:
                 self._discard(float(bounds[weakest]))
                 return
-            solved[angle] = self._exact(floor, rounds, local_steps, angle)
+            solved[angle] = self._exact(view.floor, rounds, local_steps, angle)
 
     def _fewest_rounds(self) -> Incumbent:
         """The incumbent with the fewest rounds at which its value is the same.
@@ -316,4 +392,18 @@ def _angles(view: Directions) -> Floats:
         return np.array([low])
     if high - low <= NARROW:
         return np.array([low, high])
-    return np.quantile(view.angles, np.linspace(0.0, 1.0, FAMILY_DIRECTIONS))
+    return np.unique(np.quantile(view.angles, np.linspace(0.0, 1.0, FAMILY_DIRECTIONS)))
+
+
+def _ranges_of(box: _Box, pieces: Pieces, first: int, last: int) -> tuple[Range, Range] | None:
+    """The ranges of K and tau that the pieces from `first` to `last` leave of a box."""
+    low, high = int(pieces.low[first]), int(pieces.high[last])
+    (k1, k2), (t1, t2) = box.rounds, box.local_steps
+    if t1 == t2:
+        rounds, steps = (low, high), (t1, t2)
+    elif k1 == k2:
+        rounds, steps = (k1, k2), (low, high)
+    else:
+        rounds = (max(k1, -(-low // t2)), min(k2, high // t1))
+        steps = (max(t1, -(-low // k2)), min(t2, high // k1))
+    return None if rounds[0] > rounds[1] or steps[0] > steps[1] else (rounds, steps)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from coopt import limits
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Problem
-from coopt.solvers.batch import Floats, Rounded, relax, round_batches
+from coopt.solvers.batch import Floats, Rounded, relax, round_batches, unit_curve
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,22 @@ class Directions:
     sizes: Floats
     angles: Floats
 
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Directions:
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | tuple[slice, None]) -> Directions:
         """The same for some of the members."""
         return Directions(self.offsets[index], self.sizes[index], self.angles[index])
 
 
 @dataclass(frozen=True)
 class Values:
-    """Lower bounds v >= levels at some directions, both ascending arrays of shape (d,)."""
+    """Lower bounds v >= levels at some directions, arrays of shape (d,), directions ascending."""
 
     angles: Floats
     levels: Floats
 
     def at(self, angles: Floats) -> Floats:
-        """Lower bounds on v at other directions, by concavity and homogeneity."""
-        return _interpolate(angles, self.angles, self.levels)
+        """Lower bounds on v at other directions."""
+        bounds: Floats = _hats(angles, self.angles) @ self.levels
+        return bounds
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,51 @@ class Cut:
     slope: Floats
     rise: Floats
 
-    def at(self, angles: Floats) -> tuple[Floats, Floats, Floats]:
-        """Coefficients of valid cuts at other directions."""
-        return (
-            _interpolate(angles, self.angles, self.constant),
-            _interpolate(angles, self.angles, self.slope),
-            _interpolate(angles, self.angles, self.rise),
+    def at(self, angles: Floats, inverse_product: Floats, inverse_steps: Floats) -> Floats:
+        """Lower bounds on v at other directions, for given 1/(K tau) and 1/tau."""
+        hats = _hats(angles, self.angles)
+        bounds: Floats = (
+            hats @ self.constant - hats @ self.slope * inverse_product + hats @ self.rise * inverse_steps
         )
+        return bounds
 
 
-def _interpolate(where: Floats, angles: Floats, levels: Floats) -> Floats:
-    knots = np.concatenate([[0.0], angles, [1.0]])
-    heights = np.concatenate([levels[:1] if angles[0] == 0.0 else [0.0], levels, [0.0]])
-    if angles[-1] == 1.0:
-        heights[-1] = levels[-1]
-    levels_there: Floats = np.interp(where, knots, heights)
-    return levels_there
+@dataclass(frozen=True)
+class Curve:
+    """v >= levels[:, n - first] for every plan with at most n units a step; levels of shape (d, width)."""
+
+    angles: Floats
+    first: int
+    levels: Floats
+
+    def at(self, angles: Floats, units: Floats) -> Floats:
+        """Lower bounds on v at other directions; `units` are the most that a plan can use."""
+        place = np.clip(units - self.first, 0, self.levels.shape[1] - 1).astype(np.intp)
+        bounds: Floats = np.sum(_hats(angles, self.angles) * self.levels[:, place].T, axis=-1)
+        return bounds
+
+
+def _hats(where: Floats, angles: Floats) -> Floats:
+    """Weights of shape (*where.shape, d) that combine the directions `angles` into those asked for.
+
+    Between two directions v is at least its chord; beyond the last it is at least a chord to zero.
+    """
+    last = angles.size - 1
+    hats = np.zeros((*where.shape, angles.size))
+    right = np.clip(np.searchsorted(angles, where), 1, max(last, 1))
+    if last > 0:
+        low, high = angles[right - 1], angles[right]
+        share = np.clip((where - low) / (high - low), 0.0, 1.0)
+        np.put_along_axis(hats, (right - 1)[..., None], (1.0 - share)[..., None], axis=-1)
+        np.put_along_axis(hats, right[..., None], share[..., None], axis=-1)
+    else:
+        hats[...] = 1.0
+    below, above = where < angles[0], where > angles[last]
+    if below.any():
+        hats[below] *= (where[below] / angles[0])[:, None]
+    if above.any():
+        hats[above] *= ((1.0 - where[above]) / (1.0 - angles[last]))[:, None]
+    return hats
 
 
 class Inner:
@@ -94,12 +124,14 @@ class Inner:
         self._multiple = None if bool((multiple == 1).all()) else multiple
         unit_costs = fleet.sample_cost * multiple
         common = float(unit_costs[0])
-        self._unit_cost = common if common > 0.0 and bool((unit_costs == common).all()) else None
+        # What a unit costs where that is the same on every device; then the integer optimum is exact.
+        self.unit_cost = common if common > 0.0 and bool((unit_costs == common).all()) else None
 
     def directions(self, floor: Floor) -> Directions:
         """The floors of a family, normalised."""
-        norms = np.array([float(np.sum(basis)) or 1.0 for basis in floor.basis])
-        amounts = floor.shares * norms
+        norms = np.array([float(np.sum(basis)) for basis in floor.basis])
+        # Any share of no noise is nothing, an infinite one too.
+        amounts = np.multiply(floor.shares, norms, out=np.zeros_like(floor.shares), where=norms > 0.0)
         sizes = amounts.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             angles = amounts[:, -1] / sizes if len(norms) == 2 else np.zeros_like(sizes)
@@ -157,8 +189,8 @@ class Inner:
         if multiplier is None:
             multiplier = relax(weights, fleet.sample_cost, spend, self.lower, upper).multiplier
         units = None
-        if self._unit_cost is not None:
-            units = limits.step_units(self.problem, rounds, local_steps, self._unit_cost)
+        if self.unit_cost is not None:
+            units = limits.step_units(self.problem, rounds, local_steps, self.unit_cost)
         self.solves += 1
         return round_batches(
             weights,
@@ -171,3 +203,33 @@ class Inner:
             self._multiple,
             self.form.population,
         )
+
+    def curve(
+        self,
+        floor: Floor,
+        corner: tuple[int, int],
+        units: tuple[int, int],
+        angles: Floats,
+        multiplier: float,
+    ) -> Curve:
+        """Integer optima for a range of units, with the caps of the corner (K, tau); equal unit costs only."""
+        upper = limits.largest_batches(self.problem, *corner, self.upper)
+        least = self.lower if self._multiple is None else self.lower // self._multiple
+        first = max(units[0], int(least.sum()))
+        last = max(units[1], first)
+        self.solves += 2 * angles.size
+        price = multiplier * (self.unit_cost or 0.0)
+        rows = [
+            unit_curve(
+                self.weights(floor, angle),
+                self.lower,
+                upper,
+                first,
+                last,
+                price,
+                self._multiple,
+                self.form.population,
+            )
+            for angle in angles.tolist()
+        ]
+        return Curve(angles, first, np.array(rows))

@@ -1,0 +1,402 @@
+"""Rounds, local steps and batch sizes from formulas, a handful of passes over the fleet.
+
+Drop the limits of each batch and let K and s be real. With T = K tau steps in total the best batches then
+leave noise A T / (1 - rho T), where A and rho say what the cost limit, or the time limit, allows; both are
+sums over the fleet. What remains is a function of one number T with one stationary point:
+
+* geometric progress q^T: y = -T ln q solves expm1(y) + y g = g^2 m with g = 1 - rho T; where rounds cost
+  nothing (rho = 0) this is y + e^y = kappa, so y = kappa - W(e^kappa) with Lambert's W;
+* progress r / T: T = 1 / (rho + sqrt(A / r)), a square-root law.
+
+The derivations, and where each form holds, are in the documentation of the closed forms.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.errors import SolverError
+from coopt.monotone import Bound, MonotoneBound, MonotoneForm
+from coopt.problem import Problem
+from coopt.solvers.batch import relax
+from coopt.solvers.members import best_over_members
+from coopt.solvers.proposal import Proposal
+from coopt.solvers.ranges import Ranges, feasible_ranges
+from coopt.solvers.search import Incumbent
+from coopt.solvers.whole import whole_batches
+
+Floats = NDArray[np.float64]
+
+# Progress is read off at these steps to see which of the two forms it has.
+PROBES = (1.0, 2.0, 7.0, 30.0)
+HALVINGS = 200
+# Stands for "no limit" where a product with a zero cost must stay zero.
+UNLIMITED = 1e300
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The optimum of a relaxation, from formulas.
+
+    Attributes
+    ----------
+    rounds, local_steps : float
+        K and tau, real numbers.
+    batch_sizes : ndarray, shape (N,)
+        s_i > 0, real numbers within the cost and the time limit at this K and tau, but not within the
+        limits of each batch.
+    value : float
+        The bound at the optimum of the relaxation.
+    """
+
+    rounds: float
+    local_steps: float
+    batch_sizes: Floats
+    value: float
+
+
+def lambert_steps(excess: float) -> float:
+    """The root y of y + e^y = 1 + excess, which is 1 + excess - W(e^(1 + excess)).
+
+    Parameters
+    ----------
+    excess : float
+        kappa - 1 >= 0.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> y = lambert_steps(20.0)
+    >>> round(y, 12), round(y + math.exp(y), 12)
+    (2.896125951214, 21.0)
+    """
+    from scipy.special import wrightomega
+
+    # W(e^kappa) without forming e^kappa; its logarithm is y. One Newton step restores the digits of small y.
+    y = math.log(float(wrightomega(1.0 + excess)))
+    return y - (y + math.expm1(y) - excess) / (1.0 + math.exp(y))
+
+
+def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool = False) -> ClosedForm:
+    """Local steps and batch sizes for a given number of rounds, drift between devices left out.
+
+    For given K every limit fixes the product tau s_i alone, so the noise of the best batches is
+    proportional to tau, and tau = y / x with x = -K ln q and y + e^y = 1 + x D0 / (noise of one step).
+
+    Parameters
+    ----------
+    problem : Problem
+        With a limit on cost or time.
+    rounds : float
+        K > 0.
+    bound : Bound
+        A single bound, not a family, with geometric or reciprocal progress.
+    same_batch : bool, default False
+        Whether every device has the same batch size.
+
+    Returns
+    -------
+    ClosedForm
+        ``value`` leaves out drift.
+
+    Raises
+    ------
+    SolverError
+        If the bound has another progress.
+
+    References
+    ----------
+    Liu et al., "DYNAMITE", arXiv:2310.14906: co-optimal tau and s for a given K, there by approximation.
+    """
+    form = _single(bound, problem)
+    weights = form.floor(1, np.zeros(1, dtype=np.intp))
+    noise = _weights(weights.shares[0], weights.basis)
+    products = _batches(problem, noise, rounds, 1.0, same_batch)
+    step_noise = float(np.sum(noise / products))
+    curve = _progress(form)
+    if isinstance(curve, _Geometric):
+        x = curve.rate * rounds
+        steps = lambert_steps(x * curve.gap / step_noise) / x
+    else:
+        steps = math.sqrt(curve.rate / rounds / step_noise)
+    return ClosedForm(rounds, steps, products / steps, curve.value(rounds * steps, 0.0, step_noise * steps))
+
+
+def relaxation(
+    problem: Problem, bound: Bound, same_batch: bool = False, ranges: Ranges | None = None
+) -> ClosedForm:
+    """The best real K and s and integer tau, drift included, the limits of each batch left out.
+
+    Parameters
+    ----------
+    problem : Problem
+    bound : Bound
+        A single bound, not a family, with geometric or reciprocal progress.
+    same_batch : bool, default False
+        Whether every device has the same batch size.
+    ranges : Ranges, optional
+        Ranges of K and tau; by default all that are feasible.
+
+    Returns
+    -------
+    ClosedForm
+        ``value`` is a lower bound on the value of every plan (of every plan with the same batch
+        everywhere, if `same_batch`), and is reached where only one of the cost and the time limit
+        matters and all devices have the same round_time.
+
+    Raises
+    ------
+    SolverError
+        If the bound has another progress, or batches are drawn without replacement.
+    """
+    found = ranges or feasible_ranges(problem, None, None)
+    curves = _Curves(problem, _single(bound, problem), found, same_batch)
+    value, local_steps, steps = curves.best()
+    rounds = steps / local_steps
+    batches = _batches(problem, curves.weights(local_steps), rounds, float(local_steps), same_batch)
+    return ClosedForm(rounds, float(local_steps), batches, value)
+
+
+def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
+    """The relaxation's optimum rounded to a plan within all limits, and what it took.
+
+    K is rounded both ways at the relaxation's tau and its two neighbours; at each the whole batches are
+    the best there are within the limits. For a family of bounds this is repeated with the member that is
+    best at the plan until it stays.
+
+    Raises
+    ------
+    SolverError
+        If the bound has another progress, or batches are drawn without replacement.
+    """
+    trace: dict[str, float] = {"inner_solves": 0}
+
+    def rounded(member: Bound) -> list[Incumbent]:
+        form = _single(member, problem)
+        curves = _Curves(problem, form, ranges, same_batch=False)
+        value, local_steps, _ = curves.best()
+        trace["relaxation_value"] = value
+        plans = []
+        first, last = ranges.local_steps
+        for tau in range(max(local_steps - 1, first), min(local_steps + 1, last) + 1):
+            here, steps = curves.within(tau, tau)
+            if here == math.inf:
+                continue
+            most, weights, down = ranges.most_rounds(tau), curves.weights(tau), math.floor(steps / tau)
+            for rounds in sorted({min(max(k, ranges.rounds[0]), most) for k in (down, down + 1)}):
+                batches = whole_batches(problem, weights, rounds, tau).batch_sizes
+                plans.append(
+                    Incumbent(member.value(problem, rounds, tau, batches), rounds, tau, batches, member)
+                )
+        trace["inner_solves"] += len(plans)
+        return plans
+
+    return Proposal(best_over_members(problem, bound, rounded, "closed-form"), trace=trace)
+
+
+@dataclass(frozen=True)
+class _Geometric:
+    """Progress q^T D0 + (1 - q^T) G with q = exp(-rate)."""
+
+    rate: float
+    gap: float
+
+    def value(self, steps: float, offset: float, noise: float) -> float:
+        left = math.exp(-self.rate * steps)
+        return left * self.gap + -math.expm1(-self.rate * steps) * (offset + noise) if steps else self.gap
+
+    def best_steps(self, offset: float, amount: float, share: float) -> float:
+        """The T that minimises the value with noise amount T / (1 - share T)."""
+        if self.gap <= offset:
+            return 0.0
+        pole = 1.0 / share if share else math.inf
+        if amount == 0.0:
+            return pole
+        excess = self.rate * (self.gap - offset) / amount
+        # Costly rounds only lower the number of steps, so the root without them brackets the other.
+        high = lambert_steps(excess) / self.rate
+        if share == 0.0:
+            return high
+        low, high = 0.0, min(high, pole)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            if not low < middle < high:
+                break
+            y, left = self.rate * middle, 1.0 - share * middle
+            if math.expm1(y) + y * left > left * left * excess:
+                high = middle
+            else:
+                low = middle
+        return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class _Reciprocal:
+    """Progress rate / T + G."""
+
+    rate: float
+
+    def value(self, steps: float, offset: float, noise: float) -> float:
+        return (self.rate / steps if self.rate else 0.0) + offset + noise if steps else math.inf
+
+    def best_steps(self, _offset: float, amount: float, share: float) -> float:
+        """The T that minimises the value with noise amount T / (1 - share T)."""
+        if self.rate == 0.0:
+            return 0.0
+        slowest = share + math.sqrt(amount / self.rate)
+        return 1.0 / slowest if slowest else math.inf
+
+
+def _progress(form: MonotoneForm) -> _Geometric | _Reciprocal:
+    steps = np.array(PROBES)
+    start, slope = (rows[0] for rows in form.progress(steps, np.zeros(1, dtype=np.intp)))
+    first = float(slope[0])
+    if first == 1.0:
+        # Nothing is left of the initial gap after one step, or progress is reciprocal.
+        found: _Geometric | _Reciprocal = _Reciprocal(float(start[0]))
+        expected = found.rate / steps, np.ones_like(steps)
+    else:
+        found = _Geometric(-math.log1p(-first), float(start[0]) / (1.0 - first))
+        expected = found.gap * np.exp(-found.rate * steps), -np.expm1(-found.rate * steps)
+    if not all(
+        np.allclose(want, got, rtol=1e-9, atol=0.0)
+        for want, got in zip(expected, (start, slope), strict=True)
+    ):
+        raise SolverError(
+            f"solver 'closed-form' has formulas for geometric and for reciprocal progress, and bound "
+            f"{form.members[0].name!r} has neither: use solver='exact'"
+        )
+    return found
+
+
+def _single(bound: Bound, problem: Problem) -> MonotoneForm:
+    if not isinstance(bound, MonotoneBound):
+        raise SolverError(
+            f"solver 'closed-form' needs the monotone form of bound {bound.name!r}: use solver='exact'"
+        )
+    if not problem.fleet.replacement:
+        raise SolverError(
+            "solver 'closed-form' has no formula for batches drawn without replacement: use solver='exact'"
+        )
+    form = bound.monotone_form(problem)
+    if len(form.members) > 1:
+        raise SolverError(
+            f"bound {bound.name!r} is a family of {len(form.members)}: a closed form holds for one of its "
+            "members()"
+        )
+    return form
+
+
+def _weights(shares: Floats, basis: tuple[Floats, ...]) -> Floats:
+    total = np.zeros_like(basis[0])
+    for share, part in zip(shares.tolist(), basis, strict=True):
+        np.add(total, share * part, out=total, where=part > 0.0)
+    return total
+
+
+def _batches(
+    problem: Problem, weights: Floats, rounds: float, local_steps: float, same_batch: bool
+) -> Floats:
+    """The best real batches within the cost and the time limit at real K and tau."""
+    fleet, budget = problem.fleet, problem.budget
+    spend = (budget.cost / rounds - budget.round_cost) / local_steps
+    with np.errstate(invalid="ignore"):
+        caps = np.fmin(
+            fleet.throughput * ((budget.time / rounds - fleet.round_time) / local_steps), UNLIMITED
+        )
+    if same_batch:
+        total = float(np.sum(fleet.sample_cost))
+        size = min(float(caps.min()), spend / total if total else UNLIMITED)
+        return np.full(len(fleet), size)
+    return relax(weights, fleet.sample_cost, spend, np.zeros(len(fleet)), caps).batch_sizes
+
+
+class _Curves:
+    """The bound as a function of T alone, for one tau or for a range of them."""
+
+    def __init__(self, problem: Problem, form: MonotoneForm, ranges: Ranges, same_batch: bool) -> None:
+        self.problem = problem
+        self.form = form
+        self.ranges = ranges
+        self.same_batch = same_batch
+        self.progress = _progress(form)
+
+    def best(self) -> tuple[float, int, float]:
+        """(value, tau, T) of the best integer tau, by bounding whole ranges of tau."""
+        first, last = self.ranges.local_steps
+        value, steps = self.within(first, last)
+        queue = [(value, first, last, steps)]
+        while True:
+            value, low, high, steps = heapq.heappop(queue)
+            if low == high:
+                return value, low, steps
+            middle = min(math.isqrt(low * high), high - 1)
+            for part in ((low, middle), (middle + 1, high)):
+                value, steps = self.within(*part)
+                heapq.heappush(queue, (value, *part, steps))
+
+    def weights(self, local_steps: int) -> Floats:
+        floor = self.form.floor(local_steps, np.zeros(1, dtype=np.intp))
+        return _weights(floor.shares[0], floor.basis)
+
+    def within(self, low: int, high: int) -> tuple[float, float]:
+        """Smallest value for tau in [low, high], and its T; a lower bound unless low = high.
+
+        Offset and weights are smallest at the low end, and what rounds cost in all at the high end.
+        """
+        fewest, most = self.ranges.rounds[0], self.ranges.most_rounds(low)
+        floor = self.form.floor(low, np.zeros(1, dtype=np.intp))
+        offset = float(floor.offsets[0])
+        if most < fewest or not (math.isfinite(offset) and np.isfinite(floor.shares).all()):
+            return math.inf, float(fewest * low)
+        noise = self._noise(_weights(floor.shares[0], floor.basis), high)
+        stationary = [self.progress.best_steps(offset, amount, share) for amount, share in noise]
+        if len(noise) == 2:
+            (a, rho), (b, sigma) = noise
+            if a * sigma != b * rho:
+                stationary.append((a - b) / (a * sigma - b * rho))
+        ends = float(fewest * low), float(most * high)
+        places = {min(max(steps, ends[0]), ends[1]) for steps in stationary or [math.inf]}
+        return min(
+            (
+                self.progress.value(steps, offset, max((_at(*each, steps) for each in noise), default=0.0)),
+                steps,
+            )
+            for steps in places
+        )
+
+    def _noise(self, weights: Floats, local_steps: int) -> list[tuple[float, float]]:
+        """(A, rho) of the noise A T / (1 - rho T) that the cost limit, and the time limit, leave."""
+        fleet, budget = self.problem.fleet, self.problem.budget
+        found = []
+        if budget.cost < math.inf:
+            limit = budget.cost * (1.0 + limits.TOLERANCE)
+            if self.same_batch:
+                amount = float(np.sum(weights)) * float(np.sum(fleet.sample_cost))
+            else:
+                amount = float(np.sum(np.sqrt(weights * fleet.sample_cost))) ** 2
+            found.append((amount / limit, budget.round_cost / (limit * local_steps)))
+        if budget.time < math.inf:
+            limit = budget.time * (1.0 + limits.TOLERANCE)
+            if self.same_batch:
+                amount = float(np.sum(weights)) / float(fleet.throughput.min())
+            else:
+                amount = float(np.sum(weights / fleet.throughput))
+            found.append((amount / limit, float(fleet.round_time.min()) / (limit * local_steps)))
+        return found
+
+
+def _at(amount: float, share: float, steps: float) -> float:
+    left = 1.0 - share * steps
+    if amount == 0.0:
+        return 0.0
+    return amount * steps / left if left > 0.0 else math.inf

@@ -1,0 +1,211 @@
+"""CoOptFL, the algorithm published with DYNAMITE, and two simple ways to split a batch budget.
+
+For given K the cost limit fixes tau * s, the samples that a device processes per round if all process
+alike. The algorithm scans tau along that curve with the same batch everywhere and keeps the tau with the
+smallest bound. Then it splits the batch budget of that tau in proportion to p_i sqrt(M_i): devices that
+would not finish in time are fixed at the batch that they can finish, the rest is split again, and what
+rounding down leaves over goes to the device whose noise falls most, sample by sample.
+
+The algorithm takes K as given. Without one, it is run for a geometric grid of K and the best plan is kept,
+so that its distance from the optimum is not that of a badly chosen K.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
+from coopt.monotone import Floor, MonotoneBound, MonotoneForm, weighted
+from coopt.problem import Problem
+from coopt.solvers.batch import relax
+from coopt.solvers.proposal import Proposal
+from coopt.solvers.ranges import Ranges
+from coopt.solvers.search import Incumbent
+from coopt.solvers.whole import whole_batches
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# The scan over tau ends here; the published experiments scan 1 to 10.
+MOST_LOCAL_STEPS = 100
+# Ratio of neighbouring K where none is given.
+ROUNDS_RATIO = 1.1
+
+
+def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
+    """The plan of the published algorithm; see the module's text.
+
+    Raises
+    ------
+    SolverError
+        If nothing limits the cost.
+
+    References
+    ----------
+    Liu et al., "DYNAMITE: Dynamic Interplay of Mini-Batch Size and Aggregation Frequency for Federated
+    Learning with Static and Streaming Dataset", arXiv:2310.14906, Algorithm 1.
+    """
+    if problem.budget.cost == math.inf:
+        raise SolverError(
+            "solver 'coopt-fl' splits a cost budget, and there is none: set Budget(cost=...), or use "
+            "solver='exact'"
+        )
+    form = bound.monotone_form(problem)
+    first, last = ranges.local_steps
+    everyone = np.arange(len(form.members))
+    floors = {
+        tau: form.floor(tau, everyone) for tau in range(first, min(last, first + MOST_LOCAL_STEPS - 1) + 1)
+    }
+    best: Incumbent | None = None
+    rounds_tried = _grid(*ranges.rounds)
+    for rounds in rounds_tried:
+        tau = scan_local_steps(problem, form, floors, ranges, rounds)
+        if tau is None:
+            continue
+        batches = proportional_split(problem, rounds, tau)
+        values = _values(form, floors[tau], rounds * tau, 1.0 / batches)
+        member = int(values.argmin())
+        if best is None or float(values[member]) < best.value:
+            best = Incumbent(float(values[member]), rounds, tau, batches, form.members[member])
+    if best is None:
+        raise SolverError("solver 'coopt-fl' found no plan: use solver='exact'")
+    return Proposal(best, trace={"rounds_tried": len(rounds_tried), "local_steps_tried": len(floors)})
+
+
+def scan_local_steps(
+    problem: Problem, form: MonotoneForm, floors: dict[int, Floor], ranges: Ranges, rounds: int
+) -> int | None:
+    """The tau with the smallest bound when tau * s is what the cost limit leaves a device per round.
+
+    None if no tau of `floors` admits a batch of at least one sample within the limits.
+    """
+    fleet = problem.fleet
+    total = float(np.sum(fleet.sample_cost))
+    per_round = limits.step_budget(problem, rounds, 1) / total if total > 0.0 else float(fleet.samples.max())
+    best, chosen = math.inf, None
+    for tau, floor in floors.items():
+        if ranges.most_rounds(tau) < rounds:
+            break
+        size = max(per_round / tau, 1.0)
+        value = float(_values(form, floor, rounds * tau, np.full(len(fleet), 1.0 / size)).min())
+        if value < best or chosen is None:
+            best, chosen = value, tau
+    return chosen
+
+
+def proportional_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
+    """Batches in proportion to p_i sqrt(M_i), within the cost, the time and the limits of each batch.
+
+    Parameters
+    ----------
+    problem : Problem
+    rounds, local_steps : int
+        K and tau.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+
+    Raises
+    ------
+    InfeasibleError
+        If not even the smallest batches fit.
+    """
+    fleet = problem.fleet
+    return _split(problem, rounds, local_steps, fleet.weights * np.sqrt(fleet.gradient_noise), top_up=True)
+
+
+def no_straggler_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
+    """Batches in proportion to throughput, so that all devices compute for as long as each other.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+
+    Raises
+    ------
+    InfeasibleError
+        If not even the smallest batches fit.
+    InvalidProblemError
+        If a throughput is infinite.
+    """
+    infinite = np.isinf(problem.fleet.throughput)
+    if infinite.any():
+        raise InvalidProblemError(
+            f"throughput[{int(infinite.argmax())}] = inf: batches in proportion to it need a finite number"
+        )
+    return _split(problem, rounds, local_steps, problem.fleet.throughput, top_up=False)
+
+
+def uniform_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
+    """The largest batch that every device can have, the same for all up to their own limits.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+
+    Raises
+    ------
+    InfeasibleError
+        If not even the smallest batches fit.
+    """
+    _, upper = _ends(problem, rounds, local_steps)
+    return _split(
+        problem, rounds, local_steps, np.ones(len(problem.fleet)), top_up=False, most=float(upper.min())
+    )
+
+
+def _split(
+    problem: Problem,
+    rounds: int,
+    local_steps: int,
+    shares: Floats,
+    top_up: bool,
+    most: float = math.inf,
+) -> Ints:
+    fleet = problem.fleet
+    lower, upper = _ends(problem, rounds, local_steps)
+    ends = np.maximum(np.minimum(upper, most), lower)
+    spend = limits.step_budget(problem, rounds, local_steps)
+    # Fixing capped devices and splitting the rest again ends at one level nu with s_i = clip(nu share_i):
+    # the optimum of these weights.
+    # A device whose samples cost nothing is held by its own limits alone.
+    weights = shares * shares * np.where(fleet.sample_cost > 0.0, fleet.sample_cost, 1.0)
+    level = relax(weights, fleet.sample_cost, spend, lower, ends)
+    multiple = fleet.batch_multiple
+    down: Ints = np.maximum(np.floor(level.batch_sizes / multiple).astype(np.int64) * multiple, lower)
+    if not top_up:
+        return down
+    gains = fleet.weights**2 * fleet.gradient_noise
+    return whole_batches(problem, gains, rounds, local_steps, down).batch_sizes
+
+
+def _ends(problem: Problem, rounds: int, local_steps: int) -> tuple[Ints, Ints]:
+    """Smallest and largest batches at (K, tau)."""
+    lower, upper = problem.fleet.batch_range()
+    broken = limits.violations(problem, rounds, local_steps, lower.astype(np.float64))
+    if broken:
+        raise InfeasibleError(
+            f"no batches fit {rounds} rounds of {local_steps} local steps: " + "; ".join(map(str, broken)),
+            binding=broken[0].limit,
+        )
+    return lower, limits.largest_batches(problem, rounds, local_steps, upper)
+
+
+def _grid(first: int, last: int) -> list[int]:
+    count = math.ceil(math.log(last / first) / math.log(ROUNDS_RATIO)) + 1 if last > first else 1
+    return sorted({round(k) for k in np.geomspace(first, last, count).tolist()})
+
+
+def _values(form: MonotoneForm, floor: Floor, steps: int, inverse: Floats) -> Floats:
+    """Values of every member, from its floor."""
+    if form.population is not None:
+        inverse = inverse - 1.0 / form.population
+    noise = np.array([float(np.sum(basis * inverse)) for basis in floor.basis])
+    start, slope = form.progress(np.array([float(steps)]), np.arange(len(form.members)))
+    values: Floats = start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, noise))
+    return values

@@ -1,0 +1,51 @@
+"""A family of bounds, for solvers that take one member at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from coopt.errors import SolverError
+from coopt.monotone import Bound, MonotoneBound, member_values
+from coopt.problem import Problem
+from coopt.solvers.search import Incumbent
+
+# Each change of member lowers the value; a handful suffices in practice.
+CHANGES = 10
+
+
+def best_over_members(
+    problem: Problem,
+    bound: MonotoneBound,
+    plans_for: Callable[[Bound], Sequence[Incumbent]],
+    solver: str,
+) -> Incumbent:
+    """The best plan under a family, by turns: the best plans for a member, the best member for a plan.
+
+    Raises
+    ------
+    SolverError
+        If no plans are found.
+    """
+    form = bound.monotone_form(problem)
+    member, best = form.members[0], None
+    for _ in range(CHANGES):
+        for plan in plans_for(member):
+            values = member_values(form, plan.rounds, plan.local_steps, plan.batch_sizes.astype(np.float64))
+            place = int(values.argmin())
+            judged = Incumbent(
+                float(values[place]), plan.rounds, plan.local_steps, plan.batch_sizes, form.members[place]
+            )
+            if best is None or (judged.value, judged.rounds, judged.local_steps) < (
+                best.value,
+                best.rounds,
+                best.local_steps,
+            ):
+                best = judged
+        if best is None or best.bound == member:
+            break
+        member = best.bound
+    if best is None:
+        raise SolverError(f"solver {solver!r} found no plan")
+    return best
