@@ -32,6 +32,7 @@ class Status(Enum):
     GAP_TOLERANCE = "within the requested gap of the optimum: lower gap_tolerance to search on"
     INTEGRALITY_GAP = "good whole batches found; sample costs differ between devices, which leaves a gap"
     TIME_LIMIT = "best plan found when the time limit ended the search: raise time_limit to close the gap"
+    HEURISTIC = "a plan within all limits, not proved best: its gap bounds how far from the optimum it can be"
     EVALUATED = "a given plan, evaluated: nothing is claimed about better ones"
 
 
@@ -87,7 +88,7 @@ class Allocation:
     learning_rate : float
     solve_seconds : float
         Wall-clock time; not compared.
-    trace : dict of str to int
+    trace : dict of str to number
         What the solver did, such as ``"inner_solves"`` and ``"boxes"``; not compared.
     custom_bound : Bound or None
         The bound itself where it is the user's own; not compared.
@@ -114,7 +115,7 @@ class Allocation:
     bound: str
     learning_rate: float
     solve_seconds: float = field(compare=False)
-    trace: dict[str, int] = field(compare=False, default_factory=dict)
+    trace: dict[str, float] = field(compare=False, default_factory=dict)
     custom_bound: Bound | None = field(compare=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class Allocation:
 
     @property
     def gap(self) -> float:
-        """Relative gap (objective_value - lower_bound) / abs(objective_value); zero is a proof of optimality."""
+        """(objective_value - lower_bound) / abs(objective_value): zero is a proof of optimality."""
         if self.objective_value == self.lower_bound:
             return 0.0
         return (self.objective_value - self.lower_bound) / abs(self.objective_value)

@@ -34,7 +34,7 @@ class Outcome:
     lower_bound: float
     status: Status
     solver: str
-    trace: dict[str, int]
+    trace: dict[str, float]
 
 
 def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.allocation import Allocation, Status
 from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
-from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
-from coopt.solvers import exact, exhaustive
+from coopt.solvers import closed_form, coopt_fl, exact, exhaustive
 from coopt.solvers.batch import allocate_batches
-from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.proposal import Proposal
+from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.search import ROUNDING, Search
 from coopt.validation import count, integer_array, optional_count, real
 
@@ -24,8 +27,15 @@ Ints = NDArray[np.int64]
 
 __all__ = ["allocate_batches", "evaluate", "solve_allocation"]
 
-SOLVERS = ("auto", "exact")
+# Solvers that propose a plan, which the exact solver then bounds.
+PROPOSERS: dict[str, Callable[[Problem, MonotoneBound, Ranges], Proposal]] = {
+    "closed-form": closed_form.solve,
+    "coopt-fl": coopt_fl.solve,
+}
+SOLVERS = ("auto", "exact", *PROPOSERS)
 OBJECTIVES = ("error",)
+# What a plan of another solver is compared with is proved to this relative gap: much finer than the distance.
+PROOF_TOLERANCE = 1e-3
 
 
 def solve_allocation(
@@ -47,8 +57,9 @@ def solve_allocation(
     problem : Problem
     bound : str or Bound, default "certified"
         ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, or any :class:`Bound`.
-    solver : {"auto", "exact"}, default "auto"
-        "auto" takes the exact solver.
+    solver : {"auto", "exact", "closed-form", "cvxpy", "coopt-fl"}, default "auto"
+        "auto" takes the exact solver. Plans of the others carry a lower bound as well, proved by the exact
+        solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
     objective : {"error"}, default "error"
     rounds, local_steps : int, optional
         Fix K or tau.
@@ -104,28 +115,25 @@ def solve_allocation(
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
     ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
     start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
+    if solver in PROPOSERS:
+        if not isinstance(chosen, MonotoneBound):
+            raise SolverError(
+                f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
+                "use solver='exact'"
+            )
+        proposal = PROPOSERS[solver](problem, chosen, ranges)
+        found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
+        return describe(problem, _outcome(found, tolerance, solver, proposal.trace), begun)
     if isinstance(chosen, MonotoneBound):
         name = "exact"
         found = exact.search(problem, chosen.monotone_form(problem), ranges, tolerance, seconds, start)
     else:
         name = "exhaustive"
         found = exhaustive.search(problem, chosen, ranges, seconds, start)
-    trace = {"inner_solves": found.inner_solves, "boxes": found.boxes}
+    trace: dict[str, float] = {"inner_solves": found.inner_solves, "boxes": found.boxes}
     if warm_start is not None:
         trace["warm_start_used"] = int(start is not None)
-    best = found.best
-    outcome = Outcome(
-        best.rounds,
-        best.local_steps,
-        best.batch_sizes,
-        best.value,
-        best.bound,
-        found.lower_bound,
-        _status(found, tolerance),
-        name,
-        trace,
-    )
-    return describe(problem, outcome, begun)
+    return describe(problem, _outcome(found, tolerance, name, trace), begun)
 
 
 def evaluate(
@@ -206,6 +214,40 @@ def _usable_start(
     if rounds not in (None, k) or local_steps not in (None, tau) or batches.size != len(problem.fleet):
         return None
     return None if problem.violations(k, tau, batches) else (k, tau, batches)
+
+
+def _bounded(
+    problem: Problem,
+    bound: MonotoneBound,
+    ranges: Ranges,
+    proposal: Proposal,
+    tolerance: float,
+    time_limit: float | None,
+) -> Search:
+    """A plan of another solver with the lower bound that the exact solver proves."""
+    best = proposal.best
+    start = (best.rounds, best.local_steps, best.batch_sizes)
+    found = exact.search(problem, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
+    lower = min(max(found.lower_bound, proposal.lower_bound), best.value)
+    return replace(found, best=best, lower_bound=lower)
+
+
+def _outcome(found: Search, tolerance: float, solver: str, trace: dict[str, float]) -> Outcome:
+    best = found.best
+    status = _status(found, tolerance)
+    if solver in PROPOSERS and status is not Status.OPTIMAL:
+        status = Status.HEURISTIC
+    return Outcome(
+        best.rounds,
+        best.local_steps,
+        best.batch_sizes,
+        best.value,
+        best.bound,
+        found.lower_bound,
+        status,
+        solver,
+        trace,
+    )
 
 
 def _status(found: Search, tolerance: float) -> Status:
