@@ -10,6 +10,7 @@ from __future__ import annotations
 from coopt._version import __version__
 from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from coopt.controller import Controller
 from coopt.errors import (
     BoundWarning,
     CertificateError,
@@ -20,7 +21,10 @@ from coopt.errors import (
     SolverError,
 )
 from coopt.monotone import Bound
+from coopt.probe import ClientProbe
 from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.report import ClientReport
+from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.batch import BatchAllocation
 
@@ -34,7 +38,10 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Certified",
+    "ClientProbe",
+    "ClientReport",
     "Constants",
+    "Controller",
     "CooptError",
     "Dynamite",
     "Fleet",
@@ -43,8 +50,10 @@ __all__ = [
     "MissingDependencyError",
     "NonConvex",
     "Problem",
+    "RoundPlan",
     "SolverError",
     "Status",
+    "Stopped",
     "__version__",
     "allocate_batches",
     "evaluate",

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -112,9 +113,11 @@ def _check_step_size(constants: Constants, limit: float, formula: str, bound: st
         )
 
 
-def _log_contraction(rate: float) -> float:
-    """log(1 - rate); a rate may exceed one by rounding only."""
-    return math.log1p(-rate) if rate < 1.0 else -math.inf
+def _log_contraction(rate: Fraction) -> float:
+    """log(1 - rate), to full accuracy also where the rate is nearly one; it exceeds one by rounding only."""
+    if rate >= 1:
+        return -math.inf
+    return math.log1p(-float(rate)) if 2 * rate < 1 else math.log(float(1 - rate))
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def _published_form(
     c = _required(constants, "pl_constant", bound.name)
     _check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
     divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
-    log_q = _log_contraction(eta * c)
+    log_q = _log_contraction(Fraction(eta) * Fraction(c))
     x = eta * beta
 
     def drift(tau: int, _member: int) -> tuple[float, float]:
@@ -296,12 +299,14 @@ class Certified(YoungFamily):
         curvature = _curvature(problem, self._kind)
         eta, x = problem.constants.learning_rate, curvature.mean_step
         c = _required(problem.constants, "pl_constant", self._kind)
+        # Exact: where eta c is nearly one, rounding here would be all that is left of 1 - eta c.
+        slack = max(1 - Fraction(eta) * Fraction(curvature.mean_smoothness), Fraction(0))
 
         def at(gamma: float) -> _Contraction:
-            bracket = 1.0 + (1.0 - x) * (1.0 - gamma)
+            bracket = 1 + slack * (1 - Fraction(gamma))
             return _Contraction(
-                log_q=_log_contraction(eta * c * bracket),
-                noise_share=x / (2.0 * c * bracket),
+                log_q=_log_contraction(Fraction(eta) * Fraction(c) * bracket),
+                noise_share=x / (2.0 * c * float(bracket)),
                 drift_factor=eta / 2.0 * curvature.coupling_factor(gamma),
             )
 
@@ -359,6 +364,7 @@ class _Curvature:
     """Curvature constants with their defaults filled in, and eta beta_F, at most one."""
 
     floor: float
+    mean_smoothness: float
     coupling: float
     mean_step: float
 
@@ -381,7 +387,7 @@ def _curvature(problem: Problem, bound: str) -> _Curvature:
         _check_step_size(constants, 2.0 / (beta + floor), "2 / (smoothness + curvature_floor)", bound)
     # Midpoint lemma: deviations that average to zero only see curvature relative to its midpoint.
     coupling = (beta - floor) / 2.0 if constants.coupling is None else constants.coupling
-    return _Curvature(floor, coupling, min(constants.learning_rate * mean, 1.0))
+    return _Curvature(floor, mean, coupling, min(constants.learning_rate * mean, 1.0))
 
 
 @dataclass(frozen=True)
@@ -409,7 +415,7 @@ def _young_form(
     )
     pairs = bound._pairs_for(problem, curvature.mean_step)
     contractions = {gamma: at(gamma) for gamma, _ in pairs}
-    log_r = _log_contraction(eta * curvature.floor)
+    log_r = _log_contraction(Fraction(eta) * Fraction(curvature.floor))
     known: dict[tuple[float, int], tuple[float, float]] = {}
 
     def sums(gamma: float, tau: int) -> tuple[float, float]:
@@ -443,9 +449,9 @@ def _drift_of(
         return 0.0, 0.0
     if math.isinf(factor):
         return (math.inf if divergence else 0.0), math.inf
-    root = math.sqrt(factor)
-    sums = drift_sums(point.log_q, log_r, tau, root * eta * divergence)
-    return sums.square / length, root * eta * (root * eta * sums.variance) / length
+    scale = math.sqrt(factor / length) * eta
+    sums = drift_sums(point.log_q, log_r, tau, scale * divergence, scale * scale)
+    return sums.square, sums.variance
 
 
 def resolve_bound(bound: str | Bound) -> Bound:

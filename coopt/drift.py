@@ -29,8 +29,10 @@ class DriftSums:
     variance: float
 
 
-def drift_sums(log_q: float, log_r: float, local_steps: int, scale: float) -> DriftSums:
-    """Evaluate the sums for tau = `local_steps`, with every alpha_j multiplied by `scale`.
+def drift_sums(
+    log_q: float, log_r: float, local_steps: int, scale: float, noise_scale: float = 1.0
+) -> DriftSums:
+    """Evaluate the sums for tau = `local_steps`, with alpha_j times `scale`, beta_j times `noise_scale`.
 
     Parameters
     ----------
@@ -39,9 +41,9 @@ def drift_sums(log_q: float, log_r: float, local_steps: int, scale: float) -> Dr
         keeps the digits that q = 1 - eta c has lost.
     local_steps : int
         tau >= 1.
-    scale : float
-        Factor on alpha, so that sums whose product with small constants is representable do not
-        overflow on the way there.
+    scale, noise_scale : float
+        Factors on alpha and beta, so that sums whose product with small constants is representable do
+        not overflow on the way there.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def drift_sums(log_q: float, log_r: float, local_steps: int, scale: float) -> Dr
         # Zero times an overflowing power is zero here: without divergence alpha plays no part.
         return DriftSums(0.0, 0.0, math.inf)
     # Invariant: weight, alpha, beta, linear, square, variance belong to `steps` local steps.
-    steps, weight, alpha, beta = 1, 1.0, scale, 1.0
+    steps, weight, alpha, beta = 1, 1.0, scale, noise_scale
     linear = square = variance = 0.0
     for bit in bin(local_steps)[3:]:
         q, r = _power(log_q, steps), _power(log_r, steps)
@@ -71,7 +73,7 @@ def drift_sums(log_q: float, log_r: float, local_steps: int, scale: float) -> Dr
             square = q * square + alpha * alpha
             linear = q * linear + alpha
             variance = q * variance + beta
-            alpha, beta, weight = alpha + r * scale, beta + r * r, q * weight + 1.0
+            alpha, beta, weight = alpha + r * scale, beta + r * r * noise_scale, q * weight + 1.0
             steps += 1
     return DriftSums(*(math.inf if math.isnan(value) else value for value in (linear, square, variance)))
 

@@ -165,7 +165,7 @@ def _at(form: MonotoneForm, rounds: int, local_steps: int) -> tuple[float, float
 def _weights(slope: float, floor: Floor) -> Floats:
     total = np.zeros(floor.basis[0].size)
     for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True):
-        np.add(total, slope * share * basis, out=total, where=basis > 0.0)
+        total += np.multiply(basis, slope * share, out=np.zeros_like(basis), where=basis > 0.0)
     return total
 
 

@@ -15,7 +15,7 @@ from coopt import AdaCoOpt, Budget, Certified, Constants, Dynamite, Fleet, NonCo
 from coopt_bounds import adacoopt, certified, dynamite, nonconvex, published_drift
 from coopt_bounds.algebra import nonnegative
 
-LARGEST = mpmath.mpf(10) ** 250
+LARGEST = mpmath.mpf(10) ** 300
 RELATIVE = mpmath.mpf(10) ** -12
 
 powers = st.floats(-12.0, 0.0)

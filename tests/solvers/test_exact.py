@@ -1,0 +1,319 @@
+"""The exact solver against enumeration, and the laws that an optimum obeys."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from brute_force import optimum
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
+
+from coopt import (
+    BoundWarning,
+    Budget,
+    Certified,
+    Constants,
+    Dynamite,
+    Fleet,
+    InfeasibleError,
+    NonConvex,
+    Problem,
+    Status,
+    solve_allocation,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+
+def solve(problem, bound, **options):
+    """The allocation, certified, or None where the problem is infeasible."""
+    try:
+        allocation = solve_allocation(problem, bound=bound, **options)
+    except InfeasibleError:
+        return None
+    allocation.certify()
+    assert problem.violations(allocation.rounds, allocation.local_steps, allocation.batch_sizes) == ()
+    return allocation
+
+
+@settings(max_examples=300, deadline=None)
+@given(problem=problems(), bound=numeric_bounds)
+def test_equals_enumeration_when_costs_are_equal(problem, bound):
+    expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
+    found = solve(problem, bound)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found.error_bound == pytest.approx(expected, rel=1e-12, abs=1e-300)
+        assert found.gap <= 2e-12
+        assert found.status is Status.OPTIMAL
+
+
+@settings(max_examples=100, deadline=None)
+@given(problem=problems(), bound=family_bounds)
+def test_families_equal_enumeration_over_members(problem, bound):
+    expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
+    found = solve(problem, bound)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found.error_bound == pytest.approx(expected, rel=1e-12, abs=1e-300)
+
+
+@settings(max_examples=150, deadline=None)
+@given(problem=problems(equal_costs=False), bound=numeric_bounds)
+def test_unequal_costs_bracket_enumeration(problem, bound):
+    expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
+    found = solve(problem, bound)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found.lower_bound <= expected * (1 + 1e-12)
+        assert expected <= found.error_bound * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(most_samples=40), bound=numeric_bounds, growth=st.floats(1.0, 3.0))
+def test_never_worse_when_a_limit_grows(problem, bound, growth):
+    before = solve(problem, bound)
+    assume(before is not None)
+    for field in ("cost", "time"):
+        budget = replace(problem.budget, **{field: getattr(problem.budget, field) * growth})
+        after = solve(replace(problem, budget=budget), bound)
+        assert after.error_bound <= before.error_bound * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(most_samples=40), bound=numeric_bounds, data=st.data())
+def test_permuting_devices_permutes_nothing_else(problem, bound, data):
+    first = solve(problem, bound)
+    assume(first is not None)
+    order = np.array(data.draw(st.permutations(range(len(problem.fleet)))))
+    second = solve(replace(problem, fleet=reindexed(problem.fleet, order)), bound)
+    assert second.error_bound == pytest.approx(first.error_bound, rel=1e-12)
+    assert second.cost == pytest.approx(first.cost, rel=1e-12) or second.gap <= 2e-12
+
+
+def reindexed(fleet: Fleet, order: np.ndarray) -> Fleet:
+    per_device = (
+        "samples gradient_noise divergence throughput round_time sample_cost weights min_batch max_batch "
+        "batch_multiple"
+    ).split()
+    return Fleet(replacement=fleet.replacement, **{name: getattr(fleet, name)[order] for name in per_device})
+
+
+def scaled(problem: Problem, kind: str, factor: float) -> Problem:
+    fleet, constants, budget = problem.fleet, problem.constants, problem.budget
+    if kind == "cost units":
+        return replace(
+            problem,
+            fleet=changed(fleet, sample_cost=fleet.sample_cost * factor),
+            budget=replace(budget, cost=budget.cost * factor, round_cost=budget.round_cost * factor),
+        )
+    if kind == "time units":
+        return replace(
+            problem,
+            fleet=changed(fleet, throughput=fleet.throughput / factor, round_time=fleet.round_time * factor),
+            budget=replace(budget, time=budget.time * factor),
+        )
+    if kind == "loss units":
+        return replace(
+            problem,
+            fleet=changed(
+                fleet,
+                gradient_noise=fleet.gradient_noise * factor**2,
+                divergence=fleet.divergence * factor,
+            ),
+            constants=replace(constants, initial_gap=constants.initial_gap * factor**2),
+        )
+    curvatures = {
+        name: value * factor
+        for name in ("smoothness", "pl_constant", "curvature_floor", "mean_smoothness", "coupling")
+        if (value := getattr(constants, name)) is not None
+    }
+    return replace(
+        problem,
+        fleet=changed(
+            fleet,
+            gradient_noise=fleet.gradient_noise * factor**2,
+            divergence=fleet.divergence * factor,
+        ),
+        constants=replace(
+            constants,
+            learning_rate=constants.learning_rate / factor,
+            initial_gap=constants.initial_gap * factor,
+            **curvatures,
+        ),
+    )
+
+
+def changed(fleet: Fleet, **arrays: np.ndarray) -> Fleet:
+    names = (
+        "samples gradient_noise divergence throughput round_time sample_cost weights min_batch max_batch "
+        "batch_multiple replacement"
+    ).split()
+    return Fleet(**{name: arrays.get(name, getattr(fleet, name)) for name in names})
+
+
+SCALED_BOUNDS = st.sampled_from([Certified(1, 1), Certified(0.3, 2.0), Dynamite(), NonConvex(1, 1)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    problem=problems(most_samples=40),
+    bound=SCALED_BOUNDS,
+    kind=st.sampled_from(["cost units", "time units", "loss units"]),
+    exponent=st.integers(-6, 6),
+)
+def test_units_do_not_change_the_decision(problem, bound, kind, exponent):
+    problem = replace(problem, constants=replace(problem.constants, quadratic_continuity=None))
+    first = solve(problem, bound)
+    second = solve(scaled(problem, kind, 2.0**exponent), bound)
+    assert (first is None) == (second is None)
+    if first is not None:
+        # Powers of two scale without rounding, so even ties are decided alike.
+        assert (second.rounds, second.local_steps) == (first.rounds, first.local_steps)
+        assert np.array_equal(second.batch_sizes, first.batch_sizes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(most_samples=40), bound=SCALED_BOUNDS, exponent=st.integers(-6, 6))
+def test_scaling_curvature_with_the_loss_scales_the_bound(problem, bound, exponent):
+    """(D0, M / f, delta^2 / f, curvatures, 1 / eta) times f: the bound scales, the decision stays."""
+    problem = replace(problem, constants=replace(problem.constants, quadratic_continuity=None))
+    factor = 2.0**exponent
+    first, second = solve(problem, bound), solve(scaled(problem, "curvature", factor), bound)
+    assume(first is not None)
+    power = 2 if isinstance(bound, NonConvex) else 1
+    assert second.error_bound == pytest.approx(first.error_bound * factor**power, rel=1e-12)
+    assert (second.rounds, second.local_steps) == (first.rounds, first.local_steps)
+
+
+@settings(max_examples=50, deadline=None)
+@given(problem=problems(), bound=numeric_bounds)
+def test_when_only_the_smallest_plan_fits_it_is_the_answer(problem, bound):
+    ones = np.ones(len(problem.fleet), dtype=np.int64)
+    fleet = changed(problem.fleet, batch_multiple=ones, min_batch=ones, sample_cost=ones * 2.0)
+    budget = Budget(cost=2.0 * len(fleet) * 1.4, round_cost=0.3)
+    found = solve(Problem(fleet, problem.constants, budget), bound)
+    assume(len(fleet) > 2 or found is not None)
+    assert (found.rounds, found.local_steps) == (1, 1)
+    assert found.batch_sizes.sum() <= 1.4 * len(fleet)
+
+
+def fleet_of(n: int, seed: int, **changes) -> Problem:
+    rng = np.random.default_rng(seed)
+    arguments = {
+        "samples": rng.integers(50, 2000, n),
+        "gradient_noise": rng.lognormal(1, 1, n),
+        "divergence": rng.uniform(0.01, 0.2, n),
+        "throughput": rng.lognormal(4, 1, n),
+        "round_time": rng.uniform(0.1, 2, n),
+    }
+    return Problem(
+        Fleet(**(arguments | changes)),
+        Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_constant=0.5, curvature_floor=0),
+        Budget(cost=4000 * n, time=2000, round_cost=200 * n),
+    )
+
+
+@pytest.mark.parametrize("bound", ["certified", "dynamite", "nonconvex"])
+def test_a_thousand_devices_are_proved_optimal(bound):
+    found = solve(fleet_of(1000, seed=1), bound)
+    assert found.gap <= 1e-12
+    assert found.status is Status.OPTIMAL
+    assert found.local_steps > 1
+
+
+def test_unequal_costs_leave_a_small_honest_gap():
+    problem = fleet_of(200, seed=2, sample_cost=np.random.default_rng(3).uniform(0.5, 2.0, 200))
+    found = solve(problem, Certified(1, 1))
+    assert 0.0 <= found.gap < 1e-4
+    assert found.status in (Status.INTEGRALITY_GAP, Status.OPTIMAL)
+
+
+def test_time_limit_returns_the_best_plan_so_far():
+    found = solve(fleet_of(50, seed=4), "certified", time_limit=0.0)
+    assert found.status is Status.TIME_LIMIT
+    assert found.lower_bound == -math.inf or found.gap > 0.0
+
+
+def test_gap_tolerance_stops_early_and_says_so():
+    problem = fleet_of(50, seed=4)
+    loose, tight = solve(problem, "certified", gap_tolerance=0.05), solve(problem, "certified")
+    assert tight.error_bound <= loose.error_bound <= tight.error_bound * 1.06
+    assert loose.lower_bound <= tight.error_bound
+    assert loose.gap <= 0.05 + 1e-12
+
+
+def test_warm_start_finds_the_same_optimum():
+    problem = fleet_of(50, seed=5)
+    cold = solve(problem, "certified")
+    tighter = replace(problem, budget=replace(problem.budget, cost=problem.budget.cost * 0.99))
+    warm = solve(tighter, "certified", warm_start=cold)
+    assert warm.error_bound == pytest.approx(solve(tighter, "certified").error_bound, rel=1e-12)
+    assert warm.trace["warm_start_used"] in (0, 1)
+    assert solve(problem, "certified", warm_start=cold).trace["warm_start_used"] == 1
+
+
+@pytest.mark.parametrize(("rounds", "steps"), [(17, None), (None, 3), (9, 4)])
+def test_fixed_rounds_and_steps_are_kept(rounds, steps):
+    problem = fleet_of(30, seed=6)
+    found = solve(problem, "certified", rounds=rounds, local_steps=steps)
+    assert rounds in (None, found.rounds)
+    assert steps in (None, found.local_steps)
+    assert found.error_bound >= solve(problem, "certified").error_bound
+
+
+def test_a_gap_below_the_floor_is_solved_and_warned_about():
+    problem = replace(
+        fleet_of(5, seed=7),
+        constants=Constants(learning_rate=0.05, smoothness=4, initial_gap=1e-9, pl_constant=0.5),
+    )
+    with pytest.warns(BoundWarning, match="below the error floor"):
+        found = solve_allocation(problem)
+    assert (found.rounds, found.local_steps) == (1, 1)
+
+
+def test_fewest_rounds_where_more_change_nothing():
+    """q^(K tau) underflows long before max_rounds: fewer rounds are as good, so fewer are taken."""
+    problem = Problem(
+        Fleet(samples=[4], gradient_noise=1.0, divergence=0.0),
+        Constants(learning_rate=1.0, smoothness=1.0, initial_gap=1.0, pl_constant=0.9),
+        Budget(max_rounds=100_000, max_local_steps=1),
+    )
+    found = solve(problem, Dynamite())
+    assert found.gap <= 2e-12
+    assert found.rounds < 400
+
+
+def test_infeasible_says_what_would_do():
+    problem = replace(fleet_of(10, seed=8), budget=Budget(cost=5.0, round_cost=1.0))
+    with pytest.raises(InfeasibleError, match=r"smallest feasible cost is 11\.0") as caught:
+        solve_allocation(problem)
+    assert caught.value.binding == "cost"
+    assert caught.value.smallest_cost == 11.0
+    cheapest = replace(problem, budget=Budget(cost=caught.value.smallest_cost, round_cost=1.0))
+    assert solve_allocation(cheapest).rounds == 1
+
+
+def test_infeasible_time_says_how_long_it_takes():
+    problem = replace(fleet_of(10, seed=8), budget=Budget(time=0.01, max_rounds=5, max_local_steps=5))
+    with pytest.raises(InfeasibleError) as caught:
+        solve_allocation(problem)
+    assert caught.value.binding == "time"
+    enough = replace(problem, budget=replace(problem.budget, time=caught.value.smallest_time))
+    assert solve_allocation(enough).rounds == 1
+
+
+def test_warnings_name_what_is_wrong():
+    problem = fleet_of(5, seed=9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BoundWarning, match="quadratic_continuity"):
+            solve_allocation(
+                replace(problem, constants=replace(problem.constants, quadratic_continuity=1e-3)),
+                bound="dynamite",
+            )
