@@ -1,0 +1,1 @@
+"""The evidence for the bounds: each module regenerates one table of results/."""
