@@ -70,7 +70,7 @@ class Allocation:
     error_bound : float
         Value of the bound [loss; gradient^2 for the non-convex bound].
     objective : str
-        ``"error"``.
+        What was minimised: ``"error"``, ``"cost"`` or ``"time"``.
     objective_value, lower_bound : float
         Value of the objective, and a proved lower bound on that of every feasible plan; -inf where
         nothing was proved.
@@ -86,6 +86,8 @@ class Allocation:
     solver, bound : str
         Which solver found it, and which bound (the member, for a family) it has.
     learning_rate : float
+    target_error : float or None
+        The error bound to be reached, for the objectives ``"cost"`` and ``"time"``.
     solve_seconds : float
         Wall-clock time; not compared.
     trace : dict of str to number
@@ -114,7 +116,8 @@ class Allocation:
     solver: str
     bound: str
     learning_rate: float
-    solve_seconds: float = field(compare=False)
+    target_error: float | None = None
+    solve_seconds: float = field(compare=False, default=0.0)
     trace: dict[str, float] = field(compare=False, default_factory=dict)
     custom_bound: Bound | None = field(compare=False, default=None, repr=False)
 
@@ -195,6 +198,7 @@ class Allocation:
             "solver": self.solver,
             "bound": self.bound,
             "learning_rate": self.learning_rate,
+            "target_error": self.target_error,
             "solve_seconds": self.solve_seconds,
             "trace": dict(self.trace),
         }

@@ -35,29 +35,37 @@ class Outcome:
     status: Status
     solver: str
     trace: dict[str, float]
+    objective: str = "error"
+    target_error: float | None = None
 
 
 def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
     """Complete an outcome; `begun` is the performance counter at the start of the call."""
     rounds, local_steps, batches = outcome.rounds, outcome.local_steps, outcome.batch_sizes
     warn_of(problem, outcome)
+    used = {
+        "error": outcome.value,
+        "cost": problem.cost(rounds, local_steps, batches),
+        "time": problem.time(rounds, local_steps, batches),
+    }
     return Allocation(
         problem=problem,
         rounds=rounds,
         local_steps=local_steps,
         batch_sizes=batches,
         error_bound=outcome.value,
-        objective="error",
-        objective_value=outcome.value,
+        objective=outcome.objective,
+        objective_value=used[outcome.objective],
         lower_bound=outcome.lower_bound,
-        cost=problem.cost(rounds, local_steps, batches),
-        time=problem.time(rounds, local_steps, batches),
+        cost=used["cost"],
+        time=used["time"],
         status=outcome.status,
         binding=binding_limits(problem, rounds, local_steps, batches),
         shadow_prices=shadow_prices(problem, outcome.bound, rounds, local_steps),
         solver=outcome.solver,
         bound=outcome.bound.name,
         learning_rate=problem.constants.learning_rate,
+        target_error=outcome.target_error,
         solve_seconds=time.perf_counter() - begun,
         trace=outcome.trace,
         custom_bound=None if type(outcome.bound).__module__ == "coopt.bound" else outcome.bound,

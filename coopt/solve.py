@@ -16,10 +16,11 @@ from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
-from coopt.solvers import closed_form, coopt_fl, exact, exhaustive
+from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
+from coopt.solvers.backend import Constraints
 from coopt.solvers.batch import allocate_batches
 from coopt.solvers.proposal import Proposal
-from coopt.solvers.ranges import Ranges, feasible_ranges
+from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.search import ROUNDING, Search
 from coopt.validation import count, integer_array, optional_count, real
 
@@ -28,12 +29,13 @@ Ints = NDArray[np.int64]
 __all__ = ["allocate_batches", "evaluate", "solve_allocation"]
 
 # Solvers that propose a plan, which the exact solver then bounds.
-PROPOSERS: dict[str, Callable[[Problem, MonotoneBound, Ranges], Proposal]] = {
+PROPOSERS: dict[str, Callable[..., Proposal]] = {
     "closed-form": closed_form.solve,
+    "cvxpy": convex.solve,
     "coopt-fl": coopt_fl.solve,
 }
 SOLVERS = ("auto", "exact", *PROPOSERS)
-OBJECTIVES = ("error",)
+OBJECTIVES = ("error", "cost", "time")
 # What a plan of another solver is compared with is proved to this relative gap: much finer than the distance.
 PROOF_TOLERANCE = 1e-3
 
@@ -44,11 +46,14 @@ def solve_allocation(
     bound: str | Bound = "certified",
     solver: str = "auto",
     objective: str = "error",
+    target_error: float | None = None,
     rounds: int | None = None,
     local_steps: int | None = None,
     gap_tolerance: float = 1e-12,
     time_limit: float | None = None,
     warm_start: Allocation | None = None,
+    constraints: Constraints | None = None,
+    backend: str | None = None,
 ) -> Allocation:
     """Find the rounds, local steps and batch sizes that minimise the error bound within the budget.
 
@@ -58,9 +63,13 @@ def solve_allocation(
     bound : str or Bound, default "certified"
         ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, or any :class:`Bound`.
     solver : {"auto", "exact", "closed-form", "cvxpy", "coopt-fl"}, default "auto"
-        "auto" takes the exact solver. Plans of the others carry a lower bound as well, proved by the exact
+        "auto" takes the exact solver, or "cvxpy" where there are `constraints`. Plans of the others carry a lower bound as well, proved by the exact
         solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
-    objective : {"error"}, default "error"
+    objective : {"error", "cost", "time"}, default "error"
+        What to minimise. "cost" and "time" need `target_error`, are answered by the exact solver, and
+        treat the budget as limits all the same; without any, K and tau need no limit either.
+    target_error : float, optional
+        The error bound to be reached, for the objectives "cost" and "time".
     rounds, local_steps : int, optional
         Fix K or tau.
     gap_tolerance : float, default 1e-12
@@ -70,16 +79,23 @@ def solve_allocation(
     warm_start : Allocation, optional
         A plan to start from; ignored where it does not fit the limits of this problem, which the
         ``trace`` of the result records as ``"warm_start_used"``.
+    constraints : callable, optional
+        Constraints of your own on the batch sizes: takes them as a cvxpy expression of shape (N,) and
+        returns a list of convex cvxpy constraints. Only for solver "cvxpy".
+    backend : str, optional
+        Name of an installed cvxpy solver; default Clarabel. Only for solver "cvxpy".
 
     Returns
     -------
     Allocation
-        With ``gap`` 0 up to rounding where one unit of batch costs the same on every device.
+        With ``gap`` 0 up to rounding where one unit of batch costs the same on every device; for the
+        objectives "cost" and "time", up to the tolerance of 1e-9 with which every limit is met.
 
     Raises
     ------
     InfeasibleError
-        If no plan fits; it names the limit and the smallest cost and time that would do.
+        If no plan fits; it names the limit and the smallest cost and time that would do. If no plan
+        reaches the target: it says which error can be reached.
     InvalidProblemError
         If an argument is wrong, the bound lacks a constant, or nothing limits K or tau.
     SolverError
@@ -102,17 +118,32 @@ def solve_allocation(
     ... )
     >>> plan = solve_allocation(problem)
     >>> plan.rounds, plan.local_steps, plan.batch_sizes
-    (60, 6, array([31, 16,  5]))
+    (172, 1, array([57, 29, 10]))
     >>> plan.gap <= 1e-12, plan.binding
     (True, ('cost',))
+    >>> cheapest = solve_allocation(problem, objective="cost", target_error=0.05)
+    >>> cheapest.cost, cheapest.error_bound <= 0.05
+    (7575.0, True)
     """
     begun = time.perf_counter()
     chosen = _checked_bound(problem, bound)
+    if solver == "auto" and constraints is not None:
+        solver = "cvxpy"
     _choice("solver", solver, SOLVERS)
+    flexible = {"constraints": constraints, "backend": backend} if solver == "cvxpy" else {}
+    if not flexible and (constraints is not None or backend is not None):
+        raise InvalidProblemError(
+            f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
+        )
     _choice("objective", objective, OBJECTIVES)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
+    target = _checked_target(objective, target_error, solver)
+    if target is not None:
+        return _invert(
+            problem, chosen, objective, target, (fixed_rounds, fixed_steps), tolerance, seconds, begun
+        )
     ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
     start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
     if solver in PROPOSERS:
@@ -121,19 +152,14 @@ def solve_allocation(
                 f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
                 "use solver='exact'"
             )
-        proposal = PROPOSERS[solver](problem, chosen, ranges)
+        proposal = PROPOSERS[solver](problem, chosen, ranges, **flexible)
         found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
         return describe(problem, _outcome(found, tolerance, solver, proposal.trace), begun)
-    if isinstance(chosen, MonotoneBound):
-        name = "exact"
-        found = exact.search(problem, chosen.monotone_form(problem), ranges, tolerance, seconds, start)
-    else:
-        name = "exhaustive"
-        found = exhaustive.search(problem, chosen, ranges, seconds, start)
+    found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
     trace: dict[str, float] = {"inner_solves": found.inner_solves, "boxes": found.boxes}
     if warm_start is not None:
         trace["warm_start_used"] = int(start is not None)
-    return describe(problem, _outcome(found, tolerance, name, trace), begun)
+    return describe(problem, _outcome(found, tolerance, _exact_name(chosen), trace), begun)
 
 
 def evaluate(
@@ -203,6 +229,80 @@ def _checked_bound(problem: Problem, bound: str | Bound) -> Bound:
 def _choice(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise InvalidProblemError(f"{name} = {value!r}: must be one of {', '.join(map(repr, valid))}")
+
+
+def _checked_target(objective: str, target_error: float | None, solver: str) -> float | None:
+    if objective == "error":
+        if target_error is not None:
+            raise InvalidProblemError(
+                f"target_error = {target_error!r}: needs objective='cost' or objective='time'"
+            )
+        return None
+    if target_error is None:
+        raise InvalidProblemError(
+            f"target_error is missing: objective={objective!r} needs the error to reach"
+        )
+    if solver not in ("auto", "exact"):
+        raise InvalidProblemError(
+            f"solver = {solver!r}: objective={objective!r} is answered by 'exact', or 'auto'"
+        )
+    return real("target_error", target_error, minimum=0.0)
+
+
+def _exact_name(bound: Bound) -> str:
+    return "exact" if isinstance(bound, MonotoneBound) else "exhaustive"
+
+
+def _minimise(
+    problem: Problem,
+    bound: Bound,
+    ranges: Ranges,
+    tolerance: float,
+    seconds: float | None,
+    start: tuple[int, int, Ints] | None,
+) -> Search:
+    if isinstance(bound, MonotoneBound):
+        return exact.search(problem, bound.monotone_form(problem), ranges, tolerance, seconds, start)
+    return exhaustive.search(problem, bound, ranges, seconds, start)
+
+
+def _invert(
+    problem: Problem,
+    bound: Bound,
+    objective: str,
+    target: float,
+    fixed: tuple[int | None, int | None],
+    tolerance: float,
+    seconds: float | None,
+    begun: float,
+) -> Allocation:
+    """The cheapest or fastest plan whose bound is at most the target."""
+    deadline = math.inf if seconds is None else begun + seconds
+
+    def minimise(limited: Problem) -> Search:
+        left = None if seconds is None else max(deadline - time.perf_counter(), 0.0)
+        return _minimise(limited, bound, feasible_ranges(limited, *fixed), tolerance, left, None)
+
+    least = least_use(problem, fixed[0] or 1, fixed[1] or 1, objective)
+    found = inverse.search(problem, objective, target, least, minimise)
+    best = found.best
+    used = problem.cost if objective == "cost" else problem.time
+    value = used(best.rounds, best.local_steps, best.batch_sizes)
+    closed = value - found.lower_bound <= 4.0 * inverse.DISTINCT * value
+    outcome = Outcome(
+        best.rounds,
+        best.local_steps,
+        best.batch_sizes,
+        best.value,
+        best.bound,
+        found.lower_bound,
+        Status.OPTIMAL if closed else Status.INTEGRALITY_GAP if seconds is None else Status.TIME_LIMIT,
+        _exact_name(bound),
+        {"inner_solves": found.inner_solves, "probes": found.probes},
+        objective,
+        target,
+    )
+    return describe(problem, outcome, begun)
 
 
 def _usable_start(

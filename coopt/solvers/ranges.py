@@ -61,6 +61,20 @@ def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | Non
     return Ranges(problem, lower, (least_rounds, most_rounds), (least_steps, most_steps))
 
 
+def least_use(problem: Problem, rounds: int, local_steps: int, quantity: str) -> float:
+    """Cost, or time [s], of the smallest batches at (K, tau).
+
+    Raises
+    ------
+    InfeasibleError
+        If they break a limit of the problem.
+    """
+    lower, _ = problem.fleet.batch_range()
+    _require_feasible(problem, rounds, local_steps, lower)
+    measure = problem.cost if quantity == "cost" else problem.time
+    return measure(rounds, local_steps, lower)
+
+
 def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
     return InvalidProblemError(
         f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit that every {unit} uses up"
