@@ -63,8 +63,8 @@ def solve_allocation(
     bound : str or Bound, default "certified"
         ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, or any :class:`Bound`.
     solver : {"auto", "exact", "closed-form", "cvxpy", "coopt-fl"}, default "auto"
-        "auto" takes the exact solver, or "cvxpy" where there are `constraints`. Plans of the others carry a lower bound as well, proved by the exact
-        solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
+        "auto" takes the exact solver, or "cvxpy" where there are `constraints`. Plans of the others carry a
+        lower bound as well, proved by the exact solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
     objective : {"error", "cost", "time"}, default "error"
         What to minimise. "cost" and "time" need `target_error`, are answered by the exact solver, and
         treat the budget as limits all the same; without any, K and tau need no limit either.

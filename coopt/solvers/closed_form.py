@@ -26,16 +26,14 @@ from coopt.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import Problem
 from coopt.solvers.batch import relax
 from coopt.solvers.members import best_over_members
+from coopt.solvers.progress import Geometric, floor_at, lambert_steps, progress_of
 from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.search import Incumbent
-from coopt.solvers.whole import whole_batches
+from coopt.solvers.whole import rounds_near, whole_batches
 
 Floats = NDArray[np.float64]
 
-# Progress is read off at these steps to see which of the two forms it has.
-PROBES = (1.0, 2.0, 7.0, 30.0)
-HALVINGS = 200
 # Stands for "no limit" where a product with a zero cost must stay zero.
 UNLIMITED = 1e300
 
@@ -59,31 +57,6 @@ class ClosedForm:
     local_steps: float
     batch_sizes: Floats
     value: float
-
-
-def lambert_steps(excess: float) -> float:
-    """The root y of y + e^y = 1 + excess, which is 1 + excess - W(e^(1 + excess)).
-
-    Parameters
-    ----------
-    excess : float
-        kappa - 1 >= 0.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> y = lambert_steps(20.0)
-    >>> round(y, 12), round(y + math.exp(y), 12)
-    (2.896125951214, 21.0)
-    """
-    from scipy.special import wrightomega
-
-    # W(e^kappa) without forming e^kappa; its logarithm is y. One Newton step restores the digits of small y.
-    y = math.log(float(wrightomega(1.0 + excess)))
-    return y - (y + math.expm1(y) - excess) / (1.0 + math.exp(y))
 
 
 def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool = False) -> ClosedForm:
@@ -118,12 +91,11 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     Liu et al., "DYNAMITE", arXiv:2310.14906: co-optimal tau and s for a given K, there by approximation.
     """
     form = _single(bound, problem)
-    weights = form.floor(1, np.zeros(1, dtype=np.intp))
-    noise = _weights(weights.shares[0], weights.basis)
+    _, noise = floor_at(form, 1)
     products = _batches(problem, noise, rounds, 1.0, same_batch)
     step_noise = float(np.sum(noise / products))
-    curve = _progress(form)
-    if isinstance(curve, _Geometric):
+    curve = progress_of(form, "closed-form")
+    if isinstance(curve, Geometric):
         x = curve.rate * rounds
         steps = lambert_steps(x * curve.gap / step_noise) / x
     else:
@@ -162,15 +134,15 @@ def relaxation(
     curves = _Curves(problem, _single(bound, problem), found, same_batch)
     value, local_steps, steps = curves.best()
     rounds = steps / local_steps
-    batches = _batches(problem, curves.weights(local_steps), rounds, float(local_steps), same_batch)
+    batches = _batches(problem, floor_at(curves.form, local_steps)[1], rounds, float(local_steps), same_batch)
     return ClosedForm(rounds, float(local_steps), batches, value)
 
 
 def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
     """The relaxation's optimum rounded to a plan within all limits, and what it took.
 
-    K is rounded both ways at the relaxation's tau and its two neighbours; at each the whole batches are
-    the best there are within the limits. For a family of bounds this is repeated with the member that is
+    A few K next to the relaxation's are tried, at its tau and the two neighbours; at each the whole batches
+    are the best there are within the limits. For a family of bounds this is repeated with the member that is
     best at the plan until it stays.
 
     Raises
@@ -191,8 +163,8 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
             here, steps = curves.within(tau, tau)
             if here == math.inf:
                 continue
-            most, weights, down = ranges.most_rounds(tau), curves.weights(tau), math.floor(steps / tau)
-            for rounds in sorted({min(max(k, ranges.rounds[0]), most) for k in (down, down + 1)}):
+            _, weights = floor_at(form, tau)
+            for rounds in rounds_near(problem, ranges, steps / tau, tau):
                 batches = whole_batches(problem, weights, rounds, tau).batch_sizes
                 plans.append(
                     Incumbent(member.value(problem, rounds, tau, batches), rounds, tau, batches, member)
@@ -201,81 +173,6 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
         return plans
 
     return Proposal(best_over_members(problem, bound, rounded, "closed-form"), trace=trace)
-
-
-@dataclass(frozen=True)
-class _Geometric:
-    """Progress q^T D0 + (1 - q^T) G with q = exp(-rate)."""
-
-    rate: float
-    gap: float
-
-    def value(self, steps: float, offset: float, noise: float) -> float:
-        left = math.exp(-self.rate * steps)
-        return left * self.gap + -math.expm1(-self.rate * steps) * (offset + noise) if steps else self.gap
-
-    def best_steps(self, offset: float, amount: float, share: float) -> float:
-        """The T that minimises the value with noise amount T / (1 - share T)."""
-        if self.gap <= offset:
-            return 0.0
-        pole = 1.0 / share if share else math.inf
-        if amount == 0.0:
-            return pole
-        excess = self.rate * (self.gap - offset) / amount
-        # Costly rounds only lower the number of steps, so the root without them brackets the other.
-        high = lambert_steps(excess) / self.rate
-        if share == 0.0:
-            return high
-        low, high = 0.0, min(high, pole)
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
-            if not low < middle < high:
-                break
-            y, left = self.rate * middle, 1.0 - share * middle
-            if math.expm1(y) + y * left > left * left * excess:
-                high = middle
-            else:
-                low = middle
-        return 0.5 * (low + high)
-
-
-@dataclass(frozen=True)
-class _Reciprocal:
-    """Progress rate / T + G."""
-
-    rate: float
-
-    def value(self, steps: float, offset: float, noise: float) -> float:
-        return (self.rate / steps if self.rate else 0.0) + offset + noise if steps else math.inf
-
-    def best_steps(self, _offset: float, amount: float, share: float) -> float:
-        """The T that minimises the value with noise amount T / (1 - share T)."""
-        if self.rate == 0.0:
-            return 0.0
-        slowest = share + math.sqrt(amount / self.rate)
-        return 1.0 / slowest if slowest else math.inf
-
-
-def _progress(form: MonotoneForm) -> _Geometric | _Reciprocal:
-    steps = np.array(PROBES)
-    start, slope = (rows[0] for rows in form.progress(steps, np.zeros(1, dtype=np.intp)))
-    first = float(slope[0])
-    if first == 1.0:
-        # Nothing is left of the initial gap after one step, or progress is reciprocal.
-        found: _Geometric | _Reciprocal = _Reciprocal(float(start[0]))
-        expected = found.rate / steps, np.ones_like(steps)
-    else:
-        found = _Geometric(-math.log1p(-first), float(start[0]) / (1.0 - first))
-        expected = found.gap * np.exp(-found.rate * steps), -np.expm1(-found.rate * steps)
-    if not all(
-        np.allclose(want, got, rtol=1e-9, atol=0.0)
-        for want, got in zip(expected, (start, slope), strict=True)
-    ):
-        raise SolverError(
-            f"solver 'closed-form' has formulas for geometric and for reciprocal progress, and bound "
-            f"{form.members[0].name!r} has neither: use solver='exact'"
-        )
-    return found
 
 
 def _single(bound: Bound, problem: Problem) -> MonotoneForm:
@@ -294,13 +191,6 @@ def _single(bound: Bound, problem: Problem) -> MonotoneForm:
             "members()"
         )
     return form
-
-
-def _weights(shares: Floats, basis: tuple[Floats, ...]) -> Floats:
-    total = np.zeros_like(basis[0])
-    for share, part in zip(shares.tolist(), basis, strict=True):
-        np.add(total, share * part, out=total, where=part > 0.0)
-    return total
 
 
 def _batches(
@@ -328,7 +218,7 @@ class _Curves:
         self.form = form
         self.ranges = ranges
         self.same_batch = same_batch
-        self.progress = _progress(form)
+        self.progress = progress_of(form, "closed-form")
 
     def best(self) -> tuple[float, int, float]:
         """(value, tau, T) of the best integer tau, by bounding whole ranges of tau."""
@@ -344,21 +234,16 @@ class _Curves:
                 value, steps = self.within(*part)
                 heapq.heappush(queue, (value, *part, steps))
 
-    def weights(self, local_steps: int) -> Floats:
-        floor = self.form.floor(local_steps, np.zeros(1, dtype=np.intp))
-        return _weights(floor.shares[0], floor.basis)
-
     def within(self, low: int, high: int) -> tuple[float, float]:
         """Smallest value for tau in [low, high], and its T; a lower bound unless low = high.
 
         Offset and weights are smallest at the low end, and what rounds cost in all at the high end.
         """
         fewest, most = self.ranges.rounds[0], self.ranges.most_rounds(low)
-        floor = self.form.floor(low, np.zeros(1, dtype=np.intp))
-        offset = float(floor.offsets[0])
-        if most < fewest or not (math.isfinite(offset) and np.isfinite(floor.shares).all()):
+        offset, weights = floor_at(self.form, low)
+        if most < fewest or not (math.isfinite(offset) and np.isfinite(weights).all()):
             return math.inf, float(fewest * low)
-        noise = self._noise(_weights(floor.shares[0], floor.basis), high)
+        noise = self._noise(weights, high)
         stationary = [self.progress.best_steps(offset, amount, share) for amount, share in noise]
         if len(noise) == 2:
             (a, rho), (b, sigma) = noise

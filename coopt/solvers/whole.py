@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints, Rounded, relax, round_batches
+from coopt.solvers.ranges import Ranges
 
 
 def whole_batches(
@@ -33,3 +36,25 @@ def whole_batches(
         units = limits.step_units(problem, rounds, local_steps, unit)
     price = relax(weights, fleet.sample_cost, spend, start, caps).multiplier
     return round_batches(weights, fleet.sample_cost, spend, start, caps, price, units, fleet.batch_multiple)
+
+
+def rounds_near(problem: Problem, ranges: Ranges, rounds: float, local_steps: int) -> list[int]:
+    """Numbers of rounds worth a try next to a real one.
+
+    Its two neighbours, and the most rounds in which one step still processes as many units as at the lower
+    neighbour, or one fewer or more: between those the cost limit leaves something unspent.
+    """
+    fleet, budget = problem.fleet, problem.budget
+    down = max(math.floor(rounds), 1)
+    found = {down, down + 1}
+    unit_costs = fleet.sample_cost * fleet.batch_multiple
+    unit = float(unit_costs[0])
+    if unit > 0.0 and budget.cost < math.inf and bool((unit_costs == unit).all()):
+        units = limits.step_units(problem, down, local_steps, unit)
+        limit = budget.cost * (1.0 + limits.TOLERANCE)
+        found |= {
+            math.floor(limit / (local_steps * unit * n + budget.round_cost))
+            for n in range(max(units - 1, 1), units + 2)
+        }
+    fewest, most = ranges.rounds[0], ranges.most_rounds(local_steps)
+    return sorted({min(max(k, fewest), most) for k in found})

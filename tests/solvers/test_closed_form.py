@@ -16,7 +16,8 @@ from coopt import BoundWarning, Dynamite, NonConvex, SolverError, Status, solve_
 from coopt.bound import resolve_bound
 from coopt.monotone import MonotoneBase
 from coopt.solvers import closed_form
-from coopt.solvers.closed_form import co_optimised, lambert_steps, relaxation
+from coopt.solvers.closed_form import co_optimised, relaxation
+from coopt.solvers.progress import lambert_steps
 from fleets import BOUNDS, SINGLE_BOUNDS, problems, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
