@@ -24,7 +24,6 @@ from coopt.monotone import (
     Floor,
     MonotoneBase,
     MonotoneForm,
-    product,
 )
 from coopt.problem import Constants, Problem
 from coopt.validation import real
