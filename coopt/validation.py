@@ -23,7 +23,7 @@ def real(
     valid = _range(minimum, strict, infinite)
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise InvalidProblemError(f"{name} = {value!r}: must be {valid}")
-    number = float(value)
+    number = _float(value)
     admissible = math.isfinite(number) or (infinite and number == math.inf)
     if not admissible or number < minimum or (strict and number == minimum):
         raise InvalidProblemError(f"{name} = {number!r}: must be {valid}")
@@ -39,9 +39,9 @@ def optional_real(
 
 def count(name: str, value: object, *, minimum: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `minimum`."""
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else _float(value)
     if not number.is_integer() or not minimum <= number <= LARGEST_COUNT:
-        raise InvalidProblemError(f"{name} = {value!r}: must be an integer >= {minimum}")
+        raise InvalidProblemError(f"{name} = {value!r}: must be {_whole(minimum, number)}")
     return int(number)
 
 
@@ -76,7 +76,7 @@ def integer_array(name: str, values: ArrayLike, size: int | None, *, minimum: in
     if raw.dtype.kind == "f":
         bad |= raw != np.floor(raw)
     if bad.any():
-        _reject_first(name, raw, bad, f"an integer >= {minimum}")
+        _reject_first(name, raw, bad, _whole(minimum, float(raw.flat[int(bad.argmax())])))
     array = raw.astype(np.int64)
     if size is None:
         if array.ndim != 1 or array.size == 0:
@@ -112,6 +112,18 @@ def _range(minimum: float, strict: bool, infinite: bool) -> str:
     return f"{kind} {'>' if strict else '>='} {minimum:g}"
 
 
+def _whole(minimum: int, refused: float) -> str:
+    """What whole numbers are valid; the largest is named where the refused one is beyond it."""
+    return f"an integer >= {minimum}" + (f" and <= {LARGEST_COUNT}" if refused > LARGEST_COUNT else "")
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _numeric(name: str, values: ArrayLike) -> NDArray[Any]:
     try:
         array = np.asarray(values)
@@ -123,7 +135,8 @@ def _numeric(name: str, values: ArrayLike) -> NDArray[Any]:
             if isinstance(item, bool) or not isinstance(item, int | float):
                 place = name if array.ndim == 0 else f"{name}[{i}]"
                 raise InvalidProblemError(f"{place} = {item!r}: must be a number")
-        raise InvalidProblemError(f"{name} has dtype {array.dtype}: must be an array of numbers")
+        # Whole numbers too large for int64 make an array of objects.
+        return np.array([_float(item) for item in flat.tolist()]).reshape(array.shape)
     return array
 
 
