@@ -19,6 +19,7 @@ from coopt.bound import YoungFamily
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.monotone import member_values
 from coopt.solvers.batch import allocate_batches
+from coopt.table import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def plot_allocation(allocation: Allocation) -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    _need_matplotlib()
+    need_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -91,7 +92,7 @@ def check_picture(path: str | Path) -> None:
     InvalidProblemError
         If matplotlib does not know the format.
     """
-    _need_matplotlib()
+    need_matplotlib()
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
@@ -101,7 +102,7 @@ def check_picture(path: str | Path) -> None:
         )
 
 
-def _need_matplotlib() -> None:
+def need_matplotlib() -> None:
     if find_spec("matplotlib") is None:
         raise MissingDependencyError('a picture needs matplotlib: pip install "coopt[plot]"')
 
@@ -194,7 +195,7 @@ def _draw_bound(axes: Axes, allocation: Allocation) -> None:
     filled = axes.contourf(local_steps, rounds, surface, levels, cmap="viridis", norm=norm, extend="max")
     axes.contour(local_steps, rounds, surface, levels[1::3], colors="white", linewidths=0.4, alpha=0.6)
     bar = axes.figure.colorbar(filled, ax=axes, pad=0.02)
-    bar.set_label("error bound", color=INK)
+    bar.set_label(quantity(allocation).lower(), color=INK)
     bar.outline.set_visible(False)
     bar.minorticks_off()
     bar.set_ticks(_round_numbers(levels[0], levels[-1]))
@@ -223,7 +224,9 @@ def _draw_bound(axes: Axes, allocation: Allocation) -> None:
     axes.set_ylim(rounds[0], rounds[-1])
     _label_log_axis(axes.xaxis)
     _label_log_axis(axes.yaxis)
-    _dress(axes, "Error bound with the best batch sizes", "local steps per round, tau", "rounds, K")
+    _dress(
+        axes, f"{quantity(allocation)}, with the best batch sizes", "local steps per round, tau", "rounds, K"
+    )
 
 
 def _grid(allocation: Allocation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -267,40 +270,35 @@ def _draw_batches(axes: Axes, allocation: Allocation) -> None:
     batches = allocation.batch_sizes.astype(float)
     held = fleet.batch_range()[1].astype(float)
     timed = limits.time_caps(problem, allocation.rounds, allocation.local_steps)
-    order = np.arange(size) if size <= MOST_NAMES else np.argsort(-batches, kind="stable")
+    named = size <= MOST_NAMES
+    order = np.arange(size) if named else np.argsort(-batches, kind="stable")
     x = np.arange(size)
-    dash = max(min(14.0, 420.0 / size), 2.0)
-    ceiling = np.minimum(held, timed)
-    axes.vlines(
-        x, batches[order], np.maximum(ceiling, batches)[order], color="#c9c9c9", linewidth=1.0, zorder=1
-    )
+    if named:
+        top = np.maximum(np.minimum(held, timed), batches)
+        axes.vlines(x, batches, top, color="#c9c9c9", linewidth=1.0, zorder=1)
     for values, colour, label in (
         (held, HELD, "cap: samples held, or max_batch"),
         (timed, TIME, "cap: what the device finishes in time"),
     ):
         shown = np.isfinite(values[order])
+        marker, points = ("_", 14.0) if named else (".", 5.0)
         axes.plot(
             x[shown],
             values[order][shown],
-            "_",
+            marker,
             color=colour,
-            markersize=dash,
-            markeredgewidth=2.0,
+            markersize=points,
+            markeredgewidth=2.0 if named else 0.0,
             label=label,
         )
+    size_of_dot = 7.0 if named else 3.0
     axes.plot(
-        x,
-        batches[order],
-        "o",
-        color=CHOSEN,
-        markersize=max(dash / 2.0, 2.0),
-        label="plan: batch size",
-        zorder=4,
+        x, batches[order], "o", color=CHOSEN, markersize=size_of_dot, label="plan: batch size", zorder=4
     )
     axes.set_yscale("log")
     _label_log_axis(axes.yaxis)
     axes.set_xlim(-0.8, size - 0.2)
-    if size <= MOST_NAMES:
+    if named:
         names = fleet.names or tuple(str(i) for i in range(size))
         axes.set_xticks(x, names, rotation=90 if size > 8 else 0, fontsize=8)
         horizontal = ""

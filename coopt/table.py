@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coopt import limits
+from coopt.bound import NonConvex
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,6 +67,12 @@ def print_comparison(best: Allocation, others: Sequence[Baseline]) -> None:
     )
 
 
+def quantity(allocation: Allocation) -> str:
+    """Say what the bound of a plan bounds."""
+    nonconvex = isinstance(allocation.bound_object, NonConvex)
+    return "Bound on the mean squared gradient" if nonconvex else "Error bound"
+
+
 def _decision(allocation: Allocation) -> Table:
     fleet = allocation.problem.fleet
     table = _table(f"Plan for {len(fleet)} device{'' if len(fleet) == 1 else 's'}", header=False)
@@ -83,7 +90,7 @@ def _decision(allocation: Allocation) -> Table:
 
 
 def _error(allocation: Allocation) -> Table:
-    table = _table(f"Error bound: {allocation.bound}", header=False)
+    table = _table(f"{quantity(allocation)}: {allocation.bound}", header=False)
     table.add_column(justify="right")
     table.add_column(justify="right")
     parts = allocation.parts
@@ -171,6 +178,7 @@ def _table(title: str, *, header: bool = True) -> Table:
         show_header=header,
         show_edge=False,
         pad_edge=False,
+        min_width=len(title),
     )
     table.add_column(no_wrap=True)
     return table
