@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,10 @@ def run(problem: cp.Problem, backend: str, **options: Any) -> float | None:
     import cvxpy as cp
 
     try:
-        problem.solve(solver=backend, **options)
+        with warnings.catch_warnings():
+            # That a solution may be inaccurate is in the status, which the caller reads.
+            warnings.simplefilter("ignore", UserWarning)
+            problem.solve(solver=backend, **options)
     except (cp.error.SolverError, ValueError, ArithmeticError) as error:
         raise SolverError(f"cvxpy backend {backend!r} failed: {error}") from error
     if problem.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):

@@ -36,8 +36,11 @@ from coopt.solvers.whole import rounds_near, whole_batches
 Floats = NDArray[np.float64]
 
 DEFAULT_BACKEND = "CLARABEL"
-# The relative accuracy to which the default backend's values are trusted; its own target is 1e-8.
-ACCURACY = 1e-6
+# What the default backend is asked for. Constraints that curve keep it from its own 1e-8.
+TOLERANCE = 3e-7
+DEFAULT_OPTIONS = {"tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE, "tol_feas": TOLERANCE}
+# The relative accuracy to which its values are then trusted.
+ACCURACY = 2e-6
 TANGENTS = 24
 # Beyond this many time constants nothing is left of the initial gap that a tangent could tell from zero.
 LONGEST = 40.0
@@ -86,8 +89,8 @@ def solve(
     Returns
     -------
     Proposal
-        ``lower_bound`` takes the constraints into account where the bound is no family and the backend is
-        the default one.
+        ``lower_bound`` takes the constraints into account where the bound is no family, the backend is the
+        default one and met its tolerance in every solve (``trace["accurate"]``).
 
     Raises
     ------
@@ -112,6 +115,7 @@ def solve(
                     value = member.value(problem, rounds, tau, batches)
                     plans.append(Incumbent(value, rounds, tau, batches, member))
         trace["convex_solves"] += joint.solves
+        trace["accurate"] = joint.accurate
         if not plans:
             raise SolverError(
                 "solver 'cvxpy': continuous batch sizes meet the constraints, but no whole ones next to them "
@@ -122,7 +126,7 @@ def solve(
     best = best_over_members(problem, bound, rounded, "cvxpy")
     single = len(bound.monotone_form(problem).members) == 1
     proved = -math.inf
-    if single and backend in (None, DEFAULT_BACKEND):
+    if single and trace["accurate"]:
         proved = trace["relaxation_value"] - ACCURACY * abs(trace["relaxation_value"])
     return Proposal(best, proved, trace)
 
@@ -162,6 +166,8 @@ class JointRelaxation:
         self.form: MonotoneForm = bound.monotone_form(problem)
         self.progress = progress_of(self.form, "cvxpy")
         self.solves = 0
+        # Whether every solve so far met the backend's own tolerance.
+        self.accurate = backend in (None, DEFAULT_BACKEND)
         self.constraints = constraints
         self._ratio = 1.0
         self._compile(constraints)
@@ -318,8 +324,13 @@ class JointRelaxation:
     def _solve(self, weights: Floats, intercepts: Floats, slopes: Floats) -> float | None:
         """Optimal value; None if infeasible."""
         self._weights.value, self._intercepts.value, self._slopes.value = weights, intercepts, slopes
+        import cvxpy as cp
+
         self.solves += 1
-        return run(self._compiled, self.backend)
+        options = DEFAULT_OPTIONS if self.backend == DEFAULT_BACKEND else {}
+        value = run(self._compiled, self.backend, **options)
+        self.accurate &= self._compiled.status != cp.OPTIMAL_INACCURATE
+        return value
 
     def _point(self, value: float) -> Point:
         rounds = float(self._z2.value) / float(self._z1.value) * self._ratio

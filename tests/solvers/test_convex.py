@@ -1,0 +1,248 @@
+"""The convex route: its relaxation agrees with independent ones, and users' constraints are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coopt import (
+    Allocation,
+    Budget,
+    Constants,
+    Fleet,
+    InfeasibleError,
+    InvalidProblemError,
+    Problem,
+    SolverError,
+    Status,
+    solve_allocation,
+)
+from coopt.bound import resolve_bound
+from coopt.limits import step_budget, time_caps
+from coopt.solvers import convex
+from coopt.solvers.batch import relax
+from coopt.solvers.closed_form import relaxation
+from coopt.solvers.progress import floor_at
+from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.rounding import meets
+from fleets import BOUNDS, SINGLE_BOUNDS, random_problem
+
+pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+small = st.builds(
+    random_problem,
+    seed=st.integers(0, 10**6),
+    time=st.sampled_from((np.inf, 300.0)),
+    round_cost=st.sampled_from((0.0, 40.0)),
+    equal_costs=st.booleans(),
+)
+
+
+def _without_batch_limits(problem):
+    """Batches so free that no limit of theirs binds: what the closed forms assume."""
+    fleet = problem.fleet
+    return replace(
+        problem,
+        fleet=replace(fleet, max_batch=np.full(len(fleet), 10**9), sample_cost=fleet.sample_cost * 1e-3),
+    )
+
+
+@pytest.mark.parametrize("name", SINGLE_BOUNDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_relaxation_is_the_closed_form_where_that_holds(name, seed):
+    """One limit, no limits of batches that matter: two derivations of the same number."""
+    problem = _without_batch_limits(random_problem(seed, round_cost=0.3))
+    joint = convex.JointRelaxation(problem, resolve_bound(name), feasible_ranges(problem, None, None))
+    _, point = joint.best_first()[0]
+    assert point.lower_bound == pytest.approx(relaxation(problem, resolve_bound(name)).value, rel=1e-6)
+
+
+@settings(max_examples=8, deadline=None)
+@given(problem=small, name=st.sampled_from(SINGLE_BOUNDS), tau=st.integers(1, 6))
+def test_relaxation_for_a_tau_is_the_best_over_rounds(problem, name, tau):
+    """Against water-filling at each of many K: another solver for the inner problem, no convexity used."""
+    ranges = feasible_ranges(problem, None, None)
+    most = ranges.most_rounds(tau)
+    bound = resolve_bound(name)
+    joint = convex.JointRelaxation(problem, bound, ranges)
+    point = joint.within((tau, tau))
+    if most == 0:
+        assert point is None
+        return
+    lower, upper = problem.fleet.batch_range()
+    offset, weights = floor_at(bound.monotone_form(problem), tau)
+    values = []
+    for rounds in np.unique(np.geomspace(1, most, 400)):
+        caps = np.maximum(np.minimum(upper, time_caps(problem, rounds, tau)), lower)
+        spend = step_budget(problem, rounds, tau)
+        batches = relax(weights, problem.fleet.sample_cost, spend, lower, caps).batch_sizes
+        noise = float(np.sum(weights / batches))
+        values.append(joint.progress.value(rounds * tau, offset, noise))
+    assert point.lower_bound <= min(values) * (1 + 1e-6)
+    # The grid is within 1 % or so of the best K, where the value is flat.
+    assert point.lower_bound >= min(values) * (1 - 1e-2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(problem=small, name=st.sampled_from(SINGLE_BOUNDS))
+def test_plan_is_feasible_certified_and_bounded(problem, name):
+    plan = solve_allocation(problem, bound=name, solver="cvxpy")
+    plan.certify()
+    assert plan.solver == "cvxpy"
+    optimum = solve_allocation(problem, bound=name, gap_tolerance=1e-2)
+    relaxed = plan.trace["relaxation_value"] * (1 - convex.ACCURACY)
+    assert relaxed <= optimum.error_bound
+    assert optimum.lower_bound <= plan.error_bound * (1 + 1e-12)
+    assert plan.lower_bound <= optimum.error_bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_large_batches_round_to_the_optimum(name):
+    """With hundreds of samples a batch, rounding costs next to nothing: both routes end at one value."""
+    problem = Problem(
+        Fleet(samples=[60000, 30000, 10000], gradient_noise=[400.0, 900.0, 300.0], divergence=0.05),
+        Constants(
+            learning_rate=0.05,
+            smoothness=4.0,
+            initial_gap=2.0,
+            pl_constant=0.5,
+            curvature_floor=0.0,
+            lipschitz=0.2,
+        ),
+        Budget(cost=200_000, round_cost=400),
+    )
+    plan = solve_allocation(problem, bound=name, solver="cvxpy")
+    optimum = solve_allocation(problem, bound=name, gap_tolerance=1e-4)
+    assert plan.error_bound == pytest.approx(optimum.error_bound, rel=1e-3)
+
+
+def _group_budget(s):
+    return [cp.sum(s[:2]) <= 10]
+
+
+def _fairness(s):
+    return [s >= 0.5 * cp.sum(s) / s.shape[0]]
+
+
+def _energy(s):
+    return [cp.sum_squares(s) <= 300]
+
+
+def _linked(s):
+    return [s[0] == s[1]]
+
+
+@pytest.mark.parametrize("rule", [_group_budget, _fairness, _energy])
+@pytest.mark.parametrize("seed", [1, 4])
+def test_own_constraints_are_kept_and_bounded(rule, seed):
+    problem = random_problem(seed, round_cost=40.0)
+    plan = solve_allocation(problem, bound="dynamite", constraints=rule)
+    plan.certify()
+    assert plan.solver == "cvxpy"
+    assert meets(rule, plan.batch_sizes)
+    free = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4)
+    # The constraints bind, and the lower bound knows it.
+    assert not meets(rule, free.batch_sizes)
+    assert free.error_bound < plan.lower_bound <= plan.error_bound
+    assert plan.gap < 0.05
+
+
+@pytest.mark.parametrize("rule", [_group_budget, _linked])
+def test_constrained_plan_against_enumeration(rule):
+    """Two devices, every (K, tau, s) tried."""
+    problem = Problem(
+        Fleet(samples=[30, 20], gradient_noise=[9.0, 2.0], divergence=0.02),
+        Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5, curvature_floor=0.0),
+        Budget(cost=600, round_cost=5, max_rounds=30, max_local_steps=4),
+    )
+    bound = resolve_bound("dynamite")
+    best = np.inf
+    for rounds in range(1, 31):
+        for tau in range(1, 5):
+            offset, weights = bound.coefficients(problem, rounds, tau)
+            first, second = np.meshgrid(np.arange(1, 31), np.arange(1, 21), indexing="ij")
+            cost = rounds * (tau * (first + second) + 5)
+            fits = (cost <= 600) & ((first + second <= 10) if rule is _group_budget else (first == second))
+            values = np.where(fits, offset + weights[0] / first + weights[1] / second, np.inf)
+            best = min(best, float(values.min()))
+    plan = solve_allocation(problem, bound="dynamite", constraints=rule)
+    assert plan.lower_bound <= best <= plan.error_bound * (1 + 1e-12)
+    assert plan.error_bound <= best * 1.03
+
+
+def test_slack_constraints_change_nothing():
+    problem = random_problem(2, round_cost=40.0)
+    plain = solve_allocation(problem, bound="dynamite", solver="cvxpy")
+    slack = solve_allocation(problem, bound="dynamite", constraints=lambda s: [cp.sum(s) <= 10**7])
+    assert slack.trace["relaxation_value"] == pytest.approx(plain.trace["relaxation_value"], rel=1e-6)
+    assert slack.error_bound <= plain.error_bound * 1.02
+
+
+def test_impossible_constraints_are_infeasible():
+    with pytest.raises(InfeasibleError, match="constraints"):
+        solve_allocation(random_problem(2), bound="dynamite", constraints=lambda s: [cp.sum(s) <= 0.5])
+
+
+def test_constraints_that_no_whole_batch_meets():
+    with pytest.raises(SolverError, match="whole"):
+        solve_allocation(random_problem(2), bound="dynamite", constraints=lambda s: [s[0] == 7.5])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda s: cp.sum(s) <= 10, "list"),
+        (lambda s: [True], r"constraints\[0\] = True"),
+        (lambda s: [cp.sum_squares(s) >= 10], "convex"),
+    ],
+)
+def test_wrong_constraints_are_explained(rule, message):
+    with pytest.raises(InvalidProblemError, match=message):
+        solve_allocation(random_problem(2), bound="dynamite", constraints=rule)
+
+
+def test_constraints_need_this_solver():
+    with pytest.raises(InvalidProblemError, match="cvxpy"):
+        solve_allocation(random_problem(2), solver="exact", constraints=_linked)
+    with pytest.raises(InvalidProblemError, match="cvxpy"):
+        solve_allocation(random_problem(2), backend="CLARABEL")
+
+
+def test_missing_backend_is_named():
+    with pytest.raises(SolverError, match=r"'NOSUCH'.*CLARABEL"):
+        solve_allocation(random_problem(2), solver="cvxpy", backend="NOSUCH")
+
+
+def test_backend_that_cannot_solve_it_is_named():
+    """OSQP takes quadratic programs only."""
+    with pytest.raises(SolverError, match="'OSQP' failed"):
+        solve_allocation(random_problem(2), bound="dynamite", solver="cvxpy", backend="OSQP")
+
+
+def test_another_backend_claims_only_what_the_exact_solver_proves():
+    problem = random_problem(2, round_cost=40.0)
+    plan = solve_allocation(problem, bound="dynamite", solver="cvxpy", backend="SCS")
+    free = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-3)
+    assert plan.lower_bound <= free.error_bound
+    assert plan.error_bound <= free.error_bound * 1.05
+
+
+def test_draws_without_replacement():
+    problem = random_problem(4, round_cost=40.0)
+    without = replace(problem, fleet=replace(problem.fleet, replacement=False))
+    plan = solve_allocation(without, bound="dynamite", solver="cvxpy")
+    plan.certify()
+    optimum = solve_allocation(without, bound="dynamite", gap_tolerance=1e-4)
+    assert plan.trace["relaxation_value"] <= optimum.error_bound * (1 + 1e-6)
+    assert plan.error_bound <= optimum.error_bound * 1.01
+
+
+def test_plans_survive_a_file():
+    plan = solve_allocation(random_problem(2), bound="dynamite", solver="cvxpy")
+    assert Allocation.from_json(plan.to_json()) == plan
+    assert plan.status in (Status.HEURISTIC, Status.OPTIMAL)
