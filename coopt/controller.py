@@ -41,6 +41,8 @@ WARM_UP_SHARE = 0.02  # of what is left, per round in which nothing is known yet
 WARM_UP_STEPS, WARM_UP_BATCH = 2, 16
 DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
 STATE_VERSION = 1
+# So close to the end a policy that expects its plan to do harm is believed.
+LAST_ROUNDS = 3
 
 
 class Controller:
@@ -66,14 +68,15 @@ class Controller:
         Standard errors by which every estimate is moved to its unfavourable side before planning.
     warm_up_rounds : int, default 3
         Small rounds at the start, to measure.
-    probe_every : int, default 5
+    probe_every : int, default 10
         Every how many rounds the clients evaluate the extra gradient that shows curvature; 0 for never.
     deadline_slack : float, default 2
         Deadline of a round over the time that it should take.
     patience : int, default 3
         Rounds that a device may miss in a row before plans stop reckoning with it; a report brings it back.
     min_gain : float, default 0
-        Stop if the policy expects the rest of the budget to reduce the error by a smaller share than this.
+        Stop if the policy expects the rest of the budget to reduce the error by a smaller share than this; at
+        0, only in the last three rounds, and only if they would do harm.
     streaming : bool, default False
         Whether devices receive data while training: reported numbers of samples then replace those of
         `fleet`.
@@ -87,7 +90,7 @@ class Controller:
     --------
     A server loop; `run_round` stands for the server's own code.
 
-    >>> from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan
+    >>> from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan, Stopped
     >>> controller = Controller(Fleet(samples=[60, 40], gradient_noise=1.0, divergence=1.0),
     ...                         Budget(cost=1000), learning_rate=0.1)
     >>> def run_round(plan):
@@ -98,8 +101,8 @@ class Controller:
     ...             for i, s in work]
     >>> while isinstance(plan := controller.plan(), RoundPlan):
     ...     ignored = controller.observe(run_round(plan))
-    >>> plan.reason.name, bool(controller.spent_cost <= 1000)
-    ('COST', True)
+    >>> isinstance(plan, Stopped), bool(controller.spent_cost <= 1000)
+    (True, True)
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Controller:
         curvature_floor: float | None = None,
         caution: float = 1.0,
         warm_up_rounds: int = 3,
-        probe_every: int = 5,
+        probe_every: int = 10,
         deadline_slack: float = 2.0,
         patience: int = 3,
         min_gain: float = 0.0,
@@ -161,7 +164,12 @@ class Controller:
         else:
             choice = self.policy.choose(situation)
             gap = situation.problem.constants.initial_gap
-            if choice.predicted_error > (1 - self.min_gain) * gap and self.min_gain > 0:
+            hopeless = choice.predicted_error > (1 - self.min_gain) * gap
+            if (
+                hopeless
+                and self.estimates.gradient.known
+                and (self.min_gain > 0 or choice.rounds <= LAST_ROUNDS)
+            ):
                 return self._stop(StopReason.GAIN)
         batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
         batches[active] = choice.batch_sizes
@@ -222,14 +230,20 @@ class Controller:
         self.spent_cost += charge(plan, self._sample_cost(), seen, gone) + self.budget.round_cost
         self.spent_seconds += duration(plan, seen, gone) if seconds is None else seconds
         self.estimates = estimate.absorb(
-            self.estimates, seen, replacement=self.fleet.replacement, streaming=self.streaming
+            self.estimates,
+            seen,
+            local_steps=plan.local_steps,
+            replacement=self.fleet.replacement,
+            streaming=self.streaming,
         )
         latest = estimate_published.estimate(seen, self.estimates.samples)
         known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
         self.published = replace(self.published, **known)
         self._missed += 1
         self._missed[seen.client] = 0
-        self._previous = Choice(plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error)
+        self._previous = Choice(
+            plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
+        )
         self._plan = None
         self.round += 1
         return ignored
@@ -392,15 +406,20 @@ class Controller:
         spread = divergence.value + self.caution * error if math.isfinite(divergence.value) else prior
         noise = estimate.device_noise(self.estimates, self.caution)
         weights = samples[active] if self.streaming else self.fleet.weights[active]
+        # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
+        extra = 1.0
+        if self.probe_every and self.policy.measures_curvature:
+            steps = 1 if self._previous is None else max(self._previous.rest_local_steps, 1)
+            extra += 0.5 / (steps * self.probe_every)
         fleet = Fleet(
             samples=samples[active],
             gradient_noise=noise[active]
             if self.estimates.fleet_noise.known
             else self.fleet.gradient_noise[active],
             divergence=spread if len(active) > 1 else 0.0,
-            throughput=self._throughput()[active],
+            throughput=self._throughput()[active] / extra,
             round_time=self._round_time()[active],
-            sample_cost=self._sample_cost()[active],
+            sample_cost=self._sample_cost()[active] * extra,
             weights=weights / weights.sum(),
             min_batch=lower[active],
             max_batch=upper[active],
@@ -479,6 +498,7 @@ class Controller:
             predicted_seconds=found.seconds,
             rounds_left=choice.rounds,
             predicted_error=choice.predicted_error,
+            rest_local_steps=choice.rest_local_steps,
         )
 
 

@@ -28,7 +28,7 @@ DEVICE_DECAY = 0.95  # a device's gradient noise changes slowly: some 20 reports
 FLEET_DECAY = 0.85  # some 7 rounds
 PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
 SPEED_DECAY = 0.5  # speeds jump: 2 reports
-SIGNAL = 2.0  # squared gradient over the noise in it, from which a point counts for that relation
+SIGNAL = 3.0  # squared gradient over the noise in it, from which a point counts for that relation
 LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
 
 
@@ -58,6 +58,10 @@ class Estimates:
         Squared change of the averaged gradient by drift, weighted squared drift.
     line : FadingLine
         Squared gradient norm over loss, round by round.
+    decay : FadingLine
+        Logarithm of the squared gradient norm over the local steps taken so far.
+    steps : int
+        Local steps taken so far.
     """
 
     samples: npt.NDArray[np.int64]
@@ -75,24 +79,23 @@ class Estimates:
     coupling_change: Average
     coupling_step: Average
     line: FadingLine
+    decay: FadingLine
+    steps: int
 
     @classmethod
     def empty(cls, samples: npt.ArrayLike) -> Self:
         """Know nothing but how many samples each device holds."""
         held = np.array(samples, dtype=np.int64)
         parts: dict[str, Any] = {
-            field.name: _empty(field.name, len(held))
-            for field in fields(cls)
-            if field.name not in ("samples", "line")
+            field.name: _empty(field.name, len(held)) for field in fields(cls) if field.name not in _OTHERS
         }
-        return cls(samples=held, line=FadingLine(LINE_DECAY), **parts)
+        return cls(samples=held, line=FadingLine(LINE_DECAY), decay=FadingLine(LINE_DECAY), steps=0, **parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, lists and dictionaries that `from_state` turns back into the same state, bit for bit."""
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: value.tolist() if name == "samples" else value.state_dict() for name, value in state.items()
-        }
+        state: dict[str, Any] = {"samples": self.samples.tolist(), "steps": self.steps}
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in state}
+        return state | {name: part.state_dict() for name, part in parts.items()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
@@ -100,15 +103,18 @@ class Estimates:
         rest: dict[str, Any] = {
             name: Trend.from_state(value) if name in _TRENDS else Average.from_state(value)
             for name, value in state.items()
-            if name not in ("samples", "line")
+            if name not in _OTHERS
         }
         return cls(
             samples=np.asarray(state["samples"], dtype=np.int64),
             line=FadingLine(**state["line"]),
+            decay=FadingLine(**state["decay"]),
+            steps=int(state["steps"]),
             **rest,
         )
 
 
+_OTHERS = ("samples", "line", "decay", "steps")
 _TRENDS = ("loss", "gradient", "divergence")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
@@ -131,6 +137,7 @@ def update(
     reports: Iterable[ClientReport],
     *,
     round: int,  # noqa: A002
+    local_steps: int = 1,
     replacement: bool = True,
     streaming: bool = False,
 ) -> tuple[Estimates, list[Ignored]]:
@@ -144,6 +151,8 @@ def update(
         What arrived; may be empty, late, incomplete or wrong.
     round : int
         Round that just ended.
+    local_steps : int, default 1
+        Local steps of that round, tau.
     replacement : bool, default True
         Whether mini-batches are drawn with replacement.
     streaming : bool, default False
@@ -167,10 +176,13 @@ def update(
     (array([1., 0.]), ['client 0: ignored loss: not a possible value'])
     """
     seen, ignored = screen(reports, devices=len(state.samples), round=round)
-    return absorb(state, seen, replacement=replacement, streaming=streaming), ignored
+    state = absorb(state, seen, local_steps=local_steps, replacement=replacement, streaming=streaming)
+    return state, ignored
 
 
-def absorb(state: Estimates, seen: Observations, *, replacement: bool, streaming: bool) -> Estimates:
+def absorb(
+    state: Estimates, seen: Observations, *, local_steps: int, replacement: bool, streaming: bool
+) -> Estimates:
     """Take in what is believed of the reports of one round; see `update`."""
     if streaming:
         reported = np.isfinite(seen["samples"])
@@ -180,7 +192,8 @@ def absorb(state: Estimates, seen: Observations, *, replacement: bool, streaming
     weight = state.samples[seen.client].astype(np.float64)
     state = _update_devices(state, seen)
     state = _update_gradients(state, seen, weight, replacement)
-    return _update_pairs(state, seen, weight)
+    state = _update_pairs(state, seen, weight)
+    return replace(state, steps=state.steps + local_steps)
 
 
 def _update_devices(state: Estimates, seen: Observations) -> Estimates:
@@ -224,6 +237,8 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
             raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square
             noise = float(np.sum(p[rows] * (1 - p[rows]) * variance[rows]))
             new["divergence"] = state.divergence.add(raw - noise)
+    if gradient > SIGNAL * level:
+        new["decay"] = state.decay.add(float(state.steps), math.log(gradient))
     if math.isfinite(loss) and gradient > SIGNAL * level:
         # The variance of a squared gradient grows with it: 4 ||grad F||^2 times the noise, and the noise
         # squared.
@@ -315,35 +330,45 @@ def squared_gradient(state: Estimates) -> Estimate:
     return state.gradient.now
 
 
-def contraction(state: Estimates, *, lowest_loss: float = 0.0, caution: float = 1.0) -> Estimate:
+def contraction(
+    state: Estimates, learning_rate: float, *, lowest_loss: float = 0.0, caution: float = 1.0
+) -> Estimate:
     """Polyak-Lojasiewicz constant c near the current model, guarded from below.
 
     Parameters
     ----------
     state : Estimates
         What is known.
+    learning_rate : float
+        eta.
     lowest_loss : float, default 0
         A value that the loss cannot fall below.
     caution : float, default 1
-        Standard errors that the value is lowered by: too large a c promises progress that does not come.
+        Standard errors that a measured value is lowered by: too large a c promises progress that does not
+        come.
 
     Returns
     -------
     Estimate
-        Half the slope of ||grad F||^2 over F, lowered by `caution` standard errors, but at least
-        ||grad F||^2 / (2 (F - lowest_loss)), which the true one exceeds as long as F* > lowest_loss.
+        The largest of three values that are low on purpose: half the slope of ||grad F||^2 over F, and the
+        rate at which ||grad F||^2 falls per local step over 2 eta, both lowered by `caution` standard
+        errors; and ||grad F||^2 / (2 (F - lowest_loss)), which the true one exceeds as long as F* >
+        lowest_loss.
 
     Notes
     -----
-    Under the condition 2c(F - F*) = ||grad F||^2 the slope of ||grad F||^2 over F is 2c whatever F* may be.
+    Where 2c(F - F*) = ||grad F||^2 holds with equality, the slope of ||grad F||^2 over F is 2c whatever F*
+    may be, and both sides fall by a factor of about exp(-2 eta c) a step.
     """
     loss, square = state.loss.now, state.gradient.now
     height = loss.value - lowest_loss
     least = max(square.value, 0.0) / (2 * height) if height > 0 and not math.isnan(square.value) else 0.0
-    slope, error = state.line.slope, state.line.slope_error
-    if not (math.isfinite(slope) and math.isfinite(error)):
-        return Estimate(least, math.inf)
-    return Estimate(max(slope / 2 - caution * error / 2, least), error / 2)
+    best = Estimate(least, math.inf)
+    for line, scale in ((state.line, 0.5), (state.decay, -0.5 / learning_rate)):
+        value, error = scale * line.slope, abs(scale) * line.slope_error
+        if math.isfinite(value) and math.isfinite(error):
+            best = max(best, Estimate(value - caution * error, error))
+    return best
 
 
 def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Estimate:

@@ -34,6 +34,8 @@ class RoundPlan:
         Rounds that the policy reckons with, this one included.
     predicted_error : float
         Loss above the minimum that the policy expects at the end; NaN during warm-up.
+    rest_local_steps : int
+        Local steps that the policy reckons with afterwards.
 
     Notes
     -----
@@ -50,6 +52,7 @@ class RoundPlan:
     predicted_seconds: float
     rounds_left: int
     predicted_error: float
+    rest_local_steps: int
 
     def __post_init__(self) -> None:
         batches = np.array(self.batch_sizes, dtype=np.int64)

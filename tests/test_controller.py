@@ -71,12 +71,13 @@ def test_every_policy_spends_what_it_may_and_no_more(name: str) -> None:
     training = Training(6, seed=0)
     controller = make(training, POLICIES[name])
     stopped = drive(controller, training)
-    assert stopped.reason in (StopReason.COST, StopReason.TIME)
+    assert stopped.reason in (StopReason.COST, StopReason.TIME, StopReason.GAIN)
     assert controller.spent_cost <= 6000 and controller.spent_seconds <= 60 * (1 + 1e-9)
-    # Stopped within one smallest round of the limit.
-    smallest = float(np.sum(controller.fleet.min_batch)) + 20
-    slowest = float(np.max(1 / training.speed) + 0.1)
-    assert controller.spent_cost > 6000 - 3 * smallest or controller.spent_seconds > 60 - 3 * slowest
+    if stopped.reason is not StopReason.GAIN:  # spent to within one smallest round
+        smallest = float(np.sum(controller.fleet.min_batch)) + 20
+        slowest = float(np.max(1 / training.speed) + 0.1)
+        assert controller.spent_cost > 6000 - 3 * smallest or controller.spent_seconds > 60 - 3 * slowest
+    assert max(controller.spent_cost / 6000, controller.spent_seconds / 60) > 0.8
     assert training.gap() < 0.2 * training.first_gap
 
 
@@ -128,9 +129,9 @@ def test_speeds_are_learned_and_the_time_limit_kept_without_a_server_clock() -> 
         if plan.round > 0:
             worst = max(worst, abs(seconds - plan.predicted_seconds) / seconds)
         controller.observe(reports)
-    assert plan.reason is StopReason.TIME
+    assert plan.reason in (StopReason.TIME, StopReason.GAIN)
     assert worst < 1e-9 and controller.spent_seconds == pytest.approx(training.seconds)
-    assert 18 < controller.spent_seconds <= 20
+    assert 16 < controller.spent_seconds <= 20
 
 
 def test_overshoot_after_a_jump_in_speed_is_at_most_one_prediction_error() -> None:
@@ -315,14 +316,14 @@ def test_fleet_that_never_reports_still_gets_plans_and_stops() -> None:
     controller = make(training, budget=Budget(cost=2000, round_cost=20))
     while isinstance(plan := controller.plan(), RoundPlan):
         controller.observe([])
-    assert plan.reason is StopReason.COST and controller.spent_cost <= 2000
+    assert plan.reason in (StopReason.COST, StopReason.GAIN) and 1000 < controller.spent_cost <= 2000
 
 
 def test_stops_when_training_no_longer_pays_and_after_the_last_round() -> None:
     training = Training(4, seed=13)
-    controller = make(training, budget=Budget(cost=1e7), min_gain=0.2)
+    controller = make(training, budget=Budget(cost=1e6), min_gain=0.9)
     stopped = drive(controller, training, most=2000)
-    assert stopped.reason is StopReason.GAIN and controller.spent_cost < 1e7
+    assert stopped.reason is StopReason.GAIN and controller.spent_cost < 5e5
     training = Training(4, seed=13)
     controller = make(training, budget=Budget(cost=1e5, max_rounds=7))
     assert drive(controller, training).reason is StopReason.ROUNDS

@@ -263,7 +263,7 @@ def test_nothing_that_clients_send_breaks_the_state(data: st.DataObject, devices
     for read in (estimate.divergence, estimate.smoothness, estimate.coupling):
         value = read(state).value
         assert math.isnan(value) or value >= 0
-    assert estimate.contraction(state).value >= 0
+    assert estimate.contraction(state, 0.1).value >= 0
 
 
 def test_unknown_twice_and_late_reports() -> None:
@@ -342,13 +342,13 @@ def test_contraction_and_gap_on_a_quadratic() -> None:
             loss=state.loss.add(loss),
             gradient=state.gradient.add(square),
         )
-    found = estimate.contraction(state)
+    found = estimate.contraction(state, 0.1)
     assert found.value == pytest.approx(c, rel=1e-6)
     assert estimate.gap(state, found.value).value == pytest.approx(state.loss.now.value - lowest, rel=1e-6)
     # A guard from below: with nothing but the lowest possible loss known, c cannot be smaller than this.
     lonely = dataclasses.replace(state, line=FadingLine(0.9))
     height = state.loss.now.value
-    assert estimate.contraction(lonely).value == pytest.approx(state.gradient.now.value / (2 * height))
+    assert estimate.contraction(lonely, 0.1).value == pytest.approx(state.gradient.now.value / (2 * height))
     assert estimate.gap(state, 1e-12).value == pytest.approx(height)
     assert estimate.gap(state, 0.0).value == pytest.approx(height)
     assert estimate.gap(state, c, lowest_loss=height - 0.01).value == pytest.approx(0.01)

@@ -16,7 +16,7 @@ from coopt.limits import work
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import forecast
 from coopt.problem import Budget, Constants, Fleet, Problem
-from coopt.solve import evaluate, solve_allocation
+from coopt.solve import solve_allocation
 
 UNKNOWN = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
 
@@ -65,9 +65,11 @@ def test_horizon_reaches_the_exact_optimum_within_a_few_percent() -> None:
     for seed in range(8):
         problem = random_problem(seed)
         choice = Horizon().choose(situation(problem))
-        found = evaluate(problem, choice.rounds, choice.local_steps, choice.batch_sizes)
-        excess.append(found.error_bound / solve_allocation(problem, gap_tolerance=1e-3).error_bound)
-    assert np.median(excess) < 1.01 and max(excess) < 1.1
+        best = solve_allocation(problem, gap_tolerance=1e-3)
+        excess.append(choice.predicted_error / best.error_bound)
+        assert np.all(choice.batch_sizes <= best.batch_sizes.max() * 1.5)
+    # Below 1 by the rounding of batches and the finer z, above it by the search that proves nothing.
+    assert 0.97 < np.median(excess) < 1.01 and max(excess) < 1.1
 
 
 def test_horizon_warm_start_keeps_to_the_optimum_and_to_the_factor() -> None:

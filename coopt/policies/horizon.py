@@ -24,7 +24,26 @@ from coopt.solvers.batch import relax, round_batches
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)
 FIRST_RATIO, LAST_RATIO = 2.0, 1.04
 WARM_RATIO = 1.2
+# The first plan stakes at most a fifth of what is left on estimates that nothing has confirmed yet.
+FIRST_ROUNDS = 5
+# The next round is tried with these multiples of the plan's local steps and batches.
+STEP_RATIOS = (0.5, 0.7, 1.0, 1.4, 2.0)
+BATCH_SHARES = (0.25, 0.4, 0.6, 0.8, 1.0)
+# Batches of the rest may fall a little below the smallest ones before a round is ruled out, and grow by this
+# at most.
+LEAST_SCALED, LARGEST_SCALE = 0.9, 4.0
 LARGEST_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What gamma and tau decide: contraction, and the terms of the error floor per unit of noise."""
+
+    log_q: float
+    noise: float
+    diverging: float
+    per_noise: float
+    biased: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +53,7 @@ class _Plan:
     local_steps: int
     batches: Floats
     multiplier: float
+    gamma: float
     tilt: float  # weight of the noise that drives drift, relative to the noise of the average
 
 
@@ -55,6 +75,7 @@ class _Landscape:
         self.c = float(constants.pl_constant or 0.0)
         self.tilt = tilt
         self._seen: dict[tuple[int, int], _Plan | None] = {}
+        self._steps: dict[tuple[float, int], _Step] = {}
 
     def at(self, rounds: int, local_steps: int) -> _Plan | None:
         key = rounds, local_steps
@@ -81,41 +102,63 @@ class _Landscape:
         weights = self.mean_noise + tilt * self.drift_noise
         found = relax(weights, fleet.sample_cost, spend, self.lower, upper, population)
         inverse = 1 / found.batch_sizes - (0 if population is None else 1 / population)
-        value, tilt = self.value(
-            rounds, local_steps, float(self.mean_noise @ inverse), float(self.drift_noise @ inverse)
+        mean, drifting = float(self.mean_noise @ inverse), float(self.drift_noise @ inverse)
+        value, gamma = self.value(rounds, local_steps, mean, drifting)
+        return _Plan(
+            value=value,
+            rounds=rounds,
+            local_steps=local_steps,
+            batches=found.batch_sizes,
+            multiplier=found.multiplier,
+            gamma=gamma,
+            tilt=self.tilt_at(gamma, local_steps, drifting),
         )
-        return _Plan(value, rounds, local_steps, found.batch_sizes, found.multiplier, tilt)
 
     def value(self, rounds: int, local_steps: int, mean: float, drifting: float) -> tuple[float, float]:
-        """Give the bound at these noise levels, and how much drift noise weighs against mean noise in it."""
-        best, tilt = math.inf, self.tilt
-        for gamma in GAMMAS:
-            drifts = local_steps > 1 and self.coupling > 0
-            if gamma == 0 and (drifts or self.error > 0):
-                continue
-            rate = min(self.eta * self.c * (1 + (1 - self.step) * (1 - gamma)), 1.0)
-            log_q = math.log1p(-rate) if rate < 1 else -math.inf
-            floor = self.eta * self.step * mean / (2 * rate)
-            share = a = b = 0.0
+        """Give the bound at these noise levels, and the gamma that makes it smallest."""
+        drifts = (local_steps > 1 and self.coupling > 0) or self.error > 0
+        usable = [gamma for gamma in GAMMAS if gamma > 0 or not drifts]
+        gap = self.problem.constants.initial_gap
+        return min((self.after(gamma, gap, rounds, local_steps, mean, drifting), gamma) for gamma in usable)
+
+    def after(
+        self, gamma: float, gap: float, rounds: int, local_steps: int, mean: float, drifting: float
+    ) -> float:
+        """Give the bound with one gamma, from any gap."""
+        at = self._step(gamma, local_steps)
+        spread = math.sqrt(at.per_noise * drifting)
+        # (a + b)^2 is what the best z gives; a buffer's error adds to the drift at every step.
+        floor = at.noise * mean + (at.diverging + spread + at.biased) ** 2
+        left = math.exp(rounds * local_steps * at.log_q)
+        return left * gap + (1 - left) * floor
+
+    def tilt_at(self, gamma: float, local_steps: int, drifting: float) -> float:
+        """Weigh the noise that drives drift relative to the noise of the average, at the best z."""
+        at = self._step(gamma, local_steps)
+        spread = math.sqrt(at.per_noise * drifting)
+        return at.per_noise * (1 + (at.diverging / spread if spread > 0 else 0.0)) / at.noise
+
+    def _step(self, gamma: float, local_steps: int) -> _Step:
+        key = gamma, local_steps
+        if key not in self._steps:
+            rate = min(self.eta * self.c * (1 + (1 - self.step) * (1 - gamma)), 1 - 1e-15)
+            log_q = math.log1p(-rate)
             young = self.eta / 2 * (self.step + (1 - self.step) / gamma) if gamma else 0.0
-            if drifts:
-                factor = young * self.coupling**2
-                length = -math.expm1(local_steps * log_q)
-                sums = drift_sums(
-                    log_q, math.log1p(-min(self.eta * self.floor, 1 - 1e-15)), local_steps, self.eta
-                )
-                a = self.divergence * math.sqrt(factor * sums.square / length)
-                per_noise = factor * self.eta**2 * sums.variance / length
-                b = math.sqrt(per_noise * drifting)
-                share = per_noise * ((a + b) / b if b > 0 else 1.0)
-            # (a + b)^2 is what the best z gives; a buffer's error adds to the drift at every step.
-            floor += (a + b + self.error * math.sqrt(young / rate)) ** 2
-            left = math.exp(rounds * local_steps * log_q) if log_q > -math.inf else 0.0
-            value = left * self.problem.constants.initial_gap + (1 - left) * floor
-            if value < best:
-                best = value
-                tilt = share / (self.eta * self.step / (2 * rate))
-        return best, tilt
+            diverging = per_noise = 0.0
+            if local_steps > 1 and self.coupling > 0:
+                factor = young * self.coupling**2 / -math.expm1(local_steps * log_q)
+                log_r = math.log1p(-min(self.eta * self.floor, 1 - 1e-15))
+                sums = drift_sums(log_q, log_r, local_steps, self.eta)
+                diverging = self.divergence * math.sqrt(factor * sums.square)
+                per_noise = factor * self.eta**2 * sums.variance
+            self._steps[key] = _Step(
+                log_q=log_q,
+                noise=self.eta * self.step / (2 * rate),
+                diverging=diverging,
+                per_noise=per_noise,
+                biased=self.error * math.sqrt(young / rate),
+            )
+        return self._steps[key]
 
 
 def forecast(
@@ -171,6 +214,47 @@ def _search(
     return best
 
 
+def _first_round(landscape: _Landscape, plan: _Plan, steps: tuple[int, int]) -> tuple[int, float]:
+    """Choose the next round's local steps, and its batches as a share of the plan's.
+
+    What this round adds to the error shrinks with every step that follows, so an early round may be longer
+    and noisier than the average one and leave more of the budget to the last ones.
+    """
+    problem, fleet = landscape.problem, landscape.problem.fleet
+    gap, budget = problem.constants.initial_gap, problem.budget
+    base = plan.batches
+    work = float(fleet.sample_cost @ base)
+    tau_now = min(max(plan.local_steps, steps[0]), steps[1])
+    best = (plan.value, tau_now, 1.0)
+    if plan.rounds < 2:
+        return best[1:]
+    mean, drifting = float(landscape.mean_noise @ (1 / base)), float(landscape.drift_noise @ (1 / base))
+    ratios = [tau_now * ratio for ratio in STEP_RATIOS] + [plan.local_steps * ratio for ratio in STEP_RATIOS]
+    candidates = sorted({min(max(round(tau), steps[0]), steps[1]) for tau in ratios})
+    for share in BATCH_SHARES:
+        batches = np.clip(share * base, landscape.lower, landscape.upper)
+        inverse = 1 / batches
+        mean_now, drift_now = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
+        cost_step = float(fleet.sample_cost @ batches)
+        for tau in candidates:
+            left = budget.cost - tau * cost_step - budget.round_cost
+            time = budget.time - float(np.max(tau * batches / fleet.throughput + fleet.round_time))
+            after = landscape.after(plan.gamma, gap, 1, tau, mean_now, drift_now)
+            for rounds in {plan.rounds - 1, max(1, plan.rounds - max(1, round(tau / plan.local_steps)))}:
+                scale = (left / rounds - budget.round_cost) / (plan.local_steps * work) if work > 0 else 1.0
+                if math.isfinite(time):
+                    room = fleet.throughput * (time / rounds - fleet.round_time) / (plan.local_steps * base)
+                    scale = min(scale, float(np.min(room)))
+                if scale <= 0 or np.any(scale * base < landscape.lower * LEAST_SCALED):
+                    continue
+                scale = min(scale, LARGEST_SCALE)
+                end = landscape.after(
+                    plan.gamma, after, rounds, plan.local_steps, mean / scale, drifting / scale
+                )
+                best = min(best, (end, tau, share))
+    return best[1:]
+
+
 def _up(value: int, ratio: float) -> int:
     return max(value + 1, round(value * ratio))
 
@@ -196,32 +280,35 @@ class Horizon:
     measures_curvature: bool = True
 
     def choose(self, situation: Situation) -> Choice:
-        """Plan the rest; the first round of that plan is the choice."""
+        """Plan the rest with equal rounds, then choose the round that is best if those follow."""
         problem, previous = situation.problem, situation.previous
         most = problem.budget.max_local_steps or LARGEST_STEPS
+        landscape = _Landscape(problem, situation.gradient_error)
+        range_now = 1, most
         if previous is None:
-            landscape = _Landscape(problem, situation.gradient_error)
             best = self._coarse(landscape, most)
         else:
-            tau = previous.local_steps
-            steps = (
-                max(1, math.ceil(tau / self.max_change)),
-                min(most, max(tau + 1, int(tau * self.max_change))),
+            rest, tau = max(previous.rounds - 1, 1), previous.rest_local_steps
+            inverse = 1 / previous.batch_sizes
+            mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
+            _, gamma = landscape.value(rest, max(tau, 2), mean, drifting)
+            landscape.tilt = landscape.tilt_at(gamma, max(tau, 2), drifting)
+            best = _search(
+                landscape, (rest, tau), self._around(tau, most), WARM_RATIO, math.ceil(rest / self.max_change)
             )
-            landscape = _Landscape(problem, situation.gradient_error)
-            noise = previous.batch_sizes
-            _, landscape.tilt = landscape.value(
-                max(previous.rounds - 1, 1),
-                max(tau, 2),
-                float(landscape.mean_noise @ (1 / noise)),
-                float(landscape.drift_noise @ (1 / noise)),
-            )
-            rest = max(previous.rounds - 1, 1)
-            best = _search(landscape, (rest, tau), steps, WARM_RATIO, math.ceil(rest / self.max_change))
+            range_now = self._around(previous.local_steps, most)
         if best is None:
             lower, _ = problem.fleet.batch_range()
             return Choice(1, lower)
-        return Choice(best.local_steps, self._whole(landscape, best), best.rounds, best.value)
+        tau, share = _first_round(landscape, best, range_now)
+        batches = self._whole(landscape, best, tau, share)
+        return Choice(tau, batches, best.rounds, best.value, best.local_steps)
+
+    def _around(self, steps: int, most: int) -> tuple[int, int]:
+        """Give the local steps that may follow."""
+        return max(1, math.ceil(steps / self.max_change)), min(
+            most, max(steps + 1, int(steps * self.max_change))
+        )
 
     @staticmethod
     def _coarse(landscape: _Landscape, most: int) -> _Plan | None:
@@ -229,27 +316,36 @@ class Horizon:
         best: _Plan | None = None
         tau = 1
         while tau <= most and landscape.most_rounds(tau) >= 1:
-            plan = _search(landscape, (max(1, landscape.most_rounds(tau) // 4), tau), (1, most), FIRST_RATIO)
+            start = max(1, landscape.most_rounds(tau) // 4), tau
+            plan = _search(landscape, start, (1, most), FIRST_RATIO, FIRST_ROUNDS)
             if plan is not None and (best is None or plan.value < best.value):
                 best = plan
             tau *= 8
         return best
 
     @staticmethod
-    def _whole(landscape: _Landscape, plan: _Plan) -> npt.NDArray[np.int64]:
+    def _whole(landscape: _Landscape, plan: _Plan, tau: int, share: float) -> npt.NDArray[np.int64]:
+        """Round the batches of the next round, `share` times those of the plan."""
         problem, fleet = landscape.problem, landscape.problem.fleet
         costs = fleet.sample_cost * fleet.batch_multiple
+        wanted = np.clip(share * plan.batches, landscape.lower, landscape.upper)
+        spend = float(fleet.sample_cost @ wanted) * (1 + limits.TOLERANCE)
         units = None
         if costs[0] > 0 and np.all(costs == costs[0]):
-            units = limits.step_units(problem, plan.rounds, plan.local_steps, float(costs[0]))
+            units = int(spend / costs[0])
         tilt = plan.tilt if plan.local_steps > 1 else 0.0
+        upper = landscape.upper
+        if math.isfinite(problem.budget.time):
+            upper = limits.largest_batches(problem, 1, tau, upper)
+            roomy = np.ceil(wanted / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
+            upper = np.maximum(np.minimum(upper, roomy), landscape.lower)
         return round_batches(
             landscape.mean_noise + tilt * landscape.drift_noise,
             fleet.sample_cost,
-            limits.step_budget(problem, plan.rounds, plan.local_steps),
+            spend,
             landscape.lower,
-            limits.largest_batches(problem, plan.rounds, plan.local_steps, landscape.upper),
-            plan.multiplier,
+            upper,
+            plan.multiplier / max(share, 1e-9) ** 2,
             units,
             None if np.all(fleet.batch_multiple == 1) else fleet.batch_multiple,
             None if fleet.replacement else fleet.samples,

@@ -167,7 +167,7 @@ class AdaCoOpt:
         judged = replace(
             problem, constants=constants, fleet=_with_divergence(problem.fleet, known.divergence)
         )
-        return _best(problem, judged, AdaCoOptBound(), self.split, left)
+        return replace(_best(problem, judged, AdaCoOptBound(), self.split, left), predicted_error=math.nan)
 
 
 def _with_divergence(fleet: Fleet, divergence: float) -> Fleet:

@@ -32,12 +32,15 @@ class Choice:
         Rounds that the policy reckons with, this one included.
     predicted_error : float
         Loss above the minimum that it expects at the end; NaN if it expects nothing.
+    rest_local_steps : int
+        Local steps that it reckons with afterwards.
     """
 
     local_steps: int
     batch_sizes: Ints
     rounds: int = 1
     predicted_error: float = float("nan")
+    rest_local_steps: int = 1
 
 
 @dataclass(frozen=True, eq=False)
