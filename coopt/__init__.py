@@ -27,6 +27,7 @@ from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.batch import BatchAllocation
+from coopt.tradeoff import Frontier, FrontierPoint, frontier
 
 __all__ = [
     "AdaCoOpt",
@@ -45,6 +46,8 @@ __all__ = [
     "CooptError",
     "Dynamite",
     "Fleet",
+    "Frontier",
+    "FrontierPoint",
     "InfeasibleError",
     "InvalidProblemError",
     "MissingDependencyError",
@@ -57,5 +60,6 @@ __all__ = [
     "__version__",
     "allocate_batches",
     "evaluate",
+    "frontier",
     "solve_allocation",
 ]

@@ -103,6 +103,7 @@ def check_picture(path: str | Path) -> None:
 
 
 def need_matplotlib() -> None:
+    """Raise MissingDependencyError where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise MissingDependencyError('a picture needs matplotlib: pip install "coopt[plot]"')
 

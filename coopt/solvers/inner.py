@@ -212,7 +212,7 @@ class Inner:
         angles: Floats,
         multiplier: float,
     ) -> Curve:
-        """Integer optima for a range of units, with the caps of the corner (K, tau); equal unit costs only."""
+        """Integer optima for a range of units, with the caps of the corner (K, tau), at equal unit costs."""
         upper = limits.largest_batches(self.problem, *corner, self.upper)
         least = self.lower if self._multiple is None else self.lower // self._multiple
         first = max(units[0], int(least.sum()))

@@ -113,15 +113,16 @@ class _Bracket:
         within = f"within {self.objective} = {limit:.6g}"
         raise InfeasibleError(
             f"target_error = {self.target:.6g} cannot be reached {within}: the smallest error bound there is "
-            f"{found.best.value:.6g}, with {found.best.rounds} rounds of {found.best.local_steps} local steps; "
-            "raise the target, or the limits and the batch sizes that hold it up",
+            f"{found.best.value:.6g}, with {found.best.rounds} rounds of {found.best.local_steps} local "
+            "steps; raise the target, or the limits and the batch sizes that hold it up",
             binding="target_error",
             smallest_error=found.best.value,
         )
 
     def _probe(self, limit: float) -> Search:
         self.probes += 1
-        budget = replace(self.problem.budget, **{self.objective: limit})
+        budget = self.problem.budget
+        budget = replace(budget, cost=limit) if self.objective == "cost" else replace(budget, time=limit)
         found = self.minimise(replace(self.problem, budget=budget))
         self.inner_solves += found.inner_solves
         return found

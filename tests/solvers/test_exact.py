@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brute_force import optimum
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
 
+from brute_force import optimum
 from coopt import (
     BoundWarning,
     Budget,
@@ -26,8 +25,23 @@ from coopt import (
     Status,
     solve_allocation,
 )
+from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+
+PER_DEVICE = (
+    "samples",
+    "gradient_noise",
+    "divergence",
+    "throughput",
+    "round_time",
+    "sample_cost",
+    "weights",
+    "min_batch",
+    "max_batch",
+    "batch_multiple",
+)
 
 
 def solve(problem, bound, **options):
@@ -97,11 +111,7 @@ def test_permuting_devices_permutes_nothing_else(problem, bound, data):
 
 
 def reindexed(fleet: Fleet, order: np.ndarray) -> Fleet:
-    per_device = (
-        "samples gradient_noise divergence throughput round_time sample_cost weights min_batch max_batch "
-        "batch_multiple"
-    ).split()
-    return Fleet(replacement=fleet.replacement, **{name: getattr(fleet, name)[order] for name in per_device})
+    return Fleet(replacement=fleet.replacement, **{name: getattr(fleet, name)[order] for name in PER_DEVICE})
 
 
 def scaled(problem: Problem, kind: str, factor: float) -> Problem:
@@ -150,11 +160,7 @@ def scaled(problem: Problem, kind: str, factor: float) -> Problem:
 
 
 def changed(fleet: Fleet, **arrays: np.ndarray) -> Fleet:
-    names = (
-        "samples gradient_noise divergence throughput round_time sample_cost weights min_batch max_batch "
-        "batch_multiple replacement"
-    ).split()
-    return Fleet(**{name: arrays.get(name, getattr(fleet, name)) for name in names})
+    return Fleet(**{name: arrays.get(name, getattr(fleet, name)) for name in (*PER_DEVICE, "replacement")})
 
 
 SCALED_BOUNDS = st.sampled_from([Certified(1, 1), Certified(0.3, 2.0), Dynamite(), NonConvex(1, 1)])

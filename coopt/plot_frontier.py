@@ -1,0 +1,66 @@
+"""The picture of a trade-off: the objective against the limit that varies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coopt.plot import BEYOND, CHOSEN, INK, need_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from coopt.tradeoff import Frontier
+
+UNITS = {
+    "cost": "cost",
+    "time": "time [s]",
+    "target_error": "error bound to be reached",
+    "error": "error bound",
+}
+
+
+def plot_frontier(frontier: Frontier) -> Figure:
+    """Draw a trade-off; values at which no plan is feasible are shaded.
+
+    Parameters
+    ----------
+    frontier : Frontier
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    solved = [(point.value, point.allocation) for point in frontier.points if point.allocation is not None]
+    values = [value for value, _ in solved]
+    axes.plot(values, [plan.objective_value for _, plan in solved], "o-", color=CHOSEN, markersize=4)
+    for value, plan in solved:
+        axes.annotate(
+            f"{plan.rounds}$\\times${plan.local_steps}",
+            (value, plan.objective_value),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color=INK,
+        )
+    for point in frontier.points:
+        if point.allocation is None:
+            axes.axvline(point.value, color=BEYOND, linewidth=6, zorder=0)
+    if len(values) > 1 and max(values) > 10.0 * min(values) > 0.0:
+        axes.set_xscale("log")
+    if solved and all(plan.objective_value > 0.0 for _, plan in solved):
+        axes.set_yscale("log")
+    axes.set_xlabel(UNITS[frontier.vary])
+    axes.set_ylabel(f"smallest {UNITS[frontier.objective]}")
+    axes.set_title("rounds$\\times$local steps at each optimum", fontsize=9, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

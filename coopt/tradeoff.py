@@ -1,0 +1,151 @@
+"""Trade-offs: the optimum as one limit varies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from coopt.allocation import Allocation
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.monotone import Bound
+from coopt.problem import Problem
+from coopt.solve import solve_allocation
+from coopt.validation import real
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VARIED = ("cost", "time", "target_error")
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One point of a trade-off.
+
+    Attributes
+    ----------
+    value : float
+        Of the quantity that varies.
+    allocation : Allocation or None
+        The optimum there; None where no plan is feasible.
+    reason : str
+        Why no plan is feasible; empty where one is.
+    """
+
+    value: float
+    allocation: Allocation | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The optimum of one objective as one limit varies.
+
+    Attributes
+    ----------
+    objective, vary : str
+    points : tuple of FrontierPoint
+        In the order of the values asked for.
+    """
+
+    objective: str
+    vary: str
+    points: tuple[FrontierPoint, ...]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a point, as pandas.DataFrame takes them; infeasible points hold None."""
+        rows = []
+        for point in self.points:
+            plan = point.allocation
+            rows.append(
+                {
+                    self.vary: point.value,
+                    "rounds": plan and plan.rounds,
+                    "local_steps": plan and plan.local_steps,
+                    "mean_batch": plan and float(plan.batch_sizes.mean()),
+                    "error_bound": plan and plan.error_bound,
+                    "used_cost": plan and plan.cost,
+                    "used_time": plan and plan.time,
+                    "gap": plan and plan.gap,
+                    "reason": point.reason,
+                }
+            )
+        return rows
+
+    def plot(self) -> Figure:
+        """Draw the objective against what varies; needs the extra ``plot``."""
+        from coopt.plot_frontier import plot_frontier
+
+        return plot_frontier(self)
+
+
+def frontier(
+    problem: Problem,
+    objective: str = "error",
+    vary: str = "cost",
+    values: Iterable[float] = (),
+    *,
+    bound: str | Bound = "certified",
+    target_error: float | None = None,
+) -> Frontier:
+    """Solve a problem for several values of one limit.
+
+    Parameters
+    ----------
+    problem : Problem
+    objective : {"error", "cost", "time"}, default "error"
+    vary : {"cost", "time", "target_error"}, default "cost"
+        The limit that takes the given values, in place of what `problem` says.
+    values : iterable of float
+    bound : str or Bound, default "certified"
+    target_error : float, optional
+        For the objectives "cost" and "time", where it is not what varies.
+
+    Returns
+    -------
+    Frontier
+        Every point is solved to proved optimality; the plan of one point starts the next.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is wrong, or objective and varied limit are the same.
+
+    Examples
+    --------
+    >>> from coopt import Budget, Constants, Fleet, Problem, frontier
+    >>> problem = Problem(
+    ...     Fleet(samples=[600, 300, 100], gradient_noise=4.0, divergence=0.05),
+    ...     Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5),
+    ...     Budget(cost=20_000, round_cost=200),
+    ... )
+    >>> trade = frontier(problem, vary="cost", values=[100, 10_000, 40_000])
+    >>> [point.allocation and point.allocation.rounds for point in trade.points]
+    [None, 29, 142]
+    """
+    if vary not in VARIED:
+        raise InvalidProblemError(f"vary = {vary!r}: must be one of {', '.join(map(repr, VARIED))}")
+    if vary == objective or (vary == "target_error" and objective == "error"):
+        raise InvalidProblemError(f"vary = {vary!r}: is the objective itself, so it cannot be given")
+    points = []
+    start = None
+    for number in values:
+        value = real(vary, number, minimum=0.0)
+        changed, target = problem, target_error
+        if vary == "target_error":
+            target = value
+        else:
+            budget = problem.budget
+            budget = replace(budget, cost=value) if vary == "cost" else replace(budget, time=value)
+            changed = replace(problem, budget=budget)
+        try:
+            plan = solve_allocation(
+                changed, bound=bound, objective=objective, target_error=target, warm_start=start
+            )
+        except InfeasibleError as error:
+            points.append(FrontierPoint(value, None, str(error)))
+        else:
+            points.append(FrontierPoint(value, plan))
+            start = plan
+    return Frontier(objective, vary, tuple(points))
