@@ -89,7 +89,9 @@ def device_times(
 ) -> Floats:
     """Completion time K (tau s_i / pi_i + u_i) of every device [s]."""
     fleet = problem.fleet
-    times: Floats = rounds * (local_steps * batch_sizes / fleet.throughput + fleet.round_time)
+    # Times beyond float64 are infinite, and exceed every limit.
+    with np.errstate(over="ignore"):
+        times: Floats = rounds * (local_steps * batch_sizes / fleet.throughput + fleet.round_time)
     return times
 
 
@@ -168,7 +170,7 @@ def time_caps(problem: Problem, rounds: int, local_steps: int) -> Floats:
     """Continuous cap pi_i (theta / K - u_i) / tau of every device's batch; +inf where none."""
     budget, fleet = problem.budget, problem.fleet
     slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         caps = fleet.throughput * slack / local_steps
     # inf * 0: an infinitely fast device with no time left over can still process any batch.
     return np.where(np.isinf(fleet.throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
@@ -199,7 +201,9 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints) -> int | None:
     slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
     step_times = lower / fleet.throughput
     # A device that takes no time for a step limits nothing, whatever its slack.
-    quotients = np.divide(slack, step_times, out=np.full(len(fleet), np.inf), where=step_times > 0.0)
+    quotients = np.full(len(fleet), np.inf)
+    with np.errstate(over="ignore"):
+        np.divide(slack, step_times, out=quotients, where=step_times > 0.0)
 
     def fits_time(tau: int) -> bool:
         return within(float(device_times(problem, rounds, tau, lower).max()), budget.time)
@@ -223,7 +227,8 @@ def _largest_count(fits: Callable[[int], bool], available: float, unit: float) -
         return 0
     if available == math.inf or unit == 0.0:
         return LARGEST_COUNT
-    guess = min(max(math.floor(available / unit), 1), LARGEST_COUNT)
+    # The quotient may be infinite.
+    guess = math.floor(min(max(available / unit, 1.0), LARGEST_COUNT))
     step = 1
     if fits(guess):
         fitting = guess
