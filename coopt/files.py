@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -23,7 +24,8 @@ SECTIONS = {"constants": Constants, "budget": Budget}
 def fleet_columns(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a fleet from a CSV file, joined with the fields `given` beside it."""
     _known(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
-    rows = list(csv.reader(_text(path).splitlines()))
+    # Names may hold line breaks: the reader, not the text, says where a row ends.
+    rows = list(csv.reader(io.StringIO(_text(path), newline="")))
     if not rows:
         raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
     header = [name.strip() for name in rows[0]]
@@ -45,7 +47,7 @@ def fleet_columns(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{path.name}, line {line}: {len(row)} cells: must be {len(header)}, as the header has"
             )
         for name, cell in zip(header, row, strict=True):
-            columns[name].append(cell.strip() if name == "names" else _number(cell, name, path, line))
+            columns[name].append(cell if name == "names" else _number(cell, name, path, line))
     return {**columns, **given}
 
 
@@ -58,8 +60,9 @@ def write_fleet_csv(fleet: Fleet, path: Path) -> None:
     table = _fleet_table(fleet)
     del table["replacement"]
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(table)
+        stream.write(",".join(table) + "\n")
+        # Strings are quoted always: the default leaves a lone carriage return unquoted.
+        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerows(zip(*table.values(), strict=True))
 
 
@@ -173,6 +176,7 @@ def _number(cell: str, name: str, path: Path, line: int) -> int | float:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return stream.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error

@@ -460,11 +460,15 @@ class Problem:
         write_problem(self, Path(path))
 
 
-def _device_names(names: Sequence[str] | None, size: int) -> tuple[str, ...] | None:
+def _device_names(names: object, size: int) -> tuple[str, ...] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence | np.ndarray)
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise InvalidProblemError(f"names = {names!r}: must be a sequence of {size} strings")
     if len(names) != size:
         raise InvalidProblemError(f"names has {len(names)} entries: must have {size}, as samples has")
-    return tuple(names)
+    return tuple(map(str, names))
