@@ -102,6 +102,7 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("replacement", 1, "replacement = 1: must be true or false"),
         ("names", "abc", "names = 'abc': must be a sequence of 3 strings"),
         ("names", ["a", 2, "c"], "names = ['a', 2, 'c']: must be a sequence of 3 strings"),
+        ("names", 5, "names = 5: must be a sequence of 3 strings"),
         ("names", ["a", "b"], "names has 2 entries: must have 3, as samples has"),
     ],
 )

@@ -1,0 +1,245 @@
+"""Files read back what was written, and wrong files are refused with the place and the remedy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem
+
+HEADER = "samples,gradient_noise,divergence\n"
+COLUMNS = (
+    "samples, gradient_noise, divergence, throughput, round_time, sample_cost, weights, min_batch, "
+    "max_batch, batch_multiple, names"
+)
+ONE_AXIS = "must be one-dimensional with one entry a device, and at least one device"
+ROWS = "600,4.0,0.1\n200,2.5,0.05\n"
+REST = "[constants]\nlearning_rate = 0.05\nsmoothness = 4.0\ninitial_gap = 2.0\n[budget]\ncost = 100.0\n"
+FLEET_TABLE = "[fleet]\nsamples = [600, 200]\ngradient_noise = 4.0\ndivergence = 0.1\n"
+TABLES = FLEET_TABLE + REST
+NO_BUDGET = TABLES.replace("[budget]\ncost = 100.0\n", "")
+
+finite = st.floats(0.0, allow_infinity=False)
+wild = st.one_of(finite, st.sampled_from([5e-324, 1.7976931348623157e308, 0.1, 1 / 3]))
+names = st.text(st.characters(codec="utf-8"), max_size=6)
+
+
+@st.composite
+def fleets(draw, replacement: st.SearchStrategy[bool]) -> Fleet:
+    n = draw(st.integers(1, 4))
+
+    def each(strategy):
+        return draw(st.lists(strategy, min_size=n, max_size=n))
+
+    samples = each(st.integers(4, 2**40))
+    return Fleet(
+        samples=samples,
+        gradient_noise=each(wild),
+        divergence=each(wild),
+        throughput=each(st.one_of(st.just(math.inf), st.floats(0.0, exclude_min=True))),
+        round_time=each(wild),
+        sample_cost=each(wild),
+        weights=draw(st.sampled_from([None, np.full(n, 1.0 / n)])),
+        min_batch=each(st.integers(1, 2)),
+        max_batch=draw(st.sampled_from([None, 4])),
+        batch_multiple=each(st.integers(1, 2)),
+        replacement=draw(replacement),
+        names=draw(st.one_of(st.none(), st.lists(names, min_size=n, max_size=n))),
+    )
+
+
+@st.composite
+def constants(draw) -> Constants:
+    unit = st.floats(0.0, 1.0, exclude_min=True)
+    beta = draw(st.floats(1e-300, 1e300))
+    optional = {
+        "pl_constant": unit.map(lambda x: (x * beta or beta) / 2),
+        "mean_smoothness": st.just(beta),
+        "coupling": unit.map(lambda x: x * beta),
+        "curvature_floor": st.floats(-1.0, 1.0).map(lambda x: x * beta),
+        "quadratic_continuity": wild,
+        "lipschitz": wild,
+    }
+    given_fields = {name: draw(st.one_of(st.none(), strategy)) for name, strategy in optional.items()}
+    return Constants(
+        learning_rate=draw(st.floats(5e-324, 1e300)), smoothness=beta, initial_gap=draw(wild), **given_fields
+    )
+
+
+limits = st.one_of(st.just(math.inf), wild)
+counts = st.one_of(st.none(), st.integers(1, 2**53))
+budgets = st.builds(
+    Budget, cost=limits, time=limits, round_cost=wild, max_rounds=counts, max_local_steps=counts
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(fleet=fleets(st.just(True)))
+def test_csv_reads_back_an_equal_fleet(tmp_path_factory, fleet):
+    path = tmp_path_factory.mktemp("csv") / "fleet.csv"
+    fleet.to_csv(path)
+    assert Fleet.from_csv(path) == fleet
+
+
+@settings(max_examples=80, deadline=None)
+@given(fleet=fleets(st.booleans()), constants=constants(), budget=budgets)
+def test_toml_reads_back_an_equal_problem(tmp_path_factory, fleet, constants, budget):
+    path = tmp_path_factory.mktemp("toml") / "job.toml"
+    problem = Problem(fleet, constants, budget)
+    problem.to_toml(path)
+    assert Problem.from_toml(path) == problem
+
+
+def written(tmp_path, text: str | bytes, name: str):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER + ROWS,
+        "\ufeff" + HEADER + ROWS,
+        (HEADER + ROWS).replace("\n", "\r\n"),
+        (HEADER + ROWS).replace(",", " , "),
+        HEADER + "\n" + ROWS + "\n\n",
+        '"samples","gradient_noise","divergence"\n"600","4.0","0.1"\n2e2,2.5,5e-2',
+    ],
+    ids=["plain", "byte order mark", "CRLF", "blanks", "empty lines", "quotes"],
+)
+def test_spreadsheets_write_csv_in_many_ways(tmp_path, text):
+    fleet = Fleet.from_csv(written(tmp_path, text, "fleet.csv"))
+    assert fleet == Fleet([600, 200], [4.0, 2.5], [0.1, 0.05])
+
+
+def test_columns_come_in_any_order_and_fields_may_stand_beside_them(tmp_path):
+    path = written(tmp_path, "names,divergence,samples\nphone,0.1,600\n007,0.05,200\n", "fleet.csv")
+    fleet = Fleet.from_csv(path, gradient_noise=4.0, replacement=False)
+    assert fleet == Fleet([600, 200], 4.0, [0.1, 0.05], names=("phone", "007"), replacement=False)
+
+
+def test_a_fleet_without_replacement_is_no_csv(tmp_path):
+    with pytest.raises(InvalidProblemError, match=r"replacement = false is not a column.*Problem\.to_toml"):
+        Fleet([5], 1.0, 0.0, replacement=False).to_csv(tmp_path / "fleet.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "message"),
+    [
+        ("", {}, "{path}: is empty: the first line must name the columns"),
+        ("sample,gradient_noise\n", {}, "fleet.csv, line 1: 'sample' is unknown: did you mean 'samples'?"),
+        ("Samples\n", {}, "fleet.csv, line 1: 'Samples' is unknown: did you mean 'samples'?"),
+        (
+            "samples,through put\n",
+            {},
+            "fleet.csv, line 1: 'through put' is unknown: did you mean 'throughput'?",
+        ),
+        (
+            HEADER + ROWS,
+            {"troughput": 5.0},
+            "a fleet that is read from fleet.csv: 'troughput' is unknown: did you mean 'throughput'?",
+        ),
+        ("samples,divergence,samples\n", {}, "fleet.csv, line 1: column 'samples' stands there twice"),
+        (HEADER + ROWS, {"divergence": 0.0}, "divergence: given both as a column of fleet.csv and beside it"),
+        ("samples,divergence\n5,0\n", {}, "fleet.csv, line 1: column 'gradient_noise' is missing"),
+        (HEADER + "600,4.0\n", {}, "fleet.csv, line 2: 2 cells: must be 3, as the header has"),
+        (HEADER + ROWS + "1,2,3,4\n", {}, "fleet.csv, line 4: 4 cells: must be 3, as the header has"),
+        (HEADER + "600,many,0.1\n", {}, "fleet.csv, line 2: gradient_noise = 'many': must be a number"),
+        (HEADER + ROWS + "600,,0.1\n", {}, "fleet.csv, line 4: gradient_noise = '': must be a number"),
+        (HEADER + "600,4.0,nan\n", {}, "divergence[0] = nan: must be a finite number >= 0"),
+        (HEADER + ROWS + "0,4.0,0.1\n", {}, "samples[2] = 0: must be an integer >= 1"),
+        (HEADER, {}, f"samples has shape (0,): {ONE_AXIS}"),
+        (
+            HEADER + ROWS,
+            {"throughput": [1, 2, 3]},
+            "throughput has shape (3,): must be a scalar or have shape (2,), as samples has",
+        ),
+    ],
+)
+def test_a_wrong_csv_file_is_refused_with_its_line(tmp_path, text, fields, message):
+    path = written(tmp_path, text, "fleet.csv")
+    with pytest.raises(InvalidProblemError) as caught:
+        Fleet.from_csv(path, **fields)
+    assert str(caught.value) == message.format(path=path)
+
+
+@pytest.mark.parametrize("read", [Fleet.from_csv, Problem.from_toml])
+def test_files_that_cannot_be_read_are_named(tmp_path, read):
+    latin = written(tmp_path, "gerät\n".encode("latin-1"), "latin")
+    for path in (tmp_path / "nowhere", tmp_path, latin):
+        with pytest.raises(InvalidProblemError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: cannot be read: ")
+
+
+def test_a_job_may_name_its_csv_file(tmp_path):
+    written(tmp_path, HEADER + ROWS, "fleet.csv")
+    expected = Fleet([600, 200], [4.0, 2.5], [0.1, 0.05])
+    whole = written(tmp_path, 'fleet = "fleet.csv"\n' + REST, "job.toml")
+    assert Problem.from_toml(whole).fleet == expected
+    beside = '[fleet]\ncsv = "fleet.csv"\nthroughput = 5.0\nreplacement = false\n'
+    path = written(tmp_path, beside + REST, "job.toml")
+    assert Problem.from_toml(str(path)).fleet == Fleet(
+        [600, 200], [4.0, 2.5], [0.1, 0.05], throughput=5.0, replacement=False
+    )
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
+    plain = Problem.from_toml(written(tmp_path, TABLES, "job.toml"))
+    windows = "\ufeff" + TABLES.replace("\n", "\r\n")
+    assert Problem.from_toml(written(tmp_path, windows, "job.toml")) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (NO_BUDGET, "job.toml: table [budget] is missing"),
+        (REST, "job.toml: table [fleet] is missing"),
+        (TABLES + "[budgets]\n", "job.toml: 'budgets' is unknown: did you mean 'budget'?"),
+        (TABLES + "costs = 5\n", "[budget] of job.toml: 'costs' is unknown: did you mean 'cost'?"),
+        (
+            TABLES.replace("learning_rate", "learningrate"),
+            "[constants] of job.toml: 'learningrate' is unknown: did you mean 'learning_rate'?",
+        ),
+        (
+            TABLES.replace("divergence", "divergance"),
+            "[fleet] of job.toml: 'divergance' is unknown: did you mean 'divergence'?",
+        ),
+        (
+            TABLES.replace("smoothness = 4.0\n", ""),
+            "[constants] of job.toml: 'smoothness' is missing",
+        ),
+        (TABLES.replace("divergence = 0.1\n", ""), "[fleet] of job.toml: 'divergence' is missing"),
+        ("fleet = 5\n" + REST, "job.toml: fleet = 5: must be a table or the path of a CSV file"),
+        (
+            "budget = 5\n" + NO_BUDGET,
+            "job.toml: budget = 5: must be a table",
+        ),
+        (TABLES.replace("cost = 100.0", "cost = true"), "cost = True: must be a number >= 0"),
+        (TABLES.replace("cost = 100.0", "max_rounds = 2.5"), "max_rounds = 2.5: must be an integer >= 1"),
+        (TABLES.replace("[600, 200]", "[600, 0]"), "samples[1] = 0: must be an integer >= 1"),
+        (
+            TABLES.replace("4.0\ndiv", "07:32:00\ndiv"),
+            "gradient_noise = datetime.time(7, 32): must be a number",
+        ),
+        (TABLES.replace("[600, 200]", "{a = 1}"), "samples = {'a': 1}: must be a number"),
+        (FLEET_TABLE + "names = 5\n" + REST, "names = 5: must be a sequence of 2 strings"),
+    ],
+)
+def test_a_wrong_toml_file_is_refused_with_its_table(tmp_path, text, message):
+    with pytest.raises(InvalidProblemError) as caught:
+        Problem.from_toml(written(tmp_path, text, "job.toml"))
+    assert str(caught.value) == message
+
+
+def test_text_that_is_no_toml_is_refused_with_its_place(tmp_path):
+    path = written(tmp_path, TABLES + "cost == 5\n", "job.toml")
+    with pytest.raises(InvalidProblemError) as caught:
+        Problem.from_toml(path)
+    assert str(caught.value).startswith(f"{path}: is not valid TOML: ")
+    assert "line 11" in str(caught.value)
