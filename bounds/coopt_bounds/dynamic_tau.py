@@ -178,7 +178,7 @@ theorem = Theorem(
     definitions=((delta, delta_sum),),
     lemmas=(*published_drift.LEMMAS[:5], INVERSE_STEP, JUMP, ROUNDS, ROOT, BUDGET, STATEMENT),
     quantities=(
-        Quantity(phi, "speed of centralised descent; a control parameter", "1/loss curvature"),
+        Quantity(phi, "speed of centralised descent; a control parameter", "1/model distance^2"),
         Quantity(T, "local steps in all; T' of the control objective is steps_in_budget", "-"),
         Quantity(rho, "Lipschitz constant of F", "gradient"),
     ),
