@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
-from coopt.monotone import Floor, MonotoneBound, MonotoneForm, weighted
+from coopt.monotone import MonotoneBound, MonotoneForm, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import relax
 from coopt.solvers.proposal import Proposal
@@ -55,46 +55,48 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
             "solver='exact'"
         )
     form = bound.monotone_form(problem)
-    first, last = ranges.local_steps
-    everyone = np.arange(len(form.members))
-    floors = {
-        tau: form.floor(tau, everyone) for tau in range(first, min(last, first + MOST_LOCAL_STEPS - 1) + 1)
-    }
+    grid = _grid(*ranges.rounds)
     best: Incumbent | None = None
-    rounds_tried = _grid(*ranges.rounds)
-    for rounds in rounds_tried:
-        tau = scan_local_steps(problem, form, floors, ranges, rounds)
-        if tau is None:
+    for rounds, tau in zip(grid, _scan(problem, form, ranges, grid), strict=True):
+        if tau == 0:
             continue
         batches = proportional_split(problem, rounds, tau)
-        values = _values(form, floors[tau], rounds * tau, 1.0 / batches)
+        values = member_values(form, rounds, tau, batches.astype(np.float64))
         member = int(values.argmin())
         if best is None or float(values[member]) < best.value:
             best = Incumbent(float(values[member]), rounds, tau, batches, form.members[member])
     if best is None:
         raise SolverError("solver 'coopt-fl' found no plan: use solver='exact'")
-    return Proposal(best, trace={"rounds_tried": len(rounds_tried), "local_steps_tried": len(floors)})
+    return Proposal(best, trace={"rounds_tried": len(grid)})
 
 
-def scan_local_steps(
-    problem: Problem, form: MonotoneForm, floors: dict[int, Floor], ranges: Ranges, rounds: int
-) -> int | None:
-    """The tau with the smallest bound when tau * s is what the cost limit leaves a device per round.
-
-    None if no tau of `floors` admits a batch of at least one sample within the limits.
-    """
-    fleet = problem.fleet
-    total = float(np.sum(fleet.sample_cost))
-    per_round = limits.step_budget(problem, rounds, 1) / total if total > 0.0 else float(fleet.samples.max())
-    best, chosen = math.inf, None
-    for tau, floor in floors.items():
-        if ranges.most_rounds(tau) < rounds:
+def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int]) -> list[int]:
+    """The tau for each K whose bound is smallest when all devices process alike; 0 where none fits."""
+    rounds = np.array(grid)
+    total = float(np.sum(problem.fleet.sample_cost))
+    spend = problem.budget.cost * (1.0 + limits.TOLERANCE) / rounds - problem.budget.round_cost
+    per_round = spend / total if total > 0.0 else np.full(rounds.shape, float(problem.fleet.samples.max()))
+    everyone = np.arange(len(form.members))
+    best, chosen = np.full(rounds.shape, math.inf), np.zeros(rounds.shape, dtype=np.int64)
+    first, last = ranges.local_steps
+    for tau in range(first, min(last, first + MOST_LOCAL_STEPS - 1) + 1):
+        fits = rounds <= ranges.most_rounds(tau)
+        if not fits.any():
             break
-        size = max(per_round / tau, 1.0)
-        value = float(_values(form, floor, rounds * tau, np.full(len(fleet), 1.0 / size)).min())
-        if value < best or chosen is None:
-            best, chosen = value, tau
-    return chosen
+        floor = form.floor(tau, everyone)
+        inverse = 1.0 / np.maximum(per_round / tau, 1.0)
+        start, slope = form.progress((rounds * tau).astype(np.float64), everyone)
+        noise = np.zeros_like(start)
+        for share, basis in zip(floor.shares.T, floor.basis, strict=True):
+            amount = float(np.sum(basis)) * inverse
+            if form.population is not None:
+                amount = amount - float(np.sum(basis / form.population))
+            if basis.any():
+                noise += share[:, None] * amount
+        values = (start + slope * (floor.offsets[:, None] + noise)).min(axis=0)
+        better = fits & ((values < best) | (chosen == 0))
+        best[better], chosen[better] = values[better], tau
+    return [int(tau) for tau in chosen]
 
 
 def proportional_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
@@ -199,13 +201,3 @@ def _ends(problem: Problem, rounds: int, local_steps: int) -> tuple[Ints, Ints]:
 def _grid(first: int, last: int) -> list[int]:
     count = math.ceil(math.log(last / first) / math.log(ROUNDS_RATIO)) + 1 if last > first else 1
     return sorted({round(k) for k in np.geomspace(first, last, count).tolist()})
-
-
-def _values(form: MonotoneForm, floor: Floor, steps: int, inverse: Floats) -> Floats:
-    """Values of every member, from its floor."""
-    if form.population is not None:
-        inverse = inverse - 1.0 / form.population
-    noise = np.array([float(np.sum(basis * inverse)) for basis in floor.basis])
-    start, slope = form.progress(np.array([float(steps)]), np.arange(len(form.members)))
-    values: Floats = start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, noise))
-    return values
