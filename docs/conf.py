@@ -37,6 +37,8 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 autosummary_generate = True
+# A page beside that of Frontier, which some file systems take for the same name.
+autosummary_filename_map = {"coopt.frontier": "coopt.frontier-function"}
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
