@@ -277,8 +277,8 @@ def gradient_error(
     Returns
     -------
     float
-        eps with eps^2 = (sum p_i(k) G_i TV_i + sum abs(p_i(k) - p_i) delta_i)^2 + sum p_i(k)^2 S_i^2 / B_i, in
-        units of the gradient. The first part bounds the bias; the last is a heuristic, since the model
+        eps with eps^2 = (sum p_i(k) G_i TV_i + sum abs(p_i(k) - p_i) delta_i)^2 + sum p_i(k)^2 S_i^2 / B_i,
+        in units of the gradient. The first part bounds the bias; the last is a heuristic, since the model
         depends on the buffer.
 
     Examples
