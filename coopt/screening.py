@@ -156,11 +156,13 @@ def screen(
 
 
 def _table(reports: list[ClientReport], now: int) -> Observations:
-    rows = [report.to_scalars() for report in reports]
-    column = {
-        name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
-        for name in (*_SCALARS, *_HALVES, *_PAIR)
-    }
+    column: dict[str, Floats] = {}
+    for prefix, names in (("", _SCALARS), ("halves", _HALVES), ("pair", _PAIR)):
+        parts = [getattr(report, prefix) if prefix else report for report in reports]
+        for name in names:
+            values = [getattr(part, name.removeprefix(f"{prefix}_"), None) for part in parts]
+            # None becomes NaN.
+            column[name] = np.array(values, dtype=np.float64)
     vectors = {name: [getattr(report, name) for report in reports] for name in _VECTORS}
     with np.errstate(over="ignore", invalid="ignore"):
         for name in _VECTORS:

@@ -22,7 +22,7 @@ from coopt.problem import Problem
 from coopt.solvers.batch import relax, round_batches
 
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)
-FIRST_RATIO, LAST_RATIO = 2.0, 1.04
+FIRST_RATIO, LAST_RATIO = 2.0, 1.06
 WARM_RATIO = 1.2
 # The first plan stakes at most a fifth of what is left on estimates that nothing has confirmed yet.
 FIRST_ROUNDS = 5
