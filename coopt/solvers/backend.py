@@ -80,7 +80,7 @@ def own_constraints(constraints: Constraints | None, batch_sizes: cp.Expression)
             )
         if not rule.is_dcp():
             raise InvalidProblemError(
-                f"constraints[{place}] is not convex by cvxpy's rules: it must have the form convex <= concave, "
-                "or affine == affine"
+                f"constraints[{place}] is not convex by cvxpy's rules: it must have the form "
+                "convex <= concave, or affine == affine"
             )
     return list(found)
