@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import sympy as sp
 
+# Names whose last digit is a power, not an index.
+_SQUARES = {"sigma2": r"\sigma^{2}", "nu2": r"\nu^{2}", "e2": "e^{2}", "n2": "n^{2}"}
+_NAMES = _SQUARES | {"grad2": r"\overline{\|\nabla F\|^{2}}"}
+
+
+def latex(expression: sp.Basic) -> str:
+    r"""LaTeX of an expression, with names such as ``sigma2`` set as \sigma^2."""
+    names = {symbol: _NAMES[str(symbol)] for symbol in expression.free_symbols if str(symbol) in _NAMES}
+    return sp.latex(expression, symbol_names=names)
+
 
 def at_least(left: sp.Expr, right: sp.Expr | int) -> sp.Rel:
     """``left >= right``, kept as written even where sympy could decide it."""

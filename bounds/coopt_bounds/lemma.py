@@ -8,8 +8,8 @@ from functools import cache
 
 import sympy as sp
 
-from coopt_bounds.algebra import gap, nonnegative, vanishes
-from coopt_bounds.proof import ProofError, Step, replaced, run
+from coopt_bounds.algebra import gap, latex, nonnegative, vanishes
+from coopt_bounds.proof import Grow, ProofError, Step, replaced, run
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,21 @@ class Lemma:
         known = list(self.relations)
         for number, step in enumerate(self.steps, start=1):
             try:
+                self._require_free(step)
                 known = run((step,), known)
             except ProofError as error:
                 raise ProofError(f"{self.name}, step {number}: {error}") from error
 
+    def _require_free(self, step: Step) -> None:
+        """A slope must be known on the whole way from 0: no hypothesis may restrict its variable."""
+        if isinstance(step, Grow) and any(step.variable in r.free_symbols for r in self.relations):
+            raise ProofError(f"a hypothesis restricts {step.variable}")
+
     def to_latex(self) -> str:
         r"""The claim and its hypotheses as LaTeX."""
         lines = [rf"\textbf{{{self.name}.}} {self.words}"]
-        lines += [rf"\[ {sp.latex(relation)} \tag{{hypothesis}} \]" for relation in self.relations]
-        lines.append(rf"\[ {sp.latex(self.claim)} \]")
+        lines += [rf"\[ {latex(relation)} \tag{{hypothesis}} \]" for relation in self.relations]
+        lines.append(rf"\[ {latex(self.claim)} \]")
         return "\n".join(lines)
 
 

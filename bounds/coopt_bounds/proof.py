@@ -169,6 +169,13 @@ class Induct:
         at_start = _replace(self.conclusion, {self.index: sp.Integer(self.start)})
         if at_start not in run(self.base, known):
             raise ProofError(f"the base does not prove {at_start}")
+        for step in self.step:
+            # The relation is assumed at the index alone: nothing that follows from it may be moved elsewhere.
+            moved = (
+                self.index in getattr(step, "replacement", {}) and getattr(step, "fact", None) not in known
+            )
+            if moved or hasattr(step, "lemma"):
+                raise ProofError(f"{step} would use the induction hypothesis beyond {self.index}")
         after = _replace(self.conclusion, {self.index: self.index + 1})
         if after not in run(self.step, [*known, self.conclusion]):
             raise ProofError(f"the step does not prove {after}")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import mpmath
 import sympy as sp
 
-from coopt_bounds.algebra import vanishes
+from coopt_bounds.algebra import latex, vanishes
 from coopt_bounds.geometric import NUMERIC, closed
 from coopt_bounds.lemma import Assumption, Lemma
 from coopt_bounds.proof import ProofError
@@ -121,8 +121,8 @@ class Theorem:
 
     def to_latex(self) -> str:
         """The statement and its definitions as a LaTeX ``aligned`` block with its number."""
-        rows = [rf"{sp.latex(self.left)} &\le {sp.latex(self.bound)}"]
-        rows += [rf"{sp.latex(symbol)} &= {sp.latex(value)}" for symbol, value in self.definitions]
+        rows = [rf"{latex(self.left)} &\le {latex(self.bound)}"]
+        rows += [rf"{latex(symbol)} &= {latex(value)}" for symbol, value in self.definitions]
         body = r" \\ ".join(rows)
         start = rf"\begin{{equation}}\tag{{{self.number}}}\begin{{aligned}}"
         return rf"{start} {body} \end{{aligned}}\end{{equation}}"

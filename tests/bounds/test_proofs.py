@@ -177,6 +177,24 @@ class TestRules:
         with pytest.raises(ProofError, match="declared"):
             Induct(at_least(self.y, 0), self.y, 0, (), ()).check([])
 
+    def test_induction_hypothesis_stays_at_its_index(self):
+        f = sp.Function("f", real=True)
+        claim, start = at_least(f(self.n), 0), at_least(f(0), 0)
+        circular = Substitute(claim, {self.n: self.n + 1})
+        with pytest.raises(ProofError, match="beyond"):
+            Induct(claim, self.n, 0, (Combine(start, (term(1, start),)),), (circular,)).check([start])
+
+    def test_growth_needs_a_free_variable(self):
+        slope = at_least(self.x - 5, 0)
+        wrong = Lemma(
+            "rule/grow",
+            "x^2/2 - 5x + 1 >= 0 for x >= 5 does not follow from its slope there",
+            (Assumption("x >= 5", slope),),
+            (Grow(at_least(self.x**2 / 2 - 5 * self.x + 1, 0), self.x, slope),),
+        )
+        with pytest.raises(ProofError, match="restricts"):
+            wrong.check()
+
     def test_a_lemma_applies_only_where_its_hypotheses_hold(self):
         hypothesis = at_least(self.y, 1)
         lemma = Lemma(
@@ -215,4 +233,5 @@ def test_command_line_reports_each_lemma_once(capsys, monkeypatch):
 
 def test_command_line_prints_latex(capsys):
     assert main(["latex", "dynamite"]) == 0
-    assert r"\tag{P}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert r"\tag{P}" in printed and r"\sigma^{2}" in printed and r"\sigma_{2}" not in printed
