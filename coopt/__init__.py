@@ -21,13 +21,13 @@ from coopt.errors import (
     SolverError,
 )
 from coopt.monotone import Bound
+from coopt.pareto import Frontier, FrontierPoint, frontier
 from coopt.probe import ClientProbe
 from coopt.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.batch import BatchAllocation
-from coopt.tradeoff import Frontier, FrontierPoint, frontier
 
 __all__ = [
     "AdaCoOpt",

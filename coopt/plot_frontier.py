@@ -9,7 +9,7 @@ from coopt.plot import BEYOND, CHOSEN, INK, need_matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from coopt.tradeoff import Frontier
+    from coopt.pareto import Frontier
 
 UNITS = {
     "cost": "cost",

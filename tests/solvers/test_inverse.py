@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coopt import Budget, InfeasibleError, InvalidProblemError, Status, solve_allocation
 from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
-from test_tradeoff import NUMBERS, PROBLEM
+from test_pareto import NUMBERS, PROBLEM
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 
