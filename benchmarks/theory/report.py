@@ -20,7 +20,7 @@ def text(value: Any) -> str:
         if value != value:
             return "-"
         return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.1e}"
-    return str(value)
+    return str(value).replace("|", r"\|")
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -177,7 +177,7 @@ def run(quick: bool, folder: Path) -> list[Row]:
     rng = np.random.default_rng(21)
     count, replicas = (6, 8) if quick else (200, 32)
     rows: list[Row] = []
-    clouds: dict[str, list[tuple[float, float]]] = {}
+    clouds: dict[str, Floats] = {}
     for kind in ("identical", "convex", "nonconvex"):
         instances = [prepare(kind, rng) for _ in range(count)]
         judged = [judge(kind, instance, replicas, rng) for instance in instances]
@@ -198,18 +198,13 @@ def run(quick: bool, folder: Path) -> list[Row]:
                 label = f"below ours, condition in ({least:g}, {most:g}]"
                 row[label] = f"{np.mean(value[inside] < reference[inside]):.0%}" if inside.any() else None
             rows.append(row)
-            clouds.setdefault(f"{name} ({kind})", []).extend(
-                zip(condition[there], value / truth, strict=True)
-            )
+            clouds[f"{name} ({kind})"] = value / truth
     save("side_by_side", rows, folder)
 
     def plot(axes: Any) -> None:
-        for name, points in clouds.items():
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, ".", markersize=4, label=name)
-        axes.set(xscale="log", yscale="log", xlabel="condition number beta / mu")
-        axes.set_ylabel("bound / what it bounds")
-        axes.legend(fontsize=6)
+        axes.boxplot(list(clouds.values())[::-1], orientation="horizontal", whis=(10, 90), showfliers=False)
+        axes.set_yticks(range(1, len(clouds) + 1), list(clouds)[::-1], fontsize=8)
+        axes.set(xscale="log", xlabel="bound / what it bounds: median, quartiles, 10 and 90 %")
 
     picture("side_by_side", plot, folder, height=4.5)
     return rows

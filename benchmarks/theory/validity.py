@@ -5,6 +5,7 @@ Run: python -m benchmarks.theory.validity
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,14 @@ from coopt.monotone import MonotoneBase
 # A bound counts as violated where the measured mean exceeds it by this many standard errors.
 SIGMAS = 4.0
 STRATA = ((0.0, 0.5), (0.5, 2.0), (2.0, 8.0), (8.0, np.inf))
+SHOWN = (
+    "published, rho = beta/2",
+    "certified, smooth only",
+    "certified, ell = min(0, true)",
+    "certified, true ell and beta_F",
+    "trade-off, true ell and beta_F",
+    "certified, measured beta_d",
+)
 Evaluate = Callable[[Instance, Truth], float]
 
 
@@ -157,6 +166,21 @@ def table(found: dict[str, np.ndarray], violated: dict[str, int], instances: Seq
     return rows
 
 
+def draw_medians(axes: Any, steepness: np.ndarray, found: dict[str, np.ndarray]) -> None:
+    """Median ratio of some bounds by eta beta tau, with the 10 and 90 % quantiles of the tightest."""
+    edges = np.quantile(steepness, np.linspace(0.0, 1.0, 15 if len(steepness) > 100 else 3))
+    bins = [(steepness >= low) & (steepness <= high) for low, high in itertools.pairwise(edges)]
+    middles = [float(np.median(steepness[inside])) for inside in bins]
+    for name in SHOWN:
+        axes.plot(middles, [np.median(found[name][inside]) for inside in bins], ".-", label=name)
+    low, high = ([np.quantile(found[SHOWN[-1]][inside], level) for inside in bins] for level in (0.1, 0.9))
+    axes.fill_between(middles, low, high, alpha=0.15, color=axes.lines[-1].get_color(), linewidth=0)
+    axes.axhline(1.0, color="black", linewidth=1)
+    axes.set(xscale="log", yscale="log", ylim=(0.7, 1e6))
+    axes.set(xlabel="eta beta tau", ylabel="bound / true error, median")
+    axes.legend(fontsize=7)
+
+
 def run(quick: bool, folder: Path) -> list[Row]:
     count, replicas = (12, 16) if quick else (2100, 64)
     instances = list(sample(count, seed=1))
@@ -166,25 +190,8 @@ def run(quick: bool, folder: Path) -> list[Row]:
     gradient, gradient_violated = ratios(GRADIENT_BOUNDS, instances, truths, gradient=True)
     rows += table(gradient, gradient_violated, instances)
     save("validity", rows, folder)
-    shown = [
-        "published, rho = beta/2",
-        "certified, smooth only",
-        "certified, ell = min(0, true)",
-        "certified, true ell and beta_F",
-        "trade-off, true ell and beta_F",
-        "certified, measured beta_d",
-    ]
     steepness = np.array([instance.steepness() for instance in instances])
-
-    def draw(axes: Any) -> None:
-        for name in shown:
-            axes.plot(steepness, found[name], ".", markersize=3, alpha=0.6, label=name)
-        axes.axhline(1.0, color="black", linewidth=1)
-        axes.set(xscale="log", yscale="log", ylim=(0.3, 1e5))
-        axes.set(xlabel="eta beta tau", ylabel="bound / true error")
-        axes.legend(fontsize=7, markerscale=3)
-
-    picture("validity", draw, folder)
+    picture("validity", lambda axes: draw_medians(axes, steepness, found), folder)
     return rows
 
 
