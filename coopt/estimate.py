@@ -24,7 +24,7 @@ from coopt.trend import Estimate, Trend
 
 Floats = npt.NDArray[np.float64]
 
-DEVICE_DECAY = 0.95  # a device's gradient noise changes slowly: some 20 reports
+DEVICE_DECAY = 0.9  # gradient noise changes with the model, but slowly: some 10 reports
 FLEET_DECAY = 0.85  # some 7 rounds
 PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
 SPEED_DECAY = 0.5  # speeds jump: 2 reports

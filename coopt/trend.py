@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Self
 from coopt.average import Average
 from coopt.regression import FadingLine
 
-LONG_DECAY, SHORT_DECAY = 0.9, 0.7
-CONTRADICTION = 3.0  # standard errors
+DECAYS = (0.95, 0.9, 0.8)
+LINE_DECAY = 0.7
+# Standard errors of a shorter window by which a longer one may differ from it; more for the rough line.
+CONTRADICTION, LINE_CONTRADICTION = 2.0, 3.0
 
 
 class Estimate(NamedTuple):
@@ -22,21 +24,21 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Trend:
-    """A long average, unless the recent trend contradicts it.
+    """The longest average that the shorter ones, and the recent trend, do not contradict.
 
     Attributes
     ----------
     count : int
         Observations so far.
-    average : Average
-        Long average: precise, but late when the quantity moves.
+    averages : tuple of Average
+        From the longest window, precise but late when the quantity moves, to the shortest.
     line : FadingLine
-        Straight line through the recent observations over their number: noisy, but not late.
+        Straight line through the last few observations over their number: noisy, but not late.
 
     Notes
     -----
-    The line's value now is taken if the average lies more than three of its standard errors away, in the
-    manner of Lepski's choice of a bandwidth.
+    Lepski's choice of a bandwidth: a window is rejected if it lies more than two standard errors of a shorter
+    one away from that one, or three of the line's; if all are rejected the line's value now is taken.
 
     Examples
     --------
@@ -48,20 +50,20 @@ class Trend:
     """
 
     count: int
-    average: Average
+    averages: tuple[Average, ...]
     line: FadingLine
 
     @classmethod
     def empty(cls) -> Self:
         """Know nothing yet."""
-        return cls(0, Average.empty(LONG_DECAY), FadingLine(SHORT_DECAY))
+        return cls(0, tuple(Average.empty(decay) for decay in DECAYS), FadingLine(LINE_DECAY))
 
     def add(self, value: float) -> Self:
         """Trend with one more observation."""
         return replace(
             self,
             count=self.count + 1,
-            average=self.average.add(value),
+            averages=tuple(average.add(value) for average in self.averages),
             line=self.line.add(float(self.count), value),
         )
 
@@ -75,17 +77,26 @@ class Trend:
         """Current value with its standard error."""
         if not self.count:
             return Estimate(math.nan, math.inf)
-        average = Estimate(float(self.average.mean), float(self.average.standard_error))
-        value, error = self.line.at(self.count - 1.0)
-        if math.isfinite(error) and abs(average.value - value) > CONTRADICTION * error:
-            return Estimate(value, error)
-        return average
+        best = Estimate(*self.line.at(self.count - 1.0))
+        limits = [(best, LINE_CONTRADICTION)] if math.isfinite(best.standard_error) else []
+        for average in reversed(self.averages):
+            found = Estimate(float(average.mean), float(average.standard_error))
+            if any(abs(found.value - short.value) > k * short.standard_error for short, k in limits):
+                break
+            best = found
+            limits.append((found, CONTRADICTION))
+        return best
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers that `from_state` turns back into the same trend, bit for bit."""
-        return {"count": self.count, "average": self.average.state_dict(), "line": self.line.state_dict()}
+        return {
+            "count": self.count,
+            "averages": [average.state_dict() for average in self.averages],
+            "line": self.line.state_dict(),
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild what `state_dict` wrote."""
-        return cls(int(state["count"]), Average.from_state(state["average"]), FadingLine(**state["line"]))
+        averages = tuple(Average.from_state(average) for average in state["averages"])
+        return cls(int(state["count"]), averages, FadingLine(**state["line"]))

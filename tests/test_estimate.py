@@ -94,8 +94,8 @@ def test_corrected_estimators_are_unbiased_and_know_their_error() -> None:
     truth = fleet.truth(model)
     states = [run(fleet, model, 12) for _ in range(150)]
     for name in ("gradient", "divergence"):
-        found = np.array([float(getattr(state, name).average.mean) for state in states])
-        errors = np.array([float(getattr(state, name).average.standard_error) for state in states])
+        found = np.array([float(getattr(state, name).averages[1].mean) for state in states])
+        errors = np.array([float(getattr(state, name).averages[1].standard_error) for state in states])
         assert abs(found.mean() - truth[name]) < 5 * found.std() / math.sqrt(len(found))
         assert found.std() == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.35)
     noise = np.array([state.noise.mean for state in states])
