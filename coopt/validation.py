@@ -153,7 +153,7 @@ def _shaped(name: str, array: NDArray[Any], size: int) -> NDArray[Any]:
         return np.broadcast_to(array, (size,))
     if array.shape != (size,):
         raise InvalidProblemError(
-            f"{name} has shape {array.shape}: must be a scalar or have shape ({size},), as samples has"
+            f"{name} has shape {array.shape}: must be a scalar or have shape ({size},), one entry a device"
         )
     array.flags.writeable = False
     return array

@@ -109,6 +109,8 @@ def allocate_batches(
     array([5, 3])
     """
     size = np.atleast_1d(np.asarray(weights)).size
+    if size == 0:
+        raise InvalidProblemError("weights is empty: must have one entry a device, and at least one device")
     w = float_array("weights", weights, size, minimum=0.0)
     a = float_array("sample_cost", sample_cost, size, minimum=0.0)
     limit = real("budget", budget, minimum=0.0, infinite=True)
@@ -135,7 +137,7 @@ def allocate_batches(
     if not integer:
         value = float(np.sum(w / relaxed.batch_sizes))
         return BatchAllocation(relaxed.batch_sizes, value, min(relaxed.value, value), relaxed.multiplier)
-    first = float(a[0]) if size else 0.0
+    first = float(a[0])
     units = None
     if first > 0.0 and bool((a == first).all()):
         units = math.floor(min(limit * (1.0 + TOLERANCE) / first, float(np.sum(high))))
@@ -188,13 +190,16 @@ def _spend(
     upper: NDArray[np.floating | np.integer],
 ) -> tuple[float, Floats]:
     """The level nu, and s = clip(nu * shape, lower, upper), that spends the budget; inf if all fits."""
+    free = np.isinf(shape)
     most = np.where(shape > 0.0, upper, lower).astype(np.float64)
     if budget == math.inf or float(np.sum(cost * most)) <= budget:
         return math.inf, most
     if float(np.sum(cost * lower)) >= budget:
         # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
-        return float(np.min(lower / shape, initial=math.inf, where=shape > 0.0)), lower.astype(np.float64)
-    movable = cost * np.where(np.isinf(shape), 0.0, shape)
+        bought = (shape > 0.0) & ~free
+        breakpoints = np.divide(lower, shape, out=np.full(shape.size, math.inf), where=bought)
+        return float(breakpoints.min()), np.where(free, upper, lower).astype(np.float64)
+    movable = cost * np.where(free, 0.0, shape)
     low, high = 0.0, math.inf
     level = budget / float(np.sum(movable))
     for _ in range(NEWTON_STEPS):
