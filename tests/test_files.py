@@ -157,7 +157,7 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         (
             HEADER + ROWS,
             {"throughput": [1, 2, 3]},
-            "throughput has shape (3,): must be a scalar or have shape (2,), as samples has",
+            "throughput has shape (3,): must be a scalar or have shape (2,), one entry a device",
         ),
     ],
 )

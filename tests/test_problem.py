@@ -116,7 +116,7 @@ def test_a_wrong_shape_is_named(field, value):
     shape = np.shape(value)
     refused(
         lambda: Fleet(**{**FLEET, field: value}),
-        f"{field} has shape {shape}: must be a scalar or have shape (3,), as samples has",
+        f"{field} has shape {shape}: must be a scalar or have shape (3,), one entry a device",
     )
 
 
