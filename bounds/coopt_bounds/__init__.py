@@ -1,16 +1,16 @@
 """Convergence bounds of federated averaging as theorems checked by computer algebra.
 
-Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau`` and
-``streaming`` has a ``theorem``: its assumptions, its lemmas with their proofs, its statement as a sympy
-expression, LaTeX, and numbers to any precision. ``monotone`` and ``convexity`` hold the lemmas that the exact
-solver of :mod:`coopt` relies on.
+Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau``,
+``streaming`` and ``tradeoff`` has a ``theorem``: its assumptions, its lemmas with their proofs, its statement
+as a sympy expression, LaTeX, and numbers to any precision. ``monotone`` and ``convexity`` hold the lemmas
+that the exact solver of :mod:`coopt` relies on.
 
 Examples
 --------
 >>> from coopt_bounds import THEOREMS, dynamite
 >>> sorted(THEOREMS)
 ['adacoopt', 'certified', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'relative-noise',
- 'streaming']
+ 'streaming', 'tradeoff']
 >>> dynamite.theorem.statement.lhs
 E_K
 >>> dynamite.FIXED_POINT.claim
@@ -30,6 +30,7 @@ from coopt_bounds import (
     nonconvex,
     relative_noise,
     streaming,
+    tradeoff,
 )
 from coopt_bounds.lemma import Assumption, Lemma
 from coopt_bounds.proof import ProofError
@@ -51,6 +52,7 @@ __all__ = [
     "nonconvex",
     "relative_noise",
     "streaming",
+    "tradeoff",
 ]
 
 THEOREMS: dict[str, Theorem] = {
@@ -64,6 +66,7 @@ THEOREMS: dict[str, Theorem] = {
         relative_noise.theorem,
         dynamic_tau.theorem,
         streaming.theorem,
+        tradeoff.theorem,
     )
 }
 """Every theorem by name."""

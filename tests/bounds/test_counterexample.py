@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coopt_bounds import certified, dynamite
+from coopt_bounds import certified, dynamite, tradeoff
 
 PL, STEEP, OFFSET, SMOOTHNESS = 0.1, 0.9, 1.0, 1.0
 
@@ -78,3 +78,11 @@ def test_certified_bound_holds(truth):
 
 def test_published_bound_holds_with_the_least_possible_rho(truth):
     assert truth < bound(dynamite.theorem, 0.01, 0.194, 2, rho=1 / (0.01 * 2))
+
+
+@pytest.mark.parametrize("local_steps", [2, 5, 20])
+def test_tradeoff_bound_holds_and_is_tighter(local_steps):
+    true = settled_error(0.01, 0.194, local_steps, rounds=8_000)
+    curvature = {"ell": PL - STEEP, "beta_d": STEEP, "beta_F": PL, "gamma": 1}
+    tighter = bound(tradeoff.theorem, 0.01, 0.194, local_steps, g=1 - 0.01 * (PL - STEEP), **curvature)
+    assert true < tighter < bound(certified.theorem, 0.01, 0.194, local_steps, z=1e-12, **curvature)

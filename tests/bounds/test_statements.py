@@ -21,6 +21,7 @@ from coopt_bounds import (
     published_drift,
     relative_noise,
     streaming,
+    tradeoff,
 )
 from coopt_bounds.geometric import divergence_sum, geometric_sum, noise_sum
 
@@ -167,6 +168,50 @@ def test_streaming_is_the_biased_recursion_and_certified_without_bias(v, bias, l
     assert close(streaming.theorem.evaluate(v | extra), value)
     unbiased = streaming.theorem.evaluate(v | {"epsilon": 0, "epsilon_h": 0, "y": "1e-60"})
     assert abs(unbiased - certified.theorem.evaluate(v)) <= mpf(10) ** -45
+
+
+class TestTradeOff:
+    values = MappingProxyType(
+        {"eta": "0.3", "beta": 1, "beta_F": "0.8", "ell": "-0.5", "c": "0.1", "gamma": "0.4", "g": "1.1"}
+    )
+
+    def weights(self, steps):
+        v = {name: mpf(value) for name, value in self.values.items()}
+        q = 1 - v["eta"] * v["c"] * (2 - v["eta"] * v["beta_F"] - (1 - v["eta"] * v["beta_F"]) * v["gamma"])
+        C0 = v["eta"] / 2 * (v["eta"] * v["beta_F"] + (1 - v["eta"] * v["beta_F"]) / v["gamma"])
+        rho, alpha = (v["beta"] - v["ell"]) / 2, 1 - v["eta"] * (v["beta"] + v["ell"]) / 2
+        return q, C0, rho, alpha, tradeoff.storage(q, C0, alpha, v["eta"] * rho, rho, v["g"], steps)
+
+    @pytest.mark.parametrize("steps", [1, 2, 5, 12])
+    def test_storage_pays_for_every_share(self, steps):
+        q, C0, rho, alpha, weights = self.weights(steps)
+        eta, growth = mpf(self.values["eta"]), mpf(self.values["g"])
+        assert weights[-1] == 0
+        for j in range(1, steps):
+            zeta = 1 / sum(growth**k for k in range(1, j + 1))
+            prices = [
+                (1 + zeta) * weights[j] * (alpha + eta * rho * t) ** 2
+                + C0 * q ** (steps - 1 - j) * rho**2 * (1 - t**2)
+                for t in mpmath.linspace(0, 1, 201)
+            ]
+            assert max(prices) <= weights[j - 1] <= max(prices) * (1 + mpf(10) ** -4)
+
+    @pytest.mark.parametrize(("K", "tau"), [(1, 1), (3, 1), (2, 5), (4, 3)])
+    def test_statement_is_the_recursion_it_unrolls(self, K, tau):
+        q, _, _, _, weights = self.weights(tau)
+        sums = {"D_0": 1, "sigma2": "0.2", "nu2": "0.3", "d_h": "0.4"}
+        eta, c, mean, growth = (mpf(self.values[name]) for name in ("eta", "c", "beta_F", "g"))
+        drift = sum(
+            P * ((1 + sum(growth**k for k in range(1, j))) * mpf("0.16") + mpf("0.3"))
+            for j, P in enumerate(weights, start=1)
+        )
+        gap = mpf(1)
+        for _ in range(K):
+            for step in range(tau):
+                contraction = q if step else 1 - eta * c * (2 - eta * mean)
+                gap = contraction * gap + eta**2 * mean * mpf("0.2") / 2
+            gap += eta**2 * drift
+        assert close(tradeoff.theorem.evaluate({**self.values, **sums, "K": K, "tau": tau}), gap)
 
 
 class TestSingularPoints:
