@@ -3,8 +3,8 @@
 It assumes what the certified bound assumes. Split the gradient change of every device, less the midpoint m of
 the curvature range, into its mean x and the deviations y from it: the two are orthogonal, so
 ||x||^2 + ||y||^2 <= rho^2 ||e||^2 with rho = (beta - ell)/2. What disturbs the average (x) is missing from
-what pushes the devices apart (y). A backward recursion of storage weights P_j prices both together; for the same
-Young's parameters each price is at most that of the certified bound (lemma ``tradeoff/below-certified``).
+what pushes the devices apart (y). A backward recursion of storage weights P_j prices both together; for the
+same Young's parameters each price is at most that of the certified bound (lemma ``tradeoff/below-certified``).
 """
 
 from __future__ import annotations
