@@ -17,7 +17,18 @@ from benchmarks.theory.counterexample import CASES
 from benchmarks.theory.instances import FAMILIES, Instance, draw
 from benchmarks.theory.regret import device_gradients
 from benchmarks.theory.simulate import simulate
-from coopt import Bound, Budget, Certified, Constants, Dynamite, Fleet, NonConvex, Problem
+from coopt import (
+    Bound,
+    Budget,
+    Certified,
+    Constants,
+    Dynamite,
+    Fleet,
+    InvalidProblemError,
+    NonConvex,
+    Problem,
+    solve_allocation,
+)
 
 SCRIPTS = (
     "counterexample",
@@ -151,6 +162,26 @@ def test_storage_weights_dominate_every_adversary(step: float, low: float, ratio
         drift2 = (growth * math.sqrt(drift2) + step * d) ** 2 + step**2 * nu2
     promised = (divergence[0] * d**2 if d else 0.0) + spread[0] * nu2
     assert paid <= promised * (1.0 + 1e-9)
+
+
+def test_solver_takes_the_trade_off_bound() -> None:
+    fleet = Fleet([60, 30], gradient_noise=4.0, divergence=0.05)
+    constants = Constants(0.05, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0)
+    problem = Problem(fleet, constants, Budget(cost=2000, round_cost=40, max_local_steps=6))
+    found = [solve_allocation(problem, bound=tradeoff.TradeOff(gamma, 10.0)) for gamma in (1.0, 0.455)]
+    best = min(found, key=lambda plan: plan.error_bound)
+    assert best.gap <= 1e-9 and best.local_steps > 1
+    assert best.error_bound < solve_allocation(problem).error_bound
+
+
+def test_trade_off_checks_its_step_size() -> None:
+    fleet = Fleet([1, 1], 1.0, 1.0)
+    for constants in (
+        Constants(1.1, 1.0, 1.0, pl_constant=0.1),
+        Constants(1.3, 1.0, 1.0, pl_constant=0.1, mean_smoothness=0.5, curvature_floor=0.6),
+    ):
+        with pytest.raises(InvalidProblemError, match="learning_rate"):
+            tradeoff.best_value(Problem(fleet, constants, Budget()), 3, 2, [1, 1])
 
 
 def test_counterexample_reproduces() -> None:

@@ -119,6 +119,12 @@ def divergence_from_models(task: Task, model: Floats, ends: Floats, beta: float,
     return factor**2 * (raw - nu2 * (1.0 - left**2) / (LOCAL_STEPS**2 * x * (2.0 - x)))
 
 
+def spread(values: list[float], batches: int = 15) -> float:
+    """Standard error of the mean of a correlated series, from the means of long stretches."""
+    means = [np.mean(part) for part in np.array_split(np.array(values), batches)]
+    return float(np.std(means, ddof=1) / np.sqrt(batches))
+
+
 def run(quick: bool, folder: Path) -> list[Row]:
     rng = np.random.default_rng(41)
     task = Task.draw(rng)
@@ -170,35 +176,39 @@ def run(quick: bool, folder: Path) -> list[Row]:
     square, apart = float(full @ full), float(p @ np.sum((gradients - full) ** 2, axis=1))
     rows: list[Row] = []
 
-    def add(quantity: str, truth: float, corrected: float, naive: float | None, what: str) -> None:
+    def add(
+        quantity: str, truth: float, name: str, naive: float | None, what: str, scale: float = 1.0
+    ) -> None:
+        corrected = scale * found[name]
         rows.append(
             {
                 "quantity": quantity,
                 "truth": truth,
                 "corrected": corrected,
                 "corrected / truth": corrected / truth,
+                "its standard error": scale * spread(seen[name]) / truth,
                 "uncorrected": naive,
                 "uncorrected / truth": None if naive is None else naive / truth,
                 "the uncorrected estimator": what,
             }
         )
 
-    add("sum p_i M_i", float(p @ noise), found["M"], None, "")
-    add("d_h^2", apart, found["d_h^2"], found["naive d_h^2"], "sum p_i ||g_i - g||^2")
-    add("d_h^2 from models", apart, found["models d_h^2"], None, "")
-    add("||grad F||^2", square, found["gradient"], found["naive gradient"], "sum p_i ||g_i||^2")
-    add(
-        "||grad F||^2 at the server", square, found["gradient"], found["server gradient"], "||sum p_i g_i||^2"
-    )
+    add("sum p_i M_i", float(p @ noise), "M", None, "")
+    add("d_h^2", apart, "d_h^2", found["naive d_h^2"], "sum p_i ||g_i - g||^2")
+    add("d_h^2 from models", apart, "models d_h^2", None, "")
+    add("||grad F||^2", square, "gradient", found["naive gradient"], "sum p_i ||g_i||^2")
+    add("||grad F||^2 at the server", square, "gradient", found["server gradient"], "||sum p_i g_i||^2")
+    independent = tally.independent / tally.step
     add(
         "beta^2 along the local path",
         tally.bend / tally.step,
-        found["beta^2"],
-        tally.independent / tally.step,
+        "beta^2",
+        independent,
         "independent batches at the two models",
     )
-    add("beta_d^2", tally.moved / tally.step, found["beta_d^2"], None, "")
-    add("c", square / (2.0 * gap), found["gradient"] / (2.0 * gap), found["naive c"], "sum p_i ||g_i||^2/F_i")
+    add("beta_d^2", tally.moved / tally.step, "beta_d^2", None, "")
+    twice = 2.0 * gap
+    add("c", square / twice, "gradient", found["naive c"], "sum p_i ||g_i||^2/F_i", scale=1.0 / twice)
     save("estimators", rows, folder)
 
     def plot(axes: Any) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt import Bound, InvalidProblemError, Problem, bound
+from coopt import Bound, Constants, InvalidProblemError, Problem, bound
 
 Floats = NDArray[np.float64]
 GAMMAS = tuple(gamma for gamma in bound.GAMMAS if gamma > 0.0)
@@ -32,11 +33,16 @@ class Round:
     divergence: Floats
     spread: Floats
 
+    def after(self, rounds: int) -> tuple[Floats, Floats]:
+        """What is left of the initial gap, and how often the floor of one round adds up; shapes (m,)."""
+        left = self.contraction**rounds
+        return left, (1.0 - left) / (1.0 - self.contraction)
+
     def bound(self, rounds: int, gap: float, sigma2: float, divergence2: float, nu2: float) -> Floats:
         """The bound after `rounds` rounds, shape (m,)."""
-        left = self.contraction**rounds
+        left, repeated = self.after(rounds)
         floor = self.noise * sigma2 + self.divergence * divergence2 + self.spread * nu2
-        return left * gap + (1.0 - left) / (1.0 - self.contraction) * floor
+        return left * gap + repeated * floor
 
 
 def drift_costs(
@@ -77,8 +83,8 @@ def drift_costs(
             drift[j] = np.sqrt((growth[j - 1] * drift[j - 1] + step * diverging) ** 2 + step * step * nu2)
         storage, found = np.zeros(members), np.zeros((2, members))
         for j in range(steps - 1, 0, -1):
-            # zeta splits (drift + divergence)^2 by Young's inequality.
-            zeta = step * diverging / (growth[j] * drift[j]) if diverging else 0.0
+            # zeta splits (drift + divergence)^2 by Young's inequality; any positive one will do.
+            zeta = step / np.maximum(growth[j] * drift[j], 1e-9 * step) if diverging else 0.0
             found[0] += storage * step**2 * (1.0 + 1.0 / zeta) if diverging else 0.0
             found[1] += storage * step**2
             carried = (1.0 + zeta) * storage
@@ -97,33 +103,39 @@ def drift_costs(
     return costs[0], costs[1]
 
 
-def _drift_costs(problem: Problem, weights: Floats, ratio: float) -> tuple[Floats, Floats]:
-    constants = problem.constants
-    beta = constants.smoothness
+def _drift_costs(constants: Constants, weights: Floats, ratio: float) -> tuple[Floats, Floats]:
+    eta, beta = constants.learning_rate, constants.smoothness
     low = -beta if constants.curvature_floor is None else constants.curvature_floor
+    if eta * (beta + low) > 2.0 * (1.0 + bound.STEP_SIZE_SLACK):
+        raise InvalidProblemError(
+            f"learning_rate = {eta!r}: must not exceed 2 / (smoothness + curvature_floor)"
+        )
     coupling = beta if constants.coupling is None else constants.coupling
-    return drift_costs(
-        weights, step=constants.learning_rate, low=low, high=beta, coupling=coupling, ratio=ratio
-    )
+    return drift_costs(weights, step=eta, low=low, high=beta, coupling=coupling, ratio=ratio)
 
 
-def _mean_step(problem: Problem) -> float:
+def _mean_step(constants: Constants) -> float:
     """eta beta_F."""
-    constants = problem.constants
     mean = constants.smoothness if constants.mean_smoothness is None else constants.mean_smoothness
+    if constants.learning_rate * mean > 1.0 + bound.STEP_SIZE_SLACK:
+        raise InvalidProblemError(
+            f"learning_rate = {constants.learning_rate!r}: must not exceed 1 / mean_smoothness = {1 / mean!r}"
+        )
     return min(constants.learning_rate * mean, 1.0)
 
 
-def round_effect(problem: Problem, local_steps: int, gammas: Floats, ratio: float) -> Round:
+@lru_cache(maxsize=4096)
+def round_effect(constants: Constants, local_steps: int, gammas: tuple[float, ...], ratio: float) -> Round:
     """Evaluate the theorem for one round of `local_steps` local steps."""
-    eta, c, x = problem.constants.learning_rate, problem.constants.pl_constant, _mean_step(problem)
+    eta, c, x = constants.learning_rate, constants.pl_constant, _mean_step(constants)
     if c is None:
         raise InvalidProblemError("pl_constant is missing: the trade-off bound needs it")
-    q = 1.0 - eta * c * (2.0 - x - (1.0 - x) * gammas)
+    young = np.array(gammas)
+    q = 1.0 - eta * c * (2.0 - x - (1.0 - x) * young)
     first = 1.0 - eta * c * (2.0 - x)  # no drift in the first step: gamma = 0 is free there
-    factor = eta / 2.0 * (x + (1.0 - x) / gammas)
+    factor = eta / 2.0 * (x + (1.0 - x) / young)
     powers = q ** np.arange(local_steps - 1, -1, -1)[:, None]
-    divergence, spread = _drift_costs(problem, factor * powers, ratio)
+    divergence, spread = _drift_costs(constants, factor * powers, ratio)
     return Round(first * powers[0], eta * x / 2.0 * powers.sum(axis=0), divergence, spread)
 
 
@@ -151,42 +163,42 @@ class TradeOff:
         return (self,)
 
     def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
-        effect = round_effect(problem, local_steps, np.array([self.gamma]), self.ratio)
-        gap, p = problem.constants.initial_gap, problem.fleet.weights
-
-        def at(sigma2: float, divergence2: float, nu2: float) -> float:
-            return float(effect.bound(rounds, gap, sigma2, divergence2, nu2)[0])
-
-        offset = at(0.0, float(p @ problem.fleet.divergence**2), 0.0)
-        start = at(0.0, 0.0, 0.0)
-        noise, spread = at(1.0, 0.0, 0.0) - start, at(0.0, 0.0, 1.0) - start
-        weights = (noise * p**2 + spread * p * (1.0 - p)) * problem.fleet.gradient_noise
-        if not problem.fleet.replacement:
-            offset -= float(np.sum(weights / problem.fleet.samples))
-        return offset, weights
+        effect = self._effect(problem, local_steps)
+        left, repeated = effect.after(rounds)
+        fleet, p = problem.fleet, problem.fleet.weights
+        offset = left * problem.constants.initial_gap + repeated * effect.divergence * (
+            p @ fleet.divergence**2
+        )
+        weights = repeated * (effect.noise * p**2 + effect.spread * p * (1.0 - p)) * fleet.gradient_noise
+        if not fleet.replacement:
+            offset = offset - np.sum(weights / fleet.samples)
+        return float(offset[0]), weights
 
     def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        effect = round_effect(problem, local_steps, np.array([self.gamma]), self.ratio)
+        effect = self._effect(problem, local_steps)
         return float(effect.bound(rounds, problem.constants.initial_gap, *_sums(problem, batch_sizes))[0])
+
+    def _effect(self, problem: Problem, local_steps: int) -> Round:
+        return round_effect(problem.constants, local_steps, (self.gamma,), self.ratio)
 
 
 def best_value(problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
     """The smallest member for one plan: all gammas, and the plan's own ratio of noise to divergence."""
     sums = _sums(problem, batch_sizes)
-    effect = round_effect(problem, local_steps, np.array(GAMMAS), _ratio(sums))
+    effect = round_effect(problem.constants, local_steps, GAMMAS, _ratio(sums))
     return float(effect.bound(rounds, problem.constants.initial_gap, *sums).min())
 
 
 def best_gradient_value(problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
     """The same for (1/T) sum_t E||grad F||^2, without convexity or PL condition."""
     sums = sigma2, divergence2, nu2 = _sums(problem, batch_sizes)
-    eta, x = problem.constants.learning_rate, _mean_step(problem)
+    eta, x = problem.constants.learning_rate, _mean_step(problem.constants)
     if local_steps == 1:  # no drift: gamma = 0 is free
         gammas, factor = np.zeros(1), np.zeros(1)
     else:
         gammas = np.array(GAMMAS)
         factor = (x + (1.0 - x) / gammas) / 2.0
-    divergence, spread = _drift_costs(problem, np.tile(factor, (local_steps, 1)), _ratio(sums))
+    divergence, spread = _drift_costs(problem.constants, np.tile(factor, (local_steps, 1)), _ratio(sums))
     start = problem.constants.initial_gap / (eta * rounds * local_steps) + x * sigma2 / 2.0
     values = start + (divergence * divergence2 + spread * nu2) / local_steps
     return float(np.min(values / (1.0 - x / 2.0 - (1.0 - x) * gammas / 2.0)))
