@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ TANGENTS = 24
 # Beyond this many time constants nothing is left of the initial gap that a tangent could tell from zero.
 LONGEST = 40.0
 DINKELBACH_STEPS = 20
+# A bound this small beside the initial gap is beyond the backend's accuracy; zero bounds it then.
+NOTHING_LEFT = 1e-9
 # Values of tau that are rounded, best relaxation first.
 ROUNDED_STEPS = 3
 
@@ -127,7 +129,7 @@ def solve(
     single = len(bound.monotone_form(problem).members) == 1
     proved = -math.inf
     if single and trace["accurate"]:
-        proved = trace["relaxation_value"] - ACCURACY * abs(trace["relaxation_value"])
+        proved = trace["relaxation_value"]
     return Proposal(best, proved, trace)
 
 
@@ -267,15 +269,22 @@ class JointRelaxation:
         unit1, unit2 = 1.0 / (low * math.sqrt(rounds[0] * rounds[1])), 1.0 / low
         self._set_limits(unit1, unit2, low / high, rounds)
         if isinstance(self.progress, Geometric):
-            return self._dinkelbach(
-                self.progress, offset, weights, unit1, (low * rounds[0], high * rounds[1])
-            )
-        # Reciprocal progress is linear in y1: one solve. The noise sets the unit of the objective.
-        unit = max(float(np.sum(weights / self._scale)), self.progress.rate * unit1, 1e-300)
+            return self._dinkelbach(self.progress, offset, weights, unit1, rounds, (low, high))
+        return self._linear(offset, weights, self.progress.rate * unit1)
+
+    def _linear(self, offset: float, weights: Floats, rate: float) -> Point | None:
+        """The optimum where progress is linear in y1: one solve, and one in units of its result."""
+        unit = max(float(np.sum(weights / self._scale)), rate, 1e-300)
         slopes = np.zeros(TANGENTS)
-        slopes[0] = self.progress.rate * unit1 / unit
-        value = self._solve(weights / self._scale / unit, np.zeros(TANGENTS), slopes)
-        return None if value is None else self._point(offset + value * unit)
+        value = 1.0
+        for _ in range(2):
+            unit *= value or 1.0
+            slopes[0] = rate / unit
+            least = self._solve(weights / self._scale / unit, np.zeros(TANGENTS), slopes)
+            if least is None:
+                return None
+            value = max(least, 0.0)
+        return self._point(offset + (value - ACCURACY) * unit)
 
     def _set_limits(self, unit1: float, unit2: float, shortest: float, rounds: Range) -> None:
         fleet, budget = self.problem.fleet, self.problem.budget
@@ -292,15 +301,27 @@ class JointRelaxation:
             self._round_time.value = fleet.round_time * unit2 / limit
 
     def _dinkelbach(
-        self, progress: Geometric, offset: float, weights: Floats, unit1: float, steps: tuple[int, int]
+        self,
+        progress: Geometric,
+        offset: float,
+        weights: Floats,
+        unit1: float,
+        rounds: Range,
+        local_steps: Range,
     ) -> Point | None:
         rate, gap = progress.rate, progress.gap
+        if gap <= max(offset, 0.0):
+            # Every step leads up to a floor above the initial gap, which thus bounds the value.
+            unit = float(np.sum(weights / self._scale)) or 1.0
+            least = self._solve(weights / self._scale / unit, np.zeros(TANGENTS), np.zeros(TANGENTS))
+            return None if least is None else replace(self._point(gap), rounds=float(rounds[0]))
+        steps = (local_steps[0] * rounds[0], local_steps[1] * rounds[1])
         longest = min(float(steps[1]), max(LONGEST / rate, float(steps[0])))
         at = np.geomspace(float(steps[0]), longest, TANGENTS)
-        value, proved = gap, -math.inf
+        value, proved = gap, 0.0
         point: Point | None = None
         for attempt in range(DINKELBACH_STEPS):
-            if value <= 0.0:
+            if value <= NOTHING_LEFT * gap:
                 break
             # Values are in units of the current estimate, so that the backend's tolerance is relative.
             intercepts, slopes = _tangents(rate, at)
@@ -309,13 +330,13 @@ class JointRelaxation:
             if least is None:
                 return None
             below = offset + value * (least - 1.0)
-            proved = max(proved, value + min(below, 0.0))
+            proved = max(proved, value + min(below, 0.0) - ACCURACY * value)
             point = self._point(proved)
             here = min(max(1.0 / (float(self._z1.value) * unit1), steps[0]), steps[1])
             noise = float(np.sum(weights / point.batch_sizes))
             left = math.exp(-rate * here)
             reached = left * gap - math.expm1(-rate * here) * (offset + noise)
-            if below >= 0.0 or reached - proved <= 0.01 * ACCURACY * reached:
+            if below >= 0.0 or reached - proved <= 1.1 * ACCURACY * reached:
                 break
             value = min(value, reached)
             at[attempt % TANGENTS] = here

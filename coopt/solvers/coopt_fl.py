@@ -90,9 +90,9 @@ def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int])
         for share, basis in zip(floor.shares.T, floor.basis, strict=True):
             amount = float(np.sum(basis)) * inverse
             if form.population is not None:
-                amount = amount - float(np.sum(basis / form.population))
-            if basis.any():
-                noise += share[:, None] * amount
+                # A common batch may exceed what a device holds: then it has no noise, not less than none.
+                amount = np.maximum(amount - float(np.sum(basis / form.population)), 0.0)
+            noise += np.where(amount == 0.0, 0.0, np.where(amount == 0.0, 0.0, share[:, None]) * amount)
         values = (start + slope * (floor.offsets[:, None] + noise)).min(axis=0)
         better = fits & ((values < best) | (chosen == 0))
         best[better], chosen[better] = values[better], tau
