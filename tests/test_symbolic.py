@@ -184,3 +184,13 @@ def test_overflow_is_infinite():
     bound = from_sympy(sp.exp(tau) ** 300 + sigma2, name="huge")
     offset, weights = bound.coefficients(small_problem(), 1, 300)
     assert offset == np.inf and np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("solver", ["closed-form", "cvxpy", "coopt-fl"])
+def test_other_solvers_take_proved_formulas(solver):
+    bound = from_sympy(YU, name="Yu et al.", values={"G": 0.1})
+    exact = solve_allocation(small_problem(), bound=bound)
+    other = solve_allocation(small_problem(), bound=bound, solver=solver)
+    assert other.error_bound >= exact.error_bound * (1 - 1e-12)
+    assert other.bound == "Yu et al." and other.solver == solver
+    other.certify()

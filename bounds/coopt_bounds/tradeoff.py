@@ -4,7 +4,7 @@ It assumes what the certified bound assumes. Split the gradient change of every 
 the curvature range, into its mean x and the deviations y from it: the two are orthogonal, so
 ||x||^2 + ||y||^2 <= rho^2 ||e||^2 with rho = (beta - ell)/2. What disturbs the average (x) is missing from
 what pushes the devices apart (y). A backward recursion of storage weights P_j prices both together; for the
-same Young's parameters each price is at most that of the certified bound (lemma ``tradeoff/below-certified``).
+same Young's parameters each price is at most that of the certified bound (``tradeoff/below-certified``).
 """
 
 from __future__ import annotations

@@ -84,8 +84,23 @@ def split(offset: sp.Expr, shares: tuple[sp.Expr, ...], steps: sp.Symbol, tau: s
             )
         if not nonnegative(sp.diff(after_one, later), later):
             raise NotProvedError("the floor is not proved nondecreasing in tau")
+    start, shift = _without_constant(start, slope, steps)
     _require_monotone_progress(start, slope, steps, later)
-    return Split(start, slope, parts[0], tuple(parts[1:]))
+    return Split(start, slope, parts[0] + shift, tuple(parts[1:]))
+
+
+def _without_constant(start: sp.Expr, slope: sp.Expr, steps: sp.Symbol) -> tuple[sp.Expr, sp.Expr]:
+    """Move what of the start does not depend on K tau into the floor, where it is nonnegative.
+
+    Then training that goes on for ever ends at the floor, and solvers see the plain progress r/T or q^T D0.
+    """
+    expanded = sp.expand(start)
+    constant, _ = expanded.as_independent(steps, as_Add=True)
+    unit, _ = sp.expand(slope).as_independent(steps, as_Add=True)
+    if unit == sp.S.Zero or not visibly_nonnegative(factored(constant / unit)):
+        return start, sp.S.Zero
+    shift = constant / unit
+    return sp.expand(expanded - slope * shift), shift
 
 
 def _common_factor(pieces: list[sp.Expr], steps: sp.Symbol, tau: sp.Symbol) -> tuple[sp.Expr, list[sp.Expr]]:
