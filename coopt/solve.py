@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
 from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
+from coopt.solvers import learning_rate as rates
 from coopt.solvers.backend import Constraints
 from coopt.solvers.batch import allocate_batches
 from coopt.solvers.proposal import Proposal
@@ -49,6 +51,7 @@ def solve_allocation(
     target_error: float | None = None,
     rounds: int | None = None,
     local_steps: int | None = None,
+    learning_rate: float | Literal["auto"] | None = None,
     gap_tolerance: float = 1e-12,
     time_limit: float | None = None,
     warm_start: Allocation | None = None,
@@ -72,10 +75,14 @@ def solve_allocation(
         The error bound to be reached, for the objectives "cost" and "time".
     rounds, local_steps : int, optional
         Fix K or tau.
+    learning_rate : float or "auto", optional
+        In place of the problem's. "auto" chooses it together with the plan, for coopt's own bounds, and
+        proves a gap of 1 % at best; the problem of the result has the rate that was chosen.
     gap_tolerance : float, default 1e-12
         Relative gap at which the search may stop.
     time_limit : float, optional
-        Seconds after which the best plan so far is returned with its honest gap.
+        Seconds after which the best plan so far is returned with its honest gap; default none, but 30 for
+        the proof that a learning rate is the best.
     warm_start : Allocation, optional
         A plan to start from; ignored where it does not fit the limits of this problem, which the
         ``trace`` of the result records as ``"warm_start_used"``.
@@ -129,6 +136,10 @@ def solve_allocation(
     chosen = _checked_bound(problem, bound)
     if solver == "auto" and constraints is not None:
         solver = "cvxpy"
+    if isinstance(learning_rate, str):
+        _choice("learning_rate", learning_rate, ("auto",))
+    elif learning_rate is not None:
+        problem = replace(problem, constants=replace(problem.constants, learning_rate=learning_rate))
     _choice("solver", solver, SOLVERS)
     flexible = {"constraints": constraints, "backend": backend} if solver == "cvxpy" else {}
     if not flexible and (constraints is not None or backend is not None):
@@ -136,6 +147,8 @@ def solve_allocation(
             f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
         )
     _choice("objective", objective, OBJECTIVES)
+    if learning_rate == "auto":
+        _only_error(objective, solver)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
@@ -144,6 +157,9 @@ def solve_allocation(
         return _invert(
             problem, chosen, objective, target, (fixed_rounds, fixed_steps), tolerance, seconds, begun
         )
+    if learning_rate == "auto":
+        ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
+        return _choose_rate(problem, chosen, ranges, tolerance, seconds, begun)
     ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
     start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
     if solver in PROPOSERS:
@@ -247,6 +263,28 @@ def _checked_target(objective: str, target_error: float | None, solver: str) -> 
             f"solver = {solver!r}: objective={objective!r} is answered by 'exact', or 'auto'"
         )
     return real("target_error", target_error, minimum=0.0)
+
+
+def _only_error(objective: str, solver: str) -> None:
+    if objective != "error" or solver not in ("auto", "exact"):
+        raise InvalidProblemError(
+            f"learning_rate = 'auto': needs objective='error' and solver='exact' (or 'auto'), not "
+            f"objective={objective!r} with solver={solver!r}"
+        )
+
+
+def _choose_rate(
+    problem: Problem, bound: Bound, ranges: Ranges, tolerance: float, seconds: float | None, begun: float
+) -> Allocation:
+    """The best learning rate with its plan."""
+    found = rates.search(
+        problem, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
+    )
+    constants = replace(problem.constants, learning_rate=found.learning_rate)
+    trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
+    whole = replace(found.found, lower_bound=found.lower_bound, finished=found.finished)
+    outcome = _outcome(whole, max(tolerance, rates.FINEST_TOLERANCE), "exact", trace)
+    return describe(replace(problem, constants=constants), outcome, begun)
 
 
 def _exact_name(bound: Bound) -> str:

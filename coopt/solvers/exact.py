@@ -83,6 +83,7 @@ def search(
     gap_tolerance: float,
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
+    cutoff: float = math.inf,
 ) -> Search:
     """Minimise the bound over the ranges; `start` is a feasible plan to begin from.
 
@@ -98,20 +99,25 @@ def search(
     time_limit : float or None
         Seconds after which the best plan so far is returned with its honest gap.
     start : tuple of (rounds, local_steps, batch_sizes), optional
+    cutoff : float, default inf
+        Plans whose value is not below this are of no interest: the search proves only that.
 
     Returns
     -------
     Search
     """
-    return _Search(problem, form, ranges, gap_tolerance).run(time_limit, start)
+    return _Search(problem, form, ranges, gap_tolerance, cutoff).run(time_limit, start)
 
 
 class _Search:
-    def __init__(self, problem: Problem, form: MonotoneForm, ranges: Ranges, gap_tolerance: float) -> None:
+    def __init__(
+        self, problem: Problem, form: MonotoneForm, ranges: Ranges, gap_tolerance: float, cutoff: float
+    ) -> None:
         self.problem = problem
         self.form = form
         self.ranges = ranges
         self.gap_tolerance = gap_tolerance
+        self.cutoff = cutoff
         self.inner = Inner(problem, form)
         self.timed = problem.budget.time < math.inf
         self.best = self._judge(ranges.rounds[0], ranges.local_steps[0], self.inner.lower)
@@ -148,7 +154,8 @@ class _Search:
     def _threshold(self) -> float:
         """Plans whose bound reaches this need not be looked at."""
         value = self.best.value
-        return value - self.gap_tolerance * abs(value) if math.isfinite(value) else value
+        enough = value - self.gap_tolerance * abs(value) if math.isfinite(value) else value
+        return min(enough, self.cutoff)
 
     def _discard(self, bound: float) -> None:
         self.discarded = min(self.discarded, bound)
