@@ -16,7 +16,7 @@ from coopt.bound import resolve_bound
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Parts
 from coopt.problem import Problem
-from coopt.validation import same_value
+from coopt.validation import count, integer_array, same_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,7 +211,12 @@ class Allocation:
         values = dict(data)
         try:
             values["problem"] = problem_from_dict(values["problem"])
-            values["batch_sizes"] = np.array(values["batch_sizes"], dtype=np.int64)
+            devices = len(values["problem"].fleet)
+            values["batch_sizes"] = integer_array(
+                "batch_sizes", values["batch_sizes"], devices, minimum=1
+            ).copy()
+            for name in ("rounds", "local_steps"):
+                values[name] = count(name, values[name])
             values["status"] = Status[values["status"]]
             values["binding"] = tuple(values["binding"])
             return cls(**values)
