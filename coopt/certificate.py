@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.allocation import Allocation, Certificate
+from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
 from coopt.errors import CertificateError
 from coopt.limits import TOLERANCE
@@ -20,6 +20,8 @@ from coopt.problem import Problem
 
 AGREEMENT = 1e-11
 DIGITS = 50
+# The gap up to which an optimum is proved: rounding, or the tolerance with which a target is met.
+PROOF = {"error": 1e-11, "cost": 1e-7, "time": 1e-7}
 # Stand-ins for the limits z -> 0 and z -> inf, beyond any digit that is compared.
 VANISHING, UNBOUNDED = "1e-300", "1e300"
 
@@ -29,6 +31,7 @@ Floats = NDArray[np.float64]
 def certify(allocation: Allocation) -> Certificate:
     """Recompute an allocation; see :meth:`Allocation.certify`."""
     problem, batches = allocation.problem, allocation.batch_sizes
+    _check_counts(allocation)
     _check_batches(problem, batches)
     cost = _cost(problem, allocation)
     seconds = max(
@@ -51,20 +54,46 @@ def certify(allocation: Allocation) -> Certificate:
         if used > allowed * (1.0 + 1e-12):
             raise CertificateError(f"{name}: {used!r} exceeds the limit {allowed!r}")
     value = error_bound(allocation)
-    for name, claimed, found in (
-        ("cost", allocation.cost, cost),
-        ("time", allocation.time, seconds),
-        ("error_bound", allocation.error_bound, value),
+    for name, claimed, found, slack in (
+        ("cost", allocation.cost, cost, 0.0),
+        ("time", allocation.time, seconds, 0.0),
+        ("error_bound", allocation.error_bound, value, _cancellation(allocation)),
     ):
-        # At eta c = 1 the exact product of two floats may exceed one, and q^T then is not zero but tiny.
-        if not math.isclose(claimed, found, rel_tol=AGREEMENT, abs_tol=1e-15 * problem.constants.initial_gap):
+        if not math.isclose(claimed, found, rel_tol=AGREEMENT, abs_tol=slack):
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
-    if allocation.lower_bound > allocation.objective_value:
-        raise CertificateError(
-            f"lower_bound = {allocation.lower_bound!r} exceeds the value {allocation.objective_value!r}"
-        )
+    _check_claims(allocation)
     difference = 0.0 if value == 0.0 else abs(allocation.error_bound - value) / abs(value)
     return Certificate(value, cost, seconds, difference)
+
+
+def _check_counts(allocation: Allocation) -> None:
+    for name, value in (("rounds", allocation.rounds), ("local_steps", allocation.local_steps)):
+        if value < 1:
+            raise CertificateError(f"{name} = {value!r}: must be at least 1")
+    shape, size = allocation.batch_sizes.shape, len(allocation.problem.fleet)
+    if shape != (size,):
+        raise CertificateError(f"batch_sizes has shape {shape}: must be ({size},), one batch a device")
+
+
+def _check_claims(allocation: Allocation) -> None:
+    """What is said of the numbers that were recomputed."""
+    value, lower, status = allocation.objective_value, allocation.lower_bound, allocation.status
+    own = {"error": allocation.error_bound, "cost": allocation.cost, "time": allocation.time}
+    if value != own.get(allocation.objective):
+        raise CertificateError(f"objective_value = {value!r}: is not the {allocation.objective} of the plan")
+    target = allocation.target_error
+    if target is not None and not allocation.error_bound <= target * (1.0 + TOLERANCE):
+        raise CertificateError(f"error_bound = {allocation.error_bound!r}: misses the target {target!r}")
+    rate = allocation.problem.constants.learning_rate
+    if allocation.learning_rate != rate:
+        raise CertificateError(f"learning_rate = {allocation.learning_rate!r}: the problem has {rate!r}")
+    # Also refuses a bound that is not a number.
+    if not lower <= value:
+        raise CertificateError(f"lower_bound = {lower!r} exceeds the value {value!r}")
+    if status is Status.OPTIMAL and allocation.gap > PROOF[allocation.objective]:
+        raise CertificateError(f"status = {status.name}: the gap is {allocation.gap!r}")
+    if status is Status.EVALUATED and lower != -math.inf:
+        raise CertificateError(f"lower_bound = {lower!r}: nothing is proved of a plan that was given")
 
 
 def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
@@ -113,6 +142,16 @@ def error_bound(allocation: Allocation) -> float:
         rho = constants.quadratic_continuity
         values["rho"] = 1.0 / (constants.learning_rate * local_steps) if rho is None else rho
     return float(theorem.evaluate({key: value for key, value in values.items() if value is not None}, DIGITS))
+
+
+def _cancellation(allocation: Allocation) -> float:
+    """How far two evaluations of the bound may lie apart where its terms cancel."""
+    bound, problem = allocation.bound_object, allocation.problem
+    if isinstance(bound, Certified | NonConvex | Dynamite | AdaCoOpt):
+        # At eta c = 1 the exact product of two floats may exceed one, and q^T then is not zero but tiny.
+        return 1e-15 * problem.constants.initial_gap
+    offset, weights = bound.coefficients(problem, allocation.rounds, allocation.local_steps)
+    return 1e-14 * (abs(offset) + float(np.sum(weights / allocation.batch_sizes)))
 
 
 def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float | str | int | None]:
