@@ -161,7 +161,7 @@ def picture(rows: list[dict[str, str]], path: Path) -> None:
     axes.set_xlabel("excess error over the proved optimum")
     axes.set_ylabel("share of the fleets")
     axes.set_ylim(0.0, 1.0)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"{x:.3%}".replace(".000", ""))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{100.0 * x:g}%")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
