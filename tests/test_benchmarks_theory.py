@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.theory.counterexample import CASES
 from benchmarks.theory.instances import FAMILIES, Instance, draw
 from benchmarks.theory.regret import device_gradients
 from benchmarks.theory.simulate import simulate
+from benchmarks.theory.tradeoff_family import TradeOffFamily
 from coopt import (
     Bound,
     Budget,
@@ -172,6 +174,38 @@ def test_solver_takes_the_trade_off_bound() -> None:
     best = min(found, key=lambda plan: plan.error_bound)
     assert best.gap <= 1e-9 and best.local_steps > 1
     assert best.error_bound < solve_allocation(problem).error_bound
+
+
+@settings(deadline=None, max_examples=25)
+@given(instance=instances())
+def test_monotone_family_is_a_looser_trade_off_bound(instance: Instance) -> None:
+    problem = instance.problem(floor=0.0 if instance.family != "sines" else None)
+    family = TradeOffFamily(((0.455, 0.1), (0.455, 10.0), (0.0, 1.0)))
+    plan = instance.rounds, instance.local_steps, instance.batch_sizes
+    # best_value takes the plan's own ratio, which is the best one up to a per cent.
+    assert family.value(problem, *plan) >= 0.98 * tradeoff.best_value(problem, *plan)
+    form, everyone = family.monotone_form(problem), np.arange(3)
+    floors = [form.floor(tau, everyone) for tau in range(1, 12)]
+    for shorter, longer in itertools.pairwise(floors):
+        assert np.all(longer.offsets >= shorter.offsets) and np.all(longer.shares >= shorter.shares)
+
+
+def test_exact_solver_agrees_with_trying_every_plan() -> None:
+    fleet = Fleet([9, 5], gradient_noise=4.0, divergence=0.1)
+    constants = Constants(0.1, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0)
+    problem = Problem(fleet, constants, Budget(cost=150, round_cost=12, max_local_steps=4))
+    family = TradeOffFamily(tuple(itertools.product((1.0, 0.455, 0.0), (0.1, 10.0))))
+    tried = [
+        family.value(problem, rounds, tau, (a, b))
+        for rounds in range(1, 13)
+        for tau in range(1, 5)
+        for a in range(1, 10)
+        for b in range(1, 6)
+        if not problem.violations(rounds, tau, (a, b))
+    ]
+    plan = solve_allocation(problem, bound=family)
+    assert plan.gap <= 1e-9
+    assert plan.error_bound == pytest.approx(min(tried), rel=1e-12)
 
 
 def test_trade_off_checks_its_step_size() -> None:

@@ -103,7 +103,7 @@ def drift_costs(
     return costs[0], costs[1]
 
 
-def _drift_costs(constants: Constants, weights: Floats, ratio: float) -> tuple[Floats, Floats]:
+def drift_costs_of(constants: Constants, weights: Floats, ratio: float) -> tuple[Floats, Floats]:
     eta, beta = constants.learning_rate, constants.smoothness
     low = -beta if constants.curvature_floor is None else constants.curvature_floor
     if eta * (beta + low) > 2.0 * (1.0 + bound.STEP_SIZE_SLACK):
@@ -114,7 +114,7 @@ def _drift_costs(constants: Constants, weights: Floats, ratio: float) -> tuple[F
     return drift_costs(weights, step=eta, low=low, high=beta, coupling=coupling, ratio=ratio)
 
 
-def _mean_step(constants: Constants) -> float:
+def mean_step(constants: Constants) -> float:
     """eta beta_F."""
     mean = constants.smoothness if constants.mean_smoothness is None else constants.mean_smoothness
     if constants.learning_rate * mean > 1.0 + bound.STEP_SIZE_SLACK:
@@ -127,7 +127,7 @@ def _mean_step(constants: Constants) -> float:
 @lru_cache(maxsize=4096)
 def round_effect(constants: Constants, local_steps: int, gammas: tuple[float, ...], ratio: float) -> Round:
     """Evaluate the theorem for one round of `local_steps` local steps."""
-    eta, c, x = constants.learning_rate, constants.pl_constant, _mean_step(constants)
+    eta, c, x = constants.learning_rate, constants.pl_constant, mean_step(constants)
     if c is None:
         raise InvalidProblemError("pl_constant is missing: the trade-off bound needs it")
     young = np.array(gammas)
@@ -135,7 +135,7 @@ def round_effect(constants: Constants, local_steps: int, gammas: tuple[float, ..
     first = 1.0 - eta * c * (2.0 - x)  # no drift in the first step: gamma = 0 is free there
     factor = eta / 2.0 * (x + (1.0 - x) / young)
     powers = q ** np.arange(local_steps - 1, -1, -1)[:, None]
-    divergence, spread = _drift_costs(constants, factor * powers, ratio)
+    divergence, spread = drift_costs_of(constants, factor * powers, ratio)
     return Round(first * powers[0], eta * x / 2.0 * powers.sum(axis=0), divergence, spread)
 
 
@@ -192,13 +192,13 @@ def best_value(problem: Problem, rounds: int, local_steps: int, batch_sizes: Arr
 def best_gradient_value(problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
     """The same for (1/T) sum_t E||grad F||^2, without convexity or PL condition."""
     sums = sigma2, divergence2, nu2 = _sums(problem, batch_sizes)
-    eta, x = problem.constants.learning_rate, _mean_step(problem.constants)
+    eta, x = problem.constants.learning_rate, mean_step(problem.constants)
     if local_steps == 1:  # no drift: gamma = 0 is free
         gammas, factor = np.zeros(1), np.zeros(1)
     else:
         gammas = np.array(GAMMAS)
         factor = (x + (1.0 - x) / gammas) / 2.0
-    divergence, spread = _drift_costs(problem.constants, np.tile(factor, (local_steps, 1)), _ratio(sums))
+    divergence, spread = drift_costs_of(problem.constants, np.tile(factor, (local_steps, 1)), _ratio(sums))
     start = problem.constants.initial_gap / (eta * rounds * local_steps) + x * sigma2 / 2.0
     values = start + (divergence * divergence2 + spread * nu2) / local_steps
     return float(np.min(values / (1.0 - x / 2.0 - (1.0 - x) * gammas / 2.0)))
