@@ -106,7 +106,8 @@ def solve_allocation(
     InvalidProblemError
         If an argument is wrong, the bound lacks a constant, or nothing limits K or tau.
     SolverError
-        If a bound that declares no monotone form leaves too many (K, tau) to try one by one.
+        If a bound that declares no monotone form leaves too many (K, tau) to try one by one, or the chosen
+        solver or its backend cannot do what was asked.
 
     Warns
     -----
