@@ -11,7 +11,7 @@ import sympy as sp
 
 from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.lemma import Assumption, Lemma
-from coopt_bounds.proof import Combine, Grow, Induct, Term, term
+from coopt_bounds.proof import Combine, Grow, Identity, Induct, Term, term
 from coopt_bounds.symbols import D0
 
 k = sp.Symbol("k", integer=True, positive=True)
@@ -251,14 +251,28 @@ _v_rises = Assumption("v never falls", at_least(v2, v1))
 
 PRODUCT = Lemma(
     name="monotone/product",
-    words="Products of nonnegative nondecreasing factors never fall. Floors: rho h^2/(1-q^tau) = rho "
-    "(h/tau) h "
-    "(tau/(1-q^tau)); with rho = 1/(eta tau) it is (h/tau)^2 (tau/(1-q^tau))/eta; adacoopt's rho "
-    "h/(1-q^tau) is "
-    "rho (h/tau)(tau/(1-q^tau)).",
+    words="Products of nonnegative nondecreasing factors never fall.",
     hypotheses=(_u_rises, _v_rises),
     steps=(Combine(at_least(u2 * v2, u1 * v1), (term(v2, _u_rises.relation), term(u1, _v_rises.relation))),),
     source="elementary",
+)
+
+_h, _tau, _eta, _rho = sp.symbols("h tau eta rho", positive=True)
+_unfinished = sp.Symbol("u", positive=True)
+
+PUBLISHED_FLOORS = Lemma(
+    name="monotone/published-floors",
+    words="The drift floors of the published bounds are products of h, h/tau and tau/(1-q^tau), none of "
+    "which falls "
+    "(lemmas published-drift/ratio, monotone/round-factor, monotone/product): rho h^2/(1-q^tau) with rho "
+    "constant and with rho = 1/(eta tau), and rho h/(1-q^tau); u stands for 1 - q^tau.",
+    hypotheses=(),
+    steps=(
+        Identity(_rho * _h**2 / _unfinished, _rho * _h * (_h / _tau) * (_tau / _unfinished)),
+        Identity(_h**2 / (_eta * _tau) / _unfinished, (_h / _tau) ** 2 * (_tau / _unfinished) / _eta),
+        Identity(_rho * _h / _unfinished, _rho * (_h / _tau) * (_tau / _unfinished)),
+    ),
+    source="coopt",
 )
 
 K1, K2, t1, t2, spend, overhead = sp.symbols("K_1 K_2 tau_1 tau_2 A_s b", nonnegative=True)
@@ -297,5 +311,6 @@ LEMMAS: tuple[Lemma, ...] = (
     CORNER_ABOVE,
     ROUND_FACTOR,
     PRODUCT,
+    PUBLISHED_FLOORS,
     USE,
 )
