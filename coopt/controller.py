@@ -391,7 +391,7 @@ class Controller:
     def _situation(self) -> tuple[Situation, Ints]:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
         active = np.flatnonzero(self._missed < self.patience)
-        if not len(active):
+        if not np.any(self.fleet.weights[active] > 0):
             active = np.arange(len(self.fleet))
         samples = self.estimates.samples
         lower, upper = self.fleet.batch_range()

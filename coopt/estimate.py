@@ -19,7 +19,7 @@ import numpy.typing as npt
 from coopt.average import Average
 from coopt.regression import FadingLine
 from coopt.report import ClientReport
-from coopt.screening import Ignored, Observations, screen
+from coopt.screening import SMALLEST, Ignored, Observations, screen
 from coopt.trend import Estimate, Trend
 
 Floats = npt.NDArray[np.float64]
@@ -208,7 +208,9 @@ def _update_devices(state: Estimates, seen: Observations) -> Estimates:
     for name, values in measured.items():
         known = np.isfinite(values)
         full, where = np.zeros(len(state.samples)), np.zeros(len(state.samples), dtype=bool)
-        full[seen.client[known]], where[seen.client[known]] = values[known], True
+        # Below the smallest that makes sense in any unit, only quotients could still overflow.
+        full[seen.client[known]] = np.where(values[known] < SMALLEST, 0.0, values[known])
+        where[seen.client[known]] = True
         new[name] = getattr(state, name).add(full, where)
     noise = measured["noise"]
     known = np.isfinite(noise)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coopt.screening import SMALLEST
+
 if TYPE_CHECKING:
     from coopt.screening import Observations
 
@@ -65,8 +67,8 @@ def estimate(seen: Observations, samples: npt.NDArray[np.int64]) -> PublishedEst
     distance = np.sqrt(seen["pair_step"])
     # The whole batch is the mean of its halves: |a + b|^2 / 4 = <a, b> + |a - b|^2 / 4.
     change = np.sqrt(np.maximum(seen["pair_product"] + seen["pair_difference"] / 4, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        convexity = np.where(seen["loss"] > 0, seen["gradient"] / seen["loss"], np.nan)
+    convexity = np.full(len(weight), np.nan)
+    np.divide(seen["gradient"], seen["loss"], out=convexity, where=seen["loss"] > SMALLEST)
     return PublishedEstimates(
         smoothness=_mean(change / distance, weight),
         lipschitz=_mean(np.abs(seen["pair_loss_change"]) / distance, weight),

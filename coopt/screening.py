@@ -95,7 +95,7 @@ _STALE = ("loss", "pair", "gradient", "change")
 _AT_MOST = {"samples": LARGEST_COUNT, "halves_first": LARGEST_COUNT, "halves_second": LARGEST_COUNT}
 _AT_LEAST = {
     "samples": 1.0,
-    "samples_processed": 0.0,
+    "samples_processed": 1.0,
     "seconds_computing": 0.0,
     "seconds_communicating": 0.0,
     "cost": 0.0,

@@ -21,7 +21,7 @@ from coopt.controller import Controller
 from coopt.errors import InvalidProblemError
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal
 from coopt.problem import Budget, Fleet
-from coopt.report import ClientReport
+from coopt.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 from online import Training
 
@@ -253,6 +253,44 @@ def test_faults_of_all_kinds_leave_plans_feasible_and_budgets_kept() -> None:
     # Whoever did not answer was charged as planned, so what was really spent is less.
     assert training.cost <= controller.spent_cost
     assert training.gap() < 0.1 * training.first_gap
+
+
+number = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, 1e-30, 1e30, 1e59, -1.0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(POLICIES)), devices=st.integers(1, 4))
+def test_nothing_that_clients_send_breaks_the_plans(data: st.DataObject, name: str, devices: int) -> None:
+    training = Training(devices, seed=18)
+    controller = make(training, POLICIES[name], streaming=data.draw(st.booleans()))
+    for _ in range(8):
+        plan = controller.plan()
+        if isinstance(plan, Stopped):
+            return
+        check(plan, controller)
+        reports, _ = training.run(plan)
+        broken = []
+        for report in reports:
+            fields = (
+                "loss",
+                "samples",
+                "samples_processed",
+                "seconds_computing",
+                "seconds_communicating",
+                "cost",
+            )
+            chosen = data.draw(st.sets(st.sampled_from((*fields, "halves", "pair", "gradient", "round"))))
+            changes: dict[str, object] = {field: data.draw(number) for field in chosen & set(fields)}
+            if "halves" in chosen:
+                changes["halves"] = HalfBatches(*(data.draw(number) for _ in range(4)))
+            if "pair" in chosen:
+                changes["pair"] = SameBatchPair(*(data.draw(number) for _ in range(5)))
+            if "gradient" in chosen:
+                changes["gradient"] = data.draw(st.lists(number, max_size=4).map(np.array))
+            if "round" in chosen:
+                changes["round"] = data.draw(st.integers(-1, 20))
+            broken.append(dataclasses.replace(report, **changes))
+        controller.observe(broken, seconds=data.draw(st.none() | st.floats(0, 5)))
 
 
 def test_silent_device_is_no_longer_waited_for_and_comes_back() -> None:
