@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.theory import tradeoff
 from benchmarks.theory.instances import Floats
 from benchmarks.theory.report import Row, command_line, picture, save
-from coopt import Budget, Certified, Constants, Fleet, Problem
+from coopt import Budget, Certified, Constants, Fleet, Problem, TradeOff
 
 FLOOR = 0.05
 ROUNDS = 10**9
@@ -88,7 +87,7 @@ class Pair:
 def ratio(code: Floats, eta: float, tau: int) -> float:
     """Trade-off bound over true error."""
     error, problem = Pair.decode(code).cycle(eta, tau)
-    return tradeoff.best_value(problem, ROUNDS, tau, [1, 1]) / max(error, 1e-300)
+    return TradeOff().value(problem, ROUNDS, tau, [1, 1]) / max(error, 1e-300)
 
 
 def search(eta: float, tau: int, *, starts: int, seed: int) -> Floats:
@@ -119,7 +118,7 @@ def run(quick: bool, folder: Path) -> list[Row]:
                 "eta beta": eta,
                 "tau": tau,
                 "true error": error,
-                "trade-off / true": tradeoff.best_value(problem, ROUNDS, tau, [1, 1]) / error,
+                "trade-off / true": TradeOff().value(problem, ROUNDS, tau, [1, 1]) / error,
                 "certified / true": Certified().value(problem, ROUNDS, tau, [1, 1]) / error,
             }
         )

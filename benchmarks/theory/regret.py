@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.theory import tradeoff
 from benchmarks.theory.instances import FAMILIES, Floats, Instance, draw
 from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import simulate
-from coopt import Budget, Certified, Constants, Dynamite, Fleet, Problem
+from coopt import Budget, Certified, Constants, Dynamite, Fleet, Problem, TradeOff
 from coopt.monotone import MonotoneBase, member_values
 
 LOCAL_STEPS = (1, 2, 4, 8, 16, 32)
@@ -114,7 +113,7 @@ def monotone(bound: MonotoneBase, problem: Problem, plans: Sequence[Instance]) -
 
 def trade_off(problem: Problem, plans: Sequence[Instance]) -> Floats:
     return np.array(
-        [tradeoff.best_value(problem, plan.rounds, plan.local_steps, plan.batch_sizes) for plan in plans]
+        [TradeOff().value(problem, plan.rounds, plan.local_steps, plan.batch_sizes) for plan in plans]
     )
 
 

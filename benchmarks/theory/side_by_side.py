@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.theory import local_sgd_bounds as published
-from benchmarks.theory import tradeoff
 from benchmarks.theory.instances import Floats, Instance, draw
 from benchmarks.theory.report import Row, command_line, picture, save
-from coopt import Certified, NonConvex
+from coopt import Certified, NonConvex, TradeOff
 
 SIGMAS = 4.0
 CONDITIONS = ((1.0, 10.0), (10.0, 100.0), (100.0, 1e4))
@@ -169,7 +168,7 @@ def judge(
             seen.average,
         )
     found["certified"] = Certified().value(problem, rounds, tau, batches), seen.last
-    found["trade-off"] = tradeoff.best_value(problem, rounds, tau, batches), seen.last
+    found["trade-off"] = TradeOff().value(problem, rounds, tau, batches), seen.last
     return {name: (value, mean) for name, (value, mean) in found.items() if value is not None}
 
 

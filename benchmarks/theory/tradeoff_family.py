@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.theory.tradeoff import GAMMAS, Floats, drift_costs_of, mean_step
+from benchmarks.theory.tradeoff import Floats, drift_costs_of
 from coopt import Bound, Constants, InvalidProblemError, Problem
+from coopt.curvature import curvature
 from coopt.monotone import Floor, MonotoneBase, MonotoneForm
+from coopt.tradeoff import GAMMAS
 
 RATIOS = (0.0, *(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 9)))
 LONGEST = 128  # local steps; the floor of longer rounds would take too long, so it is infinite
@@ -63,9 +65,13 @@ class _Form:
     def members(self) -> tuple[Bound, ...]:
         return tuple(TradeOffFamily((pair,)) for pair in self.pairs)
 
+    def _mean_step(self) -> float:
+        """eta beta_F."""
+        return curvature(self.constants, "trade-off").mean_step
+
     def _rate(self) -> Floats:
         """1 - q of every member."""
-        gammas, x = np.array([gamma for gamma, _ in self.pairs]), mean_step(self.constants)
+        gammas, x = np.array([gamma for gamma, _ in self.pairs]), self._mean_step()
         c = self.constants.pl_constant or 0.0
         return np.asarray(self.constants.learning_rate * c * (1.0 + (1.0 - x) * (1.0 - gammas)))
 
@@ -75,7 +81,7 @@ class _Form:
         costs = np.zeros((2, len(gammas)))
         if tau == 1:
             return costs
-        eta, x, rate = self.constants.learning_rate, mean_step(self.constants), self._rate()
+        eta, x, rate = self.constants.learning_rate, self._mean_step(), self._rate()
         costs[:, gammas == 0.0] = np.inf
         for ratio in {ratio for _, ratio in self.pairs}:
             here = np.array([pair[1] == ratio and pair[0] > 0.0 for pair in self.pairs])
@@ -86,7 +92,7 @@ class _Form:
         return costs / -np.expm1(tau * np.log1p(-rate))
 
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
-        share = mean_step(self.constants) * self.constants.learning_rate / 2.0 / self._rate()
+        share = self._mean_step() * self.constants.learning_rate / 2.0 / self._rate()
         if local_steps > LONGEST:
             drift = np.full((2, len(self.pairs)), np.inf)
         else:

@@ -17,7 +17,7 @@ from benchmarks.theory import tradeoff
 from benchmarks.theory.instances import FAMILIES, Instance, sample
 from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import Truth, simulate
-from coopt import AdaCoOpt, Certified, Dynamite, NonConvex, Problem
+from coopt import AdaCoOpt, Certified, Dynamite, NonConvex, Problem, TradeOff
 from coopt.monotone import MonotoneBase
 
 # A bound counts as violated where the measured mean exceeds it by this many standard errors.
@@ -74,7 +74,7 @@ def measured(bound: MonotoneBase) -> Evaluate:
 
 def trade_off(knowledge: str, *, mean: bool = False, pilot: bool = False, gradient: bool = False) -> Evaluate:
     """`pilot`: with the coupling that the run itself showed; `gradient`: the non-convex form."""
-    best = tradeoff.best_gradient_value if gradient else tradeoff.best_value
+    best = tradeoff.best_gradient_value if gradient else TradeOff().value
 
     def evaluate(instance: Instance, truth: Truth) -> float:
         problem = instance.problem(
