@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
-from coopt.errors import SolverError
+from coopt.errors import InfeasibleError, SolverError
 from coopt.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import Problem
 from coopt.solvers.batch import relax
@@ -83,6 +83,8 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
 
     Raises
     ------
+    InfeasibleError
+        If the rounds alone use up the cost or the time limit.
     SolverError
         If the bound has another progress.
 
@@ -92,6 +94,15 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     """
     form = _single(bound, problem)
     _, noise = floor_at(form, 1)
+    budget, slowest = problem.budget, float(problem.fleet.round_time.max())
+    for limit, used, allowed in (
+        ("cost", rounds * budget.round_cost, budget.cost),
+        ("time", rounds * slowest, budget.time),
+    ):
+        if used >= allowed:
+            raise InfeasibleError(
+                f"{limit}: {rounds:g} rounds use {used:.6g} of {allowed:.6g} without any step", binding=limit
+            )
     products = _batches(problem, noise, rounds, 1.0, same_batch)
     step_noise = float(np.sum(noise / products))
     curve = progress_of(form, "closed-form")

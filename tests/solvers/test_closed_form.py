@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from coopt import BoundWarning, Dynamite, NonConvex, SolverError, Status, solve_allocation
+from coopt import BoundWarning, Dynamite, InfeasibleError, NonConvex, SolverError, Status, solve_allocation
 from coopt.bound import resolve_bound
 from coopt.monotone import MonotoneBase
 from coopt.solvers import closed_form
@@ -78,8 +78,12 @@ def test_relaxation_is_below_every_plan(problem, name):
 @given(problem=problems, name=st.sampled_from(SINGLE_BOUNDS), rounds=st.floats(5, 50), same=st.booleans())
 def test_co_optimised_steps_and_batches_meet_their_stationarity(problem, name, rounds, same):
     """For given K, tau s_i is fixed by the limits: along that curve no other tau is better."""
-    plan = co_optimised(problem, rounds, resolve_bound(name), same_batch=same)
-    bound = resolve_bound(name)
+    bound, budget = resolve_bound(name), problem.budget
+    if rounds * budget.round_cost >= budget.cost:
+        with pytest.raises(InfeasibleError, match="cost"):
+            co_optimised(problem, rounds, bound, same_batch=same)
+        return
+    plan = co_optimised(problem, rounds, bound, same_batch=same)
     form = bound.monotone_form(problem)
     one = np.zeros(1, dtype=np.intp)
     floor = form.floor(1, one)
@@ -91,7 +95,6 @@ def test_co_optimised_steps_and_batches_meet_their_stationarity(problem, name, r
 
     assert along(1.0) == pytest.approx(plan.value, rel=1e-9)
     assert along(1.0) <= min(along(0.99), along(1.01))
-    budget = problem.budget
     assert rounds * (plan.local_steps * float(problem.fleet.sample_cost @ plan.batch_sizes)) <= (
         budget.cost - rounds * budget.round_cost
     ) * (1 + 1e-9)
@@ -101,6 +104,11 @@ def test_co_optimised_steps_and_batches_meet_their_stationarity(problem, name, r
             * (plan.local_steps * plan.batch_sizes / problem.fleet.throughput + problem.fleet.round_time)
         )
     ) <= budget.time * (1 + 1e-9)
+
+
+def test_rounds_that_use_up_the_time_are_infeasible():
+    with pytest.raises(InfeasibleError, match="time"):
+        co_optimised(random_problem(3, time=300.0), 1e6, Dynamite())
 
 
 def test_co_optimised_batches_follow_the_noise():
