@@ -28,6 +28,7 @@ from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.batch import BatchAllocation
+from coopt.tradeoff import TradeOff
 
 __all__ = [
     "AdaCoOpt",
@@ -57,6 +58,7 @@ __all__ = [
     "SolverError",
     "Status",
     "Stopped",
+    "TradeOff",
     "__version__",
     "allocate_batches",
     "evaluate",

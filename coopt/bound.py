@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt import tradeoff
+from coopt.curvature import Curvature, check_step_size, curvature, log_contraction, required
 from coopt.drift import drift_sums
 from coopt.errors import InvalidProblemError
 from coopt.monotone import (
@@ -25,26 +27,21 @@ from coopt.monotone import (
     MonotoneBase,
     MonotoneForm,
 )
-from coopt.problem import Constants, Problem
+from coopt.problem import Problem
 from coopt.validation import real
 
 Auto = Literal["auto"]
 
 # The family of Young parameters that "auto" stands for. With z = tan(t)^2 the drift lies a fraction
-# (2 dt)^2 above its minimum at most when t is off by dt: an even grid of 21 angles costs 0.6 %. In gamma the
-# bound is the more sensitive the larger gamma is, by what contraction a little of it takes away; an even grid
-# of its square root costs 0.8 % as long as the bound is above 1e-9 of the initial gap. gamma = 0 is exact
-# where there is no drift (one local step); z = 0 and z = inf are exact where there is no noise and no
+# (2 dt)^2 above its minimum at most when t is off by dt: an even grid of 21 angles costs 0.6 %. gamma = 0 is
+# exact where there is no drift (one local step); z = 0 and z = inf are exact where there is no noise and no
 # divergence. Plain values come first: where several members tie, the first is reported.
-GAMMAS = (*(float(f"{(k / 32) ** 2:.3g}") for k in range(32, 0, -1)), 0.0)
+GAMMAS = (*tradeoff.GAMMAS, 0.0)
 ZS = (
     *(float(f"{math.tan((10.5 + k) * math.pi / 42) ** 2:.3g}") for k in sorted(range(-10, 11), key=abs)),
     math.inf,
     0.0,
 )
-
-# Step sizes such as 1 / beta round to one unit in the last place above the limit.
-STEP_SIZE_SLACK = 1e-12
 
 
 @dataclass(frozen=True)
@@ -100,30 +97,6 @@ def _population(problem: Problem) -> NDArray[np.int64] | None:
     return None if problem.fleet.replacement else problem.fleet.samples
 
 
-def _required(constants: Constants, name: str, bound: str) -> float:
-    value: float | None = getattr(constants, name)
-    if value is None:
-        raise InvalidProblemError(
-            f"{name} is missing: the {bound} bound needs it, so set Constants({name}=...)"
-        )
-    return value
-
-
-def _check_step_size(constants: Constants, limit: float, formula: str, bound: str) -> None:
-    if constants.learning_rate > limit * (1.0 + STEP_SIZE_SLACK):
-        raise InvalidProblemError(
-            f"learning_rate = {constants.learning_rate!r}: the {bound} bound needs learning_rate <= "
-            f"{formula} = {limit:.12g}"
-        )
-
-
-def _log_contraction(rate: Fraction) -> float:
-    """log(1 - rate), to full accuracy also where the rate is nearly one; it exceeds one by rounding only."""
-    if rate >= 1:
-        return -math.inf
-    return math.log1p(-float(rate)) if 2 * rate < 1 else math.log(float(1 - rate))
-
-
 @dataclass(frozen=True)
 class Dynamite(MonotoneBase):
     """Equation (11) of DYNAMITE, as published: drift enters as rho h(tau)^2.
@@ -175,7 +148,7 @@ class AdaCoOpt(MonotoneBase):
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
-        rho = _required(problem.constants, "lipschitz", self.name)
+        rho = required(problem.constants, "lipschitz", self.name)
         return _published_form(self, problem, lambda h, _tau: rho * h)
 
 
@@ -184,10 +157,10 @@ def _published_form(
 ) -> MonotoneForm:
     constants = problem.constants
     eta, beta = constants.learning_rate, constants.smoothness
-    c = _required(constants, "pl_constant", bound.name)
-    _check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
+    c = required(constants, "pl_constant", bound.name)
+    check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
     divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
-    log_q = _log_contraction(Fraction(eta) * Fraction(c))
+    log_q = log_contraction(Fraction(eta) * Fraction(c))
     x = eta * beta
 
     def drift(tau: int, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
@@ -300,24 +273,24 @@ class Certified(YoungFamily):
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
-        curvature = _curvature(problem, self._kind)
-        eta, x = problem.constants.learning_rate, curvature.mean_step
-        c = _required(problem.constants, "pl_constant", self._kind)
+        known = curvature(problem.constants, self._kind)
+        eta, x = problem.constants.learning_rate, known.mean_step
+        c = required(problem.constants, "pl_constant", self._kind)
         # Exact: where eta c is nearly one, rounding here would be all that is left of 1 - eta c.
-        slack = max(1 - Fraction(eta) * Fraction(curvature.mean_smoothness), Fraction(0))
+        slack = max(1 - Fraction(eta) * Fraction(known.mean_smoothness), Fraction(0))
 
         def at(gamma: float) -> _Contraction:
             bracket = 1 + slack * (1 - Fraction(gamma))
             return _Contraction(
-                log_q=_log_contraction(Fraction(eta) * Fraction(c) * bracket),
+                log_q=log_contraction(Fraction(eta) * Fraction(c) * bracket),
                 noise_share=x / (2.0 * c * float(bracket)),
-                drift_factor=eta / 2.0 * curvature.coupling_factor(gamma),
+                drift_factor=eta / 2.0 * known.coupling_factor(gamma),
             )
 
         return _young_form(
             self,
             problem,
-            curvature,
+            known,
             at,
             progress=lambda log_q: _Exponential(log_q, problem.constants.initial_gap),
             length=lambda log_q, tau: -math.expm1(log_q * tau),
@@ -347,51 +320,18 @@ class NonConvex(YoungFamily):
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
-        curvature = _curvature(problem, self._kind)
-        eta, x = problem.constants.learning_rate, curvature.mean_step
+        known = curvature(problem.constants, self._kind)
+        eta, x = problem.constants.learning_rate, known.mean_step
 
         def at(gamma: float) -> _Contraction:
             inverse = 2.0 / (1.0 + (1.0 - x) * (1.0 - gamma))
-            return _Contraction(0.0, inverse * x / 2.0, inverse / 2.0 * curvature.coupling_factor(gamma))
+            return _Contraction(0.0, inverse * x / 2.0, inverse / 2.0 * known.coupling_factor(gamma))
 
         def progress(_log_q: Floats) -> _Reciprocal:
             return _Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
 
         noise_shares = np.array([at(gamma).noise_share for gamma, _ in self._pairs_for(problem, x)])
-        return _young_form(
-            self, problem, curvature, at, progress=progress, length=lambda _log_q, tau: float(tau)
-        )
-
-
-@dataclass(frozen=True)
-class _Curvature:
-    """Curvature constants with their defaults filled in, and eta beta_F, at most one."""
-
-    floor: float
-    mean_smoothness: float
-    coupling: float
-    mean_step: float
-
-    def coupling_factor(self, gamma: float) -> float:
-        """(eta beta_F + (1 - eta beta_F)/gamma) beta_d^2, infinite at gamma = 0 unless nothing couples."""
-        if self.coupling == 0.0:
-            return 0.0
-        slack = 1.0 - self.mean_step
-        young = self.mean_step if slack == 0.0 else self.mean_step + (slack / gamma if gamma else math.inf)
-        return young * self.coupling * self.coupling
-
-
-def _curvature(problem: Problem, bound: str) -> _Curvature:
-    constants = problem.constants
-    beta = constants.smoothness
-    mean = beta if constants.mean_smoothness is None else constants.mean_smoothness
-    floor = -beta if constants.curvature_floor is None else constants.curvature_floor
-    _check_step_size(constants, 1.0 / mean, "1 / mean_smoothness", bound)
-    if beta + floor > 0.0:
-        _check_step_size(constants, 2.0 / (beta + floor), "2 / (smoothness + curvature_floor)", bound)
-    # Midpoint lemma: deviations that average to zero only see curvature relative to its midpoint.
-    coupling = (beta - floor) / 2.0 if constants.coupling is None else constants.coupling
-    return _Curvature(floor, mean, coupling, min(constants.learning_rate * mean, 1.0))
+        return _young_form(self, problem, known, at, progress=progress, length=lambda _log_q, tau: float(tau))
 
 
 @dataclass(frozen=True)
@@ -406,7 +346,7 @@ class _Contraction:
 def _young_form(
     bound: YoungFamily,
     problem: Problem,
-    curvature: _Curvature,
+    constants: Curvature,
     at: Callable[[float], _Contraction],
     progress: Callable[[Floats], Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]],
     length: Callable[[float, int], float],
@@ -417,9 +357,9 @@ def _young_form(
     divergence = largest and largest * math.sqrt(
         float(np.sum(fleet.weights * (fleet.divergence / largest) ** 2))
     )
-    pairs = bound._pairs_for(problem, curvature.mean_step)
+    pairs = bound._pairs_for(problem, constants.mean_step)
     contractions = {gamma: at(gamma) for gamma, _ in pairs}
-    log_r = _log_contraction(Fraction(eta) * Fraction(curvature.floor))
+    log_r = log_contraction(Fraction(eta) * Fraction(constants.floor))
     known: dict[tuple[float, int], tuple[float, float]] = {}
 
     def sums(gamma: float, tau: int) -> tuple[float, float]:
@@ -465,6 +405,23 @@ def _drift_of(
     return sums.square, sums.variance
 
 
+KINDS: dict[str, Callable[..., Bound]] = {
+    "certified": Certified,
+    "dynamite": Dynamite,
+    "adacoopt": AdaCoOpt,
+    "nonconvex": NonConvex,
+    "tradeoff": tradeoff.TradeOff,
+}
+_NUMBERED = re.compile(
+    r"(certified|nonconvex)\(gamma=([^,]+), z=([^)]+)\)|(tradeoff)\(gamma=([^,]+), ratio=([^)]+)\)"
+)
+
+
+def has_name(bound: Bound) -> bool:
+    """Whether the bound can be read back from its name; one of the user's own cannot."""
+    return type(bound) in KINDS.values()
+
+
 def resolve_bound(bound: str | Bound) -> Bound:
     """Return the bound that a name stands for, or the bound itself.
 
@@ -479,18 +436,12 @@ def resolve_bound(bound: str | Bound) -> Bound:
         raise InvalidProblemError(
             f"bound = {bound!r}: must be a name or an object with the methods of coopt.Bound"
         )
-    kinds: dict[str, Callable[..., Bound]] = {
-        "certified": Certified,
-        "dynamite": Dynamite,
-        "adacoopt": AdaCoOpt,
-        "nonconvex": NonConvex,
-    }
-    match = re.fullmatch(r"(certified|nonconvex)\(gamma=([^,]+), z=([^)]+)\)", bound)
+    match = _NUMBERED.fullmatch(bound)
     if match:
-        gamma, z = (text if text == "auto" else float(text) for text in match.groups()[1:])
-        return kinds[match[1]](gamma, z)
-    if bound not in kinds:
+        kind, *numbers = filter(None, match.groups())
+        return KINDS[kind](*(text if text == "auto" else float(text) for text in numbers))
+    if bound not in KINDS:
         raise InvalidProblemError(
-            f"bound = {bound!r}: must be one of {', '.join(map(repr, kinds))}, or a coopt.Bound"
+            f"bound = {bound!r}: must be one of {', '.join(map(repr, KINDS))}, or a coopt.Bound"
         )
-    return kinds[bound]()
+    return KINDS[bound]()

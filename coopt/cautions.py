@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from coopt.bound import STEP_SIZE_SLACK, Dynamite, NonConvex, YoungFamily
+from coopt.bound import Dynamite, NonConvex, YoungFamily
+from coopt.curvature import STEP_SIZE_SLACK
 from coopt.monotone import Bound
 from coopt.problem import Problem
+from coopt.tradeoff import TradeOff
 
 
 def cautions(bound: Bound, problem: Problem, rounds: int, local_steps: int, floor: float) -> tuple[str, ...]:
@@ -30,7 +32,7 @@ def cautions(bound: Bound, problem: Problem, rounds: int, local_steps: int, floo
             f"{1.0 / (eta * local_steps):.6g}: at a fixed point of federated averaging no such constant "
             "exists, so the bound may lie below the true error; leave it out to use the smallest possible one"
         )
-    young = isinstance(bound, YoungFamily)
+    young = isinstance(bound, YoungFamily | TradeOff)
     if young and constants.curvature_floor in (None, -beta) and eta * beta * local_steps > 2.0:
         found.append(
             f"learning_rate * smoothness * local_steps = {eta * beta * local_steps:.3g} exceeds 2 without a "

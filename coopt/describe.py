@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.allocation import Allocation, Status
+from coopt.bound import has_name
 from coopt.cautions import cautions
 from coopt.errors import BoundWarning
 from coopt.monotone import Bound, MonotoneBound, member_values
@@ -68,7 +69,7 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
         target_error=outcome.target_error,
         solve_seconds=time.perf_counter() - begun,
         trace=outcome.trace,
-        custom_bound=None if type(outcome.bound).__module__ == "coopt.bound" else outcome.bound,
+        custom_bound=None if has_name(outcome.bound) else outcome.bound,
     )
 
 

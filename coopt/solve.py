@@ -24,6 +24,7 @@ from coopt.solvers.batch import allocate_batches
 from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.search import ROUNDING, Search
+from coopt.tradeoff import TradeOff
 from coopt.validation import count, integer_array, optional_count, real
 
 Ints = NDArray[np.int64]
@@ -64,7 +65,8 @@ def solve_allocation(
     ----------
     problem : Problem
     bound : str or Bound, default "certified"
-        ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, or any :class:`Bound`.
+        ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, ``"tradeoff(gamma=..., ratio=...)"``
+        (see :class:`TradeOff`), or any :class:`Bound`.
     solver : {"auto", "exact", "closed-form", "cvxpy", "coopt-fl"}, default "auto"
         "auto" takes the exact solver, or "cvxpy" where there are `constraints`. Plans of the others carry a
         lower bound as well, proved by the exact solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
@@ -231,6 +233,8 @@ def evaluate(
         form = chosen.monotone_form(problem)
         values = member_values(form, k, tau, batches.astype(np.float64))
         value, member = float(values.min()), form.members[int(values.argmin())]
+    elif isinstance(chosen, TradeOff):
+        value, member = chosen.best_member(problem, k, tau, batches)
     else:
         value, member = chosen.value(problem, k, tau, batches), chosen
     outcome = Outcome(k, tau, batches, value, member, -math.inf, Status.EVALUATED, "evaluate", {})

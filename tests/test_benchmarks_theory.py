@@ -26,9 +26,9 @@ from coopt import (
     Constants,
     Dynamite,
     Fleet,
-    InvalidProblemError,
     NonConvex,
     Problem,
+    TradeOff,
     solve_allocation,
 )
 
@@ -119,61 +119,8 @@ def test_trade_off_is_never_above_certified(instance: Instance, known: bool) -> 
         mean_smoothness=instance.mean_smoothness() if known else None,
     )
     plan = instance.rounds, instance.local_steps, instance.batch_sizes
-    assert tradeoff.best_value(problem, *plan) <= Certified().value(problem, *plan) * (1.0 + 1e-9)
+    assert TradeOff().value(problem, *plan) <= Certified().value(problem, *plan) * (1.0 + 1e-9)
     assert tradeoff.best_gradient_value(problem, *plan) <= NonConvex().value(problem, *plan) * (1.0 + 1e-9)
-
-
-@settings(deadline=None, max_examples=60)
-@given(instance=instances(), gamma=st.sampled_from(tradeoff.GAMMAS), ratio=st.sampled_from(tradeoff.RATIOS))
-def test_trade_off_with_numbers_is_affine_in_inverse_batches(
-    instance: Instance, gamma: float, ratio: float
-) -> None:
-    bound = tradeoff.TradeOff(gamma, ratio)
-    assert isinstance(bound, Bound)
-    problem, batches = instance.problem(floor=0.0), instance.batch_sizes
-    offset, weights = bound.coefficients(problem, instance.rounds, instance.local_steps)
-    value = bound.value(problem, instance.rounds, instance.local_steps, batches)
-    assert offset >= 0.0 and np.all(weights >= 0.0)
-    assert value == pytest.approx(offset + float(np.sum(weights / batches)), rel=1e-9)
-    # No parameters beat the best ones by more than the grid is coarse.
-    best = tradeoff.best_value(problem, instance.rounds, instance.local_steps, batches)
-    assert best <= value * 1.05
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    step=st.floats(0.01, 1.0),
-    low=st.floats(-1.0, 1.0),
-    ratio=st.one_of(st.just(0.0), st.just(math.inf), st.floats(1e-3, 1e3)),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_storage_weights_dominate_every_adversary(step: float, low: float, ratio: float, seed: int) -> None:
-    """Simulate the drift recursion with random shares of curvature: the costs cover it."""
-    rng = np.random.default_rng(seed)
-    steps, high = int(rng.integers(1, 12)), 1.0
-    weights = rng.uniform(0.1, 1.0, (steps, 1))
-    divergence, spread = tradeoff.drift_costs(
-        weights, step=step, low=low, high=high, coupling=1.0, ratio=ratio
-    )
-    d, nu2 = (0.0, 1.0) if math.isinf(ratio) else (1.0, ratio)
-    drift2, paid = 0.0, 0.0
-    for j in range(steps):
-        share = rng.uniform(-1.0, 1.0) if rng.random() < 0.7 else 1.0
-        paid += weights[j, 0] * ((high - low) / 2.0) ** 2 * drift2 * (1.0 - share**2)
-        growth = 1.0 - step * (low + high) / 2.0 + step * (high - low) / 2.0 * abs(share)
-        drift2 = (growth * math.sqrt(drift2) + step * d) ** 2 + step**2 * nu2
-    promised = (divergence[0] * d**2 if d else 0.0) + spread[0] * nu2
-    assert paid <= promised * (1.0 + 1e-9)
-
-
-def test_solver_takes_the_trade_off_bound() -> None:
-    fleet = Fleet([60, 30], gradient_noise=4.0, divergence=0.05)
-    constants = Constants(0.05, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0)
-    problem = Problem(fleet, constants, Budget(cost=2000, round_cost=40, max_local_steps=6))
-    found = [solve_allocation(problem, bound=tradeoff.TradeOff(gamma, 10.0)) for gamma in (1.0, 0.455)]
-    best = min(found, key=lambda plan: plan.error_bound)
-    assert best.gap <= 1e-9 and best.local_steps > 1
-    assert best.error_bound < solve_allocation(problem).error_bound
 
 
 @settings(deadline=None, max_examples=25)
@@ -182,8 +129,8 @@ def test_monotone_family_is_a_looser_trade_off_bound(instance: Instance) -> None
     problem = instance.problem(floor=0.0 if instance.family != "sines" else None)
     family = TradeOffFamily(((0.455, 0.1), (0.455, 10.0), (0.0, 1.0)))
     plan = instance.rounds, instance.local_steps, instance.batch_sizes
-    # best_value takes the plan's own ratio, which is the best one up to a per cent.
-    assert family.value(problem, *plan) >= 0.98 * tradeoff.best_value(problem, *plan)
+    # TradeOff() takes the plan's own ratio, which is the best one up to a per cent.
+    assert family.value(problem, *plan) >= 0.98 * TradeOff().value(problem, *plan)
     form, everyone = family.monotone_form(problem), np.arange(3)
     floors = [form.floor(tau, everyone) for tau in range(1, 12)]
     for shorter, longer in itertools.pairwise(floors):
@@ -206,16 +153,6 @@ def test_exact_solver_agrees_with_trying_every_plan() -> None:
     plan = solve_allocation(problem, bound=family)
     assert plan.gap <= 1e-9
     assert plan.error_bound == pytest.approx(min(tried), rel=1e-12)
-
-
-def test_trade_off_checks_its_step_size() -> None:
-    fleet = Fleet([1, 1], 1.0, 1.0)
-    for constants in (
-        Constants(1.1, 1.0, 1.0, pl_constant=0.1),
-        Constants(1.3, 1.0, 1.0, pl_constant=0.1, mean_smoothness=0.5, curvature_floor=0.6),
-    ):
-        with pytest.raises(InvalidProblemError, match="learning_rate"):
-            tradeoff.best_value(Problem(fleet, constants, Budget()), 3, 2, [1, 1])
 
 
 def test_counterexample_reproduces() -> None:
