@@ -198,6 +198,10 @@ def test_json_is_written_to_a_file(tmp_path):
         json.dumps({**OPTIMAL.to_dict(), "luck": 1}),
         json.dumps({key: value for key, value in OPTIMAL.to_dict().items() if key != "rounds"}),
         json.dumps({**OPTIMAL.to_dict(), "problem": {}}),
+        json.dumps({**OPTIMAL.to_dict(), "batch_sizes": ["many"] * 7}),
+        json.dumps({**OPTIMAL.to_dict(), "batch_sizes": [2.5] * 7}),
+        json.dumps({**OPTIMAL.to_dict(), "batch_sizes": [2]}),
+        json.dumps({**OPTIMAL.to_dict(), "rounds": 2.5}),
         json.dumps({**OPTIMAL.to_dict(), "problem": 5}),
     ],
     ids=[
@@ -209,6 +213,10 @@ def test_json_is_written_to_a_file(tmp_path):
         "unknown key",
         "missing key",
         "problem",
+        "no numbers",
+        "fractions",
+        "too few",
+        "rounds",
         "no tables",
     ],
 )

@@ -52,10 +52,6 @@ def problem_of(budget: Budget | None = None, **fleet) -> Problem:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"bound": "certifed"},
-            f"bound = 'certifed': must be one of {', '.join(map(repr, ALL))}, or a coopt.Bound",
-        ),
         ({"bound": 7}, "bound = 7: must be a name or an object with the methods of coopt.Bound"),
         (
             {"solver": "exakt"},
