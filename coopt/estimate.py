@@ -50,6 +50,8 @@ class Estimates:
         Global loss F.
     gradient : Trend
         Squared norm of the global gradient.
+    partial : Average
+        What missing devices add to it, already subtracted.
     divergence : Trend
         Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
     pair_change, pair_slope, pair_step : Average
@@ -72,6 +74,7 @@ class Estimates:
     fleet_noise: Average
     loss: Trend
     gradient: Trend
+    partial: Average
     divergence: Trend
     pair_change: Average
     pair_slope: Average
@@ -129,7 +132,7 @@ def _empty(name: str, devices: int) -> Average | Trend:
         return Trend.empty()
     if name in _PER_DEVICE:
         return Average.empty(_PER_DEVICE[name], (devices,))
-    return Average.empty(FLEET_DECAY if name == "fleet_noise" else PAIR_DECAY)
+    return Average.empty(FLEET_DECAY if name in ("fleet_noise", "partial") else PAIR_DECAY)
 
 
 def update(
@@ -232,8 +235,10 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         variance = _batch_variance(seen, state.samples[seen.client], replacement)
         mean = _combine(p, seen.vectors["gradient"])
         square = float(mean @ mean)
-        level = float(np.sum(p[rows] ** 2 * variance[rows]))
+        partial = _partial_noise(state, seen, p, mean, variance)
+        level = float(np.sum(p[rows] ** 2 * variance[rows])) + partial
         gradient = square - level
+        new["partial"] = state.partial.add(partial)
         new["gradient"] = state.gradient.add(gradient)
         if rows.sum() > 1:
             raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square
@@ -246,6 +251,24 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         # squared.
         new["line"] = state.line.add(loss, gradient, 1 / max(gradient, level))
     return replace(state, **new)
+
+
+def _partial_noise(state: Estimates, seen: Observations, p: Floats, mean: Floats, variance: Floats) -> float:
+    """Estimate what missing devices add to the squared gradient, as if they were missing at random.
+
+    The variance of a weighted mean over a part of a finite population, from the spread within that part.
+    """
+    rows = p > 0
+    count = int(rows.sum())
+    missing = 1 - float(state.samples[seen.client[rows]].sum() / state.samples.sum())
+    if count < 2 or missing <= 0:
+        return 0.0
+    q, v = p[rows] ** 2, variance[rows]
+    spread = float(q @ seen["gradient"][rows] + q.sum() * (mean @ mean)) - 2 * float(
+        mean @ _combine(p**2, seen.vectors["gradient"])
+    )
+    noise = float(q @ (v * (1 - 2 * p[rows]))) + float(q.sum() * (q @ v))
+    return missing * count / (count - 1) * max(spread - noise, 0.0)
 
 
 def _update_pairs(state: Estimates, seen: Observations, weight: Floats) -> Estimates:
@@ -328,8 +351,9 @@ def coupling(state: Estimates) -> Estimate:
 
 
 def squared_gradient(state: Estimates) -> Estimate:
-    """Squared norm of the global gradient."""
-    return state.gradient.now
+    """Squared norm of the global gradient; missing devices make it uncertain, however long one averages."""
+    now = state.gradient.now
+    return Estimate(now.value, math.hypot(now.standard_error, float(state.partial.mean)))
 
 
 def contraction(
@@ -362,7 +386,7 @@ def contraction(
     Where 2c(F - F*) = ||grad F||^2 holds with equality, the slope of ||grad F||^2 over F is 2c whatever F*
     may be, and both sides fall by a factor of about exp(-2 eta c) a step.
     """
-    loss, square = state.loss.now, state.gradient.now
+    loss, square = state.loss.now, squared_gradient(state)
     height = loss.value - lowest_loss
     least = max(square.value, 0.0) / (2 * height) if height > 0 and not math.isnan(square.value) else 0.0
     best = Estimate(least, math.inf)
@@ -390,7 +414,7 @@ def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Es
     Estimate
         NaN while neither loss nor gradient were observed.
     """
-    loss, square = state.loss.now, state.gradient.now
+    loss, square = state.loss.now, squared_gradient(state)
     height = Estimate(max(loss.value - lowest_loss, 0.0), loss.standard_error)
     if math.isnan(loss.value):
         height = Estimate(math.nan, math.inf)

@@ -243,11 +243,12 @@ def _drop_outliers(observations: Observations, ignored: list[Ignored]) -> None:
 
 
 def _far(values: Floats, least: float) -> npt.NDArray[np.bool_]:
-    """Mark the values far from the median of the finite ones; exact zeros (log -inf) are no outliers."""
+    """Mark the values far from the median of the finite ones; -inf is the logarithm of an exact zero."""
     finite = np.isfinite(values)
-    if finite.sum() < LEAST_TO_JUDGE:
+    zero = np.isneginf(values)
+    if finite.sum() < max(LEAST_TO_JUDGE, zero.sum() + 1):
         return np.zeros(len(values), dtype=bool)
     middle = np.median(values[finite])
     spread = MEDIAN_TO_DEVIATION * np.median(np.abs(values[finite] - middle))
     distance = np.where(finite, np.abs(np.where(finite, values, 0.0) - middle), 0.0)
-    return np.asarray(distance > max(SPREAD_LIMIT * spread, least))
+    return np.asarray((distance > max(SPREAD_LIMIT * spread, least)) | zero)

@@ -306,6 +306,24 @@ def test_identical_reports_have_no_spread_and_no_outliers() -> None:
     assert estimate.divergence(state).value == 0  # raw spread 0, minus noise: never negative
 
 
+def test_missing_devices_do_not_pass_for_a_gradient() -> None:
+    """At the optimum a part of the fleet has a gradient of its own: on average it is subtracted again."""
+    fleet = Fleet(10, seed=19)
+    model = (fleet.p @ fleet.offset) / fleet.curvature
+    assert fleet.truth(model)["gradient"] < 1e-20
+    rng = np.random.default_rng(19)
+    found, naive = [], []
+    for _ in range(300):
+        state = estimate.Estimates.empty(fleet.samples)
+        here = [report for report in fleet.reports(model) if rng.random() < 0.7]
+        state, _ = estimate.update(state, here, round=0)
+        found.append(state.gradient.now.value)
+        naive.append(found[-1] + float(state.partial.mean))
+    assert np.mean(naive) > 10 * np.std(naive) / math.sqrt(300)
+    assert abs(np.mean(found)) < 0.25 * np.mean(naive)
+    assert estimate.squared_gradient(run(fleet, model, 5)).value < np.mean(naive)
+
+
 def test_device_that_never_reported_gets_the_fleet_mean() -> None:
     fleet = Fleet(4, seed=10)
     reports = fleet.reports(np.zeros(DIMENSION))[:3]
