@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coopt.bound import Dynamite, NonConvex, YoungFamily
+from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.curvature import STEP_SIZE_SLACK
 from coopt.monotone import Bound
 from coopt.problem import Problem
@@ -39,7 +39,8 @@ def cautions(bound: Bound, problem: Problem, rounds: int, local_steps: int, floo
             "curvature_floor: the drift terms grow exponentially and the bound is far above the true error; "
             "give curvature_floor (0 for convex losses)"
         )
-    if not isinstance(bound, NonConvex) and constants.initial_gap < floor:
+    # Other bounds, a user's own among them, may be on another quantity than the loss.
+    if isinstance(bound, Certified | Dynamite | AdaCoOpt) and constants.initial_gap < floor:
         found.append(
             f"initial_gap = {constants.initial_gap:.6g} is below the error floor {floor:.6g} of this plan: "
             "the bound cannot certify that training helps"
