@@ -445,3 +445,12 @@ def resolve_bound(bound: str | Bound) -> Bound:
             f"bound = {bound!r}: must be one of {', '.join(map(repr, KINDS))}, or a coopt.Bound"
         )
     return KINDS[bound]()
+
+
+def __getattr__(name: str) -> object:
+    """Find ``from_sympy`` here as well, beside the bounds that it adds to; sympy is loaded on first use."""
+    if name == "from_sympy":
+        from coopt.symbolic import from_sympy
+
+        return from_sympy
+    raise AttributeError(f"module 'coopt.bound' has no attribute {name!r}")
