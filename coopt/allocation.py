@@ -16,7 +16,7 @@ from coopt.bound import resolve_bound
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Parts
 from coopt.problem import Problem
-from coopt.validation import count, integer_array, same_value
+from coopt.validation import count, integer_array, real, same_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,6 +217,8 @@ class Allocation:
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
+            for name in ("error_bound", "objective_value", "cost", "time", "learning_rate"):
+                values[name] = real(name, values[name], infinite=True)
             values["status"] = Status[values["status"]]
             values["binding"] = tuple(values["binding"])
             return cls(**values)
