@@ -224,7 +224,9 @@ class Controller:
             seconds = validation.real("seconds", seconds, minimum=0.0)
         if gradient_error is not None:
             self.gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
-        seen, ignored = screen(reports, devices=len(self.fleet), round=self.round)
+        seen, ignored = screen(
+            reports, devices=len(self.fleet), round=self.round, memory=self.estimates.memory
+        )
         gone = np.zeros(len(self.fleet), dtype=bool)
         gone[[client for client in absent if 0 <= client < len(self.fleet)]] = True
         self.spent_cost += charge(plan, self._sample_cost(), seen, gone) + self.budget.round_cost

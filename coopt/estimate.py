@@ -19,7 +19,7 @@ import numpy.typing as npt
 from coopt.average import Average
 from coopt.regression import FadingLine
 from coopt.report import ClientReport
-from coopt.screening import SMALLEST, Ignored, Observations, screen
+from coopt.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
 from coopt.trend import Estimate, Trend
 
 Floats = npt.NDArray[np.float64]
@@ -64,6 +64,8 @@ class Estimates:
         Logarithm of the squared gradient norm over the local steps taken so far.
     steps : int
         Local steps taken so far.
+    memory : dict
+        Values believed last, see `coopt.screening.remember`.
     """
 
     samples: npt.NDArray[np.int64]
@@ -84,6 +86,7 @@ class Estimates:
     line: FadingLine
     decay: FadingLine
     steps: int
+    memory: Memory
 
     @classmethod
     def empty(cls, samples: npt.ArrayLike) -> Self:
@@ -92,11 +95,18 @@ class Estimates:
         parts: dict[str, Any] = {
             field.name: _empty(field.name, len(held)) for field in fields(cls) if field.name not in _OTHERS
         }
-        return cls(samples=held, line=FadingLine(LINE_DECAY), decay=FadingLine(LINE_DECAY), steps=0, **parts)
+        return cls(
+            samples=held,
+            line=FadingLine(LINE_DECAY),
+            decay=FadingLine(LINE_DECAY),
+            steps=0,
+            memory={},
+            **parts,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, lists and dictionaries that `from_state` turns back into the same state, bit for bit."""
-        state: dict[str, Any] = {"samples": self.samples.tolist(), "steps": self.steps}
+        state: dict[str, Any] = {"samples": self.samples.tolist(), "steps": self.steps, "memory": self.memory}
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in state}
         return state | {name: part.state_dict() for name, part in parts.items()}
 
@@ -113,11 +123,12 @@ class Estimates:
             line=FadingLine(**state["line"]),
             decay=FadingLine(**state["decay"]),
             steps=int(state["steps"]),
+            memory=dict(state["memory"]),
             **rest,
         )
 
 
-_OTHERS = ("samples", "line", "decay", "steps")
+_OTHERS = ("samples", "line", "decay", "steps", "memory")
 _TRENDS = ("loss", "gradient", "divergence")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
@@ -178,7 +189,7 @@ def update(
     >>> state.noise.mean, [str(line) for line in ignored]
     (array([1., 0.]), ['client 0: ignored loss: not a possible value'])
     """
-    seen, ignored = screen(reports, devices=len(state.samples), round=round)
+    seen, ignored = screen(reports, devices=len(state.samples), round=round, memory=state.memory)
     state = absorb(state, seen, local_steps=local_steps, replacement=replacement, streaming=streaming)
     return state, ignored
 
@@ -196,7 +207,7 @@ def absorb(
     state = _update_devices(state, seen)
     state = _update_gradients(state, seen, weight, replacement)
     state = _update_pairs(state, seen, weight)
-    return replace(state, steps=state.steps + local_steps)
+    return replace(state, steps=state.steps + local_steps, memory=remember(state.memory, seen))
 
 
 def _update_devices(state: Estimates, seen: Observations) -> Estimates:

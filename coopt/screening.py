@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Floats = npt.NDArray[np.float64]
+Memory = dict[str, list[float]]
 
 # An honest fleet is heterogeneous: a value is an outlier only if it is far away both in units of the fleet's
 # own spread and in absolute terms, and if there are enough others to compare it with.
 SPREAD_LIMIT = 6.0
 RATIO_LIMIT = 30.0
 LEAST_TO_JUDGE = 4
+MEMORY = 8
 # Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
 LARGEST_COUNT = 1e15
 LARGEST, SMALLEST = 1e60, 1e-60
@@ -112,6 +114,7 @@ def screen(
     *,
     devices: int,
     round: int,  # noqa: A002
+    memory: Memory | None = None,
 ) -> tuple[Observations, list[Ignored]]:
     """Drop what cannot be true, then what the other clients contradict.
 
@@ -123,6 +126,8 @@ def screen(
         Devices in the fleet, N.
     round : int
         Round that just ended; reports about others keep only what does not depend on the model's age.
+    memory : dict, optional
+        What `remember` kept of the rounds before, to judge by when too few clients report.
 
     Returns
     -------
@@ -136,7 +141,8 @@ def screen(
     A value is an outlier if, in logarithms, it differs from the median of at least four clients by more than
     six robust standard deviations and by more than a factor of thirty; for the loss, which may be negative,
     by more than six robust standard deviations and thirty times the median distance. Up to 20 % arbitrary
-    clients move neither median far.
+    clients move neither median far. With fewer than four clients the values believed last take part, and
+    twice as much (in logarithms) is tolerated, since the model may have moved.
     """
     ignored: list[Ignored] = []
     chosen: dict[int, ClientReport] = {}
@@ -151,7 +157,7 @@ def screen(
     kept = [chosen[client] for client in sorted(chosen)]
     observations = _table(kept, round)
     _drop_impossible(observations, kept, round, ignored)
-    _drop_outliers(observations, ignored)
+    _drop_outliers(observations, ignored, memory or {})
     return observations, ignored
 
 
@@ -216,39 +222,72 @@ def _other_length(vectors: list[Floats | None]) -> npt.NDArray[np.bool_]:
     return np.asarray((lengths >= 0) & (lengths != usual))
 
 
-def _drop_outliers(observations: Observations, ignored: list[Ignored]) -> None:
+def remember(memory: Memory, observations: Observations) -> Memory:
+    """Keep the values believed last, for rounds in which too few clients report.
+
+    Parameters
+    ----------
+    memory : dict
+        What was kept before, by part of the report.
+    observations : Observations
+        What is believed of the round that just ended.
+
+    Returns
+    -------
+    dict
+        At most eight values a part; where nothing new is believed the oldest are forgotten, so that a changed
+        world is not disbelieved for ever.
+    """
+    kept: Memory = {}
+    for group, values in _scales(observations).items():
+        new = values[np.isfinite(values)].tolist()
+        old = memory.get(group, [])
+        kept[group] = [*old, *new][-MEMORY:] if new else old[LEAST_TO_JUDGE:]
+    return kept
+
+
+def _scales(observations: Observations) -> dict[str, Floats]:
+    """Give what the parts are judged by: logarithms of their scale, and the loss itself."""
     column = observations.column
     with np.errstate(divide="ignore", invalid="ignore"):
+        noise = column["halves_difference"] / (1 / column["halves_first"] + 1 / column["halves_second"])
+        curvature = (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"]
         scales = {
             "samples": column["samples"],
             "seconds_computing": column["seconds_computing"] / column["samples_processed"],
             "seconds_communicating": column["seconds_communicating"],
             "cost": column["cost"] / column["samples_processed"],
-            "halves": column["halves_difference"] / (1 / column["halves_first"] + 1 / column["halves_second"])
-            + np.abs(column["halves_product"]),
-            "pair": (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"],
+            "halves": noise + np.abs(column["halves_product"]),
+            "pair": curvature,
             "gradient": column["gradient"],
             "change": column["change"],
         }
-        far = {group: _far(np.log(value), np.log(RATIO_LIMIT)) for group, value in scales.items()}
-    loss = column["loss"]
-    known = loss[np.isfinite(loss)]
-    typical = np.median(np.abs(known)) if len(known) else 0.0
-    far["loss"] = _far(loss, RATIO_LIMIT * typical)
-    for group, rows in far.items():
-        for row in np.flatnonzero(rows):
-            why = "far from what all other clients report"
-            ignored.append(Ignored(int(observations.client[row]), group, why))
+        return {group: np.log(value) for group, value in scales.items()} | {"loss": column["loss"]}
+
+
+def _drop_outliers(observations: Observations, ignored: list[Ignored], memory: Memory) -> None:
+    for group, values in _scales(observations).items():
+        past = np.array(memory.get(group, []), dtype=np.float64)
+        known = np.concatenate([past, values[np.isfinite(values)]])
+        least = float(np.log(RATIO_LIMIT))
+        if group == "loss":
+            least = RATIO_LIMIT * float(np.median(np.abs(known))) if len(known) else 0.0
+        rows = _far(values, least, past)
+        why = "far from what all other clients report"
+        ignored.extend(Ignored(int(observations.client[row]), group, why) for row in np.flatnonzero(rows))
         _leave_out(observations, group, rows)
 
 
-def _far(values: Floats, least: float) -> npt.NDArray[np.bool_]:
+def _far(values: Floats, least: float, past: Floats) -> npt.NDArray[np.bool_]:
     """Mark the values far from the median of the finite ones; -inf is the logarithm of an exact zero."""
     finite = np.isfinite(values)
     zero = np.isneginf(values)
-    if finite.sum() < max(LEAST_TO_JUDGE, zero.sum() + 1):
+    judges = values[finite]
+    if len(judges) < LEAST_TO_JUDGE:
+        judges, least = np.concatenate([past, judges]), 2 * least
+    if len(judges) < max(LEAST_TO_JUDGE, zero.sum() + 1):
         return np.zeros(len(values), dtype=bool)
-    middle = np.median(values[finite])
-    spread = MEDIAN_TO_DEVIATION * np.median(np.abs(values[finite] - middle))
+    middle = np.median(judges)
+    spread = MEDIAN_TO_DEVIATION * np.median(np.abs(judges - middle))
     distance = np.where(finite, np.abs(np.where(finite, values, 0.0) - middle), 0.0)
     return np.asarray((distance > max(SPREAD_LIMIT * spread, least)) | zero)

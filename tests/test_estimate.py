@@ -266,6 +266,23 @@ def test_nothing_that_clients_send_breaks_the_state(data: st.DataObject, devices
     assert estimate.contraction(state, 0.1).value >= 0
 
 
+def test_a_lonely_liar_is_judged_by_what_was_believed_before() -> None:
+    fleet = Fleet(6, seed=20)
+    state = estimate.Estimates.empty(fleet.samples)
+    for round_ in range(3):
+        state, _ = estimate.update(state, fleet.reports(np.zeros(DIMENSION), round_), round=round_)
+    pair = [fleet.report(i, np.zeros(DIMENSION), round_=3) for i in (0, 1)]
+    after, ignored = estimate.update(state, [corrupt(pair[0], "huge"), pair[1]], round=3)
+    assert {entry.client for entry in ignored} == {0} and len(ignored) >= 5
+    assert estimate.squared_gradient(after).value < 1e3
+    # A world that has really changed is believed once the old one is forgotten.
+    changed = None
+    for round_ in range(4, 9):
+        report = fleet.report(0, np.full(DIMENSION, 1e6), round_=round_)
+        after, changed = estimate.update(after, [report], round=round_)
+    assert changed == []
+
+
 def test_unknown_twice_and_late_reports() -> None:
     fleet = Fleet(3, seed=7)
     one, two, three = fleet.reports(np.zeros(DIMENSION), 4)
