@@ -57,7 +57,7 @@ class Floor:
     shares : ndarray, shape (m, k)
         Member m has weights sum_k shares[m, k] * basis[k].
     basis : tuple of k ndarrays, shape (N,)
-        k is 1 or 2.
+        k is 1 or 2, and the arrays are the same at every tau: only the shares change with it.
     """
 
     offsets: Floats

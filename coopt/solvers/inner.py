@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
+from coopt.errors import SolverError
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Problem
 from coopt.solvers.batch import Floats, Rounded, relax, round_batches, unit_curve
@@ -129,6 +130,10 @@ class Inner:
 
     def directions(self, floor: Floor) -> Directions:
         """The floors of a family, normalised."""
+        if len(floor.basis) > 2:
+            raise SolverError(
+                f"a monotone form with {len(floor.basis)} noise terms: the exact solver takes one or two"
+            )
         norms = np.array([float(np.sum(basis)) for basis in floor.basis])
         # Any share of no noise is nothing, an infinite one too.
         amounts = np.multiply(floor.shares, norms, out=np.zeros_like(floor.shares), where=norms > 0.0)
