@@ -53,8 +53,7 @@ def charge(plan: RoundPlan, sample_cost: Floats, seen: Observations, absent: npt
     spent = np.where(absent, 0.0, planned * sample_cost)
     rows, client = seen.current, seen.client[seen.current]
     processed = seen["samples_processed"][rows]
-    # NaN compares false: what is not believed stays at the plan.
-    believed = processed <= MOST_OVER_PLAN * planned[client]
+    believed = np.isfinite(processed)
     spent[client[believed]] = processed[believed] * sample_cost[client[believed]]
     cost = seen["cost"][rows]
     told = np.isfinite(cost) & believed

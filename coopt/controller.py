@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt import estimate, estimate_published, validation
-from coopt.accounting import charge, duration
+from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
 from coopt.atomic import write_atomically
 from coopt.calibrate import calibrate
 from coopt.errors import InvalidProblemError
@@ -30,7 +30,7 @@ from coopt.policies.situation import clip_batches
 from coopt.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
-from coopt.screening import Ignored, screen
+from coopt.screening import LARGEST, Ignored, screen
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
 
@@ -180,7 +180,11 @@ class Controller:
             if self.estimates.gradient.known:
                 batches = result.batch_sizes[active]
                 self._forecast = forecast(
-                    situation.problem, result.local_steps, batches, situation.gradient_error
+                    situation.problem,
+                    result.local_steps,
+                    batches,
+                    situation.gradient_error,
+                    situation.participation_noise,
                 )
         return result
 
@@ -225,7 +229,12 @@ class Controller:
         if gradient_error is not None:
             self.gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
         seen, ignored = screen(
-            reports, devices=len(self.fleet), round=self.round, memory=self.estimates.memory
+            reports,
+            devices=len(self.fleet),
+            round=self.round,
+            memory=self.estimates.memory,
+            most_seconds=LARGEST if seconds is None else seconds,
+            most_samples=MOST_OVER_PLAN * samples_of(plan),
         )
         gone = np.zeros(len(self.fleet), dtype=bool)
         gone[[client for client in absent if 0 <= client < len(self.fleet)]] = True
@@ -440,6 +449,7 @@ class Controller:
             squared_gradient=gradient.value,
             published=self.published,
             gradient_error=self.gradient_error,
+            participation_noise=float(self.estimates.participation.mean),
             previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
         )
         return situation, active

@@ -52,6 +52,8 @@ class Estimates:
         Squared norm of the global gradient.
     partial : Average
         What missing devices add to it, already subtracted.
+    participation : Average
+        The same, of devices that did not take part at all: noise of the averaged gradient, gradient^2.
     divergence : Trend
         Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
     pair_change, pair_slope, pair_step : Average
@@ -77,6 +79,7 @@ class Estimates:
     loss: Trend
     gradient: Trend
     partial: Average
+    participation: Average
     divergence: Trend
     pair_change: Average
     pair_slope: Average
@@ -143,7 +146,7 @@ def _empty(name: str, devices: int) -> Average | Trend:
         return Trend.empty()
     if name in _PER_DEVICE:
         return Average.empty(_PER_DEVICE[name], (devices,))
-    return Average.empty(FLEET_DECAY if name in ("fleet_noise", "partial") else PAIR_DECAY)
+    return Average.empty(FLEET_DECAY if name in ("fleet_noise", "partial", "participation") else PAIR_DECAY)
 
 
 def update(
@@ -250,6 +253,11 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         level = float(np.sum(p[rows] ** 2 * variance[rows])) + partial
         gradient = square - level
         new["partial"] = state.partial.add(partial)
+        # Whoever reported has trained, even if the report is not believed; only the others are missing from
+        # the model.
+        untold = 1 - float(weight[rows].sum() / state.samples.sum())
+        silent = 1 - float(weight.sum() / state.samples.sum())
+        new["participation"] = state.participation.add(partial * silent / untold if partial > 0 else 0.0)
         new["gradient"] = state.gradient.add(gradient)
         if rows.sum() > 1:
             raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square

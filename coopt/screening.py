@@ -26,6 +26,7 @@ SPREAD_LIMIT = 6.0
 RATIO_LIMIT = 30.0
 LEAST_TO_JUDGE = 4
 MEMORY = 8
+CLOCK_TOLERANCE = 1.01  # clocks of different machines need not agree to the last digit
 # Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
 LARGEST_COUNT = 1e15
 LARGEST, SMALLEST = 1e60, 1e-60
@@ -115,6 +116,8 @@ def screen(
     devices: int,
     round: int,  # noqa: A002
     memory: Memory | None = None,
+    most_seconds: float = LARGEST,
+    most_samples: Floats | None = None,
 ) -> tuple[Observations, list[Ignored]]:
     """Drop what cannot be true, then what the other clients contradict.
 
@@ -127,7 +130,11 @@ def screen(
     round : int
         Round that just ended; reports about others keep only what does not depend on the model's age.
     memory : dict, optional
-        What `remember` kept of the rounds before, to judge by when too few clients report.
+        What `remember` kept of the rounds before, to judge by.
+    most_seconds : float, optional
+        How long the round took by the server's clock: no client can have been busy for longer.
+    most_samples : numpy.ndarray, shape (devices,), optional
+        Most samples that each device can have processed.
 
     Returns
     -------
@@ -141,8 +148,9 @@ def screen(
     A value is an outlier if, in logarithms, it differs from the median of at least four clients by more than
     six robust standard deviations and by more than a factor of thirty; for the loss, which may be negative,
     by more than six robust standard deviations and thirty times the median distance. Up to 20 % arbitrary
-    clients move neither median far. With fewer than four clients the values believed last take part, and
-    twice as much (in logarithms) is tolerated, since the model may have moved.
+    clients move neither median far. The values believed last take part, so
+    that liars are not many where only few clients report; with fewer than four, twice as much (in logarithms)
+    is tolerated, since the model may have moved.
     """
     ignored: list[Ignored] = []
     chosen: dict[int, ClientReport] = {}
@@ -156,7 +164,13 @@ def screen(
             chosen[int(client)] = report
     kept = [chosen[client] for client in sorted(chosen)]
     observations = _table(kept, round)
-    _drop_impossible(observations, kept, round, ignored)
+    most: dict[str, Floats | float] = {
+        "seconds_computing": most_seconds * CLOCK_TOLERANCE,
+        "seconds_communicating": most_seconds * CLOCK_TOLERANCE,
+    }
+    if most_samples is not None:
+        most["samples_processed"] = most_samples[observations.client]
+    _drop_impossible(observations, kept, round, ignored, most)
     _drop_outliers(observations, ignored, memory or {})
     return observations, ignored
 
@@ -194,7 +208,11 @@ def _leave_out(observations: Observations, group: str, rows: npt.NDArray[np.bool
 
 
 def _drop_impossible(
-    observations: Observations, reports: list[ClientReport], now: int, ignored: list[Ignored]
+    observations: Observations,
+    reports: list[ClientReport],
+    now: int,
+    ignored: list[Ignored],
+    most: dict[str, Floats | float],
 ) -> None:
     stale = ~observations.current
     for group, names in _GROUPS.items():
@@ -202,7 +220,9 @@ def _drop_impossible(
         bad = np.zeros(len(reports), dtype=bool)
         for name in names:
             values = observations[name]
-            bad |= ~(values >= _AT_LEAST.get(name, -LARGEST)) | (values > _AT_MOST.get(name, LARGEST))
+            bad |= ~(values >= _AT_LEAST.get(name, -LARGEST)) | (
+                values > most.get(name, _AT_MOST.get(name, LARGEST))
+            )
         if group in _VECTORS:
             bad |= _other_length(observations.vectors[group])
         wrong = np.flatnonzero(bad & present)
@@ -282,9 +302,9 @@ def _far(values: Floats, least: float, past: Floats) -> npt.NDArray[np.bool_]:
     """Mark the values far from the median of the finite ones; -inf is the logarithm of an exact zero."""
     finite = np.isfinite(values)
     zero = np.isneginf(values)
-    judges = values[finite]
-    if len(judges) < LEAST_TO_JUDGE:
-        judges, least = np.concatenate([past, judges]), 2 * least
+    if finite.sum() < LEAST_TO_JUDGE:
+        least = 2 * least
+    judges = np.concatenate([past, values[finite]])
     if len(judges) < max(LEAST_TO_JUDGE, zero.sum() + 1):
         return np.zeros(len(values), dtype=bool)
     middle = np.median(judges)

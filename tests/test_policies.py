@@ -30,6 +30,7 @@ def situation(problem: Problem, **changes: object) -> Situation:
         "squared_gradient": 0.5,
         "published": UNKNOWN,
         "gradient_error": 0.0,
+        "participation_noise": 0.0,
         "previous": None,
     }
     return Situation(**{**values, **changes})
@@ -88,11 +89,12 @@ def test_forecast_is_at_most_the_certified_bound_of_one_round(seed: int, tau: in
     """It minimises over z without a grid, and over a few of the same gammas."""
     problem = random_problem(seed)
     batches = np.full(6, 4)
-    ours = forecast(problem, tau, batches, 0.0)
+    ours = forecast(problem, tau, batches, 0.0, 0.0)
     for gamma in (1.0, 0.3, 0.1, 0.03):
         assert ours <= Certified(gamma, "auto").value(problem, 1, tau, batches) * (1 + 1e-9)
     assert ours >= Certified("auto", "auto").value(problem, 1, tau, batches) * 0.97
-    assert forecast(problem, tau, batches, 0.5) > ours
+    assert forecast(problem, tau, batches, 0.5, 0.0) > ours
+    assert forecast(problem, tau, batches, 0.0, 0.5) > ours
 
 
 def test_horizon_without_replacement_and_without_any_feasible_plan() -> None:

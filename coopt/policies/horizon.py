@@ -32,6 +32,7 @@ BATCH_SHARES = (0.25, 0.4, 0.6, 0.8, 1.0)
 # Batches of the rest may fall a little below the smallest ones before a round is ruled out, and grow by this
 # at most.
 LEAST_SCALED, LARGEST_SCALE = 0.9, 4.0
+TINY = 1e-100  # seconds: a device that takes no time leaves room for everything
 LARGEST_STEPS = 100_000
 
 
@@ -60,20 +61,21 @@ class _Plan:
 class _Landscape:
     """The bound over (K, tau) with the best continuous batches at each point."""
 
-    def __init__(self, problem: Problem, gradient_error: float, tilt: float = 0.0) -> None:
+    def __init__(self, problem: Problem, gradient_error: float, participation_noise: float) -> None:
         fleet, constants = problem.fleet, problem.constants
         self.problem = problem
         self.lower, self.upper = problem.fleet.batch_range()
         self.mean_noise = fleet.weights**2 * fleet.gradient_noise
         self.drift_noise = fleet.weights * (1 - fleet.weights) * fleet.gradient_noise
         self.error = gradient_error
+        self.participation = participation_noise
         self.divergence = math.sqrt(float(fleet.weights @ fleet.divergence**2)) + gradient_error
         self.eta = constants.learning_rate
         self.step = min(self.eta * constants.smoothness, 1.0)
         self.coupling = float(constants.coupling or 0.0)
         self.floor = float(constants.curvature_floor or 0.0)
         self.c = float(constants.pl_constant or 0.0)
-        self.tilt = tilt
+        self.tilt = 0.0
         self._seen: dict[tuple[int, int], _Plan | None] = {}
         self._steps: dict[tuple[float, int], _Step] = {}
 
@@ -128,7 +130,10 @@ class _Landscape:
         at = self._step(gamma, local_steps)
         spread = math.sqrt(at.per_noise * drifting)
         # (a + b)^2 is what the best z gives; a buffer's error adds to the drift at every step.
-        floor = at.noise * mean + (at.diverging + spread + at.biased) ** 2
+        # Who takes part stays the same during a round, so that noise adds up over its steps.
+        floor = (
+            at.noise * (mean + local_steps * self.participation) + (at.diverging + spread + at.biased) ** 2
+        )
         left = math.exp(rounds * local_steps * at.log_q)
         return left * gap + (1 - left) * floor
 
@@ -162,7 +167,11 @@ class _Landscape:
 
 
 def forecast(
-    problem: Problem, local_steps: int, batch_sizes: npt.NDArray[np.int64], gradient_error: float
+    problem: Problem,
+    local_steps: int,
+    batch_sizes: npt.NDArray[np.int64],
+    gradient_error: float,
+    participation_noise: float,
 ) -> float:
     """Give the gap F - F* that the calibrated bound predicts after one round.
 
@@ -176,8 +185,10 @@ def forecast(
         s_i.
     gradient_error : float
         Error that bounded buffers add to the gradient.
+    participation_noise : float
+        Variance of the averaged gradient because devices miss rounds.
     """
-    landscape = _Landscape(problem, gradient_error)
+    landscape = _Landscape(problem, gradient_error, participation_noise)
     inverse = 1 / batch_sizes - (0 if problem.fleet.replacement else 1 / problem.fleet.samples)
     mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
     return landscape.value(1, local_steps, mean, drifting)[0]
@@ -243,7 +254,10 @@ def _first_round(landscape: _Landscape, plan: _Plan, steps: tuple[int, int]) -> 
             for rounds in {plan.rounds - 1, max(1, plan.rounds - max(1, round(tau / plan.local_steps)))}:
                 scale = (left / rounds - budget.round_cost) / (plan.local_steps * work) if work > 0 else 1.0
                 if math.isfinite(time):
-                    room = fleet.throughput * (time / rounds - fleet.round_time) / (plan.local_steps * base)
+                    slack = time / rounds - fleet.round_time
+                    if np.any(slack < 0):
+                        continue
+                    room = slack / (plan.local_steps * base / fleet.throughput + TINY)
                     scale = min(scale, float(np.min(room)))
                 if scale <= 0 or np.any(scale * base < landscape.lower * LEAST_SCALED):
                     continue
@@ -283,7 +297,7 @@ class Horizon:
         """Plan the rest with equal rounds, then choose the round that is best if those follow."""
         problem, previous = situation.problem, situation.previous
         most = problem.budget.max_local_steps or LARGEST_STEPS
-        landscape = _Landscape(problem, situation.gradient_error)
+        landscape = _Landscape(problem, situation.gradient_error, situation.participation_noise)
         range_now = 1, most
         if previous is None:
             best = self._coarse(landscape, most)

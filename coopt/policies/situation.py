@@ -64,6 +64,9 @@ class Situation:
         Last round's values of the published estimators.
     gradient_error : float
         Error that bounded buffers add to the averaged gradient, see `coopt.streaming.gradient_error`.
+    participation_noise : float
+        Variance of the averaged gradient because devices miss rounds, gradient^2: the same at all steps of a
+        round, and no batch is large enough to reduce it.
     previous : Choice or None
         The choice before this one, for the same devices; None if there is none.
     """
@@ -75,6 +78,7 @@ class Situation:
     squared_gradient: float
     published: PublishedEstimates
     gradient_error: float
+    participation_noise: float
     previous: Choice | None
 
 
