@@ -220,9 +220,9 @@ def report() -> None:
     anyone = [most("time_used", scenario, all_names) for scenario in SCENARIOS]
     lines += [
         "",
-        f"No policy ever used more than {cost:.4f} of the cost. The largest share of the time that `horizon` used",
-        f"is {horizon[0]:.4f} with constant speeds and {horizon[1]:.4f} when they jump, in the round of the jump:",
-        "the simulated server enforces no deadline. Of all policies it is",
+        f"No policy ever used more than {cost:.4f} of the cost. The largest share of the time that `horizon`",
+        f"used is {horizon[0]:.4f} with constant speeds and {horizon[1]:.4f} when they jump, in the round of",
+        "the jump: the simulated server enforces no deadline. Of all policies it is",
         f"{anyone[0]:.4f}, in a first round planned while speeds were unknown, and {anyone[1]:.4f}.",
     ]
     (RESULTS / "closed_loop.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
