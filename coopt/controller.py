@@ -24,9 +24,10 @@ from coopt.errors import InvalidProblemError
 from coopt.estimate import Estimates
 from coopt.estimate_published import PublishedEstimates
 from coopt.fit import fit_round
-from coopt.policies import Choice, Horizon, Marginal, Policy, Situation
+from coopt.policies import Choice, Policy, Situation
 from coopt.policies.horizon import forecast
-from coopt.policies.situation import clip_batches
+from coopt.policies.resolve import resolve_policy
+from coopt.policies.warm_up import warm_up
 from coopt.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
@@ -37,8 +38,6 @@ from coopt.streaming.bias import SAMPLERS
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-WARM_UP_SHARE = 0.02  # of what is left, per round in which nothing is known yet
-WARM_UP_STEPS, WARM_UP_BATCH = 2, 16
 DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
 STATE_VERSION = 1
 # So close to the end a policy that expects its plan to do harm is believed.
@@ -125,7 +124,7 @@ class Controller:
         self.fleet = fleet
         self.budget = budget
         self.learning_rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
-        self.policy = _policy(policy, budget)
+        self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
         self.curvature_floor = validation.optional_real("curvature_floor", curvature_floor)
         self.caution = validation.real("caution", caution, minimum=0.0)
@@ -160,7 +159,7 @@ class Controller:
             return self._stop(StopReason.ROUNDS)
         situation, active = self._situation()
         if self._warming_up():
-            choice = self._warm_up(situation.problem)
+            choice = warm_up(situation.problem)
         else:
             choice = self.policy.choose(situation)
             gap = situation.problem.constants.initial_gap
@@ -402,8 +401,7 @@ class Controller:
     def _situation(self) -> tuple[Situation, Ints]:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
         active = np.flatnonzero(self._missed < self.patience)
-        if not np.any(self.fleet.weights[active] > 0):
-            active = np.arange(len(self.fleet))
+        active = active if np.any(self.fleet.weights[active] > 0) else np.arange(len(self.fleet))
         samples = self.estimates.samples
         lower, upper = self.fleet.batch_range()
         if self.policy.needs_estimates:
@@ -462,19 +460,6 @@ class Controller:
         ready = known.loss.known and known.fleet_noise.known
         return self.round < self.warm_up_rounds or not ready
 
-    def _warm_up(self, problem: Problem) -> Choice:
-        """Choose a round that costs little of anything and measures everything."""
-        fleet, left = problem.fleet, problem.budget
-        steps = min(WARM_UP_STEPS, left.max_local_steps or WARM_UP_STEPS)
-        size = float(WARM_UP_BATCH)
-        work = steps * float(np.sum(fleet.sample_cost))
-        if work > 0:
-            size = min(size, max(WARM_UP_SHARE * left.cost - left.round_cost, 0.0) / work)
-        seconds = WARM_UP_SHARE * left.time - fleet.round_time
-        with np.errstate(invalid="ignore"):
-            caps = np.nan_to_num(fleet.throughput * seconds / steps, nan=size, posinf=size)
-        return Choice(steps, clip_batches(problem, np.maximum(np.minimum(size, caps), 2.0)))
-
     def _stop(self, reason: StopReason) -> Stopped:
         return Stopped(reason, self.round, self.spent_cost, self.spent_seconds)
 
@@ -512,19 +497,3 @@ class Controller:
             predicted_error=choice.predicted_error,
             rest_local_steps=choice.rest_local_steps,
         )
-
-
-def _policy(policy: str | Policy, budget: Budget) -> Policy:
-    if not isinstance(policy, str):
-        return policy
-    if policy == "horizon":
-        return Horizon()
-    if policy == "marginal":
-        if budget.max_rounds is None:
-            raise InvalidProblemError(
-                "policy 'marginal' needs Budget.max_rounds: it fixes the rounds in advance"
-            )
-        return Marginal(budget.max_rounds)
-    raise InvalidProblemError(
-        f"policy = {policy!r} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
-    )

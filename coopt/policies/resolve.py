@@ -1,0 +1,36 @@
+"""Policies by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coopt.errors import InvalidProblemError
+from coopt.policies.horizon import Horizon
+from coopt.policies.marginal import Marginal
+
+if TYPE_CHECKING:
+    from coopt.policies.situation import Policy
+    from coopt.problem import Budget
+
+
+def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
+    """Give the policy that a name stands for, or the policy itself.
+
+    Raises
+    ------
+    InvalidProblemError
+        If the name is unknown, or the budget lacks what the policy needs.
+    """
+    if not isinstance(policy, str):
+        return policy
+    if policy == "horizon":
+        return Horizon()
+    if policy == "marginal":
+        if budget.max_rounds is None:
+            raise InvalidProblemError(
+                "policy 'marginal' needs Budget.max_rounds: it fixes the rounds in advance"
+            )
+        return Marginal(budget.max_rounds)
+    raise InvalidProblemError(
+        f"policy = {policy!r} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
+    )
