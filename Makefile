@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env demo test lint format types unit docs wheel-check clean
+.PHONY: help env demo test lint format types unit docs wheel-check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,18 @@ docs: $(VENV)/.full ## build the documentation, running its examples
 
 wheel-check: $(VENV)/.full ## build wheel and sdist, install the wheel alone, use it away from the checkout
 	$(BIN)/python tools/wheel_check.py
+
+# Real data, where the environment does not say where they are.
+ifneq ($(wildcard ../shared/data),)
+export COOPT_DATA ?= $(realpath ../shared/data)
+endif
+
+bench: export OMP_NUM_THREADS := 1
+bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about an hour
+	for name in validity counterexample regret hardest streams estimators side_by_side; do \
+	    $(BIN)/python -m benchmarks.theory.$$name; done
+	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,peers}.py \
+	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis coopt-demo.png
