@@ -34,8 +34,6 @@ Floats = NDArray[np.float64]
 FAMILY_DIRECTIONS = 4
 # Below this spread the two ends bound every member between them well enough.
 NARROW = 0.02
-# A box is cut again at its new weakest point before it is split: Kelley's method, stopped early.
-CUTS_PER_BOX = 2
 # Cuts that a box hands on; older ones touch far away and no longer matter.
 CUTS_KEPT = 4
 # Floors are evaluated for every member at every tau of a box with one K up to this many values.
@@ -188,17 +186,16 @@ class _Search:
 
     def _branch(self, box: _Box, bound: float) -> list[tuple[float, _Box]]:
         """Tighten a box; return what is left of it in smaller boxes with their bounds."""
-        cuts = 0
-        while True:
-            view = self._look(box)
-            if view is None:
-                return []
-            if view.box.single:
-                self._settle(view)
-                return []
-            if cuts == CUTS_PER_BOX:
-                return [(max(bound, view.bound), child) for child in self._split(view)]
-            box, cuts = self._strengthen(view), cuts + 1
+        view = self._look(box)
+        if view is not None and not view.box.single:
+            # One cut, then the split: a second cut at the new weakest place costs more than it saves.
+            view = self._look(self._strengthen(view))
+        if view is None:
+            return []
+        if view.box.single:
+            self._settle(view)
+            return []
+        return [(max(bound, view.bound), child) for child in self._split(view)]
 
     def _look(self, box: _Box) -> _View | None:
         """Drop the members, rounds and steps that the box's bounds rule out; None if nothing is left."""
