@@ -190,6 +190,13 @@ class Fleet:
         first = float(self.sample_cost[0])
         return first if bool((self.sample_cost == first).all()) else None
 
+    @cached_property
+    def unit_cost(self) -> float | None:
+        """The cost of batch_multiple samples where it is positive and the same on every device, else None."""
+        costs = self.sample_cost * self.batch_multiple
+        first = float(costs[0])
+        return first if first > 0.0 and bool((costs == first).all()) else None
+
     def __len__(self) -> int:
         return int(self.samples.size)
 

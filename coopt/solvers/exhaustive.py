@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import time
 
-import numpy as np
-
-from coopt import limits
 from coopt.errors import SolverError
 from coopt.monotone import Bound
 from coopt.problem import Problem
-from coopt.solvers.batch import Ints, relax, round_batches
+from coopt.solvers.batch import Ints
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
+from coopt.solvers.whole import whole_batches
 
 # Some seconds of inner solves for a small fleet; a bound with a monotone form has no such limit.
 MOST_PAIRS = 200_000
@@ -44,7 +42,7 @@ def search(
                 "rounds and local steps would have to be tried one by one: give it a monotone_form, or lower "
                 "Budget(max_rounds=..., max_local_steps=...)"
             )
-    lower, upper = problem.fleet.batch_range()
+    lower, _ = problem.fleet.batch_range()
     search_start = start or (ranges.rounds[0], first, lower)
     best = _judge(problem, bound, *search_start)
     proved, solves = math.inf, 0
@@ -52,7 +50,7 @@ def search(
         for rounds in range(ranges.rounds[0], ranges.most_rounds(tau) + 1):
             if time.perf_counter() > deadline:
                 return Search(best, -math.inf, False, solves, pairs)
-            plan, bound_here = _solve_pair(problem, bound, rounds, tau, lower, upper)
+            plan, bound_here = _solve_pair(problem, bound, rounds, tau)
             solves += 1
             proved = min(proved, bound_here)
             best = min(best, plan, key=lambda p: (p.value, p.rounds, p.local_steps))
@@ -63,22 +61,9 @@ def _judge(problem: Problem, bound: Bound, rounds: int, local_steps: int, batche
     return Incumbent(bound.value(problem, rounds, local_steps, batches), rounds, local_steps, batches, bound)
 
 
-def _solve_pair(
-    problem: Problem, bound: Bound, rounds: int, local_steps: int, lower: Ints, upper: Ints
-) -> tuple[Incumbent, float]:
-    fleet = problem.fleet
+def _solve_pair(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> tuple[Incumbent, float]:
     offset, weights = bound.coefficients(problem, rounds, local_steps)
-    caps = limits.largest_batches(problem, rounds, local_steps, upper)
-    budget = limits.step_budget(problem, rounds, local_steps)
-    unit_costs = fleet.sample_cost * fleet.batch_multiple
-    unit = float(unit_costs[0])
-    units = None
-    if unit > 0.0 and bool(np.all(unit_costs == unit)):
-        units = limits.step_units(problem, rounds, local_steps, unit)
-    multiplier = relax(weights, fleet.sample_cost, budget, lower, caps).multiplier
-    found = round_batches(
-        weights, fleet.sample_cost, budget, lower, caps, multiplier, units, fleet.batch_multiple
-    )
+    found = whole_batches(problem, weights, rounds, local_steps)
     return (
         _judge(problem, bound, rounds, local_steps, found.batch_sizes),
         offset + found.lower_bound,

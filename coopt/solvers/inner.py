@@ -123,10 +123,8 @@ class Inner:
         fleet = problem.fleet
         multiple = fleet.batch_multiple
         self._multiple = None if bool((multiple == 1).all()) else multiple
-        unit_costs = fleet.sample_cost * multiple
-        common = float(unit_costs[0])
-        # What a unit costs where that is the same on every device; then the integer optimum is exact.
-        self.unit_cost = common if common > 0.0 and bool((unit_costs == common).all()) else None
+        # Where it is not None the integer optimum is exact.
+        self.unit_cost = fleet.unit_cost
 
     def directions(self, floor: Floor) -> Directions:
         """The floors of a family, normalised."""

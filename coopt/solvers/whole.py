@@ -29,11 +29,8 @@ def whole_batches(
     start = least if lower is None else lower
     caps = limits.largest_batches(problem, rounds, local_steps, most)
     spend = limits.step_budget(problem, rounds, local_steps)
-    unit_costs = fleet.sample_cost * fleet.batch_multiple
-    unit = float(unit_costs[0])
-    units = None
-    if unit > 0.0 and bool((unit_costs == unit).all()):
-        units = limits.step_units(problem, rounds, local_steps, unit)
+    unit = fleet.unit_cost
+    units = None if unit is None else limits.step_units(problem, rounds, local_steps, unit)
     price = relax(weights, fleet.sample_cost, spend, start, caps).multiplier
     return round_batches(weights, fleet.sample_cost, spend, start, caps, price, units, fleet.batch_multiple)
 
@@ -44,12 +41,10 @@ def rounds_near(problem: Problem, ranges: Ranges, rounds: float, local_steps: in
     Its two neighbours, and the most rounds in which one step still processes as many units as at the lower
     neighbour, or one fewer or more: between those the cost limit leaves something unspent.
     """
-    fleet, budget = problem.fleet, problem.budget
+    unit, budget = problem.fleet.unit_cost, problem.budget
     down = max(math.floor(rounds), 1)
     found = {down, down + 1}
-    unit_costs = fleet.sample_cost * fleet.batch_multiple
-    unit = float(unit_costs[0])
-    if unit > 0.0 and budget.cost < math.inf and bool((unit_costs == unit).all()):
+    if unit is not None and budget.cost < math.inf:
         units = limits.step_units(problem, down, local_steps, unit)
         limit = budget.cost * (1.0 + limits.TOLERANCE)
         found |= {
