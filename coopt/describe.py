@@ -17,7 +17,7 @@ from coopt.cautions import cautions
 from coopt.errors import BoundWarning
 from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
-from coopt.solvers.batch import relax
+from coopt.solvers.batch import cap_multipliers, relax
 from coopt.validation import LARGEST_COUNT
 
 Ints = NDArray[np.int64]
@@ -76,12 +76,11 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
 def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
     """The limits that forbid some smallest increase: one more round, local step, or unit of a batch."""
     fleet, budget = problem.fleet, problem.budget
-    longer_round = (rounds + 1, local_steps, batches)
-    more_steps = (rounds, local_steps + 1, batches)
+    sizes = batches.astype(np.float64)
     found = {
         violation.limit
-        for plan in (longer_round, more_steps)
-        for violation in limits.violations(problem, plan[0], plan[1], plan[2].astype(np.float64))
+        for longer in ((rounds + 1, local_steps), (rounds, local_steps + 1))
+        for violation in limits.violations(problem, *longer, sizes)
     }
     grown = batches + fleet.batch_multiple
     growing = fleet.gradient_noise > 0.0
@@ -113,11 +112,10 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     ends = np.maximum(np.minimum(upper, caps), lower) if timed else upper
     best = relax(weights, fleet.sample_cost, limits.step_budget(problem, rounds, local_steps), lower, ends)
     steps = rounds * local_steps
-    held = (
-        np.flatnonzero((best.batch_sizes >= caps) & (caps < upper)) if timed else np.array([], dtype=np.intp)
-    )
-    push = weights[held] / best.batch_sizes[held] ** 2 - best.multiplier * fleet.sample_cost[held]
-    seconds = float(np.sum(np.maximum(push, 0.0) * fleet.throughput[held])) / steps
+    seconds = 0.0
+    if timed:
+        held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, upper)
+        seconds = float(np.sum(push * fleet.throughput[held])) / steps
     return {"cost": best.multiplier / steps, "time": seconds}
 
 

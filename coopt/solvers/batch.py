@@ -182,6 +182,15 @@ def relax(
     return Relaxation(batches, multiplier, value)
 
 
+def cap_multipliers(
+    weights: Floats, cost: Floats, best: Relaxation, caps: Floats | Ints, upper: Ints
+) -> tuple[NDArray[np.intp], Floats]:
+    """Devices that a cap below `upper` holds at a continuous optimum, and the dual variables of the caps."""
+    held = np.flatnonzero((best.batch_sizes >= caps) & (caps < upper))
+    push: Floats = weights[held] / best.batch_sizes[held] ** 2 - best.multiplier * cost[held]
+    return held, np.maximum(push, 0.0)
+
+
 def _spend(
     shape: Floats,
     cost: Floats,

@@ -21,7 +21,7 @@ from coopt import limits
 from coopt.errors import SolverError
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Problem
-from coopt.solvers.batch import Floats, Rounded, relax, round_batches, unit_curve
+from coopt.solvers.batch import Floats, Rounded, cap_multipliers, relax, round_batches, unit_curve
 
 
 @dataclass(frozen=True)
@@ -125,29 +125,31 @@ class Inner:
         self._multiple = None if bool((multiple == 1).all()) else multiple
         # Where it is not None the integer optimum is exact.
         self.unit_cost = fleet.unit_cost
+        # The noise terms are the same at every tau: their sums are taken once.
+        basis = form.floor(1, np.zeros(1, dtype=np.intp)).basis
+        if len(basis) > 2:
+            raise SolverError(
+                f"a monotone form with {len(basis)} noise terms: the exact solver takes one or two"
+            )
+        self._norms = np.array([float(np.sum(term)) for term in basis])
 
     def directions(self, floor: Floor) -> Directions:
         """The floors of a family, normalised."""
-        if len(floor.basis) > 2:
-            raise SolverError(
-                f"a monotone form with {len(floor.basis)} noise terms: the exact solver takes one or two"
-            )
-        norms = np.array([float(np.sum(basis)) for basis in floor.basis])
+        norms = self._norms
         # Any share of no noise is nothing, an infinite one too.
         amounts = np.multiply(floor.shares, norms, out=np.zeros_like(floor.shares), where=norms > 0.0)
         sizes = amounts.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            angles = amounts[:, -1] / sizes if len(norms) == 2 else np.zeros_like(sizes)
+            angles = amounts[:, -1] / sizes if norms.size == 2 else np.zeros_like(sizes)
         return Directions(floor.offsets, sizes, np.where(sizes > 0.0, angles, 0.0))
 
     def weights(self, floor: Floor, angle: float) -> Floats:
         """Weights of the normalised inner problem in one direction, shape (N,)."""
-        first = floor.basis[0]
-        norm = float(np.sum(first)) or 1.0
-        if len(floor.basis) == 1:
-            return first / norm
-        second = floor.basis[1]
-        return (1.0 - angle) / norm * first + angle / (float(np.sum(second)) or 1.0) * second
+        norms = [norm or 1.0 for norm in self._norms.tolist()]
+        if len(norms) == 1:
+            return floor.basis[0] / norms[0]
+        first, second = floor.basis
+        return (1.0 - angle) / norms[0] * first + angle / norms[1] * second
 
     def cut(self, floor: Floor, rounds: int, local_steps: int, angles: Floats) -> tuple[Cut, list[float]]:
         """A cut from the continuous optima at (K, tau), and their budget multipliers."""
@@ -169,9 +171,7 @@ class Inner:
                 slope += price * budget.cost * (1.0 + limits.TOLERANCE)
                 rise += price * budget.round_cost
             if timed:
-                held = np.flatnonzero((batches >= caps) & (caps < self.upper))
-                push = weights[held] / batches[held] ** 2 - price * fleet.sample_cost[held]
-                push = np.maximum(push, 0.0)
+                held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, self.upper)
                 constant += float(np.sum(push * batches[held]))
                 pull = push * fleet.throughput[held]
                 slope += float(np.sum(pull)) * budget.time * (1.0 + limits.TOLERANCE)
