@@ -112,7 +112,8 @@ def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
 
 def _cost(problem: Problem, allocation: Allocation) -> float:
     work = math.fsum((problem.fleet.sample_cost * allocation.batch_sizes).tolist())
-    return allocation.rounds * (allocation.local_steps * work + problem.budget.round_cost)
+    round_cost = math.fsum([problem.budget.round_cost, *problem.fleet.round_cost.tolist()])
+    return allocation.rounds * (allocation.local_steps * work + round_cost)
 
 
 def error_bound(allocation: Allocation) -> float:

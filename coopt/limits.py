@@ -76,12 +76,12 @@ def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> fl
 def cost(
     problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
 ) -> float:
-    """Total cost K (tau sum a_i s_i + b)."""
+    """Total cost K (tau sum a_i s_i + b + sum b_i)."""
     return _cost_of_work(problem, rounds, local_steps, work(problem, batch_sizes))
 
 
 def _cost_of_work(problem: Problem, rounds: int, local_steps: int, step_work: float) -> float:
-    return rounds * (local_steps * step_work + problem.budget.round_cost)
+    return rounds * (local_steps * step_work + problem.plain.budget.round_cost)
 
 
 def device_times(
@@ -129,7 +129,7 @@ def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Flo
 
 def step_budget(problem: Problem, rounds: int, local_steps: int) -> float:
     """Largest work sum a_i s_i of one step that the cost limit admits for given (K, tau); may be < 0."""
-    budget = problem.budget
+    budget = problem.plain.budget
     limit = budget.cost * (1.0 + TOLERANCE)
     return (limit / rounds - budget.round_cost) / local_steps
 
@@ -212,7 +212,7 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints) -> int | None:
         LARGEST_COUNT if budget.max_local_steps is None else budget.max_local_steps,
         _largest_count(
             lambda tau: within(_cost_of_work(problem, rounds, tau, step_work), budget.cost),
-            budget.cost - rounds * budget.round_cost,
+            budget.cost - rounds * problem.plain.budget.round_cost,
             rounds * step_work,
         ),
         _largest_count(fits_time, float(quotients.min()), 1.0),

@@ -256,7 +256,7 @@ def _limit_curves(
     curves = []
     with np.errstate(divide="ignore"):
         if np.isfinite(budget.cost):
-            per_round = tau * limits.work(problem, batches) + budget.round_cost
+            per_round = tau * limits.work(problem, batches) + problem.plain.budget.round_cost
             curves.append(("cost limit with the plan's batch sizes", COST, "-", budget.cost / per_round))
         if np.isfinite(budget.time):
             per_round = (np.outer(tau, batches / fleet.throughput) + fleet.round_time).max(axis=1)
