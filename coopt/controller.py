@@ -53,7 +53,7 @@ class Controller:
         All devices that may ever take part. Samples, batch limits and weights are taken as given; gradient
         noise, divergence, speed and cost per sample are replaced by what is measured.
     budget : Budget
-        What the whole training may spend.
+        What the whole training may spend. Each round is charged ``fleet.round_cost`` of all devices.
     learning_rate : float
         eta, the clients' learning rate.
     policy : {"horizon", "marginal"} or Policy, default "horizon"
@@ -122,7 +122,7 @@ class Controller:
         streaming: bool = False,
     ) -> None:
         self.fleet = fleet
-        self.budget = budget
+        self.budget = budget.including(fleet)
         self.learning_rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)

@@ -151,6 +151,10 @@ class Budget:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def including(self, fleet: Fleet) -> Budget:
+        """The budget with what a round costs on each device added to what a round costs."""
+        return replace(self, round_cost=math.fsum([self.round_cost, *fleet.round_cost.tolist()]))
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -203,10 +207,8 @@ class Problem:
         """The same limits with all that a round costs in the budget, as every solver takes them."""
         if not self.fleet.round_cost.any():
             return self
-        round_cost = self.budget.round_cost + math.fsum(self.fleet.round_cost.tolist())
-        return Problem(
-            replace(self.fleet, round_cost=0.0), self.constants, replace(self.budget, round_cost=round_cost)
-        )
+        free = replace(self.fleet, round_cost=np.zeros(len(self.fleet)))
+        return Problem(free, self.constants, self.budget.including(self.fleet))
 
     def cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Total cost K (tau sum a_i s_i + b + sum b_i) of a plan."""

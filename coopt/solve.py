@@ -171,7 +171,7 @@ def solve_allocation(
                 f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
                 "use solver='exact'"
             )
-        proposal = PROPOSERS[solver](problem, chosen, ranges, **flexible)
+        proposal = PROPOSERS[solver](problem.plain, chosen, ranges, **flexible)
         found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
         return describe(problem, _outcome(found, tolerance, solver, proposal.trace), begun)
     found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
@@ -283,7 +283,7 @@ def _choose_rate(
 ) -> Allocation:
     """The best learning rate with its plan."""
     found = rates.search(
-        problem, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
+        problem.plain, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
     )
     constants = replace(problem.constants, learning_rate=found.learning_rate)
     trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
@@ -305,7 +305,7 @@ def _minimise(
     start: tuple[int, int, Ints] | None,
 ) -> Search:
     if isinstance(bound, MonotoneBound):
-        return exact.search(problem, bound.monotone_form(problem), ranges, tolerance, seconds, start)
+        return exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, seconds, start)
     return exhaustive.search(problem, bound, ranges, seconds, start)
 
 
@@ -370,7 +370,7 @@ def _bounded(
     """A plan of another solver with the lower bound that the exact solver proves."""
     best = proposal.best
     start = (best.rounds, best.local_steps, best.batch_sizes)
-    found = exact.search(problem, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
+    found = exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
     lower = min(max(found.lower_bound, proposal.lower_bound), best.value)
     return replace(found, best=best, lower_bound=lower)
 

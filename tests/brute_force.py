@@ -34,7 +34,7 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
     best = None
     for rounds in range(1, most_rounds + 1):
         for steps in range(1, most_steps + 1):
-            cost = rounds * (steps * work + budget.round_cost)
+            cost = rounds * (steps * work + budget.round_cost + fleet.round_cost.sum())
             times = rounds * (steps * plans / fleet.throughput + fleet.round_time)
             feasible = (cost <= budget.cost * (1 + 1e-9)) & (times.max(axis=1) <= budget.time * (1 + 1e-9))
             for index in _nondominated(noise, np.flatnonzero(feasible)):

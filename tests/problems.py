@@ -46,6 +46,7 @@ def fleets(draw, equal_costs: bool = True, most_devices: int = 4, most_samples: 
         sample_cost=draw(decimals) if equal_costs else each(st.one_of(st.just(0.0), decimals)),
         batch_multiple=multiple,
         replacement=draw(st.booleans()),
+        round_cost=draw(st.sampled_from([0.0, 0.3])),
     )
 
 

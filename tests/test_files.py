@@ -43,6 +43,7 @@ def fleets(draw, replacement: st.SearchStrategy[bool]) -> Fleet:
         throughput=each(st.one_of(st.just(math.inf), st.floats(0.0, exclude_min=True))),
         round_time=each(wild),
         sample_cost=each(wild),
+        round_cost=each(wild),
         weights=draw(st.sampled_from([None, np.full(n, 1.0 / n)])),
         min_batch=each(st.integers(1, 2)),
         max_batch=draw(st.sampled_from([None, 4])),

@@ -38,6 +38,7 @@ ARRAYS = (
     "min_batch",
     "max_batch",
     "batch_multiple",
+    "round_cost",
 )
 
 
@@ -89,6 +90,7 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("round_time", [0.0, 0.0, -0.5], f"round_time[2] = -0.5: must be {NONNEGATIVE}"),
         ("round_time", INF, f"round_time = inf: must be {NONNEGATIVE}"),
         ("sample_cost", [1.0, -2.0, 1.0], f"sample_cost[1] = -2.0: must be {NONNEGATIVE}"),
+        ("round_cost", [1.0, -2.0, 1.0], f"round_cost[1] = -2.0: must be {NONNEGATIVE}"),
         ("sample_cost", [1.0, INF, 1.0], f"sample_cost[1] = inf: must be {NONNEGATIVE}"),
         ("weights", [0.5, 0.75, -0.25], f"weights[2] = -0.25: must be {NONNEGATIVE}"),
         ("weights", [0.5, NAN, 0.5], f"weights[1] = nan: must be {NONNEGATIVE}"),
@@ -409,6 +411,7 @@ def test_cost_time_and_violations_follow_their_definitions(problem, data):
     cost = rounds * (
         steps * sum(Fraction(a) * s for a, s in zip(fleet.sample_cost.tolist(), batches, strict=True))
         + Fraction(budget.round_cost)
+        + sum(map(Fraction, fleet.round_cost.tolist()))
     )
     seconds = max(
         rounds * ((0 if math.isinf(pi) else Fraction(steps * s) / Fraction(pi)) + Fraction(u))

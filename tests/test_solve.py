@@ -29,6 +29,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.solvers import exhaustive
+from fleets import random_problem
 from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
@@ -362,3 +363,19 @@ def test_inverse_objectives_reach_their_target_with_less(objective):
     assert found.error_bound <= best.error_bound * (1 + 1e-9)
     assert getattr(found, objective) <= getattr(best, objective) * (1 + 1e-8)
     assert found.objective_value == getattr(found, objective)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), shares=st.lists(st.floats(0.0, 1.0), min_size=9, max_size=9))
+def test_prices_of_rounds_on_devices_add_to_that_of_a_round(seed, shares):
+    plain = random_problem(seed, round_cost=1.0)
+    prices = 20.0 * np.array(shares[: len(plain.fleet)])
+    problem = replace(plain, fleet=replace(plain.fleet, round_cost=prices))
+    same = replace(plain, budget=replace(plain.budget, round_cost=1.0 + math.fsum(prices)))
+    for solver in ("exact", "closed-form", "coopt-fl"):
+        ours, theirs = (solve_allocation(p, solver=solver, bound="dynamite") for p in (problem, same))
+        assert (ours.rounds, ours.local_steps) == (theirs.rounds, theirs.local_steps)
+        assert np.array_equal(ours.batch_sizes, theirs.batch_sizes)
+        assert ours.lower_bound == theirs.lower_bound
+        assert ours.cost == pytest.approx(theirs.cost, rel=1e-14)
+        ours.certify()

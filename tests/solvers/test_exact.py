@@ -41,6 +41,7 @@ PER_DEVICE = (
     "min_batch",
     "max_batch",
     "batch_multiple",
+    "round_cost",
 )
 
 
@@ -119,7 +120,9 @@ def scaled(problem: Problem, kind: str, factor: float) -> Problem:
     if kind == "cost units":
         return replace(
             problem,
-            fleet=changed(fleet, sample_cost=fleet.sample_cost * factor),
+            fleet=changed(
+                fleet, sample_cost=fleet.sample_cost * factor, round_cost=fleet.round_cost * factor
+            ),
             budget=replace(budget, cost=budget.cost * factor, round_cost=budget.round_cost * factor),
         )
     if kind == "time units":
