@@ -11,6 +11,7 @@ from coopt._version import __version__
 from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex
 from coopt.controller import Controller
+from coopt.differences import Change, Sensitivity, sensitivity
 from coopt.errors import (
     BoundWarning,
     CertificateError,
@@ -40,6 +41,7 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Certified",
+    "Change",
     "ClientProbe",
     "ClientReport",
     "Constants",
@@ -55,6 +57,7 @@ __all__ = [
     "NonConvex",
     "Problem",
     "RoundPlan",
+    "Sensitivity",
     "SolverError",
     "Status",
     "Stopped",
@@ -63,5 +66,6 @@ __all__ = [
     "allocate_batches",
     "evaluate",
     "frontier",
+    "sensitivity",
     "solve_allocation",
 ]

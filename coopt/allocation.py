@@ -145,6 +145,17 @@ class Allocation:
         return parts
 
     @property
+    def cap_prices(self) -> NDArray[np.float64]:
+        """By how much the error bound falls per sample of each device's ``max_batch``, shape (N,).
+
+        Like `shadow_prices` at this K and tau with continuous batch sizes; zero where the cap does not hold
+        the batch back.
+        """
+        from coopt.describe import cap_prices
+
+        return cap_prices(self.problem, self.bound_object, self.rounds, self.local_steps)
+
+    @property
     def bound_object(self) -> Bound:
         """The bound itself."""
         return resolve_bound(self.bound) if self.custom_bound is None else self.custom_bound

@@ -20,6 +20,7 @@ from coopt.problem import Problem
 from coopt.solvers.batch import cap_multipliers, relax
 from coopt.validation import LARGEST_COUNT
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -117,6 +118,23 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
         held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, upper)
         seconds = float(np.sum(push * fleet.throughput[held])) / steps
     return {"cost": best.multiplier / steps, "time": seconds}
+
+
+def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> Floats:
+    """Fall of the bound per sample of each ``max_batch``, at this (K, tau) with continuous batches."""
+    fleet = problem.fleet
+    _, weights = bound.coefficients(problem, rounds, local_steps)
+    if not np.isfinite(weights).all():
+        return np.full(len(fleet), math.nan)
+    lower, upper = fleet.batch_range()
+    caps = limits.time_caps(problem, rounds, local_steps)
+    ends = np.maximum(np.minimum(upper, caps), lower)
+    best = relax(weights, fleet.sample_cost, limits.step_budget(problem, rounds, local_steps), lower, ends)
+    # Where the deadline is as tight, more samples could not be processed.
+    held, push = cap_multipliers(weights, fleet.sample_cost, best, upper, caps)
+    prices = np.zeros(len(fleet))
+    prices[held] = push
+    return prices
 
 
 def warn_of(problem: Problem, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from coopt.allocation import Allocation
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.monotone import Bound
 from coopt.problem import Problem
+from coopt.rows import Rows, plan_columns
 from coopt.solve import solve_allocation
 from coopt.validation import real
 
@@ -39,7 +40,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Frontier(Rows):
     """The optimum of one objective as one limit varies.
 
     Attributes
@@ -55,23 +56,10 @@ class Frontier:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a point, as pandas.DataFrame takes them; infeasible points hold None."""
-        rows = []
-        for point in self.points:
-            plan = point.allocation
-            rows.append(
-                {
-                    self.vary: point.value,
-                    "rounds": plan and plan.rounds,
-                    "local_steps": plan and plan.local_steps,
-                    "mean_batch": plan and float(plan.batch_sizes.mean()),
-                    "error_bound": plan and plan.error_bound,
-                    "used_cost": plan and plan.cost,
-                    "used_time": plan and plan.time,
-                    "gap": plan and plan.gap,
-                    "reason": point.reason,
-                }
-            )
-        return rows
+        return [
+            {self.vary: point.value, **plan_columns(point.allocation), "reason": point.reason}
+            for point in self.points
+        ]
 
     def plot(self) -> Figure:
         """Draw the objective against what varies; needs the extra ``plot``."""

@@ -183,7 +183,7 @@ def relax(
 
 
 def cap_multipliers(
-    weights: Floats, cost: Floats, best: Relaxation, caps: Floats | Ints, upper: Ints
+    weights: Floats, cost: Floats, best: Relaxation, caps: Floats | Ints, upper: Floats | Ints
 ) -> tuple[NDArray[np.intp], Floats]:
     """Devices that a cap below `upper` holds at a continuous optimum, and the dual variables of the caps."""
     held = np.flatnonzero((best.batch_sizes >= caps) & (caps < upper))
