@@ -7,8 +7,7 @@ takes the largest t with w_i / (t (t-1)) >= c, that is t(c) = floor(1/2 + sqrt(1
 
 * with equal unit costs, the budget is met exactly by t(c) and a selection among the few devices whose
   next unit is priced at the margin, which is the greedy optimum without its n steps;
-* with unequal costs, t(c) at the best multiplier gives a Lagrangian lower bound, and a greedy fill a
-  feasible point whose distance from it is reported.
+* with unequal costs it is a knapsack, see :mod:`coopt.solvers.knapsack`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.limits import TOLERANCE
 from coopt.monotone import inverse_batches
+from coopt.solvers.knapsack import fill, units_at
 from coopt.validation import float_array, integer_array, real, same_value
 
 Floats = NDArray[np.float64]
@@ -29,10 +29,6 @@ Ints = NDArray[np.int64]
 
 # Newton lands on the exact linear piece in a handful of steps; bisection halves the bracket otherwise.
 NEWTON_STEPS = 200
-# Halvings of the bracket of the Lagrange multiplier when unit costs differ.
-MULTIPLIER_HALVINGS = 50
-# The fill stops when no candidate fits; each pass takes at least one.
-FILL_PASSES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +42,8 @@ class BatchAllocation:
     value : float
         sum w_i / s_i.
     lower_bound : float
-        No admissible batch sizes have a smaller value; equal to `value` up to rounding when all
-        sample costs are equal.
+        No admissible batch sizes have a smaller value; equal to `value` up to rounding, but for large
+        fleets with costs that differ very little.
     multiplier : float
         Dual variable of the budget: by how much the continuous optimum falls per unit of budget.
     """
@@ -82,7 +78,7 @@ def allocate_batches(
     lower, upper : array_like, shape (N,) or scalar
         1 <= l_i <= u_i; integers when `integer`, else positive numbers.
     integer : bool, default True
-        Whether batch sizes must be whole. The integer optimum is exact when all costs are equal.
+        Whether batch sizes must be whole.
 
     Returns
     -------
@@ -149,6 +145,7 @@ def allocate_batches(
         high.astype(np.int64),
         relaxed.multiplier,
         units,
+        cutoff=math.inf,
     )
     return BatchAllocation(whole.batch_sizes, whole.value, whole.lower_bound, relaxed.multiplier)
 
@@ -253,11 +250,13 @@ def round_batches(
     units: int | None,
     multiple: Ints | None = None,
     population: Ints | None = None,
+    cutoff: float | None = None,
 ) -> Rounded:
     """Integer batch sizes near the continuous optimum with the given multiplier.
 
     `units` is the number of units (of `multiple` samples) that fit when all units cost the same, which
-    is then exact; None when they do not. `lower` and `upper` are multiples of `multiple`.
+    is then exact; None when they do not. `lower` and `upper` are multiples of `multiple`. Where unit costs
+    differ the point is the optimum if that is below `cutoff`; a good one, next to the dual value, if None.
     """
     if multiple is None:
         least, most, gains, prices = lower, upper, weights, cost
@@ -265,32 +264,19 @@ def round_batches(
         least, most = lower // multiple, upper // multiple
         gains, prices = weights / multiple, cost * multiple
     useful = np.where((gains > 0.0) | (prices == 0.0), most, least)
+    reference = 0.0 if population is None else float(np.sum(weights / population))
+    dual = math.inf
     if multiplier == 0.0 and (units is None or int(useful.sum()) <= units):
-        taken, exact, dual = useful, True, 0.0
+        taken = useful
     elif units is not None:
-        taken, exact, dual = (
-            _select_units(gains, least, useful, units, multiplier * float(prices[0])),
-            True,
-            0.0,
-        )
+        taken = _select_units(gains, least, useful, units, multiplier * float(prices[0]))
     else:
-        taken, dual = _fill_budget(gains, prices, budget, least, useful, multiplier)
-        exact = False
+        highest = None if cutoff is None else cutoff + reference
+        found = fill(gains, prices, budget, least, useful, multiplier, highest)
+        taken, dual = found.units, found.lower_bound - reference
     batches = taken if multiple is None else taken * multiple
     value = float(np.sum(weights * inverse_batches(batches.astype(np.float64), population)))
-    if exact:
-        return Rounded(batches, value, value)
-    reference = 0.0 if population is None else float(np.sum(weights / population))
-    return Rounded(batches, value, min(dual - reference, value))
-
-
-def _units_at(gains: Floats, prices: Floats | float, least: Ints, most: Ints) -> Ints:
-    """Units that each device takes at these prices a unit: t(c) of the module's text."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        free = np.floor(0.5 + np.sqrt(0.25 + gains / prices))
-    # 0 / 0: neither gain nor price, so the least will do.
-    taken: Floats = np.clip(np.nan_to_num(free, nan=0.0, posinf=np.inf), least, most)
-    return taken.astype(np.int64)
+    return Rounded(batches, value, min(dual, value))
 
 
 def _select_units(gains: Floats, least: Ints, most: Ints, units: int, price: float) -> Ints:
@@ -302,20 +288,20 @@ def _select_units(gains: Floats, least: Ints, most: Ints, units: int, price: flo
     price = price if price > 0.0 else float(gains.max()) / units**2
     spread = 1.0 + 4.0 * math.sqrt(gains.size) / units
     dear, cheap = price * spread, price / spread
-    few = _units_at(gains, dear, least, most)
+    few = units_at(gains, dear, least, most)
     while int(few.sum()) > units:
         dear, spread = dear * spread, spread * spread
-        few = _units_at(gains, dear, least, most)
-    many = _units_at(gains, cheap, least, most)
+        few = units_at(gains, dear, least, most)
+    many = units_at(gains, cheap, least, most)
     while int(many.sum()) < units:
         cheap, spread = cheap / spread, spread * spread
-        many = _units_at(gains, cheap, least, most)
+        many = units_at(gains, cheap, least, most)
     # Shrink the bracket until no device has two units between the prices: then gains can be compared.
     while int((many - few).max()) > 1:
         price = math.sqrt(dear) * math.sqrt(cheap)
         if not cheap < price < dear:
             break
-        middle = _units_at(gains, price, least, most)
+        middle = units_at(gains, price, least, most)
         if int(middle.sum()) > units:
             cheap, many = price, middle
         else:
@@ -362,55 +348,3 @@ def unit_curve(
     values = end + np.concatenate([[0.0], np.cumsum(ascending)])[::-1]
     # Fewer units than asked for are added where no further unit is of use.
     return np.concatenate([values, np.full(last - first + 1 - values.size, end)])
-
-
-def _fill_budget(
-    gains: Floats, prices: Floats, budget: float, least: Ints, most: Ints, multiplier: float
-) -> tuple[Ints, float]:
-    """A feasible integer point and the best Lagrangian bound near `multiplier`."""
-    bound = -math.inf
-
-    def at(level: float) -> tuple[Ints, float]:
-        nonlocal bound
-        taken = _units_at(gains, level * prices, least, most)
-        spent = float(np.sum(prices * taken))
-        bound = max(bound, float(np.sum(gains / taken)) + level * (spent - budget))
-        return taken, spent
-
-    dear = cheap = multiplier if multiplier > 0.0 else float(np.max(gains)) / budget**2
-    taken, spent = at(dear)
-    spread = 1.0 + 1.0 / math.sqrt(gains.size)
-    while spent > budget and spread < math.inf:
-        dear, spread = dear * spread, spread * spread
-        taken, spent = at(dear)
-    if spent > budget:
-        taken = least
-    while at(cheap)[1] <= budget and cheap > 0.0:
-        cheap, spread = cheap / spread, spread * spread
-    for _ in range(MULTIPLIER_HALVINGS):
-        level = math.sqrt(dear) * math.sqrt(cheap)
-        if not cheap < level < dear:
-            break
-        trial, cost = at(level)
-        if cost <= budget:
-            dear, taken = level, trial
-        else:
-            cheap = level
-    return _top_up(gains, prices, budget, taken, most), bound
-
-
-def _top_up(gains: Floats, prices: Floats, budget: float, taken: Ints, most: Ints) -> Ints:
-    """Spend what is left on the best gain per cost that still fits."""
-    taken = taken.copy()
-    for _ in range(FILL_PASSES):
-        # One part in 1e15 of the budget covers the rounding of the sums.
-        left = budget * (1.0 - 1e-15) - float(np.sum(prices * taken))
-        fits = np.flatnonzero((taken < most) & (prices <= left) & (gains > 0.0))
-        if fits.size == 0:
-            break
-        units = taken[fits].astype(np.float64)
-        rate = gains[fits] / (units * (units + 1.0)) / np.maximum(prices[fits], np.finfo(float).tiny)
-        order = fits[np.argsort(-rate, kind="stable")]
-        affordable = order[np.cumsum(prices[order]) <= left]
-        taken[affordable if affordable.size else order[:1]] += 1
-    return taken

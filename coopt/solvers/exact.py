@@ -354,6 +354,7 @@ class _Search:
         start, slope = self.form.progress(np.array([float(rounds * local_steps)]), box.active)
         floors = directions.offsets.copy()
         solved: dict[float, float] = {}
+        closed: set[float] = set()
         while True:
             if solved:
                 angles = np.array(sorted(solved))
@@ -362,10 +363,28 @@ class _Search:
             bounds = start[:, 0] + slope[:, 0] * floors
             weakest = int(bounds.argmin())
             angle = float(directions.angles[weakest])
-            if bounds[weakest] >= self._threshold() or angle in solved:
+            if bounds[weakest] >= self._threshold() or angle in closed:
                 self._discard(float(bounds[weakest]))
                 return
-            solved[angle] = self._exact(view.floor, rounds, local_steps, angle)
+            if angle not in solved:
+                solved[angle] = self._exact(view.floor, rounds, local_steps, angle)
+                if self.inner.unit_cost is not None:
+                    closed.add(angle)
+                continue
+            # The dual value does not do: find the optimum itself, as far as it could be of interest.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                level = (min(self.best.value, self.cutoff) - start[weakest, 0]) / slope[weakest, 0]
+                cutoff = float((level - directions.offsets[weakest]) / directions.sizes[weakest])
+            found = self.inner.exact(
+                view.floor,
+                rounds,
+                local_steps,
+                angle,
+                cutoff=math.inf if math.isnan(cutoff) else cutoff,
+            )
+            self._try(rounds, local_steps, found.batch_sizes)
+            solved[angle] = found.lower_bound
+            closed.add(angle)
 
     def _fewest_rounds(self) -> Incumbent:
         """The incumbent with the fewest rounds at which its value is the same.

@@ -123,7 +123,7 @@ class Inner:
         fleet = problem.fleet
         multiple = fleet.batch_multiple
         self._multiple = None if bool((multiple == 1).all()) else multiple
-        # Where it is not None the integer optimum is exact.
+        # Where it is not None the integer optimum is found at once.
         self.unit_cost = fleet.unit_cost
         # The noise terms are the same at every tau: their sums are taken once.
         basis = form.floor(1, np.zeros(1, dtype=np.intp)).basis
@@ -182,9 +182,18 @@ class Inner:
         return Cut(angles, constants, slopes, rises), multipliers
 
     def exact(
-        self, floor: Floor, rounds: int, local_steps: int, angle: float, multiplier: float | None = None
+        self,
+        floor: Floor,
+        rounds: int,
+        local_steps: int,
+        angle: float,
+        multiplier: float | None = None,
+        cutoff: float | None = None,
     ) -> Rounded:
-        """Integer optimum in one direction at (K, tau), or a point and a bound if unit costs differ."""
+        """Integer optimum in one direction at (K, tau).
+
+        Where unit costs differ, if it is below `cutoff`; a point and a bound if that is None.
+        """
         fleet = self.problem.fleet
         upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
         weights = self.weights(floor, angle)
@@ -205,6 +214,7 @@ class Inner:
             units,
             self._multiple,
             self.form.population,
+            cutoff,
         )
 
     def curve(
