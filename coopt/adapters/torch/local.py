@@ -1,0 +1,279 @@
+"""What one client does in a round: local SGD steps, and a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.torch.flat import FlatModel, own_randomness
+from coopt.errors import InvalidProblemError
+from coopt.probe import ClientProbe
+from coopt.report import ClientReport
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What clients measure beside training, see :class:`coopt.ClientProbe`.
+
+    Parameters
+    ----------
+    pair : {"next", "same"}, default "next"
+        Which models a same-batch pair compares; "same" needs no memory from round to round.
+    vectors : {"full", "sketch", "none"}, default "full"
+        Whether reports carry gradients.
+    sketch_size : int, default 1024
+        Length of a sketched gradient.
+    """
+
+    pair: Literal["next", "same"] = "next"
+    vectors: Literal["full", "sketch", "none"] = "full"
+    sketch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.pair not in ("next", "same"):
+            raise InvalidProblemError(f"pair = {self.pair!r} is unknown: choose 'next' or 'same'")
+        if self.vectors not in ("full", "sketch", "none"):
+            raise InvalidProblemError(
+                f"vectors = {self.vectors!r} is unknown: choose 'full', 'sketch' or 'none'"
+            )
+
+
+ONE_ROUND = ProbeOptions(pair="same")
+SPREAD = 1_000_003  # a prime beyond the usual numbers of rounds and clients
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What a client is told to do in a round.
+
+    Attributes
+    ----------
+    round : int
+        Round, from 0.
+    local_steps, batch_size : int
+        tau and s_i.
+    learning_rate : float
+        eta.
+    extra_evaluation : bool
+        Whether to evaluate one more gradient to measure curvature.
+    """
+
+    round: int
+    local_steps: int
+    batch_size: int
+    learning_rate: float
+    extra_evaluation: bool = False
+
+
+class LocalClient:
+    """One client, trained step by step with the module as it is.
+
+    Parameters
+    ----------
+    client : int
+        Index of the device in the fleet.
+    model : FlatModel
+        Workspace; clients that train one after the other may share it.
+    inputs, targets : torch.Tensor, shape (m, ...)
+        Samples, those of other clients included if `rows` chooses among them.
+    seed : int
+        Seed of the whole training.
+    probe : ProbeOptions, optional
+        What to measure; None for reports without measurements.
+    replacement : bool, default True
+        Whether mini-batches are drawn with replacement.
+    """
+
+    def __init__(
+        self,
+        client: int,
+        model: FlatModel,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        seed: int,
+        probe: ProbeOptions | None,
+        replacement: bool = True,
+    ) -> None:
+        self.client = client
+        self.model = model
+        self.inputs = inputs
+        self.targets = targets
+        self.seed = seed
+        self.replacement = replacement
+        self._now: float | None = None  # a simulated clock, where there is one
+        self._unused = torch.empty(0, dtype=torch.int64)
+        self.probe: ClientProbe | None = None
+        if probe is not None:
+            self.probe = ClientProbe(
+                client,
+                self._gradient,
+                self._draw,
+                pair=probe.pair,
+                vectors=probe.vectors,
+                sketch_size=probe.sketch_size,
+                clock=lambda: time.perf_counter() if self._now is None else self._now,
+            )
+
+    def train(
+        self,
+        start: Tensor,
+        work: LocalWork,
+        rows: Tensor,
+        *,
+        seconds: tuple[float, float] | None = None,
+    ) -> ClientReport:
+        """Train for a round; the result is in ``model.state``.
+
+        Parameters
+        ----------
+        start : torch.Tensor, shape (n + b,)
+            The state received.
+        work : LocalWork
+            What to do.
+        rows : torch.Tensor of int64, shape (d,)
+            Rows of `inputs` that are this client's samples.
+        seconds : (float, float), optional
+            Simulated seconds of computing and communicating; by default the former are measured.
+
+        Returns
+        -------
+        ClientReport
+        """
+        model, size = self.model, work.batch_size
+        positions = draw_positions(
+            self.seed,
+            work.round,
+            self.client,
+            len(rows),
+            steps=np.arange(work.local_steps + 1),
+            size=size,
+            replacement=self.replacement,
+        )
+        batches = rows[torch.from_numpy(positions[0]).to(rows.device)]
+        model.state.copy_(start)
+        model.module.train()
+        began = time.perf_counter()
+        self._now = None if seconds is None else 0.0
+        self._unused = batches[0]
+        if self.probe is None:
+            loss = model.evaluate(*self._samples(batches[0]))
+            model.step(work.learning_rate)
+        else:
+            gradient = self.probe.begin(
+                model.parameters.cpu().numpy(), round=work.round, batch_size=work.batch_size
+            )
+            model.parameters.sub_(torch.from_numpy(gradient).to(start), alpha=work.learning_rate)
+        for batch in batches[1 : work.local_steps]:
+            model.evaluate(*self._samples(batch))
+            model.step(work.learning_rate)
+        computing, communicating = seconds or (None, 0.0)
+        self._now = computing
+        self._unused = batches[work.local_steps]
+        if self.probe is None:
+            return ClientReport(
+                client=self.client,
+                round=work.round,
+                samples=len(rows),
+                local_steps=work.local_steps,
+                batch_size=size,
+                samples_processed=size * work.local_steps,
+                loss=float(loss),
+                seconds_computing=time.perf_counter() - began if computing is None else computing,
+                seconds_communicating=communicating,
+            )
+        state = model.state.clone() if work.extra_evaluation else model.state
+        report = self.probe.end(
+            model.parameters.cpu().numpy(),
+            samples=len(rows),
+            local_steps=work.local_steps,
+            extra_evaluation=work.extra_evaluation,
+            seconds_communicating=communicating,
+        )
+        model.state.copy_(state)  # the extra evaluation may have moved running means
+        return report
+
+    def _samples(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+
+    def _draw(self, size: int) -> Tensor:
+        batch, self._unused = self._unused[:size], self._unused[size:]
+        return batch
+
+    def _gradient(self, parameters: Floats, batch: Tensor) -> tuple[float, Floats]:
+        self.model.parameters.copy_(torch.from_numpy(parameters))
+        loss = self.model.evaluate(*self._samples(batch))
+        return float(loss), self.model.gradient.cpu().numpy()
+
+
+def local_update(
+    model: FlatModel,
+    start: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    work: LocalWork,
+    *,
+    client: int,
+    seed: int,
+    probe: ProbeOptions | None = ONE_ROUND,
+    replacement: bool = True,
+) -> tuple[Tensor, ClientReport]:
+    """Train one client for one round, without memory of other rounds.
+
+    Parameters
+    ----------
+    model : FlatModel
+        Workspace.
+    start : torch.Tensor, shape (n + b,)
+        The state received.
+    inputs, targets : torch.Tensor, shape (d, ...)
+        The client's samples.
+    work : LocalWork
+        What to do.
+    client : int
+        Index of the device in the fleet.
+    seed : int
+        Seed of the whole training: mini-batches depend on it, the round and the client.
+    probe : ProbeOptions, optional
+        What to measure; by default a "same" pair and whole gradients, and None for no measurements.
+    replacement : bool, default True
+        Whether mini-batches are drawn with replacement.
+
+    Returns
+    -------
+    state : torch.Tensor, shape (n + b,)
+        The state after the last local step.
+    report : ClientReport
+
+    Examples
+    --------
+    >>> import torch
+    >>> from coopt.adapters.torch import FlatModel, LocalWork, local_update
+    >>> model = FlatModel(torch.nn.Linear(3, 2), torch.nn.functional.cross_entropy)
+    >>> x, y = torch.randn(20, 3), torch.randint(2, (20,))
+    >>> start = model.state.clone()
+    >>> work = LocalWork(round=0, local_steps=5, batch_size=4, learning_rate=0.1)
+    >>> state, report = local_update(model, start, x, y, work, client=0, seed=0)
+    >>> state.shape, report.samples_processed
+    (torch.Size([8]), 20)
+    """
+    worker = LocalClient(client, model, inputs, targets, seed=seed, probe=probe, replacement=replacement)
+    rows = torch.arange(len(inputs), device=model.device)
+    with own_randomness(model.device) as reseed:
+        reseed(client_seed(seed, work.round, client))
+        report = worker.train(start, work, rows)
+    return model.state.clone(), report
+
+
+def client_seed(seed: int, round: int, client: int) -> int:  # noqa: A002
+    """Seed of the random numbers that a model itself draws, for dropout and the like."""
+    return ((seed * SPREAD + round) * SPREAD + client) % 2**63
