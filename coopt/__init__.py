@@ -21,6 +21,7 @@ from coopt.errors import (
     MissingDependencyError,
     SolverError,
 )
+from coopt.many import Solutions, solve_many
 from coopt.monotone import Bound
 from coopt.pareto import Frontier, FrontierPoint, frontier
 from coopt.probe import ClientProbe
@@ -58,6 +59,7 @@ __all__ = [
     "Problem",
     "RoundPlan",
     "Sensitivity",
+    "Solutions",
     "SolverError",
     "Status",
     "Stopped",
@@ -68,4 +70,5 @@ __all__ = [
     "frontier",
     "sensitivity",
     "solve_allocation",
+    "solve_many",
 ]

@@ -75,12 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _print_warning
         try:
             return _demo(options) if options.command == "demo" else _plan(options)
-        except InfeasibleError as error:
-            return _fail(error, INFEASIBLE)
-        except InvalidProblemError as error:
-            return _fail(error, BAD_INPUT)
         except CooptError as error:
-            return _fail(error, FAILED)
+            return _fail(error, _code(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,9 +95,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan.add_argument("fleet", metavar="FLEET.csv", type=Path, help="one row a device")
-    plan.add_argument("job", metavar="JOB.toml", type=Path, help="tables [constants] and [budget]")
+    plan.add_argument(
+        "jobs",
+        metavar="JOB.toml",
+        type=Path,
+        nargs="+",
+        help="tables [constants] and [budget]; one plan each",
+    )
     plan.add_argument("--bound", choices=BOUNDS, default=BOUNDS[0], help="error bound (default: %(default)s)")
     plan.add_argument("--json", metavar="OUT.json", type=Path, help="write the plan and its certificate")
+    plan.add_argument("--csv", metavar="OUT.csv", type=Path, help="write one row a job")
     demo = commands.add_parser(
         "demo",
         help="plan the example fleet and compare with what is common today",
@@ -118,9 +121,12 @@ def _plan(options: argparse.Namespace) -> int:
     from coopt.solve import solve_allocation
     from coopt.table import print_allocation
 
-    _check_outputs(options.plot, options.json)
-    problem = Problem(*read_problem(options.job, Fleet.from_csv(options.fleet)))
-    allocation = solve_allocation(problem, bound=options.bound)
+    _check_outputs(options.plot, options.json, options.csv)
+    fleet = Fleet.from_csv(options.fleet)
+    problems = [Problem(*read_problem(job, fleet)) for job in options.jobs]
+    if len(problems) > 1 or options.csv is not None:
+        return _plan_many(problems, options)
+    allocation = solve_allocation(problems[0], bound=options.bound)
     print_allocation(allocation)
     if options.json is not None:
         try:
@@ -130,6 +136,32 @@ def _plan(options: argparse.Namespace) -> int:
         _note(f"plan written to {options.json}")
     _draw(allocation, options.plot)
     return FOUND
+
+
+def _plan_many(problems: Sequence[Problem], options: argparse.Namespace) -> int:
+    """Plan several jobs for one fleet; the exit code is that of the first that has no plan."""
+    from coopt.many import solve_many
+    from coopt.table import print_solutions
+
+    if options.json is not None or options.plot is not None:
+        raise InvalidProblemError("--json and --plot are for one job: use --csv for several")
+    # File names are short enough for a line; paths where they are not unique.
+    names = [job.name for job in options.jobs]
+    if len(set(names)) < len(names):
+        names = [str(job) for job in options.jobs]
+    found = solve_many(dict(zip(names, problems, strict=True)), bound=options.bound)
+    print_solutions(found)
+    if options.csv is not None:
+        found.to_csv(options.csv)
+        _note(f"table written to {options.csv}")
+    codes = [_fail(error, _code(error), name) for name, error in found.errors.items()]
+    return codes[0] if codes else FOUND
+
+
+def _code(error: CooptError) -> int:
+    if isinstance(error, InfeasibleError):
+        return INFEASIBLE
+    return BAD_INPUT if isinstance(error, InvalidProblemError) else FAILED
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -168,13 +200,13 @@ def example_problem() -> Problem:
         return Problem(*read_problem(folder / "job.toml", Fleet.from_csv(folder / "fleet.csv")))
 
 
-def _check_outputs(picture: Path | None, file: Path | None = None) -> None:
+def _check_outputs(picture: Path | None, *files: Path | None) -> None:
     """Refuse what cannot be written before the work rather than after it."""
     if picture is not None:
         from coopt.plot import check_picture
 
         check_picture(picture)
-    for path in (picture, file):
+    for path in (picture, *files):
         if path is not None and not path.absolute().parent.is_dir():
             raise InvalidProblemError(f"{path}: cannot be written: no folder {path.absolute().parent}")
         # Path.is_dir raises for a name that is too long, os.path.isdir answers.
@@ -194,8 +226,8 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _fail(error: CooptError, code: int) -> int:
-    _note(f"coopt: error: {error}")
+def _fail(error: CooptError, code: int, job: str = "") -> int:
+    _note(f"coopt: error: {job and job + ': '}{error}")
     return code
 
 

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from coopt.allocation import Allocation
+from coopt.bound import resolve_bound
 from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.monotone import Bound
 from coopt.problem import Constants, Problem
 from coopt.rows import Rows, plan_columns
 from coopt.solve import evaluate, solve_allocation
+from coopt.tied import tied
 from coopt.validation import count, real
 
 LIMITS = ("cost", "time", "max_rounds", "max_local_steps", "max_batch", "target_error")
@@ -212,7 +214,7 @@ def sensitivity(
     if share >= 1.0:
         raise InvalidProblemError(f"relative = {relative!r}: must be below 1")
     fixed: dict[str, Any] = {
-        "bound": bound,
+        "bound": tied(resolve_bound(bound)),
         "objective": objective,
         "rounds": rounds,
         "local_steps": local_steps,

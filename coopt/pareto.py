@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coopt.allocation import Allocation
+from coopt.bound import resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.monotone import Bound
 from coopt.problem import Problem
 from coopt.rows import Rows, plan_columns
 from coopt.solve import solve_allocation
+from coopt.tied import tied
 from coopt.validation import real
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def frontier(
         raise InvalidProblemError(f"vary = {vary!r}: must be one of {', '.join(map(repr, VARIED))}")
     if vary == objective or (vary == "target_error" and objective == "error"):
         raise InvalidProblemError(f"vary = {vary!r}: is the objective itself, so it cannot be given")
+    chosen = tied(resolve_bound(bound))
     points = []
     start = None
     for number in values:
@@ -129,7 +132,7 @@ def frontier(
             changed = replace(problem, budget=budget)
         try:
             plan = solve_allocation(
-                changed, bound=bound, objective=objective, target_error=target, warm_start=start
+                changed, bound=chosen, objective=objective, target_error=target, warm_start=start
             )
         except InfeasibleError as error:
             points.append(FrontierPoint(value, None, str(error)))

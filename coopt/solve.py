@@ -25,7 +25,7 @@ from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.search import ROUNDING, Search
 from coopt.tradeoff import TradeOff
-from coopt.validation import count, integer_array, optional_count, real
+from coopt.validation import choice, count, integer_array, optional_count, real
 
 Ints = NDArray[np.int64]
 
@@ -140,22 +140,22 @@ def solve_allocation(
     if solver == "auto" and constraints is not None:
         solver = "cvxpy"
     if isinstance(learning_rate, str):
-        _choice("learning_rate", learning_rate, ("auto",))
+        choice("learning_rate", learning_rate, ("auto",))
     elif learning_rate is not None:
         problem = replace(problem, constants=replace(problem.constants, learning_rate=learning_rate))
-    _choice("solver", solver, SOLVERS)
+    choice("solver", solver, SOLVERS)
     flexible = {"constraints": constraints, "backend": backend} if solver == "cvxpy" else {}
     if not flexible and (constraints is not None or backend is not None):
         raise InvalidProblemError(
             f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
         )
-    _choice("objective", objective, OBJECTIVES)
+    choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
-    target = _checked_target(objective, target_error, solver)
+    target = checked_target(objective, target_error, solver)
     if target is not None:
         return _invert(
             problem, chosen, objective, target, (fixed_rounds, fixed_steps), tolerance, seconds, begun
@@ -247,12 +247,8 @@ def _checked_bound(problem: Problem, bound: str | Bound) -> Bound:
     return resolve_bound(bound)
 
 
-def _choice(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise InvalidProblemError(f"{name} = {value!r}: must be one of {', '.join(map(repr, valid))}")
-
-
-def _checked_target(objective: str, target_error: float | None, solver: str) -> float | None:
+def checked_target(objective: str, target_error: float | None, solver: str) -> float | None:
+    """The error to be reached, where the objective needs one; raises InvalidProblemError."""
     if objective == "error":
         if target_error is not None:
             raise InvalidProblemError(

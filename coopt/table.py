@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from coopt.allocation import Allocation
     from coopt.baselines import Baseline
+    from coopt.many import Solutions
 
 # Above this many devices a table of them is longer than a screen, and a summary says more.
 MOST_ROWS = 20
@@ -65,6 +66,28 @@ def print_comparison(best: Allocation, others: Sequence[Baseline]) -> None:
         "\nBounds are proved limits on the error, not measured errors. Before training the error is "
         f"{gap:g}: a larger bound certifies nothing, though training may still help.\n"
     )
+
+
+def print_solutions(solutions: Solutions) -> None:
+    """Print one line for each of several problems.
+
+    Parameters
+    ----------
+    solutions : Solutions
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    table = _table("Plans")
+    for heading in ("K", "tau", "batch sizes", "bound", "cost", "time", "gap"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, plan in zip(solutions.names, solutions.allocations, strict=True):
+        if plan is None:
+            table.add_row(escape(name), "none")
+            continue
+        counts = (f"{plan.rounds:,}", f"{plan.local_steps:,}", _range(plan), f"{plan.error_bound:.4g}")
+        table.add_row(escape(name), *counts, _amount(plan.cost), f"{_amount(plan.time)} s", f"{plan.gap:.1g}")
+    Console(highlight=False).print(table)
 
 
 def quantity(allocation: Allocation) -> str:

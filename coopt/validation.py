@@ -50,6 +50,12 @@ def optional_count(name: str, value: object) -> int | None:
     return None if value is None else count(name, value)
 
 
+def choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise InvalidProblemError unless `value` is one of the valid ones."""
+    if value not in valid:
+        raise InvalidProblemError(f"{name} = {value!r}: must be one of {', '.join(map(repr, valid))}")
+
+
 def float_array(
     name: str,
     values: ArrayLike,

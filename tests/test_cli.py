@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import coopt
-from coopt import Allocation, Problem, solve_allocation
+from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import EXAMPLE, example_problem, main
+from coopt.files import read_problem
 
 FLEET = """\
 names,samples,gradient_noise,divergence,throughput,round_time
@@ -226,3 +227,31 @@ def test_the_command_is_installed_and_refuses_nonsense() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_several_jobs_are_one_table(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    hurried, out = tmp_path / "hurried.toml", tmp_path / "plans.csv"
+    hurried.write_text(JOB.replace("time = 1800", "time = 5"))
+    assert run("plan", fleet, job, hurried, "--csv", out) == 3
+    printed = capsys.readouterr()
+    assert "hurried.toml: " in printed.err and str(out) in printed.err
+    with out.open() as stream:
+        found, missing = csv.DictReader(stream)
+    alone = solve_allocation(Problem(*read_problem(job, Fleet.from_csv(fleet))))
+    assert int(found["rounds"]) == alone.rounds
+    assert float(found["error_bound"]) == alone.error_bound
+    assert missing["rounds"] == "" and "time" in missing["reason"]
+    assert f"{alone.rounds:,}" in printed.out and "none" in printed.out
+
+
+def test_pictures_and_json_are_for_one_job(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    other = tmp_path / "other.toml"
+    other.write_text(JOB)
+    assert run("plan", fleet, job, other, "--json", tmp_path / "plan.json") == 2
+    assert "for one job" in capsys.readouterr().err
