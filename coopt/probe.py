@@ -75,12 +75,12 @@ class ClientProbe:
     pair : {"next", "same"}, default "next"
         Which models a same-batch pair compares. "next": the last local model with the model received next,
         on a batch that trains only afterwards; needs an object that lives from round to round. "same": the
-        model received with the last local model of the same round, on the round's first batch; no memory
+        model received with the last local model of the same round, on half of its first batch; no memory
         needed, but no coupling, and a slight bias, since the batch took part in the step.
     vectors : {"full", "sketch", "none"}, default "full"
         Whether reports carry vectors: without, the server cannot estimate gradient divergence.
     sketch_size : int, default 1024
-        Length of the vectors when sketched.
+        Length of the vectors when sketched; shorter ones are sent as they are.
     clock : callable, default time.perf_counter
         Seconds.
 
@@ -168,8 +168,13 @@ class ClientProbe:
         if sum(size for _, size in batches) > batch_size:
             batches, held = [], None
         if not batches:
-            sizes = [size for size in (batch_size // 2, batch_size - batch_size // 2) if size]
-            batches = [(self._draw(size), size) for size in sizes]
+            first = batch_size // 2
+            sizes = [first, batch_size - first]
+            if self._pair_kind == "same":
+                # Two quarters are all that `end` evaluates again.
+                first = max(1, batch_size // 4) if batch_size >= 2 else 0
+                sizes = [first, first, batch_size - 2 * first]
+            batches = [(self._draw(size), size) for size in sizes if size]
         elif rest := batch_size - sum(size for _, size in batches):
             batches.append((self._draw(rest), rest))
         parts = []
@@ -225,8 +230,7 @@ class ClientProbe:
         local_steps : int
             Local steps taken.
         extra_evaluation : bool, default True
-            Whether to evaluate one more gradient for a same-batch pair: on half a mini-batch ("next") or on a
-            whole one ("same").
+            Whether to evaluate one more gradient, on half a mini-batch, for a same-batch pair.
         seconds_communicating : float, default 0
             Seconds spent on receiving and sending.
         cost : float, optional
@@ -247,7 +251,7 @@ class ClientProbe:
             size = max(1, now["batch_size"] // 4)
             self._held = flat, [self._evaluate(flat, self._draw(size), size) for _ in range(2)]
             processed += 2 * size
-        elif extra_evaluation and len(now["parts"]) == 2:
+        elif extra_evaluation and self._pair_kind == "same" and len(now["parts"]) == 2:
             moved = [self._evaluate(flat, part.batch, part.size) for part in now["parts"]]
             pair, _ = _pair(now["parts"], moved, flat - now["model"])
             processed += sum(part.size for part in moved)
@@ -289,4 +293,6 @@ class ClientProbe:
     def _pack(self, vector: Vector | None, seed: int) -> Vector | None:
         if vector is None or self._vectors == "none":
             return None
-        return vector if self._vectors == "full" else count_sketch(vector, self._sketch_size, seed=seed)
+        if self._vectors == "full" or len(vector) <= self._sketch_size:
+            return vector
+        return count_sketch(vector, self._sketch_size, seed=seed)

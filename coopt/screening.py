@@ -132,9 +132,9 @@ def screen(
     memory : dict, optional
         What `remember` kept of the rounds before, to judge by.
     most_seconds : float, optional
-        How long the round took by the server's clock: no client can have been busy for longer.
+        How long the round took by the server's clock: no client can have been busy with it for longer.
     most_samples : numpy.ndarray, shape (devices,), optional
-        Most samples that each device can have processed.
+        Most samples that each device can have processed in the round.
 
     Returns
     -------
@@ -164,12 +164,12 @@ def screen(
             chosen[int(client)] = report
     kept = [chosen[client] for client in sorted(chosen)]
     observations = _table(kept, round)
-    most: dict[str, Floats | float] = {
-        "seconds_computing": most_seconds * CLOCK_TOLERANCE,
-        "seconds_communicating": most_seconds * CLOCK_TOLERANCE,
-    }
+    # The limits are those of the round that just ended: a late report is about another one.
+    seconds = np.where(observations.current, most_seconds * CLOCK_TOLERANCE, LARGEST)
+    most = {"seconds_computing": seconds, "seconds_communicating": seconds}
     if most_samples is not None:
-        most["samples_processed"] = most_samples[observations.client]
+        samples = most_samples[observations.client]
+        most["samples_processed"] = np.where(observations.current, samples, LARGEST_COUNT)
     _drop_impossible(observations, kept, round, ignored, most)
     _drop_outliers(observations, ignored, memory or {})
     return observations, ignored
@@ -212,7 +212,7 @@ def _drop_impossible(
     reports: list[ClientReport],
     now: int,
     ignored: list[Ignored],
-    most: dict[str, Floats | float],
+    most: dict[str, Floats],
 ) -> None:
     stale = ~observations.current
     for group, names in _GROUPS.items():

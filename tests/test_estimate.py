@@ -300,6 +300,18 @@ def test_unknown_twice_and_late_reports() -> None:
     assert np.isfinite(seen["halves_difference"][2])
 
 
+def test_a_late_report_may_be_about_a_longer_round_than_the_one_that_just_ended() -> None:
+    seen = []
+    for round_ in (3, 4):
+        report = ClientReport(0, round_, 100, 5, 8, 40, loss=1.0, seconds_computing=50.0)
+        observations, _ = screen(
+            [report], devices=1, round=4, most_seconds=10.0, most_samples=np.array([16.0])
+        )
+        seen.append((observations["seconds_computing"][0], observations["samples_processed"][0]))
+    assert seen[0] == (50, 40)
+    assert np.isnan(seen[1]).all()
+
+
 def test_one_client_one_report_and_none() -> None:
     fleet = Fleet(1, seed=8)
     state = estimate.Estimates.empty(fleet.samples)

@@ -127,7 +127,7 @@ def test_running_means_travel_with_the_state_and_the_model_given_stays_as_it_is(
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(4).double(), module)
     before = copy.deepcopy(module.state_dict())
     model = FlatModel(module, functional.cross_entropy)
-    work = LocalWork(0, 3, 6, 0.1, extra_evaluation=True)
+    work = LocalWork(0, 3, 8, 0.1, extra_evaluation=True)
     state, _ = local_update(model, model.state.clone(), x, y, work, client=0, seed=0)
     trained = sum(p.numel() for p in module.parameters())
     assert len(state) == trained + 8
