@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coopt.errors import InvalidProblemError
+
 if TYPE_CHECKING:
+    from coopt.problem import Budget, Fleet
     from coopt.round_plan import RoundPlan
     from coopt.screening import Observations
 
@@ -16,6 +19,21 @@ Floats = npt.NDArray[np.float64]
 
 # A client may do more than it was told, but a report of more than this is an error, not an account.
 MOST_OVER_PLAN = 2.0
+
+
+def budget_for_all(budget: Budget, fleet: Fleet) -> Budget:
+    """Give the budget with what a round costs on every device in it.
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is for some of the devices: a controller asks all of them every round.
+    """
+    if budget.participants is not None:
+        raise InvalidProblemError(
+            f"participants = {budget.participants}: a controller plans for all devices in every round"
+        )
+    return budget.including(fleet)
 
 
 def samples_of(plan: RoundPlan) -> Floats:

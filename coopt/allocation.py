@@ -262,8 +262,10 @@ class Allocation:
 
     def __str__(self) -> str:
         limits = self.problem.budget
+        expected = "" if limits.participants is None else ", expected"
         lines = [
             f"rounds         {self.rounds}",
+            *_participants_lines(self.problem),
             f"local steps    {self.local_steps}",
             f"batch sizes    {_batches_text(self.batch_sizes)}",
             f"error bound    {self.error_bound:.6g} ({self.bound})",
@@ -275,13 +277,21 @@ class Allocation:
                 f"drift {parts.drift:.4g}"
             )
         lines += [
-            f"cost           {self.cost:.6g} of {limits.cost:.6g}",
+            f"cost           {self.cost:.6g} of {limits.cost:.6g}{expected}",
             f"time           {self.time:.6g} s of {limits.time:.6g} s",
             f"binding        {', '.join(self.binding) or 'nothing'}",
             f"gap            {self.gap:.2g}" if math.isfinite(self.lower_bound) else "gap            unknown",
             f"status         {self.status.value}",
         ]
         return "\n".join(lines)
+
+
+def _participants_lines(problem: Problem) -> list[str]:
+    budget = problem.budget
+    if budget.participants is None:
+        return []
+    kind = "distinct" if budget.distinct_participants else "drawn independently"
+    return [f"participants   {budget.participants} a round of {len(problem.fleet)}, {kind}"]
 
 
 def _batches_text(batches: NDArray[np.int64]) -> str:

@@ -26,7 +26,9 @@ from coopt.monotone import (
     Floor,
     MonotoneBase,
     MonotoneForm,
+    product,
 )
+from coopt.participation import end_sums, refuse_participants, variance_share
 from coopt.problem import Problem
 from coopt.validation import real
 
@@ -159,6 +161,7 @@ def _published_form(
     eta, beta = constants.learning_rate, constants.smoothness
     c = required(constants, "pl_constant", bound.name)
     check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
+    refuse_participants(problem.budget.participants, bound.name)
     divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
     log_q = log_contraction(Fraction(eta) * Fraction(c))
     x = eta * beta
@@ -241,7 +244,8 @@ class Certified(YoungFamily):
 
     where a_j = eta d_h (r^j - 1)/(r - 1), b_j^2 = eta^2 nu^2 (r^(2j) - 1)/(r^2 - 1),
     d_h^2 = sum p_i delta_i^2, sigma^2 = sum p_i^2 M_i/s_i, nu^2 = sum p_i (1 - p_i) M_i/s_i.
-    Needs ``pl_constant`` and eta <= min(1/beta_F, 2/(beta + ell)).
+    Where the budget names ``participants``, the variance of drawing them is added: theorem (CM) of
+    ``coopt_bounds.participants``. Needs ``pl_constant`` and eta <= min(1/beta_F, 2/(beta + ell)).
 
     Parameters
     ----------
@@ -285,6 +289,7 @@ class Certified(YoungFamily):
                 log_q=log_contraction(Fraction(eta) * Fraction(c) * bracket),
                 noise_share=x / (2.0 * c * float(bracket)),
                 drift_factor=eta / 2.0 * known.coupling_factor(gamma),
+                sampling_factor=known.mean_smoothness / 2.0,
             )
 
         return _young_form(
@@ -325,7 +330,12 @@ class NonConvex(YoungFamily):
 
         def at(gamma: float) -> _Contraction:
             inverse = 2.0 / (1.0 + (1.0 - x) * (1.0 - gamma))
-            return _Contraction(0.0, inverse * x / 2.0, inverse / 2.0 * known.coupling_factor(gamma))
+            return _Contraction(
+                log_q=0.0,
+                noise_share=inverse * x / 2.0,
+                drift_factor=inverse / 2.0 * known.coupling_factor(gamma),
+                sampling_factor=inverse * known.mean_smoothness / (2.0 * eta),
+            )
 
         def progress(_log_q: Floats) -> _Reciprocal:
             return _Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
@@ -341,6 +351,7 @@ class _Contraction:
     log_q: float
     noise_share: float
     drift_factor: float
+    sampling_factor: float
 
 
 def _young_form(
@@ -360,12 +371,17 @@ def _young_form(
     pairs = bound._pairs_for(problem, constants.mean_step)
     contractions = {gamma: at(gamma) for gamma, _ in pairs}
     log_r = log_contraction(Fraction(eta) * Fraction(constants.floor))
-    known: dict[tuple[float, int], tuple[float, float]] = {}
+    budget = problem.budget
+    share = float(variance_share(len(fleet), budget.participants, budget.distinct_participants))
+    known: dict[tuple[float, int], tuple[float, float, float]] = {}
 
-    def sums(gamma: float, tau: int) -> tuple[float, float]:
+    def sums(gamma: float, tau: int) -> tuple[float, float, float]:
         if (gamma, tau) not in known:
             point = contractions[gamma]
-            known[gamma, tau] = _drift_of(point, log_r, tau, eta, divergence, length(point.log_q, tau))
+            whole = length(point.log_q, tau)
+            drift = _drift_of(point, log_r, tau, eta, divergence, whole)
+            drawn = _sampling_of(point, log_r, tau, eta, divergence, share / whole)
+            known[gamma, tau] = drift[0] + drawn[0], drift[1] + drawn[1], drawn[2]
         return known[gamma, tau]
 
     gammas, place = np.unique([gamma for gamma, _ in pairs], return_inverse=True)
@@ -375,10 +391,11 @@ def _young_form(
 
     def drift(tau: int, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         used, back = np.unique(place[active], return_inverse=True)
-        amounts = np.array([sums(gamma, tau) for gamma in gammas[used].tolist()])[back]
+        found = np.array([sums(gamma, tau) for gamma in gammas[used].tolist()])[back]
+        amounts = found[:, :2]
         # An infinite share of nothing is nothing.
         terms = np.multiply(young[active], amounts, out=np.zeros_like(amounts), where=amounts > 0.0)
-        return terms[:, 0], terms[:, 1]
+        return terms[:, 0], terms[:, 1] + found[:, 2]
 
     mean_noise = _mean_noise(problem)
     return _Form(
@@ -403,6 +420,17 @@ def _drift_of(
     scale = math.sqrt(factor / length) * eta
     sums = drift_sums(point.log_q, log_r, tau, scale * divergence, scale * scale)
     return sums.square, sums.variance
+
+
+def _sampling_of(
+    point: _Contraction, log_r: float, tau: int, eta: float, divergence: float, share: float
+) -> tuple[float, float, float]:
+    """What drawing participants adds: from divergence, from noise, and from that of the last step."""
+    if share == 0.0:
+        return 0.0, 0.0, 0.0
+    ends, scale = end_sums(point.log_q, log_r, tau), point.sampling_factor * share * eta * eta
+    square = product(ends.divergence, math.sqrt(scale) * divergence) ** 2
+    return square, scale * ends.noise, scale
 
 
 KINDS: dict[str, Callable[..., Bound]] = {

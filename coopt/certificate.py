@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +113,14 @@ def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
 
 
 def _cost(problem: Problem, allocation: Allocation) -> float:
-    work = math.fsum((problem.fleet.sample_cost * allocation.batch_sizes).tolist())
-    round_cost = math.fsum([problem.budget.round_cost, *problem.fleet.round_cost.tolist()])
-    return allocation.rounds * (allocation.local_steps * work + round_cost)
+    fleet, budget = problem.fleet, problem.budget
+    spent = fleet.sample_cost * allocation.local_steps * allocation.batch_sizes + fleet.round_cost
+    m = budget.participants
+    if m is not None:
+        with np.errstate(divide="ignore"):
+            drawn = -np.expm1(m * np.log1p(-fleet.weights))
+        spent *= m / len(fleet) if budget.distinct_participants else drawn
+    return allocation.rounds * math.fsum([budget.round_cost, *spent.tolist()])
 
 
 def error_bound(allocation: Allocation) -> float:
@@ -128,7 +135,11 @@ def error_bound(allocation: Allocation) -> float:
         return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
     name = type(bound).__name__.lower()
     theorem = importlib.import_module(f"coopt_bounds.{name}").theorem
-    values = {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
+    if problem.budget.participants is not None:
+        theorems = importlib.import_module("coopt_bounds.participants")
+        theorem = theorems.theorem if isinstance(bound, Certified) else theorems.nonconvex_theorem
+    values: dict[str, Any] = {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
+    values["kappa"] = _variance_share(problem)
     values |= _young_values(bound, problem, local_steps) if isinstance(bound, YoungFamily) else {}
     constants = problem.constants
     values |= {
@@ -166,6 +177,15 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float | st
         "deltabar": math.fsum((p * fleet.divergence).tolist()),
         "d_h": math.sqrt(math.fsum((p * fleet.divergence**2).tolist())),
     }
+
+
+def _variance_share(problem: Problem) -> Fraction:
+    devices, m = len(problem.fleet), problem.budget.participants
+    if m is None:
+        return Fraction(0)
+    if not problem.budget.distinct_participants:
+        return Fraction(1, m)
+    return Fraction(devices - m, m * (devices - 1)) if devices > 1 else Fraction(0)
 
 
 def _young_values(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt import estimate, estimate_published, validation
-from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
+from coopt.accounting import MOST_OVER_PLAN, budget_for_all, charge, duration, samples_of
 from coopt.atomic import write_atomically
 from coopt.calibrate import calibrate
 from coopt.errors import InvalidProblemError
@@ -122,7 +122,7 @@ class Controller:
         streaming: bool = False,
     ) -> None:
         self.fleet = fleet
-        self.budget = budget.including(fleet)
+        self.budget = budget_for_all(budget, fleet)
         self.learning_rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)

@@ -88,7 +88,7 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
     if bool((growing & (grown > fleet.max_batch)).any()):
         found.add("max_batch")
     growable = growing & (grown <= fleet.max_batch)
-    unit_costs = rounds * local_steps * fleet.sample_cost * fleet.batch_multiple
+    unit_costs = rounds * local_steps * problem.plain.fleet.sample_cost * fleet.batch_multiple
     spent = limits.cost(problem, rounds, local_steps, batches)
     dearest = float(np.max(unit_costs, initial=0.0, where=growable))
     if not limits.within(spent + dearest, budget.cost):
@@ -103,7 +103,7 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
 
 def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> dict[str, float]:
     """Fall of the bound per unit of cost and per second, at this (K, tau) with continuous batches."""
-    fleet, budget = problem.fleet, problem.budget
+    fleet, budget = problem.plain.fleet, problem.budget
     _, weights = bound.coefficients(problem, rounds, local_steps)
     if not np.isfinite(weights).all():
         return {"cost": math.nan, "time": math.nan}
@@ -122,7 +122,7 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
 
 def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> Floats:
     """Fall of the bound per sample of each ``max_batch``, at this (K, tau) with continuous batches."""
-    fleet = problem.fleet
+    fleet = problem.plain.fleet
     _, weights = bound.coefficients(problem, rounds, local_steps)
     if not np.isfinite(weights).all():
         return np.full(len(fleet), math.nan)

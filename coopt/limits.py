@@ -66,11 +66,12 @@ def within(used: float, limit: float) -> bool:
 
 def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> float:
     """Cost sum a_i s_i of one local step on every device."""
-    common = problem.fleet.common_cost
+    fleet = problem.plain.fleet
+    common = fleet.common_cost
     if common is not None:
         # Whole batches add up exactly: the order of the devices cannot flip a verdict.
         return common * float(np.sum(batch_sizes))
-    return float(np.sum(problem.fleet.sample_cost * batch_sizes))
+    return float(np.sum(fleet.sample_cost * batch_sizes))
 
 
 def cost(

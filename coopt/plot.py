@@ -151,7 +151,7 @@ def _relaxed(
         return math.inf, lower
     upper = np.maximum(limits.largest_batches(problem, rounds, local_steps, most), lower)
     budget = max(limits.step_budget(problem, rounds, local_steps), 0.0)
-    best = allocate_batches(weights, problem.fleet.sample_cost, budget, lower, upper, integer=False)
+    best = allocate_batches(weights, problem.plain.fleet.sample_cost, budget, lower, upper, integer=False)
     return offset + best.value, best.batch_sizes
 
 

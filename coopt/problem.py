@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt import limits
 from coopt.errors import InvalidProblemError
 from coopt.fleet import Fleet
+from coopt.participation import check_participants, probabilities
 from coopt.validation import float_array, optional_count, optional_real, real, same_value
 
 if TYPE_CHECKING:
@@ -127,6 +128,12 @@ class Budget:
         b >= 0, the cost of one round beyond its samples and ``Fleet.round_cost``.
     max_rounds, max_local_steps : int, optional
         Upper limits on K and tau.
+    participants : int, optional
+        m >= 1: the server averages m devices a round, drawn independently, device i with the probability
+        p_i, each with the weight 1/m. Default: every device takes part in every round. Costs are then
+        expected ones, and the time limit holds whoever is drawn.
+    distinct_participants : bool, default False
+        Whether the m devices are distinct, each set of m as likely as any other; needs equal weights.
 
     Raises
     ------
@@ -139,6 +146,8 @@ class Budget:
     round_cost: float = 0.0
     max_rounds: int | None = None
     max_local_steps: int | None = None
+    participants: int | None = None
+    distinct_participants: bool = False
 
     def __post_init__(self) -> None:
         checked: dict[str, float | int | None] = {
@@ -147,7 +156,12 @@ class Budget:
             "round_cost": real("round_cost", self.round_cost, minimum=0.0),
             "max_rounds": optional_count("max_rounds", self.max_rounds),
             "max_local_steps": optional_count("max_local_steps", self.max_local_steps),
+            "participants": optional_count("participants", self.participants),
         }
+        if not isinstance(self.distinct_participants, bool | np.bool_):
+            raise InvalidProblemError(
+                f"distinct_participants = {self.distinct_participants!r}: must be true or false"
+            )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -198,21 +212,42 @@ class Problem:
                     f"{field.name} = {value!r}: must be a coopt.{expected.__name__}, "
                     f"not {type(value).__name__}"
                 )
+        budget = self.budget
+        check_participants(self.fleet.weights, budget.participants, budget.distinct_participants)
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
 
     @cached_property
     def plain(self) -> Problem:
-        """The same limits with all that a round costs in the budget, as every solver takes them."""
-        if not self.fleet.round_cost.any():
+        """The same limits as if all devices took part at the costs expected of them, as solvers take it.
+
+        All that a round costs is in the budget.
+        """
+        fleet, budget = self.fleet, self.budget
+        if budget.participants is not None:
+            likely = probabilities(fleet.weights, budget.participants, budget.distinct_participants)
+            fleet = replace(
+                fleet, sample_cost=fleet.sample_cost * likely, round_cost=fleet.round_cost * likely
+            )
+            budget = replace(budget, participants=None, distinct_participants=False)
+        elif not fleet.round_cost.any():
             return self
-        free = replace(self.fleet, round_cost=np.zeros(len(self.fleet)))
-        return Problem(free, self.constants, self.budget.including(self.fleet))
+        free = replace(fleet, round_cost=np.zeros(len(fleet)))
+        return Problem(free, self.constants, budget.including(fleet))
 
     def cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Total cost K (tau sum a_i s_i + b + sum b_i) of a plan."""
+        """Total cost K (tau sum a_i s_i + b + sum b_i) of a plan.
+
+        Where only some devices take part in a round it is the expected cost.
+        """
         return limits.cost(self, rounds, local_steps, self._batches(batch_sizes))
+
+    def largest_cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
+        """Cost of a plan if the dearest devices were drawn every round; else that of :meth:`cost`."""
+        spent = self.fleet.sample_cost * local_steps * self._batches(batch_sizes) + self.fleet.round_cost
+        most = min(self.budget.participants or len(self.fleet), len(self.fleet))
+        return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost)
 
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Completion time max_i K (tau s_i / pi_i + u_i) of a plan [s]."""

@@ -152,6 +152,11 @@ def solve_allocation(
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
+    if problem.budget.participants is not None and (learning_rate == "auto" or solver in PROPOSERS):
+        raise InvalidProblemError(
+            f"participants = {problem.budget.participants}: needs solver='exact' (or 'auto') and a "
+            "learning rate in numbers"
+        )
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import AdaCoOpt, Budget, Certified, Constants, Dynamite, Fleet, NonConvex, Problem
-from coopt_bounds import adacoopt, certified, dynamite, nonconvex, published_drift
+from coopt_bounds import adacoopt, certified, dynamite, nonconvex, participants, published_drift
 from coopt_bounds.algebra import nonnegative
 
 LARGEST = mpmath.mpf(10) ** 300
@@ -147,6 +147,27 @@ def test_nonconvex_is_the_statement(case):
     problem, rounds, local_steps, batches, gamma, z = case
     number, reference = both(
         NonConvex(gamma, z), nonconvex.theorem, problem, rounds, local_steps, batches, gamma=gamma, z=z
+    )
+    assert same(number, reference), (number, reference)
+
+
+@settings(deadline=None, max_examples=80)
+@given(young_cases(convex=True), st.integers(1, 50), st.booleans())
+def test_participants_are_the_statement(case, most, convex):
+    problem, rounds, local_steps, batches, gamma, z = case
+    problem = Problem(problem.fleet, problem.constants, Budget(participants=most))
+    kind = Certified if convex else NonConvex
+    theorem = participants.theorem if convex else participants.nonconvex_theorem
+    number, reference = both(
+        kind(gamma, z),
+        theorem,
+        problem,
+        rounds,
+        local_steps,
+        batches,
+        gamma=gamma,
+        z=z,
+        kappa=Fraction(1, most),
     )
     assert same(number, reference), (number, reference)
 

@@ -1,16 +1,16 @@
 """Convergence bounds of federated averaging as theorems checked by computer algebra.
 
 Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau``,
-``streaming`` and ``tradeoff`` has a ``theorem``: its assumptions, its lemmas with their proofs, its statement
-as a sympy expression, LaTeX, and numbers to any precision. ``monotone`` and ``convexity`` hold the lemmas
-that the exact solver of :mod:`coopt` relies on.
+``streaming``, ``tradeoff`` and ``participants`` has a ``theorem``: its assumptions, its lemmas with their
+proofs, its statement as a sympy expression, LaTeX, and numbers to any precision. ``monotone`` and
+``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
 
 Examples
 --------
 >>> from coopt_bounds import THEOREMS, dynamite
 >>> sorted(THEOREMS)
-['adacoopt', 'certified', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'relative-noise',
- 'streaming', 'tradeoff']
+['adacoopt', 'certified', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'participants',
+ 'participants-nonconvex', 'relative-noise', 'streaming', 'tradeoff']
 >>> dynamite.theorem.statement.lhs
 E_K
 >>> dynamite.FIXED_POINT.claim
@@ -28,6 +28,7 @@ from coopt_bounds import (
     dynamite,
     monotone,
     nonconvex,
+    participants,
     relative_noise,
     streaming,
     tradeoff,
@@ -50,6 +51,7 @@ __all__ = [
     "dynamite",
     "monotone",
     "nonconvex",
+    "participants",
     "relative_noise",
     "streaming",
     "tradeoff",
@@ -67,6 +69,8 @@ THEOREMS: dict[str, Theorem] = {
         dynamic_tau.theorem,
         streaming.theorem,
         tradeoff.theorem,
+        participants.theorem,
+        participants.nonconvex_theorem,
     )
 }
 """Every theorem by name."""

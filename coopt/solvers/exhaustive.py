@@ -63,7 +63,7 @@ def _judge(problem: Problem, bound: Bound, rounds: int, local_steps: int, batche
 
 def _solve_pair(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> tuple[Incumbent, float]:
     offset, weights = bound.coefficients(problem, rounds, local_steps)
-    found = whole_batches(problem, weights, rounds, local_steps)
+    found = whole_batches(problem.plain, weights, rounds, local_steps)
     return (
         _judge(problem, bound, rounds, local_steps, found.batch_sizes),
         offset + found.lower_bound,

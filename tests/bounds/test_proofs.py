@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 import sympy as sp
 
-from coopt_bounds import LEMMAS, THEOREMS, ProofError, certified, descent, drift, monotone, published_drift
+from coopt_bounds import (
+    LEMMAS,
+    THEOREMS,
+    ProofError,
+    certified,
+    descent,
+    drift,
+    monotone,
+    participants,
+    published_drift,
+)
 from coopt_bounds.__main__ import main
 from coopt_bounds.algebra import at_least, at_most, equal, nonnegative, vanishes
 from coopt_bounds.lemma import Apply, Assumption, Lemma
@@ -88,6 +98,41 @@ def mutants():
             published_drift.AT_ONE, steps=(Identity(published_drift.published_drift(sp.S.One), sp.S.One),)
         ),
     )
+    drawn = participants.SAMPLING_RISES
+    yield "sampling falls back with fewer steps", without(drawn, drawn.hypotheses[3])
+    yield (
+        "ratio below that of progress",
+        without(participants.RATIO_RISES, participants.RATIO_RISES.hypotheses[0]),
+    )
+    yield (
+        "sampling variance over m^2",
+        with_claim(
+            participants.WITH_REPLACEMENT, equal(participants.xi2, participants.spread / participants.m**2)
+        ),
+    )
+    yield (
+        "distinct devices as if independent",
+        with_claim(
+            participants.WITHOUT_REPLACEMENT,
+            equal(
+                participants.m * (participants.N - 1) * participants.xi2,
+                (participants.N - 1) * participants.spread,
+            ),
+        ),
+    )
+    yield (
+        "a draw that looks at the models",
+        without(participants.ROUND_END, participants.ROUND_END.hypotheses[1]),
+    )
+    yield (
+        "noise of the last step left out",
+        with_claim(participants.END_DRIFT, participants.END_DRIFT.claim.subs(drift.nu2, 0)),
+    )
+    for statement in (participants.STATEMENT, participants.NONCONVEX_STATEMENT):
+        yield (
+            f"{statement.name} without sampling",
+            with_claim(statement, statement.claim.subs(participants.kappa, 0)),
+        )
     (induction,) = drift.SPLIT.steps
     yield (
         "induction without a start",

@@ -18,6 +18,7 @@ from coopt_bounds import (
     dynamic_tau,
     dynamite,
     nonconvex,
+    participants,
     published_drift,
     relative_noise,
     streaming,
@@ -98,6 +99,36 @@ def test_nonconvex_is_the_sum_it_telescopes(v):
             total += e**2 * bF * number(v["sigma2"]) / 2 + C * ((1 + z) * a**2 + (1 + 1 / z) * b2)
             a, b2 = r * a + e * number(v["d_h"]), r**2 * b2 + e**2 * number(v["nu2"])
     assert close(nonconvex.theorem.evaluate(v), total / (e * m * K * tau))
+
+
+@settings(max_examples=60, deadline=None)
+@given(constants, unit)
+def test_participants_add_the_drift_at_the_end_of_each_round(v, kappa):
+    e, bF, g, z = (number(v[k]) for k in ("eta", "beta_F", "gamma", "z"))
+    C = e / 2 * (e * bF + (1 - e * bF) / g) * number(v["beta_d"]) ** 2
+    r, m = 1 - e * number(v["ell"]), 1 - e * bF / 2 - (1 - e * bF) * g / 2
+    contraction = 1 - e * number(v["c"]) * (2 - e * bF - (1 - e * bF) * g)
+    for theorem, q in ((participants.theorem, contraction), (participants.nonconvex_theorem, mpf(1))):
+        value = number(v["D_0"])
+        for _ in range(v["K"]):
+            a = b2 = ends = split = mpf(0)
+            for _ in range(v["tau"]):
+                drift = (1 + z) * a**2 + (1 + 1 / z) * b2
+                value = q * value + e**2 * bF * number(v["sigma2"]) / 2 + C * drift
+                a, b2 = r * a + e * number(v["d_h"]), r**2 * b2 + e**2 * number(v["nu2"])
+                split = max(r**2, q) * (split + (e**2 * number(v["nu2"]) if ends else 0))
+                ends = max(r, q) * ends + e
+            last = e**2 * number(v["nu2"])
+            value += (
+                bF
+                * number(kappa)
+                / 2
+                * ((1 + z) * (ends * number(v["d_h"])) ** 2 + (1 + 1 / z) * split + last)
+            )
+        if q == 1:
+            value /= e * m * v["K"] * v["tau"]
+        if q < 1 or theorem is participants.nonconvex_theorem:
+            assert close(theorem.evaluate(v | {"kappa": kappa}), value)
 
 
 @settings(max_examples=60, deadline=None)

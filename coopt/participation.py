@@ -1,0 +1,106 @@
+"""Only some devices a round: how likely each takes part, and what drawing them adds to the error.
+
+At the end of a round the server averages the models of m devices with equal weights. Either each of the m is
+drawn independently, device i with the probability p_i (one drawn twice trains once and counts twice), or,
+where all p_i are equal, m distinct devices are drawn. Both are unbiased: the mean of what the server holds is
+the average over all devices, and its variance is a known share of their drift.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.errors import InvalidProblemError
+
+Floats = NDArray[np.float64]
+
+# Weights that differ by no more than this are equal: 1 / N is not exact.
+EQUAL_WEIGHTS = 1e-12
+
+
+@dataclass(frozen=True)
+class EndSums:
+    """What limits the drift at the end of a round of tau steps, over eta^2.
+
+    It is at most (1+z) d_h^2 divergence^2 + nu^2 ((1+1/z) noise + 1).
+    """
+
+    divergence: float
+    noise: float
+
+
+def end_sums(log_q: float, log_r: float, local_steps: int) -> EndSums:
+    """Geometric sums of max(r, q) and max(r^2, q): with these the sampling term never falls in tau."""
+    squared = max(2.0 * log_r, log_q)
+    # The noise of the last step stands apart: what it is multiplied with is free of z.
+    earlier = _geometric(squared, local_steps - 1) if local_steps > 1 else 0.0
+    return EndSums(_geometric(max(log_r, log_q), local_steps), math.exp(squared) * earlier)
+
+
+def variance_share(devices: int, participants: int | None, distinct: bool) -> Fraction:
+    """kappa: the share of the drift that drawing `participants` of `devices` adds; 0 where all take part."""
+    if participants is None or (distinct and participants == devices):
+        return Fraction(0)
+    if distinct:
+        return Fraction(devices - participants, participants * (devices - 1))
+    return Fraction(1, participants)
+
+
+def probabilities(weights: Floats, participants: int, distinct: bool) -> Floats:
+    """How likely each device takes part in a round, shape (N,)."""
+    if distinct:
+        return np.full(weights.size, participants / weights.size)
+    with np.errstate(divide="ignore"):
+        # 1 - (1 - p)^m without cancellation; a lone device has p = 1.
+        likely: Floats = -np.expm1(participants * np.log1p(-np.minimum(weights, 1.0)))
+    return likely
+
+
+def check_participants(weights: Floats, participants: int | None, distinct: bool) -> None:
+    """Raise InvalidProblemError unless so many devices of a fleet can be drawn in this way."""
+    if participants is None:
+        if distinct:
+            raise InvalidProblemError(
+                "distinct_participants = True: needs participants, the number of devices a round"
+            )
+        return
+    if not distinct:
+        return
+    if participants > weights.size:
+        raise InvalidProblemError(
+            f"participants = {participants}: must not exceed the {weights.size} devices of the fleet where "
+            "they are distinct"
+        )
+    spread = float(weights.max() - weights.min())
+    if spread > EQUAL_WEIGHTS * float(weights.max()):
+        i = int(np.abs(weights - 1.0 / weights.size).argmax())
+        raise InvalidProblemError(
+            f"distinct_participants = True: needs equal weights, and weights[{i}] = {float(weights[i])!r} of "
+            f"{weights.size} devices; give weights=1/N, or draw devices independently"
+        )
+
+
+def refuse_participants(participants: int | None, bound: str) -> None:
+    """Raise InvalidProblemError where only some devices take part and `bound` holds for all of them."""
+    if participants is not None:
+        raise InvalidProblemError(
+            f"participants = {participants}: the {bound} bound holds where every device takes part in every "
+            "round; use 'certified' or 'nonconvex'"
+        )
+
+
+def _geometric(log_ratio: float, count: int) -> float:
+    """Sum of ratio^j for j < count."""
+    if log_ratio == -math.inf:
+        return 1.0
+    if log_ratio == 0.0:
+        return float(count)
+    try:
+        return math.expm1(count * log_ratio) / math.expm1(log_ratio)
+    except OverflowError:
+        return math.inf
