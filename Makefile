@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env demo test lint format types unit docs wheel-check bench clean
+.PHONY: help env demo test lint format types unit docs wheel-check bench example-pfl example-nvflare clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 env: $(VENV)/.full ## make .venv with everything that development needs
 
@@ -54,8 +54,14 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done
 
-clean: ## remove the environment and all that was built
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis coopt-demo.png
+example-pfl: $(VENV)-pfl/.ready ## coopt in pfl-research, in an environment of its own
+	$(VENV)-pfl/bin/python docs/examples/pfl/example.py
+
+example-nvflare: $(VENV)-nvflare/.ready ## coopt in NVFlare's simulator, in an environment of its own
+	cd docs/examples/nvflare && $(CURDIR)/$(VENV)-nvflare/bin/python job.py $(CURDIR)/build/nvflare
+
+clean: ## remove the environments and all that was built
+	rm -rf $(VENV) $(VENV)-* build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis coopt-demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,3 +77,11 @@ $(VENV)/.full: $(BIN)/python $(INPUTS)
 $(VENV)/.demo: $(BIN)/python $(INPUTS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot]"
 	@touch $(VENV)/.demo
+
+# Engines that pin what coopt's own environment has in newer versions: attrs.
+$(VENV)-%/.ready: docs/examples/%/requirements.txt $(INPUTS)
+	$(PYTHON) -m venv $(VENV)-$*
+	grep -v '^attrs==' constraints.txt > $(VENV)-$*/constraints.txt
+	$(VENV)-$*/bin/python -m pip install --quiet --constraint $(VENV)-$*/constraints.txt \
+	    --requirement docs/examples/$*/requirements.txt --editable .
+	@touch $@
