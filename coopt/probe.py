@@ -272,6 +272,36 @@ class ClientProbe:
             change=self._pack(change, now["round"]),
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give what is kept from round to round, for a client that may be restarted.
+
+        Returns
+        -------
+        dict
+            Numbers, arrays, and batches as `draw` gave them.
+
+        Raises
+        ------
+        InvalidProblemError
+            If a round is open.
+        """
+        if self._open is not None:
+            raise InvalidProblemError("ClientProbe.state_dict was called within a round: call end first")
+        if self._held is None:
+            return {"held": None}
+        model, parts = self._held
+        return {"held": {"model": model, "parts": [dict(part.__dict__) for part in parts]}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        held, self._open, self._held = state["held"], None, None
+        if held is not None:
+            parts = [
+                _Part(part["batch"], part["size"], part["loss"], np.asarray(part["gradient"]))
+                for part in held["parts"]
+            ]
+            self._held = np.asarray(held["model"]), parts
+
     def _evaluate(self, model: Vector, batch: Any, size: int) -> _Part:
         loss, gradient = self._gradient(model, batch)
         return _Part(batch, size, float(loss), np.array(gradient, dtype=np.float64).ravel())

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from coopt.errors import InvalidProblemError
+
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
@@ -56,6 +58,11 @@ def draw_positions(
     numpy.ndarray of int64, shape (B, T, size)
         Positions, from 0 to samples - 1. A larger batch begins with the smaller one.
 
+    Raises
+    ------
+    InvalidProblemError
+        If a client holds too few samples.
+
     Examples
     --------
     >>> small = draw_positions(0, 3, [5], [100], steps=[0, 1], size=4)
@@ -63,6 +70,13 @@ def draw_positions(
     >>> small.shape, bool((small == large[1, :, :4]).all())
     ((1, 2, 4), True)
     """
+    fewest = int(np.min(samples))
+    if fewest < 1 or (size > fewest and not replacement):
+        need = 1 if replacement else size
+        raise InvalidProblemError(
+            f"a client that holds {fewest} samples cannot draw a mini-batch of {size} "
+            f"{'with' if replacement else 'without'} replacement: it needs at least {need}"
+        )
     key = np.zeros(1, dtype=np.uint64)
     for part in (seed, round, clients):
         key = _mix(key + GAMMA * (np.atleast_1d(np.asarray(part, dtype=np.uint64)) + np.uint64(1)))

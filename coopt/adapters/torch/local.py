@@ -47,6 +47,7 @@ class ProbeOptions:
             )
 
 
+EVERY_ROUND = ProbeOptions()
 ONE_ROUND = ProbeOptions(pair="same")
 SPREAD = 1_000_003  # a prime beyond the usual numbers of rounds and clients
 

@@ -1,0 +1,167 @@
+"""The same plan for a fixed number of rounds, in the controller's place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
+from coopt.errors import InvalidProblemError
+from coopt.report import ClientReport
+from coopt.round_plan import RoundPlan, Stopped, StopReason
+from coopt.screening import Ignored, screen
+from coopt.validation import count, integer_array, real
+
+if TYPE_CHECKING:
+    from coopt.allocation import Allocation
+    from coopt.fleet import Fleet
+
+
+class FixedPlan:
+    """Gives every round the same plan, and keeps the accounts as :class:`coopt.Controller` does.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Cost per sample and per round, and the speeds from which a round's time is predicted.
+    rounds : int
+        K.
+    local_steps : int
+        tau.
+    batch_sizes : array_like of int, shape (N,) or scalar
+        s_i >= 1.
+    learning_rate : float
+        eta.
+    round_cost : float, default 0
+        Cost of a round beyond that of the devices.
+
+    Raises
+    ------
+    InvalidProblemError
+        If a value is out of range or of the wrong shape.
+
+    Examples
+    --------
+    >>> from coopt import Fleet
+    >>> plan = FixedPlan(Fleet([60, 40], gradient_noise=1.0, divergence=1.0), rounds=20, local_steps=5,
+    ...                  batch_sizes=8, learning_rate=0.1)
+    >>> plan.plan().batch_sizes
+    array([8, 8])
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        rounds: int,
+        local_steps: int,
+        batch_sizes: ArrayLike,
+        learning_rate: float,
+        *,
+        round_cost: float = 0.0,
+    ) -> None:
+        self.fleet = fleet
+        self.rounds = count("rounds", rounds)
+        self.local_steps = count("local_steps", local_steps)
+        self.batch_sizes = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
+        self.learning_rate = real("learning_rate", learning_rate, minimum=0.0, strict=True)
+        self.round_cost = real("round_cost", round_cost, minimum=0.0) + float(fleet.round_cost.sum())
+        self.round = 0
+        self.spent_cost = 0.0
+        self.spent_seconds = 0.0
+
+    @classmethod
+    def from_allocation(cls, allocation: Allocation) -> Self:
+        """Run what a solver has planned.
+
+        Examples
+        --------
+        >>> from coopt import Budget, Constants, Fleet, Problem, solve_allocation
+        >>> problem = Problem(Fleet([60, 40], gradient_noise=1.0, divergence=0.1),
+        ...                   Constants(learning_rate=0.1, smoothness=1.0, initial_gap=2.0, pl_constant=0.1),
+        ...                   Budget(cost=5000, max_local_steps=10))
+        >>> plan = FixedPlan.from_allocation(solve_allocation(problem))
+        >>> bool(plan.rounds * plan.local_steps * plan.batch_sizes.sum() <= 5000)
+        True
+        """
+        problem = allocation.problem
+        return cls(
+            problem.fleet,
+            allocation.rounds,
+            allocation.local_steps,
+            allocation.batch_sizes,
+            allocation.learning_rate,
+            round_cost=problem.budget.round_cost,
+        )
+
+    def plan(self) -> RoundPlan | Stopped:
+        """Give the plan, or say that all rounds are done."""
+        if self.round >= self.rounds:
+            return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
+        samples = self.local_steps * self.batch_sizes
+        return RoundPlan(
+            round=self.round,
+            local_steps=self.local_steps,
+            batch_sizes=self.batch_sizes,
+            learning_rate=self.learning_rate,
+            extra_evaluation=False,
+            deadline=math.inf,
+            predicted_cost=float(samples @ self.fleet.sample_cost) + self.round_cost,
+            predicted_seconds=float(np.max(samples / self.fleet.throughput + self.fleet.round_time)),
+            rounds_left=self.rounds - self.round,
+            predicted_error=math.nan,
+            rest_local_steps=self.local_steps,
+        )
+
+    def observe(
+        self,
+        reports: Iterable[ClientReport],
+        *,
+        seconds: float | None = None,
+        absent: Iterable[int] = (),
+        gradient_error: float | None = None,
+    ) -> list[Ignored]:
+        """Charge the round; what the clients measured changes nothing here."""
+        plan = self.plan()
+        if isinstance(plan, Stopped):
+            raise InvalidProblemError(f"observe was called after the last of {self.rounds} rounds")
+        seen, ignored = screen(
+            reports,
+            devices=len(self.fleet),
+            round=self.round,
+            most_samples=MOST_OVER_PLAN * samples_of(plan),
+        )
+        gone = np.zeros(len(self.fleet), dtype=bool)
+        gone[list(absent)] = True
+        self.spent_cost += charge(plan, self.fleet.sample_cost, seen, gone) + self.round_cost
+        self.spent_seconds += duration(plan, seen, gone) if seconds is None else seconds
+        self.round += 1
+        return ignored
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that `load_state_dict` needs to go on bit for bit."""
+        return {
+            "plan": [self.rounds, self.local_steps, self.learning_rate, *self.batch_sizes.tolist()],
+            "round": self.round,
+            "spent_cost": self.spent_cost,
+            "spent_seconds": self.spent_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the state is that of another plan.
+        """
+        if state.get("plan") != self.state_dict()["plan"]:
+            raise InvalidProblemError(
+                "the state is that of another plan: rounds, steps, rate or batches differ"
+            )
+        self.round = int(state["round"])
+        self.spent_cost = float(state["spent_cost"])
+        self.spent_seconds = float(state["spent_seconds"])

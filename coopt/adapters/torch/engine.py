@@ -1,0 +1,154 @@
+"""What a round of training takes and gives, and the engine that trains one client after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from coopt.adapters.torch.data import ClientRows
+from coopt.adapters.torch.flat import FlatModel, own_randomness
+from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, client_seed
+from coopt.report import ClientReport
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RoundWork:
+    """A round, as the clients that take part are told it.
+
+    Attributes
+    ----------
+    round : int
+        Round, from 0.
+    clients : numpy.ndarray of int64, shape (m,)
+        Who trains, increasing.
+    local_steps, batch_sizes : numpy.ndarray of int64, shape (m,)
+        tau_i and s_i.
+    shares : numpy.ndarray, shape (m,)
+        How much each model counts in the average; they sum to one.
+    rows : ClientRows
+        What all clients hold.
+    learning_rate : float
+        eta.
+    extra_evaluation : bool
+        Whether to measure curvature.
+    seconds : numpy.ndarray, shape (m, 2), optional
+        Simulated seconds of computing and of communicating.
+    """
+
+    round: int
+    clients: Ints
+    local_steps: Ints
+    batch_sizes: Ints
+    shares: Floats
+    rows: ClientRows
+    learning_rate: float
+    extra_evaluation: bool
+    seconds: Floats | None
+
+
+class Engine(Protocol):
+    """Runs the clients of a round; averages are accumulated in double precision."""
+
+    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
+        """Train from `start`: the average of the clients' models, and their reports."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What clients keep from round to round, as torch saves it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+
+class LoopEngine:
+    """Trains one client after the other, for any model.
+
+    Parameters
+    ----------
+    model : FlatModel
+        Workspace.
+    inputs, targets : torch.Tensor, shape (m, ...)
+        Samples of all clients.
+    seed : int
+        Seed of the whole training.
+    probe : ProbeOptions, optional
+        What clients measure.
+    replacement : bool
+        Whether mini-batches are drawn with replacement.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        seed: int,
+        probe: ProbeOptions | None,
+        replacement: bool,
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self._new_client = partial(
+            LocalClient,
+            model=model,
+            inputs=inputs,
+            targets=targets,
+            seed=seed,
+            probe=probe,
+            replacement=replacement,
+        )
+        self._clients: dict[int, LocalClient] = {}
+
+    def _client(self, client: int) -> LocalClient:
+        if client not in self._clients:
+            self._clients[client] = self._new_client(client)
+        return self._clients[client]
+
+    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
+        """Train from `start`: the average of the clients' models, and their reports."""
+        total = torch.zeros_like(start, dtype=torch.float64)
+        reports = []
+        with own_randomness(self.model.device) as reseed:
+            for k, client in enumerate(work.clients.tolist()):
+                reseed(client_seed(self.seed, work.round, client))
+                task = LocalWork(
+                    work.round,
+                    int(work.local_steps[k]),
+                    int(work.batch_sizes[k]),
+                    work.learning_rate,
+                    work.extra_evaluation,
+                )
+                seconds = (
+                    None if work.seconds is None else (float(work.seconds[k, 0]), float(work.seconds[k, 1]))
+                )
+                reports.append(self._client(client).train(start, task, work.rows.of(client), seconds=seconds))
+                total.add_(self.model.state, alpha=float(work.shares[k]))
+        return total.to(start.dtype), reports
+
+    def state_dict(self) -> dict[str, Any]:
+        """What clients keep from round to round, as torch saves it."""
+        return {
+            str(client): worker.probe.state_dict()
+            for client, worker in self._clients.items()
+            if worker.probe is not None
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._clients = {}
+        for client, held in state.items():
+            probe = self._client(int(client)).probe
+            if probe is not None:
+                probe.load_state_dict(held)

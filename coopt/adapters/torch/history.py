@@ -1,0 +1,232 @@
+"""What happened in each round of a training run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.atomic import write_atomically
+from coopt.errors import InvalidProblemError, MissingDependencyError
+from coopt.plot import need_matplotlib
+from coopt.round_plan import Stopped, StopReason
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round.
+
+    Attributes
+    ----------
+    round : int
+        Round, from 0.
+    local_steps : int
+        tau.
+    batch_sizes : tuple of int
+        s_i as planned.
+    learning_rate : float
+        eta.
+    arrived : int
+        Clients whose models were averaged.
+    train_loss : float
+        Mean loss of the clients' first mini-batches at the model that they received, weighted as the models
+        are; weight decay included. NaN if nobody arrived.
+    test_loss, metric : float
+        Of the new model on the test data; NaN where not evaluated.
+    cost, seconds : float
+        Spent since the start of training, this round included.
+    """
+
+    round: int
+    local_steps: int
+    batch_sizes: tuple[int, ...]
+    learning_rate: float
+    arrived: int
+    train_loss: float
+    test_loss: float
+    metric: float
+    cost: float
+    seconds: float
+
+    @property
+    def mean_batch(self) -> float:
+        """Mean of the batch sizes."""
+        return sum(self.batch_sizes) / len(self.batch_sizes)
+
+
+_COLUMNS = (*(f.name for f in fields(RoundRecord) if f.name != "batch_sizes"), "mean_batch")
+
+
+@dataclass
+class History:
+    """All rounds of a training run.
+
+    Attributes
+    ----------
+    mode : str
+        "loop" or "vectorised": how the clients were trained.
+    records : list of RoundRecord
+        One entry a round.
+    stopped : Stopped, optional
+        Why the planner ended the training; None while it runs, and where a callback ended it.
+
+    Notes
+    -----
+    ``len(history)`` counts the rounds, iteration gives their records.
+    """
+
+    mode: str
+    records: list[RoundRecord] = field(default_factory=list)
+    stopped: Stopped | None = None
+
+    def __len__(self) -> int:
+        """Count the rounds."""
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        """Iterate over the rounds."""
+        return iter(self.records)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Give one number of every round.
+
+        Parameters
+        ----------
+        name : str
+            A field of RoundRecord, or "mean_batch".
+
+        Returns
+        -------
+        numpy.ndarray, shape (rounds,); for "batch_sizes" shape (rounds, N)
+
+        Raises
+        ------
+        InvalidProblemError
+            If there is no such column.
+        """
+        if name not in (*_COLUMNS, "batch_sizes"):
+            raise InvalidProblemError(f"no column {name!r}: there are {', '.join(_COLUMNS)} and batch_sizes")
+        return np.array([getattr(record, name) for record in self.records])
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Write a table with one line a round; the file, if a path is given, is replaced atomically."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows([getattr(record, name) for name in _COLUMNS] for record in self.records)
+        if path is not None:
+            write_atomically(Path(path), text.getvalue())
+        return text.getvalue()
+
+    def to_dataframe(self) -> Any:
+        """Give a pandas data frame with one row a round.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise MissingDependencyError("a data frame needs pandas: pip install pandas")
+        return import_module("pandas").DataFrame({name: self.column(name) for name in _COLUMNS})
+
+    def plot(self) -> Figure:
+        """Draw losses, the metric and the plans against the cost.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        need_matplotlib()
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(11, 3.2), layout="constrained")
+        loss, metric, plan = figure.subplots(1, 3)
+        cost = self.column("cost")
+        for name, label in (("train_loss", "mini-batches"), ("test_loss", "test data")):
+            values = self.column(name)
+            known = np.isfinite(values)
+            if known.any():
+                loss.plot(cost[known], values[known], label=label)
+        loss.set(xlabel="cost", ylabel="loss")
+        loss.legend()
+        values = self.column("metric")
+        known = np.isfinite(values)
+        metric.plot(cost[known], values[known])
+        metric.set(xlabel="cost", ylabel="metric on test data")
+        plan.step(cost, self.column("local_steps"), where="pre", label="local steps")
+        plan.step(cost, self.column("mean_batch"), where="pre", label="mean batch size")
+        plan.set(xlabel="cost", yscale="log")
+        plan.legend()
+        return figure
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that `from_state` needs, as numbers, strings, lists and dictionaries."""
+        stopped = (
+            None if self.stopped is None else asdict(self.stopped) | {"reason": self.stopped.reason.name}
+        )
+        return {
+            "mode": self.mode,
+            "records": [
+                asdict(record) | {"batch_sizes": list(record.batch_sizes)} for record in self.records
+            ],
+            "stopped": stopped,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild what `state_dict` wrote."""
+        records = [
+            RoundRecord(**(row | {"batch_sizes": tuple(row["batch_sizes"])})) for row in state["records"]
+        ]
+        stopped = state["stopped"]
+        if stopped is not None:
+            stopped = Stopped(**(stopped | {"reason": StopReason[stopped["reason"]]}))
+        return cls(state["mode"], records, stopped)
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """A callback that ends the training.
+
+    Parameters
+    ----------
+    metric : float, optional
+        End when the metric on the test data reaches this.
+    patience : int, optional
+        End when the loss on the test data has not fallen below its least for this many evaluations.
+
+    Examples
+    --------
+    >>> stop = EarlyStop(metric=0.9, patience=20)
+    """
+
+    metric: float = math.inf
+    patience: int | None = None
+
+    def __call__(self, history: History) -> bool:
+        """Tell whether to end."""
+        if history.records[-1].metric >= self.metric:
+            return True
+        if self.patience is None:
+            return False
+        losses = history.column("test_loss")
+        losses = losses[np.isfinite(losses)]
+        return len(losses) > 0 and len(losses) - 1 - int(np.argmin(losses)) >= self.patience

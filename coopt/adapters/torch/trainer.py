@@ -1,0 +1,351 @@
+"""Federated training: ask for a plan, let the clients train, average, report, until the planner stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from coopt import validation
+from coopt.accounting import samples_of
+from coopt.adapters.aggregate import aggregation_shares
+from coopt.adapters.planner import Planner
+from coopt.adapters.torch import checkpoint as checkpoints
+from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
+from coopt.adapters.torch.engine import Engine, LoopEngine, RoundWork
+from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
+from coopt.adapters.torch.flat import FlatModel, LossFunction
+from coopt.adapters.torch.history import History, RoundRecord
+from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
+from coopt.errors import InvalidProblemError
+from coopt.report import ClientReport
+from coopt.round_plan import RoundPlan, Stopped
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from coopt.adapters.system import SystemModel
+
+Callback = Callable[[History], bool | None]
+STATE_VERSION = 1
+MODES = ("auto", "loop", "vectorised")
+
+
+class FederatedTrainer:
+    """Trains a model on the data of many clients, as a planner says.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Starting point; copied, so it stays as it is.
+    loss : callable
+        ``loss(outputs, targets)``: mean over the samples of a batch, a scalar tensor.
+    client_datasets : SharedData, or sequence of (inputs, targets) pairs or torch data sets
+        One entry a client, in the order of the fleet.
+    mode : {"auto", "loop", "vectorised"}, default "auto"
+        "loop" trains one client after the other, "vectorised" all at once; both draw the same mini-batches
+        and agree up to rounding. "auto" takes "vectorised" where it works and pays; `trainer.mode` says what
+        was taken.
+    device : str or torch.device, default "cpu"
+        Where to compute.
+    seed : int, default 0
+        Source of all mini-batches, and of dropout in loop mode.
+    weight_decay : float, default 0
+        lambda: lambda / 2 times the squared norm of the parameters is added to the loss of every client.
+    weights : array_like, shape (N,), optional
+        Aggregation weights; default: the samples that the clients hold in the round.
+    replacement : bool, default True
+        Whether mini-batches are drawn with replacement; without, each is drawn afresh from all samples of
+        the client.
+    probe : ProbeOptions, optional
+        What the clients measure; None for nothing, where the planner needs no measurements.
+    system : SystemModel, optional
+        Simulated clock and absences. Clients later than the plan's deadline are not averaged. Without it,
+        seconds are measured.
+    test : (torch.Tensor, torch.Tensor), optional
+        Inputs and targets to evaluate the model on.
+    metric : callable, optional
+        ``metric(outputs, targets)``: mean over samples; default accuracy, None for no metric.
+    evaluate_every : int, default 1
+        Rounds between evaluations; the last round is always evaluated.
+    gradient_error : callable, optional
+        ``gradient_error(round)``, handed to the controller: see :func:`coopt.streaming.gradient_error`.
+    callbacks : sequence of callable, optional
+        Called with the history after every round; a true answer ends the training.
+    progress : bool, optional
+        Whether to show a progress bar; default: where standard error is a terminal.
+    checkpoint : str or Path, optional
+        File to save to. Where it exists already, training goes on from it, bit for bit if the clock is
+        simulated.
+    checkpoint_every : int, default 10
+        Rounds between checkpoints; the end is always saved.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is out of range, or data, model, device and mode do not fit together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from coopt import Budget, Controller, Fleet
+    >>> from coopt.adapters.system import SystemModel
+    >>> from coopt.adapters.torch import FederatedTrainer
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(90, 3, generator=generator)
+    >>> y = (x.sum(dim=1) > 0).long()
+    >>> model = torch.nn.Linear(3, 2)
+    >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
+    >>> trainer = FederatedTrainer(model, torch.nn.functional.cross_entropy,
+    ...                            [(x[:30], y[:30]), (x[30:60], y[30:60])],
+    ...                            system=SystemModel([200.0, 100.0]), test=(x[60:], y[60:]))
+    >>> fleet = Fleet(samples=[30, 30], gradient_noise=1.0, divergence=1.0)
+    >>> history = trainer.run(Controller(fleet, Budget(cost=4000), learning_rate=0.5))
+    >>> bool(history.records[-1].cost <= 4000), bool(history.records[-1].metric > 0.8)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        client_datasets: SharedData | Sequence[Any],
+        *,
+        mode: Literal["auto", "loop", "vectorised"] = "auto",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        weight_decay: float = 0.0,
+        weights: npt.ArrayLike | None = None,
+        replacement: bool = True,
+        probe: ProbeOptions | None = EVERY_ROUND,
+        system: SystemModel | None = None,
+        test: tuple[Tensor, Tensor] | None = None,
+        metric: Metric | None = accuracy,
+        evaluate_every: int = 1,
+        gradient_error: Callable[[int], float] | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: bool | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 10,
+    ) -> None:
+        if mode not in MODES:
+            raise InvalidProblemError(f"mode = {mode!r} is unknown: choose 'auto', 'loop' or 'vectorised'")
+        data = gather(client_datasets)
+        self.seed = validation.count("seed", seed, minimum=0)
+        self.weights = weights
+        self.system = system
+        self.evaluate_every = validation.count("evaluate_every", evaluate_every)
+        self.checkpoint_every = validation.count("checkpoint_every", checkpoint_every)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.callbacks = tuple(callbacks)
+        self.progress = progress
+        self._gradient_error = gradient_error
+        self._metric = metric
+        self._model = FlatModel(model, loss, device, weight_decay=weight_decay)
+        device = self._model.device
+        self._test = None
+        if test is not None:
+            if len(test[0]) == 0 or len(test[0]) != len(test[1]):
+                raise InvalidProblemError(
+                    f"test has {len(test[0])} inputs and {len(test[1])} targets: give one each a sample"
+                )
+            self._test = test[0].to(device), test[1].to(device)
+        self._state = self._model.state.clone()
+        self._samples = len(data.inputs)
+        self._rows_of = _row_source(data, device)
+        inputs, targets = data.inputs.to(device), data.targets.to(device)
+        self.mode = "loop"
+        self._engine: Engine = LoopEngine(
+            self._model, inputs, targets, seed=self.seed, probe=probe, replacement=replacement
+        )
+        self.history = History(self.mode)
+
+    @property
+    def model(self) -> nn.Module:
+        """The module with the present global parameters; a copy of it is yours to keep."""
+        self._model.state.copy_(self._state)
+        return self._model.module
+
+    def run(self, planner: Planner) -> History:
+        """Train until the planner stops, or a callback does.
+
+        Parameters
+        ----------
+        planner : Controller, FixedPlan or the like
+            Plans the rounds and hears the reports.
+
+        Returns
+        -------
+        History
+            Also ``trainer.history``; the trained model is ``trainer.model``.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the plan is for another number of clients, or the checkpoint is that of another run.
+        """
+        if self.history.records:
+            raise InvalidProblemError("this trainer has been run already: make a new one")
+        ended = self._resume(planner)
+        with self._bar() as bar:
+            while not ended:
+                plan = planner.plan()
+                if isinstance(plan, Stopped):
+                    self.history.stopped = plan
+                    break
+                self._round(plan, planner)
+                answers = [callback(self.history) for callback in self.callbacks]
+                ended = any(answers)
+                self._show(bar, plan)
+                if self.checkpoint is not None and len(self.history) % self.checkpoint_every == 0:
+                    self._save(planner, ended)
+        self._finish(planner, ended)
+        return self.history
+
+    def _round(self, plan: RoundPlan, planner: Planner) -> None:
+        rows = self._rows_of(plan.round)
+        if len(plan.batch_sizes) != len(rows.counts):
+            raise InvalidProblemError(
+                f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
+                f"{len(rows.counts)}: give one data set for each device of the fleet"
+            )
+        if self.system is not None and len(self.system) != len(rows.counts):
+            raise InvalidProblemError(
+                f"system has {len(self.system)} devices, client_datasets {len(rows.counts)}: give as many"
+            )
+        weights: npt.NDArray[Any] = rows.counts
+        if self.weights is not None:
+            weights = validation.float_array("weights", self.weights, len(rows.counts), minimum=0.0)
+        arrived, absent = rows.counts > 0, rows.counts == 0
+        seconds, times = None, None
+        if self.system is not None:
+            clock = self.system.round(plan.round, samples_of(plan))
+            absent |= clock.absent
+            arrived = clock.arrived(plan.deadline) & ~absent
+            seconds = min(float(np.max(clock.total[~absent], initial=0.0)), plan.deadline)
+            times = np.stack([clock.computing, clock.communicating], axis=1)[arrived]
+        shares = aggregation_shares(weights, arrived)
+        clients = np.flatnonzero(arrived)
+        reports: list[ClientReport] = []
+        if len(clients):
+            work = RoundWork(
+                round=plan.round,
+                clients=clients,
+                local_steps=np.broadcast_to(plan.local_steps, arrived.shape)[clients],
+                batch_sizes=plan.batch_sizes[clients],
+                shares=shares[clients],
+                rows=rows,
+                learning_rate=plan.learning_rate,
+                extra_evaluation=plan.extra_evaluation,
+                seconds=times,
+            )
+            average, reports = self._engine.run(self._state, work)
+            if shares.any():
+                self._state = average
+        planner.observe(
+            reports,
+            seconds=seconds,
+            absent=np.flatnonzero(absent).tolist(),
+            gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
+        )
+        told = np.array([report.loss for report in reports])
+        known = shares[clients] > 0
+        test_loss, metric = math.nan, math.nan
+        if self._test is not None and (len(self.history) + 1) % self.evaluate_every == 0:
+            test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
+        self.history.records.append(
+            RoundRecord(
+                round=plan.round,
+                local_steps=plan.local_steps,
+                batch_sizes=tuple(plan.batch_sizes.tolist()),
+                learning_rate=plan.learning_rate,
+                arrived=len(clients),
+                train_loss=float(shares[clients][known] @ told[known]) if known.any() else math.nan,
+                test_loss=test_loss,
+                metric=metric,
+                cost=planner.spent_cost,
+                seconds=planner.spent_seconds,
+            )
+        )
+
+    def _finish(self, planner: Planner, ended: bool) -> None:
+        records = self.history.records
+        if records and self._test is not None and math.isnan(records[-1].test_loss):
+            test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
+            records[-1] = replace(records[-1], test_loss=test_loss, metric=metric)
+        if self.checkpoint is not None:
+            self._save(planner, ended)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "mode": self.mode,
+            "seed": self.seed,
+            "numbers in the model": len(self._state),
+            "samples": self._samples,
+            "weight_decay": self._model.weight_decay,
+        }
+
+    def _save(self, planner: Planner, ended: bool) -> None:
+        if self.checkpoint is not None:
+            state = {
+                "model": self._state,
+                "engine": self._engine.state_dict(),
+                "history": self.history.state_dict(),
+                "planner": planner.state_dict(),
+                "ended": ended,
+            }
+            checkpoints.save(self.checkpoint, self._fingerprint() | state)
+
+    def _resume(self, planner: Planner) -> bool:
+        """Go on from the checkpoint, if there is one; tell whether a callback has ended the training."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return False
+        state = checkpoints.load(self.checkpoint, self._fingerprint())
+        planner.load_state_dict(state["planner"])
+        self._state = state["model"].to(self._state)
+        self._engine.load_state_dict(state["engine"])
+        self.history = History.from_state(state["history"])
+        self.history.stopped = None
+        for record in self.history:  # what has arrived before arrives again
+            self._rows_of(record.round)
+        return bool(state["ended"])
+
+    def _bar(self) -> tqdm[Any]:
+        from tqdm import tqdm
+
+        disable = None if self.progress is None else not self.progress
+        return tqdm(desc="rounds", unit="round", initial=len(self.history), disable=disable)
+
+    def _show(self, bar: tqdm[Any], plan: RoundPlan) -> None:
+        record = self.history.records[-1]
+        bar.total = record.round + plan.rounds_left
+        shown = {
+            "loss": record.train_loss,
+            "metric": record.metric,
+            "cost": record.cost,
+            "s": record.seconds,
+            "tau": record.local_steps,
+            "batch": record.mean_batch,
+        }
+        bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
+        bar.update()
+
+
+def _row_source(data: SharedData, device: torch.device) -> Callable[[int], ClientRows]:
+    """Make a function that tells what every client holds in a round."""
+    samples, rows = len(data.inputs), data.rows
+    if callable(rows):
+        return lambda now: client_rows(rows(now), samples, device)
+    fixed = client_rows(rows, samples, device)
+    if (fixed.counts == 0).any():
+        client = int(np.argmin(fixed.counts))
+        raise InvalidProblemError(f"rows of client {client} are empty: give every client a sample")
+    return lambda now: fixed

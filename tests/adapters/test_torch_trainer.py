@@ -1,0 +1,337 @@
+"""The trainer does what the planner says, reports it, and is the same however the clients are run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch.nn import functional  # noqa: E402
+
+from coopt import Budget, Controller, Fleet  # noqa: E402
+from coopt.adapters.draws import draw_positions  # noqa: E402
+from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
+from coopt.adapters.system import SystemModel  # noqa: E402
+from coopt.adapters.torch import EarlyStop, FederatedTrainer, History, ProbeOptions, SharedData  # noqa: E402
+from coopt.errors import InvalidProblemError  # noqa: E402
+from coopt.round_plan import StopReason  # noqa: E402
+from coopt.streaming import Fifo  # noqa: E402
+
+CLIENTS = 5
+SIZES = np.array([12, 30, 7, 55, 20])
+SPEED = np.array([100.0, 40.0, 300.0, 80.0, 20.0])
+
+
+def model(dtype: torch.dtype = torch.float64) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(3)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).to(dtype)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def samples(size: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, 4, generator=generator) + torch.randn(4, generator=generator)
+    y = x[:, :3].argmax(dim=1)
+    return x.to(dtype), y
+
+
+def datasets(dtype: torch.dtype = torch.float64) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [samples(int(size), i, dtype) for i, size in enumerate(SIZES)]
+
+
+def fleet() -> Fleet:
+    return Fleet(SIZES, gradient_noise=1.0, divergence=1.0, throughput=SPEED, round_time=0.1)
+
+
+def controller(cost: float = 8000.0, **options: Any) -> Controller:
+    return Controller(
+        fleet(), Budget(cost=cost, time=300.0, round_cost=20.0), 0.2, curvature_floor=0.0, **options
+    )
+
+
+def trainer(**options: Any) -> FederatedTrainer:
+    given = {
+        "system": SystemModel(SPEED, 0.1),
+        "test": samples(100, 9),
+        "seed": 5,
+        "progress": False,
+        "mode": "loop",
+    }
+    return FederatedTrainer(
+        options.pop("model", model()),
+        functional.cross_entropy,
+        options.pop("data", datasets()),
+        **(given | options),
+    )
+
+
+def parameters(run: FederatedTrainer) -> np.ndarray:
+    return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().numpy().copy()
+
+
+def same_records(left: History, right: History) -> bool:
+    return left.state_dict()["records"].__repr__() == right.state_dict()["records"].__repr__()
+
+
+def test_training_under_a_controller_learns_within_its_budget() -> None:
+    run = trainer()
+    history = run.run(controller())
+    assert history.stopped is not None
+    assert history.column("cost")[-1] <= 8000 and history.column("seconds")[-1] <= 300
+    assert len(history) > 10 and history.column("metric")[-1] > 0.85
+    assert (np.diff(history.column("cost")) > 0).all() and (np.diff(history.column("seconds")) > 0).all()
+
+
+def test_a_fixed_plan_is_federated_averaging_written_out() -> None:
+    run = trainer(probe=None)
+    history = run.run(FixedPlan(fleet(), 3, 4, [2, 5, 3, 8, 1], 0.2))
+    assert history.stopped is not None and history.stopped.reason is StopReason.ROUNDS
+    expected = torch.nn.utils.parameters_to_vector(model().parameters()).detach()
+    for round_ in range(3):
+        local = []
+        for client, ((x, y), size) in enumerate(zip(datasets(), [2, 5, 3, 8, 1], strict=True)):
+            worker = model()
+            torch.nn.utils.vector_to_parameters(expected.clone(), worker.parameters())
+            optimizer = torch.optim.SGD(worker.parameters(), lr=0.2)
+            for batch in draw_positions(5, round_, client, len(x), steps=np.arange(4), size=size)[0]:
+                optimizer.zero_grad()
+                functional.cross_entropy(worker(x[batch]), y[batch]).backward()
+                optimizer.step()
+            local.append(torch.nn.utils.parameters_to_vector(worker.parameters()).detach())
+        expected = torch.from_numpy(np.average(torch.stack(local).numpy(), axis=0, weights=SIZES))
+    assert np.allclose(parameters(run), expected.numpy(), rtol=1e-12, atol=1e-13)
+    assert history.column("cost").tolist() == [76.0, 152.0, 228.0]
+    assert history.column("seconds") == pytest.approx(np.arange(1, 4) * (4 * 5 / 40 + 0.1))
+
+
+def test_late_devices_are_charged_but_not_averaged_and_absent_ones_neither() -> None:
+    class OneRound(FixedPlan):
+        def plan(self) -> Any:
+            from dataclasses import replace
+
+            plan = super().plan()
+            return replace(plan, deadline=0.55) if hasattr(plan, "deadline") else plan
+
+    plan = OneRound(fleet(), 1, 4, [2, 5, 3, 8, 1], 0.2)  # takes 0.18, 0.6, 0.14, 0.5 and 0.3 seconds
+    everybody = trainer()
+    everybody.run(plan)
+    assert plan.spent_cost == 76 and plan.spent_seconds == pytest.approx(0.55)
+    absent = trainer(system=SystemModel(SPEED, 0.1, dropout=[0, 1, 0, 0, 0]))
+    gone = FixedPlan(fleet(), 1, 4, [2, 5, 3, 8, 1], 0.2)
+    history = absent.run(gone)
+    assert gone.spent_cost == 76 - 20 and gone.spent_seconds == pytest.approx(0.5)
+    assert history.records[0].arrived == 4
+    assert np.array_equal(parameters(everybody), parameters(absent))
+
+
+def test_a_round_without_anybody_leaves_the_model() -> None:
+    run = trainer(system=SystemModel(SPEED, dropout=1.0))
+    before = parameters(run)
+    history = run.run(FixedPlan(fleet(), 2, 4, 2, 0.2))
+    assert np.array_equal(parameters(run), before)
+    assert math.isnan(history.records[0].train_loss) and history.records[0].arrived == 0
+
+
+def test_given_weights_take_the_place_of_samples() -> None:
+    heavy = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
+    run, alone = trainer(weights=heavy), trainer(system=SystemModel(SPEED, dropout=1 - heavy))
+    run.run(FixedPlan(fleet(), 3, 2, 4, 0.2))
+    alone.run(FixedPlan(fleet(), 3, 2, 4, 0.2))
+    assert np.array_equal(parameters(run), parameters(alone))
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("pair", ["next", "same"])
+@pytest.mark.parametrize("mode", ["loop"])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, mode: str, pair: Any) -> None:
+    path = tmp_path / "run.pt"
+    options = {"mode": mode, "probe": ProbeOptions(pair), "evaluate_every": 2}
+    whole = trainer(**options)
+    expected = whole.run(controller(4000, probe_every=2))
+
+    def die(history: History) -> None:
+        if len(history) == 8:
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        trainer(checkpoint=path, checkpoint_every=3, callbacks=[die], **options).run(
+            controller(4000, probe_every=2)
+        )
+    again = trainer(checkpoint=path, checkpoint_every=3, **options)
+    history = again.run(controller(4000, probe_every=2))
+    assert len(expected) > 10
+    assert same_records(history, expected)
+    assert np.array_equal(parameters(again), parameters(whole))
+    finished = trainer(checkpoint=path, **options)
+    assert same_records(finished.run(controller(4000, probe_every=2)), expected)
+
+
+def stream() -> SharedData:
+    x, y = samples(400, 1)
+    buffers = [Fifo(16, seed=i) for i in range(CLIENTS)]
+
+    def rows(round_: int) -> list[np.ndarray]:
+        for i, buffer in enumerate(buffers):
+            if round_ >= i:  # client 4 has nothing for four rounds
+                buffer.insert(np.arange(3) + 80 * i + 3 * (round_ % 20))
+        return [buffer.items for buffer in buffers]
+
+    return SharedData(x, y, rows)
+
+
+@pytest.mark.parametrize("mode", ["loop"])
+def test_data_may_arrive_while_training_runs_also_across_a_restart(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "run.pt"
+    whole = trainer(data=stream(), mode=mode)
+    expected = whole.run(FixedPlan(fleet(), 9, 2, 4, 0.2))
+    assert expected.column("arrived").tolist() == [1, 2, 3, 4, 5, 5, 5, 5, 5]
+
+    def die(history: History) -> None:
+        if len(history) == 5:
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        trainer(data=stream(), mode=mode, checkpoint=path, checkpoint_every=2, callbacks=[die]).run(
+            FixedPlan(fleet(), 9, 2, 4, 0.2)
+        )
+    again = trainer(data=stream(), mode=mode, checkpoint=path)
+    assert same_records(again.run(FixedPlan(fleet(), 9, 2, 4, 0.2)), expected)
+    assert np.array_equal(parameters(again), parameters(whole))
+
+
+def test_the_controller_hears_what_buffers_hold_and_what_they_cost_in_accuracy() -> None:
+    planner = controller(streaming=True)
+    trainer(data=stream(), gradient_error=lambda round_: 0.1 * round_, callbacks=[lambda h: len(h) == 3]).run(
+        planner
+    )
+    assert planner.gradient_error == pytest.approx(0.2)
+    assert planner.estimates.samples.tolist()[:3] == [9, 6, 3]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    trainer(checkpoint=path).run(FixedPlan(fleet(), 2, 1, 2, 0.2))
+    with pytest.raises(InvalidProblemError, match="another run, with seed = 5 instead of 6"):
+        trainer(checkpoint=path, seed=6).run(FixedPlan(fleet(), 2, 1, 2, 0.2))
+    with pytest.raises(InvalidProblemError, match="another plan"):
+        trainer(checkpoint=path).run(FixedPlan(fleet(), 2, 1, 3, 0.2))
+    path.write_bytes(b"something else")
+    with pytest.raises(InvalidProblemError, match="no checkpoint"):
+        trainer(checkpoint=path).run(FixedPlan(fleet(), 2, 1, 2, 0.2))
+
+
+def test_training_ends_early_and_the_last_round_is_evaluated() -> None:
+    plan = FixedPlan(fleet(), 50, 4, 8, 0.2)
+    history = trainer(callbacks=[EarlyStop(metric=0.8)]).run(plan)
+    assert history.stopped is None and len(history) < 50
+    assert history.column("metric")[-1] >= 0.8 and (history.column("metric")[:-1] < 0.8).all()
+    history = trainer(callbacks=[EarlyStop(patience=2)]).run(FixedPlan(fleet(), 500, 9, 1, 3.0))
+    losses = history.column("test_loss")
+    assert len(history) < 500 and len(losses) - 1 - np.argmin(losses) == 2
+    history = trainer(evaluate_every=4).run(FixedPlan(fleet(), 6, 4, 8, 0.2))
+    assert np.isfinite(history.column("test_loss")).tolist() == [False, False, False, True, False, True]
+
+
+def test_without_a_system_seconds_are_measured() -> None:
+    planner = FixedPlan(fleet(), 3, 2, 4, 0.2)
+    history = trainer(system=None).run(planner)
+    assert 0 < history.column("seconds")[0] < history.column("seconds")[-1] == planner.spent_seconds
+
+
+def test_history_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
+    history = trainer().run(FixedPlan(fleet(), 3, 2, [1, 2, 3, 4, 5], 0.2))
+    text = history.to_csv(tmp_path / "rounds.csv")
+    assert (tmp_path / "rounds.csv").read_text() == text
+    lines = [line.split(",") for line in text.splitlines()]
+    assert len(lines) == 4 and lines[1][lines[0].index("mean_batch")] == "3.0"
+    assert float(lines[3][lines[0].index("test_loss")]) == history.records[-1].test_loss
+    assert history.column("batch_sizes").tolist() == [[1, 2, 3, 4, 5]] * 3
+    pytest.importorskip("matplotlib")
+    assert [len(axes.lines) for axes in history.plot().axes] == [2, 1, 2]
+    with pytest.raises(InvalidProblemError, match="no column 'colour'"):
+        history.column("colour")
+
+
+def test_history_becomes_a_data_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    history = trainer().run(FixedPlan(fleet(), 3, 2, 4, 0.2))
+    frame = history.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["cost"].tolist() == history.column("cost").tolist()
+
+
+def test_the_bar_shows_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer(progress=True).run(FixedPlan(fleet(), 3, 2, 4, 0.2))
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    for name in ("loss=", "metric=", "cost=120", "s=", "tau=2", "batch=4"):
+        assert name in shown
+
+
+def test_torch_data_sets_are_data_sets() -> None:
+    class Listed(torch.utils.data.Dataset):
+        def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+            self.x, self.y = x, y
+
+        def __len__(self) -> int:
+            return len(self.x)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return self.x[index], int(self.y[index])
+
+    plain = trainer()
+    plain.run(FixedPlan(fleet(), 2, 2, 4, 0.2))
+    for kind in (Listed, torch.utils.data.TensorDataset):
+        run = trainer(data=[kind(x, y) for x, y in datasets()])
+        run.run(FixedPlan(fleet(), 2, 2, 4, 0.2))
+        assert np.array_equal(parameters(run), parameters(plain))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "fast"}, "mode = 'fast' is unknown"),
+        ({"device": "abacus"}, "device = 'abacus'"),
+        ({"data": []}, "client_datasets is empty"),
+        ({"data": [*datasets()[:2], (torch.zeros(0, 4), torch.zeros(0))]}, r"client_datasets\[2\] is empty"),
+        ({"data": [*datasets()[:1], 7]}, r"client_datasets\[1\] is a int"),
+        ({"data": [(torch.zeros(3, 4), torch.zeros(2))]}, r"client_datasets\[0\] has 3 inputs and 2 targets"),
+        (
+            {"data": [*datasets()[:1], (torch.zeros(3, 5), torch.zeros(3))]},
+            r"client_datasets\[1\] has inputs",
+        ),
+        ({"data": SharedData(*samples(9, 0), [[0], [9]])}, "rows of client 1 hold 9: valid are 0 to 8"),
+        ({"data": SharedData(*samples(9, 0), [[0], []])}, "rows of client 1 are empty"),
+        ({"data": SharedData(*samples(9, 0), [[0.5]])}, "rows of client 0 have type float64"),
+        ({"test": (torch.zeros(3, 4), torch.zeros(2))}, "test has 3 inputs and 2 targets"),
+        ({"evaluate_every": 0}, "evaluate_every = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"weight_decay": -0.1}, "weight_decay = -0.1"),
+        ({"weights": [1, 2, 3]}, "weights has shape"),
+        ({"weights": [1, 2, -3, 4, 5]}, r"weights\[2\] = -3"),
+        ({"system": SystemModel([1.0])}, "system has 1 devices, client_datasets 5"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidProblemError, match=message):
+        trainer(**options).run(FixedPlan(fleet(), 1, 1, 1, 0.2))
+
+
+def test_plans_for_another_fleet_and_second_runs_are_refused() -> None:
+    other = Fleet([5, 5], gradient_noise=1.0, divergence=1.0)
+    with pytest.raises(InvalidProblemError, match="batch sizes for 2 clients, client_datasets has 5"):
+        trainer().run(FixedPlan(other, 1, 1, 1, 0.2))
+    run = trainer()
+    run.run(FixedPlan(fleet(), 1, 1, 1, 0.2))
+    with pytest.raises(InvalidProblemError, match="run already"):
+        run.run(FixedPlan(fleet(), 1, 1, 1, 0.2))
