@@ -24,6 +24,7 @@ from coopt.errors import (
 from coopt.many import Solutions, solve_many
 from coopt.monotone import Bound
 from coopt.pareto import Frontier, FrontierPoint, frontier
+from coopt.participants import choose_participants
 from coopt.probe import ClientProbe
 from coopt.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
@@ -66,6 +67,7 @@ __all__ = [
     "TradeOff",
     "__version__",
     "allocate_batches",
+    "choose_participants",
     "evaluate",
     "frontier",
     "sensitivity",

@@ -36,6 +36,7 @@ SCRIPTS = (
     "counterexample",
     "estimators",
     "hardest",
+    "participants",
     "regret",
     "side_by_side",
     "streams",

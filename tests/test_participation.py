@@ -23,6 +23,7 @@ from coopt import (
     InvalidProblemError,
     NonConvex,
     Problem,
+    choose_participants,
     evaluate,
     solve_allocation,
 )
@@ -170,6 +171,51 @@ def test_what_one_round_costs_decides_how_many_take_part():
         values = [solve_allocation(drawn(problem, m, True)).error_bound for m in range(1, len(fleet) + 1)]
         best.append(int(np.argmin(values)) + 1)
     assert best[1] < best[0] == len(base.fleet)
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10**6), price=st.sampled_from([0.0, 5.0, 200.0]), distinct=st.booleans())
+def test_the_best_number_is_that_of_trying_all(seed, price, distinct):
+    problem = drawn(random_problem(seed), 1, distinct)
+    problem = replace(
+        problem,
+        fleet=replace(problem.fleet, round_cost=np.full(len(problem.fleet), price)),
+        budget=replace(problem.budget, cost=problem.budget.cost * (1 + price / 10)),
+    )
+    bound = Certified(1.0, 1.0)
+    plans = [
+        solve_allocation(replace(problem, budget=replace(problem.budget, participants=m)), bound=bound)
+        for m in range(1, len(problem.fleet) + 1)
+    ]
+    found = choose_participants(problem, bound=bound)
+    best = min(plans, key=lambda plan: plan.error_bound)
+    assert found.error_bound == pytest.approx(best.error_bound, rel=1e-11)
+    assert found.lower_bound <= best.error_bound * (1 + 1e-12)
+    assert found.gap <= max(1e-11, *(plan.gap for plan in plans))
+    found.certify()
+    some = choose_participants(problem, [len(plans), 1], bound=bound)
+    assert some.error_bound == pytest.approx(min(plans[0].error_bound, plans[-1].error_bound), rel=1e-11)
+
+
+def test_choices_that_mean_nothing_are_refused():
+    problem = problem_of(participants=1)
+    for arguments, message in (
+        (([],), "must hold at least one"),
+        (([0],), "candidates = 0: must be an integer >= 1"),
+    ):
+        with pytest.raises(InvalidProblemError, match=message):
+            choose_participants(problem, *arguments)
+    with pytest.raises(InvalidProblemError, match="must be 'certified' or 'nonconvex'"):
+        choose_participants(problem, bound="dynamite")
+    with pytest.raises(InfeasibleError, match="no plan fits"):
+        choose_participants(replace(problem, budget=replace(problem.budget, cost=0.1)))
+
+
+def test_a_time_limit_leaves_an_honest_gap():
+    problem = drawn(random_problem(0), 1, True)
+    stopped = choose_participants(problem, time_limit=0.0)
+    best = choose_participants(problem)
+    assert stopped.lower_bound <= best.error_bound <= stopped.error_bound
 
 
 def problem_of(**budget):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,14 @@ class Truth:
     coupling: float
 
 
-def simulate(instances: Sequence[Instance], *, replicas: int, seed: int) -> list[Truth]:
-    """Run every instance's plan; instances of one shape run together."""
+# What each device's model counts for at the end of a round, shape (replicas, N), rows that sum to one.
+Shares = Callable[[Instance, int, np.random.Generator], Floats]
+
+
+def simulate(
+    instances: Sequence[Instance], *, replicas: int, seed: int, shares: Shares | None = None
+) -> list[Truth]:
+    """Run every instance's plan; instances of one shape run together. Default shares are the weights."""
     groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
     for index, instance in enumerate(instances):
         groups[*instance.tilt.shape, instance.periodic].append(index)
@@ -43,7 +49,7 @@ def simulate(instances: Sequence[Instance], *, replicas: int, seed: int) -> list
     for members in groups.values():
         # Longest first: those still running are then a prefix.
         members.sort(key=lambda index: -_steps(instances[index]))
-        found = _simulate_group([instances[index] for index in members], replicas, rng)
+        found = _simulate_group([instances[index] for index in members], replicas, rng, shares)
         for index, truth in zip(members, found, strict=True):
             truths[index] = truth
     return [truth for truth in truths if truth is not None]
@@ -53,7 +59,9 @@ def _steps(instance: Instance) -> int:
     return instance.rounds * instance.local_steps
 
 
-def _simulate_group(group: list[Instance], replicas: int, rng: np.random.Generator) -> list[Truth]:
+def _simulate_group(
+    group: list[Instance], replicas: int, rng: np.random.Generator, shares: Shares | None
+) -> list[Truth]:
     def stack(name: str, *shape: int) -> Floats:
         rows = np.array([getattr(instance, name) for instance in group], dtype=np.float64)
         return rows.reshape(len(group), *shape)
@@ -90,7 +98,11 @@ def _simulate_group(group: list[Instance], replicas: int, rng: np.random.Generat
         w = w - eta[:live] * (local + spread[:live] * noise)
         together = (step + 1) % tau[:live] == 0
         if together.any():
-            mean = np.sum(q[together] * w[together], axis=2)
+            counted = q[together]
+            if shares is not None:
+                rows = np.flatnonzero(together)
+                counted = np.array([shares(group[row], replicas, rng) for row in rows])[..., None]
+            mean = np.sum(counted * w[together], axis=2)
             w[together] = mean[:, :, None]
             ended = np.flatnonzero(steps[:live] == step + 1)
             if ended.size:

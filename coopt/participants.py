@@ -1,0 +1,189 @@
+"""How many devices a round: the number that is best together with rounds, local steps and batch sizes.
+
+For one number m the exact solver gives the optimum. What drawing devices adds to the error falls with m and
+what they are expected to cost grows with m, so for m from `low` to `high` the variance of `high` and the
+costs of `low` bound every plan from below: that too is a problem for the exact solver. Ranges whose bound
+reaches the best plan found are discarded, the others are halved.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from coopt.allocation import Allocation, Status
+from coopt.bound import YoungFamily, resolve_bound
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.monotone import Bound
+from coopt.problem import Problem
+from coopt.solve import solve_allocation
+from coopt.solvers import exact
+from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.search import ROUNDING
+from coopt.validation import count, real
+
+
+def choose_participants(
+    problem: Problem,
+    candidates: Sequence[int] | None = None,
+    *,
+    bound: str | Bound = "certified",
+    gap_tolerance: float = 1e-12,
+    time_limit: float | None = None,
+) -> Allocation:
+    """Find how many devices should take part in a round, with the best plan for that many.
+
+    Parameters
+    ----------
+    problem : Problem
+        ``Budget.distinct_participants`` says how they are drawn; the number it names plays no part.
+    candidates : sequence of int, optional
+        Numbers to choose from; default all from 1 to the number of devices.
+    bound : str or Bound, default "certified"
+        ``"certified"`` or ``"nonconvex"``, with or without numbers.
+    gap_tolerance : float, default 1e-12
+        Relative gap at which the search may stop.
+    time_limit : float, optional
+        Seconds after which the best plan so far is returned with its honest gap.
+
+    Returns
+    -------
+    Allocation
+        Its problem names the number in ``budget.participants``; its ``lower_bound`` is for all candidates.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is wrong, or so many devices cannot be drawn in this way.
+    InfeasibleError
+        If no plan fits for any of the candidates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from coopt import Budget, Constants, Fleet, Problem, choose_participants
+    >>> fleet = Fleet(
+    ...     samples=[500] * 20, gradient_noise=4.0, divergence=0.1, sample_cost=0.1, round_cost=30.0,
+    ...     weights=np.full(20, 1 / 20),
+    ... )
+    >>> constants = Constants(
+    ...     learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5, curvature_floor=0.0
+    ... )
+    >>> budget = Budget(cost=20_000, participants=1, distinct_participants=True, max_local_steps=50)
+    >>> plan = choose_participants(Problem(fleet, constants, budget))
+    >>> plan.problem.budget.participants, plan.gap <= 1e-12
+    (2, True)
+    """
+    chosen = resolve_bound(bound)
+    if not isinstance(chosen, YoungFamily):
+        raise InvalidProblemError(
+            f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which say what a draw adds"
+        )
+    devices = len(problem.fleet)
+    numbers = range(1, devices + 1) if candidates is None else candidates
+    valid = sorted({count("candidates", number) for number in numbers})
+    if not valid:
+        raise InvalidProblemError("candidates = []: must hold at least one number of devices")
+    tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
+    seconds = math.inf if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
+    return _Choice(problem, chosen, valid, tolerance, time.perf_counter() + seconds).run()
+
+
+class _Choice:
+    def __init__(
+        self, problem: Problem, bound: YoungFamily, numbers: list[int], tolerance: float, deadline: float
+    ) -> None:
+        self.problem = problem
+        self.bound = bound
+        self.numbers = numbers
+        self.tolerance = tolerance
+        self.deadline = deadline
+        self.best: Allocation | None = None
+        self.searches = 0
+        # The smallest bound of anything that was discarded: the proof rests on it.
+        self.lower = math.inf
+
+    def run(self) -> Allocation:
+        begun, last = time.perf_counter(), len(self.numbers) - 1
+        # A good plan makes the proof short: every other power of two first.
+        for place in sorted({0, last, *(4**k for k in range(20) if 4**k < last)}):
+            self._solve(place)
+        order = itertools.count()
+        queue = [(-math.inf, next(order), 0, last)]
+        finished = True
+        while queue and queue[0][0] < self._threshold():
+            if time.perf_counter() > self.deadline:
+                finished = False
+                break
+            known, _, low, high = heapq.heappop(queue)
+            if low == high:
+                self._solve(low)
+                continue
+            raised = max(known, self._range(low, high))
+            if raised >= self._threshold():
+                self.lower = min(self.lower, raised)
+                continue
+            middle = low + (high - low) // 2
+            for ends in ((low, middle), (middle + 1, high)):
+                heapq.heappush(queue, (raised, next(order), *ends))
+        if queue:
+            self.lower = min(self.lower, queue[0][0])
+        if self.best is None:
+            feasible_ranges(self._at(self.numbers[0]), None, None)
+            raise InfeasibleError("no plan fits for any of the candidates", binding="cost")
+        return self._whole(self.best, finished, time.perf_counter() - begun)
+
+    def _whole(self, best: Allocation, finished: bool, seconds: float) -> Allocation:
+        lower = min(self.lower, best.lower_bound)
+        gap = (best.error_bound - lower) / abs(best.error_bound) if best.error_bound else 0.0
+        status = best.status
+        if gap > ROUNDING:
+            status = Status.GAP_TOLERANCE if finished and gap <= self.tolerance else status
+            status = status if finished else Status.TIME_LIMIT
+        trace: dict[str, float] = {"searches": self.searches}
+        return replace(best, lower_bound=lower, status=status, solve_seconds=seconds, trace=trace)
+
+    def _threshold(self) -> float:
+        if self.best is None:
+            return math.inf
+        return self.best.error_bound * (1.0 - max(self.tolerance, ROUNDING))
+
+    def _at(self, number: int) -> Problem:
+        return replace(self.problem, budget=replace(self.problem.budget, participants=number))
+
+    def _left(self) -> float | None:
+        return None if self.deadline == math.inf else max(self.deadline - time.perf_counter(), 0.0)
+
+    def _solve(self, place: int) -> None:
+        """The optimum for one number; the best so far is kept, with the fewest devices where values tie."""
+        self.searches += 1
+        try:
+            plan = solve_allocation(
+                self._at(self.numbers[place]),
+                bound=self.bound,
+                gap_tolerance=self.tolerance,
+                time_limit=self._left(),
+            )
+        except InfeasibleError:
+            # More devices a round cost more: what is feasible for them is so for fewer.
+            return
+        self.lower = min(self.lower, plan.lower_bound)
+        if self.best is None or plan.error_bound < self.best.error_bound:
+            self.best = plan
+
+    def _range(self, low: int, high: int) -> float:
+        """A lower bound for every number of a range: the costs of the fewest, the variance of the most."""
+        self.searches += 1
+        cheap, precise = self._at(self.numbers[low]), self._at(self.numbers[high])
+        try:
+            ranges = feasible_ranges(cheap, None, None)
+        except InfeasibleError:
+            return math.inf
+        form = self.bound.monotone_form(precise)
+        return exact.search(
+            cheap.plain, form, ranges, self.tolerance, self._left(), None, self._threshold()
+        ).lower_bound
