@@ -113,7 +113,7 @@ class _Search:
     ) -> None:
         self.problem = problem
         self.form = form
-        self.ranges = ranges
+        self.ranges = ranges.without_matched(_flat(form, ranges.local_steps))
         self.gap_tolerance = gap_tolerance
         self.cutoff = cutoff
         self.inner = Inner(problem, form)
@@ -130,8 +130,7 @@ class _Search:
             self._try(*start)
         order = itertools.count()
         everyone = np.arange(len(self.form.members))
-        root = _Box(self.ranges.rounds, self.ranges.local_steps, everyone)
-        queue = [(-math.inf, next(order), root)]
+        queue = [(-math.inf, next(order), _Box(*root, everyone)) for root in self.ranges.roots()]
         finished = True
         while queue and queue[0][0] < self._threshold():
             if time.perf_counter() > deadline:
@@ -293,7 +292,9 @@ class _Search:
         """Add the cut that touches at the weakest place, and the curve of integer optima if it is short."""
         box, (rounds, steps) = view.box, view.weakest
         angles = _angles(view.directions)
-        cut, multipliers = self.inner.cut(view.floor, rounds, steps, angles)
+        cut, multipliers = self.inner.cut(
+            view.floor, rounds, steps, angles, (box.rounds[0], box.local_steps[0])
+        )
         middle = angles.size // 2
         self._exact(
             self.form.floor(steps, box.active), rounds, steps, float(angles[middle]), multipliers[middle]
@@ -406,6 +407,13 @@ class _Search:
         if enough == best.rounds:
             return best
         return self._judge(enough, best.local_steps, best.batch_sizes)
+
+
+def _flat(form: MonotoneForm, local_steps: Range) -> bool:
+    """Whether the floors are the same at all these tau: they never fall, so the ends decide."""
+    everyone = np.arange(len(form.members))
+    first, last = (form.floor(tau, everyone) for tau in local_steps)
+    return np.array_equal(first.offsets, last.offsets) and np.array_equal(first.shares, last.shares)
 
 
 def _angles(view: Directions) -> Floats:

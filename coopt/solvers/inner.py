@@ -21,7 +21,8 @@ from coopt import limits
 from coopt.errors import SolverError
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Problem
-from coopt.solvers.batch import Floats, Rounded, cap_multipliers, relax, round_batches, unit_curve
+from coopt.solvers.batch import Floats, Ints, Rounded, cap_multipliers, relax, round_batches, unit_curve
+from coopt.solvers.knapsack import units_at
 
 
 @dataclass(frozen=True)
@@ -151,35 +152,57 @@ class Inner:
         first, second = floor.basis
         return (1.0 - angle) / norms[0] * first + angle / norms[1] * second
 
-    def cut(self, floor: Floor, rounds: int, local_steps: int, angles: Floats) -> tuple[Cut, list[float]]:
-        """A cut from the continuous optima at (K, tau), and their budget multipliers."""
+    def cut(
+        self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
+    ) -> tuple[Cut, list[float]]:
+        """A cut from the continuous optima at (K, tau), and their budget multipliers.
+
+        It holds for plans with as many rounds and local steps as `corner` has, or more.
+        """
         budget, fleet = self.problem.budget, self.problem.fleet
         spend = limits.step_budget(self.problem, rounds, local_steps)
         timed = budget.time < math.inf
         caps = limits.time_caps(self.problem, rounds, local_steps) if timed else self.upper
         upper = np.maximum(np.minimum(self.upper, caps), self.lower) if timed else self.upper
+        most = limits.largest_batches(self.problem, *corner, self.upper)
         rows, multipliers = [], []
         for angle in angles.tolist():
             weights = self.weights(floor, angle)
             best = relax(weights, fleet.sample_cost, spend, self.lower, upper, self.form.population)
             self.solves += 1
-            batches, price = best.batch_sizes, best.multiplier
+            price = best.multiplier
+            prices = price * fleet.sample_cost
             slope = rise = 0.0
-            constant = float(np.sum(weights * inverse_batches(batches, self.form.population)))
             if price > 0.0:
-                constant += price * float(np.sum(fleet.sample_cost * batches))
                 slope += price * budget.cost * (1.0 + limits.TOLERANCE)
                 rise += price * budget.round_cost
             if timed:
                 held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, self.upper)
-                constant += float(np.sum(push * batches[held]))
+                prices[held] += push
                 pull = push * fleet.throughput[held]
                 slope += float(np.sum(pull)) * budget.time * (1.0 + limits.TOLERANCE)
                 rise += float(np.sum(pull * fleet.round_time[held]))
+            # The multipliers are those of the continuous optimum, but only whole batches have to be beaten.
+            batches = self._whole(weights, prices, most)
+            constant = float(
+                np.sum(weights * inverse_batches(batches, self.form.population) + prices * batches)
+            )
             rows.append((constant, slope, rise))
             multipliers.append(price)
         constants, slopes, rises = np.array(rows).T
         return Cut(angles, constants, slopes, rises), multipliers
+
+    def _whole(self, weights: Floats, prices: Floats, most: Ints) -> Floats:
+        """The whole batches up to `most` that each device takes at these prices a sample."""
+        if self._multiple is None:
+            return units_at(weights, prices, self.lower, most).astype(np.float64)
+        units = units_at(
+            weights / self._multiple,
+            prices * self._multiple,
+            self.lower // self._multiple,
+            most // self._multiple,
+        )
+        return (units * self._multiple).astype(np.float64)
 
     def exact(
         self,

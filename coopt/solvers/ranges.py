@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError
@@ -20,6 +22,9 @@ class Ranges:
     lower: Ints
     rounds: Range
     local_steps: Range
+    # One long round is as good, or rounds of one step are: every other plan with no more steps is matched.
+    one_round: bool = False
+    one_step: bool = False
     _most_rounds: dict[int, int] = field(default_factory=dict)
 
     def most_rounds(self, local_steps: int) -> int:
@@ -30,13 +35,61 @@ class Ranges:
         return self._most_rounds[local_steps]
 
     def shrink(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
-        """The smallest box that holds the feasible plans of a box; None if there are none."""
+        """The smallest box that holds the feasible plans of a box that no others match; None if none are."""
+        box = self._feasible(rounds, local_steps)
+        rest = None if box is None else self._unmatched(*box)
+        return rest if rest in (None, box) else self._feasible(*rest)
+
+    def _feasible(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
         most = min(rounds[1], self.most_rounds(local_steps[0]))
         if most < rounds[0]:
             return None
         steps = limits.most_local_steps(self.problem, rounds[0], self.lower)
         longest = local_steps[1] if steps is None else min(local_steps[1], steps)
         return (rounds[0], most), (local_steps[0], longest)
+
+    def _unmatched(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
+        """What is left of a box without the plans that one round, or one step a round, matches."""
+        if self.one_round and rounds[0] > self.rounds[0]:
+            matched = self.local_steps[1]
+        elif self.one_step and local_steps[0] > self.local_steps[0]:
+            matched = self.rounds[1]
+        else:
+            return rounds, local_steps
+        # Of a plan in the box with more steps than that.
+        fewest = max(rounds[0], matched // local_steps[1] + 1)
+        shortest = max(local_steps[0], matched // rounds[1] + 1)
+        left = (fewest, rounds[1]), (shortest, local_steps[1])
+        return left if fewest <= rounds[1] and shortest <= local_steps[1] else None
+
+    def roots(self) -> list[tuple[Range, Range]]:
+        """Boxes that together hold all plans that no others match."""
+        (k1, k2), (t1, t2) = self.rounds, self.local_steps
+        budget = self.problem.budget
+        if self.one_round and k1 < k2:
+            boxes = [((k1, k1), (t1, t2)), ((k1 + 1, k2), (t1, t2))]
+            # K rounds of tau that fit, fit as one of K tau: where the limits end its range, that matches all.
+            ends = limits.most_local_steps(self.problem, k1, self.lower) == t2 != budget.max_local_steps
+        elif self.one_step and t1 < t2:
+            boxes = [((k1, k2), (t1, t1)), ((k1, k2), (t1 + 1, t2))]
+            ends = limits.most_rounds(self.problem, t1, self.lower) == k2 != budget.max_rounds
+        else:
+            return [(self.rounds, self.local_steps)]
+        return boxes[:1] if ends else boxes
+
+    def without_matched(self, flat: bool) -> Ranges:
+        """The ranges with what is known of plans that match others; `flat`: tau changes no error floor.
+
+        Limits are no tighter for one round of K tau steps than for K rounds of tau, and where rounds cost
+        neither money nor time, no tighter for K tau rounds of one step.
+        """
+        if flat and self.rounds[0] == 1:
+            return replace(self, one_round=True)
+        problem, lower = self.problem, self.lower
+        free = limits.cost(problem, 2, 1, lower) == limits.cost(problem, 1, 2, lower) and np.array_equal(
+            limits.device_times(problem, 2, 1, lower), limits.device_times(problem, 1, 2, lower)
+        )
+        return replace(self, one_step=free and self.local_steps[0] == 1)
 
 
 def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | None) -> Ranges:

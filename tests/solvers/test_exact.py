@@ -90,6 +90,42 @@ def test_equals_enumeration_when_costs_differ(problem, bound):
         assert found.status is Status.OPTIMAL
 
 
+@settings(max_examples=100, deadline=None)
+@given(problem=problems(), bound=st.sampled_from([Certified(1, 1), Dynamite()]), flat=st.booleans())
+def test_equals_enumeration_where_plans_match_others(problem, bound, flat):
+    """Only K tau counts where rounds cost nothing, or where tau changes no error floor."""
+    if flat:
+        problem = replace(problem, fleet=changed(problem.fleet, divergence=0.0 * problem.fleet.divergence))
+    else:
+        problem = replace(
+            problem,
+            fleet=changed(problem.fleet, round_time=0.0 * problem.fleet.round_time),
+            budget=replace(problem.budget, round_cost=0.0),
+        )
+    expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
+    found = solve(problem, bound)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found.error_bound == pytest.approx(expected, rel=1e-12, abs=1e-300)
+        assert found.gap <= 2e-12
+
+
+@pytest.mark.parametrize(
+    ("divergence", "round_cost", "shape"), [(0.0, 5.0, "one round"), (0.1, 0.0, "one step")]
+)
+def test_a_billion_equivalent_plans_are_one(divergence, round_cost, shape):
+    """Thousands of boxes, or no end, when every (K, tau) with the same product was looked at."""
+    problem = Problem(
+        Fleet(samples=[4, 9], gradient_noise=0.0, divergence=divergence),
+        Constants(learning_rate=1e-9, smoothness=1.0, initial_gap=1.0, pl_constant=0.5),
+        Budget(cost=1e9, round_cost=round_cost),
+    )
+    found = solve(problem, Dynamite())
+    assert found.gap <= 2e-12
+    assert found.trace["boxes"] <= 20
+    assert (found.rounds if shape == "one round" else found.local_steps) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(most_samples=40), bound=numeric_bounds, growth=st.floats(1.0, 3.0))
 def test_never_worse_when_a_limit_grows(problem, bound, growth):
