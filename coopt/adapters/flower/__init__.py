@@ -1,0 +1,9 @@
+"""coopt on Flower: a strategy for the server; what clients need is in `coopt.adapters.flower.client`."""
+
+from __future__ import annotations
+
+from coopt.adapters.flower import available  # first: it says what is missing
+from coopt.adapters.flower.result import CoOptResult, RoundRecord
+from coopt.adapters.flower.strategy import CoOptStrategy
+
+__all__ = ["CoOptResult", "CoOptStrategy", "RoundRecord", "available"]

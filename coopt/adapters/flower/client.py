@@ -1,0 +1,206 @@
+"""What a Flower client needs: read the task, do it, reply with the model and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from coopt.adapters.flower.records import (
+    ARRAYS,
+    DEVICE,
+    METRICS,
+    NUM_EXAMPLES,
+    QUERY,
+    REPORT,
+    Task,
+    pack_report,
+    read_array,
+    task_of,
+)
+from coopt.errors import InvalidProblemError
+from coopt.report import ClientReport
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from coopt.adapters.torch import FlatModel, ProbeOptions
+
+__all__ = ["Task", "answer_queries", "client_app", "partition_id", "reply", "task_of", "torch_client_app"]
+
+Model = dict[str, npt.NDArray[Any]]
+
+
+def partition_id(context: Context) -> int:
+    """Give the index of this device in the fleet: Flower's ``partition-id``.
+
+    The simulation engine sets it; a SuperNode is started with ``--node-config "partition-id=0"``.
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is missing.
+    """
+    if "partition-id" not in context.node_config:
+        raise InvalidProblemError(
+            'this node has no partition-id: start it with --node-config "partition-id=0" and so on, or give '
+            "a function of your own as `device`"
+        )
+    return int(context.node_config["partition-id"])
+
+
+def answer_queries(
+    app: ClientApp, samples: Callable[[Context], int], device: Callable[[Context], int] = partition_id
+) -> None:
+    """Let an app answer the server's question which device it is, and how much it holds.
+
+    Parameters
+    ----------
+    app : flwr.clientapp.ClientApp
+        The app.
+    samples : callable
+        ``samples(context) -> int``: samples that this device holds.
+    device : callable, optional
+        ``device(context) -> int``: index of this device in the fleet; by default the partition id.
+    """
+
+    def answer(message: Message, context: Context) -> Message:
+        values = MetricRecord({DEVICE: device(context), NUM_EXAMPLES: samples(context)})
+        return Message(RecordDict({REPORT: values}), reply_to=message)
+
+    app.query(QUERY.partition(".")[2])(answer)
+
+
+def reply(
+    message: Message,
+    arrays: ArrayRecord,
+    report: ClientReport,
+    metrics: Mapping[str, int | float] | None = None,
+) -> Message:
+    """Make the answer to a training message.
+
+    Parameters
+    ----------
+    message : Message
+        What the server sent.
+    arrays : ArrayRecord
+        The model after the last local step.
+    report : ClientReport
+        What :meth:`coopt.ClientProbe.end` returned.
+    metrics : mapping, optional
+        Metrics of your own, for the base strategy to aggregate; all clients give the same names.
+
+    Returns
+    -------
+    Message
+        With the number of examples that Flower's strategies ask for.
+    """
+    key = next(iter(message.content.array_records), ARRAYS)
+    shown = MetricRecord()
+    shown.update(metrics or {})
+    shown[NUM_EXAMPLES] = report.samples
+    return Message(RecordDict({key: arrays, METRICS: shown, **pack_report(report)}), reply_to=message)
+
+
+def client_app(
+    train: Callable[[Model, Task, Context], tuple[Model, ClientReport]],
+    samples: Callable[[Context], int],
+    *,
+    device: Callable[[Context], int] = partition_id,
+) -> ClientApp:
+    """Make a ClientApp of a training function in any framework.
+
+    Parameters
+    ----------
+    train : callable
+        ``train(model, task, context) -> (model, report)``: a model is a dictionary of numpy arrays.
+    samples : callable
+        ``samples(context) -> int``: samples that this device holds.
+    device : callable, optional
+        ``device(context) -> int``: index of this device in the fleet; by default the partition id.
+
+    Returns
+    -------
+    flwr.clientapp.ClientApp
+        Trains and answers the server's question; an ``@app.evaluate()`` of your own may be added.
+    """
+    app = ClientApp()
+    answer_queries(app, samples, device)
+
+    @app.train()
+    def run(message: Message, context: Context) -> Message:
+        record = next(iter(message.content.array_records.values()))
+        received = {name: read_array(name, array) for name, array in record.items()}
+        model, report = train(received, task_of(message.content), context)
+        arrays = {name: Array(np.asarray(values)) for name, values in model.items()}
+        return reply(message, ArrayRecord(arrays), report)
+
+    return app
+
+
+def torch_client_app(
+    model: Callable[[], FlatModel],
+    data: Callable[[Context], tuple[Tensor, Tensor]],
+    *,
+    device: Callable[[Context], int] = partition_id,
+    probe: ProbeOptions | None = None,
+    replacement: bool = True,
+) -> ClientApp:
+    """Make a ClientApp that trains a torch module by SGD, as :mod:`coopt.adapters.torch` does.
+
+    Parameters
+    ----------
+    model : callable
+        ``model() -> FlatModel``: module, loss and weight decay.
+    data : callable
+        ``data(context) -> (inputs, targets)``: this device's samples, tensors of shape ``(d, ...)``.
+    device : callable, optional
+        ``device(context) -> int``: index of this device in the fleet; by default the partition id.
+    probe : ProbeOptions, optional
+        What to measure; by default a pair of models of the same round, since a client's process ends with
+        the round, and sketched gradients.
+    replacement : bool, default True
+        Whether mini-batches are drawn with replacement.
+
+    Returns
+    -------
+    flwr.clientapp.ClientApp
+        Trains and answers the server's question; an ``@app.evaluate()`` of your own may be added.
+
+    Notes
+    -----
+    Given the same seed, plans and data, clients compute what those of `FederatedTrainer` do: a mini-batch
+    depends on seed, round and device alone.
+    """
+    from coopt.adapters.torch import LocalWork, ProbeOptions, local_update
+
+    options = ProbeOptions(pair="same", vectors="sketch") if probe is None else probe
+    app = ClientApp()
+    answer_queries(app, lambda context: len(data(context)[1]), device)
+
+    @app.train()
+    def run(message: Message, context: Context) -> Message:
+        task = task_of(message.content)
+        workspace = model()
+        record = next(iter(message.content.array_records.values()))
+        workspace.module.load_state_dict(record.to_torch_state_dict())
+        inputs, targets = data(context)
+        state, report = local_update(
+            workspace,
+            workspace.state.clone(),
+            inputs.to(workspace.device),
+            targets.to(workspace.device),
+            LocalWork(task.round, task.local_steps, task.batch_size, task.learning_rate, task.probe),
+            client=task.device,
+            seed=task.seed,
+            probe=options,
+            replacement=replacement,
+        )
+        workspace.state.copy_(state)
+        return reply(message, ArrayRecord(workspace.module.state_dict()), report)
+
+    return app

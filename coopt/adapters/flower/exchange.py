@@ -1,0 +1,149 @@
+"""Wait for nodes, give them work, and stop waiting at the deadline."""
+
+from __future__ import annotations
+
+import math
+import time
+from logging import getLogger
+from typing import TYPE_CHECKING
+
+from flwr.app import MessageType
+
+from coopt.adapters.flower.mailbox import Mailbox, Reply, Sent
+from coopt.adapters.flower.nodes import Nodes, Subset
+from coopt.adapters.flower.records import QUERY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+logger = getLogger("flwr")
+
+# How long a node may go on after the server has stopped waiting: its answer still shows how fast it is.
+LEAST_GRACE = 60.0
+SAY_SO_EVERY = 10.0
+
+
+class Exchange:
+    """The server's side of all traffic with the nodes.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+        Flower's connection to the nodes.
+    devices : int
+        Devices in the fleet.
+    pause : float
+        Seconds between two looks for replies.
+    timeout : float
+        Seconds that a node has to say which device it is.
+    """
+
+    def __init__(self, grid: Grid, *, devices: int, pause: float, timeout: float) -> None:
+        self._grid = grid
+        self._pause = pause
+        self._timeout = timeout
+        self._mailbox = Mailbox(grid)
+        self._nodes = Nodes(devices)
+        self._arrived: list[Reply] = []
+
+    def ready(self) -> dict[int, int]:
+        """Node of each device that is connected and has no unanswered message."""
+        busy = self._mailbox.busy()
+        return {device: node for device, node in self._nodes.connected().items() if node not in busy}
+
+    def grid(self) -> Subset:
+        """Show a strategy the nodes that are ready."""
+        return Subset(self._grid, list(self.ready().values()))
+
+    def devices(self) -> dict[int, int]:
+        """Device of each node that has said so."""
+        return self._nodes.devices()
+
+    def wait(self, least: int, *, seconds: float = math.inf, everyone: bool = False) -> bool:
+        """Wait for nodes.
+
+        Parameters
+        ----------
+        least : int
+            Nodes that must be ready.
+        seconds : float, optional
+            Longest wait.
+        everyone : bool, default False
+            Whether to wait as well for the answers of all nodes that are asked which device they are.
+
+        Returns
+        -------
+        bool
+            Whether so many are ready.
+        """
+        began = said = time.monotonic()
+        while True:
+            self._look()
+            enough = len(self.ready()) >= least
+            if enough and not (everyone and self._nodes.undecided(self._mailbox.busy())):
+                return True
+            now = time.monotonic()
+            left = began + seconds - now
+            if left <= 0:
+                return enough
+            if now - said >= SAY_SO_EVERY:
+                logger.info("waiting for nodes: %d ready, %d wanted", len(self.ready()), least)
+                said = now
+            time.sleep(min(self._pause, left))
+
+    def ask(
+        self,
+        messages: Iterable[Message],
+        *,
+        round: int,  # noqa: A002
+        seconds: float,
+    ) -> tuple[list[Sent], list[Reply]]:
+        """Send messages, and wait for the replies.
+
+        Parameters
+        ----------
+        messages : iterable of Message
+            What to send.
+        round : int
+            Round that they belong to.
+        seconds : float
+            Longest wait.
+
+        Returns
+        -------
+        sent : list of Sent
+            Messages that Flower accepted.
+        replies : list of Reply
+            What arrived in time.
+        """
+        began = time.monotonic()
+        lifetime = seconds + max(seconds, LEAST_GRACE)
+        sent = self._mailbox.send(messages, round=round, devices=self._nodes.devices(), lifetime=lifetime)
+        mine = {item.message for item in sent}
+        while True:
+            self._look()
+            left = began + seconds - time.monotonic()
+            if left <= 0 or not self._mailbox.waits_for(mine):
+                break
+            time.sleep(min(self._pause, left))
+        replies = [reply for reply in self._arrived if reply.sent.message in mine]
+        self._arrived = [reply for reply in self._arrived if reply.sent.message not in mine]
+        return sent, replies
+
+    def late(self) -> list[Reply]:
+        """Hand over the replies to training messages that came after their round."""
+        arrived, self._arrived = self._arrived, []
+        return [reply for reply in arrived if reply.sent.kind == MessageType.TRAIN]
+
+    def _look(self) -> None:
+        self._nodes.look(self._grid)
+        if new := self._nodes.to_ask(self._mailbox.busy()):
+            self._mailbox.send(new, round=0, devices={}, lifetime=self._timeout)
+        for reply in self._mailbox.collect():
+            if reply.sent.kind == QUERY:
+                self._nodes.take(reply)
+            else:
+                self._arrived.append(reply)

@@ -1,0 +1,135 @@
+"""What server and clients write into Flower's records, and how each reads it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from coopt.errors import InvalidProblemError
+from coopt.report import ClientReport
+
+QUERY = "query.coopt"
+REPORT = "coopt"
+VECTORS = "coopt-vectors"
+ARRAYS = "arrays"
+METRICS = "metrics"
+DEVICE = "device"
+NUM_EXAMPLES = "num-examples"
+_VECTOR_NAMES = ("gradient", "change")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one device is asked to do in one round.
+
+    Attributes
+    ----------
+    round : int
+        Number of the round, from 0.
+    device : int
+        Index of the device in the fleet.
+    local_steps : int
+        tau.
+    batch_size : int
+        s_i of this device.
+    learning_rate : float
+        eta.
+    probe : bool
+        Whether to evaluate one more gradient, see `ClientProbe.end`.
+    seed : int
+        Seed of the training; mini-batches are drawn from it, the device and the round.
+
+    Examples
+    --------
+    >>> task = Task(round=0, device=2, local_steps=5, batch_size=8, learning_rate=0.1, probe=True, seed=0)
+    >>> task.to_config()["batch-size"], Task.from_config(task.to_config()) == task
+    (8, True)
+    """
+
+    round: int
+    device: int
+    local_steps: int
+    batch_size: int
+    learning_rate: float
+    probe: bool
+    seed: int
+
+    def to_config(self) -> dict[str, int | float | bool]:
+        """Name the values as Flower's configurations do: ``local-steps``, ``batch-size``."""
+        return {name.replace("_", "-"): value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any] | ConfigRecord) -> Self:
+        """Rebuild what `to_config` wrote; other entries are left alone.
+
+        Raises
+        ------
+        InvalidProblemError
+            If an entry is missing.
+        """
+        names = {name: name.replace("_", "-") for name in cls.__dataclass_fields__}
+        if missing := [key for key in names.values() if key not in config]:
+            raise InvalidProblemError(
+                f"the server's configuration lacks {missing[0]!r}: does it use CoOptStrategy?"
+            )
+        values: dict[str, Any] = {name: config[key] for name, key in names.items()}
+        return cls(**values)
+
+
+def task_of(content: RecordDict) -> Task:
+    """Find the task in what a client received.
+
+    Raises
+    ------
+    InvalidProblemError
+        If there is none.
+    """
+    merged: dict[str, Any] = {}
+    for record in content.config_records.values():
+        merged |= dict(record)
+    return Task.from_config(merged)
+
+
+def pack_report(report: ClientReport) -> dict[str, MetricRecord | ArrayRecord]:
+    """Turn a report into the records that carry it: scalars, and the vectors if there are any."""
+    records: dict[str, MetricRecord | ArrayRecord] = {REPORT: MetricRecord(dict(report.to_scalars()))}
+    vectors = {name: getattr(report, name) for name in _VECTOR_NAMES}
+    if present := {name: Array(vector) for name, vector in vectors.items() if vector is not None}:
+        records[VECTORS] = ArrayRecord(present)
+    return records
+
+
+def unpack_report(content: RecordDict) -> ClientReport:
+    """Read the report in a reply.
+
+    Raises
+    ------
+    InvalidProblemError
+        If there is none, or it is malformed.
+    """
+    scalars = content.metric_records.get(REPORT)
+    if scalars is None:
+        raise InvalidProblemError(f"the reply has no MetricRecord {REPORT!r}")
+    record = content.array_records.get(VECTORS, ArrayRecord())
+    vectors = {name: read_array(name, record[name]) for name in _VECTOR_NAMES if name in record}
+    return ClientReport.from_scalars(dict(scalars), **vectors)
+
+
+def read_array(name: str, array: Array) -> npt.NDArray[Any]:
+    """Unpack an array that came from a client.
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is malformed or holds no numbers.
+    """
+    try:
+        values = array.numpy()
+    except (TypeError, ValueError, OSError, EOFError) as error:
+        raise InvalidProblemError(f"array {name!r} cannot be read: {error}") from error
+    if values.dtype.kind not in "biuf":
+        raise InvalidProblemError(f"array {name!r} holds {values.dtype}, not numbers")
+    return values

@@ -1,0 +1,391 @@
+"""A Flower strategy that decides, before each round, how much every node works."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from itertools import count
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.exception import InconsistentMessageReplies
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from coopt import validation
+from coopt.adapters.flower import base_state
+from coopt.adapters.flower.checkpoint import Begun, Checkpoint
+from coopt.adapters.flower.exchange import Exchange
+from coopt.adapters.flower.records import NUM_EXAMPLES, Task
+from coopt.adapters.flower.replies import read_reply, to_aggregate
+from coopt.adapters.flower.result import CoOptResult, RoundRecord
+from coopt.controller import Controller
+from coopt.errors import InvalidProblemError
+from coopt.report import ClientReport
+from coopt.round_plan import RoundPlan, Stopped, StopReason
+
+logger = getLogger("flwr")
+
+
+class CoOptStrategy(Strategy):
+    """Plans each round with a :class:`~coopt.Controller`, and aggregates with any other strategy.
+
+    Parameters
+    ----------
+    controller : Controller
+        Plans, estimates and keeps the accounts. Device i of its fleet is the node that says it is number i.
+    base : flwr.serverapp.strategy.Strategy, optional
+        Aggregates and evaluates; its minimum numbers of nodes, fractions, record keys and configuration hold.
+        Default: FedAvg, without evaluation on the nodes.
+    seed : int, default 0
+        Clients draw their mini-batches from it.
+    checkpoint : str or Path, optional
+        A folder of its own for each run, as an absolute path. The run is saved there before and after each
+        round; if the folder holds a run already, `start` goes on from it.
+    poll_seconds : float, default 0.2
+        Pause between two looks for replies.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is out of range, or the base strategy wants more nodes than the fleet has devices.
+
+    Notes
+    -----
+    A round ends when all nodes have answered, or at the plan's deadline. A node that answers later keeps its
+    model to itself, but its report is used; until it has answered it is given no new work. A node that is
+    not connected, or busy, costs nothing; one that fails is charged what was planned for it. If the server
+    dies in the middle of a round, that round's work is charged, and lost.
+
+    The base strategy weights the models by the fleet's weights, whatever numbers of examples clients report;
+    for a fleet that receives data while training, by the numbers that the controller believes.
+
+    Time is what passes on the server's clock from the beginning of the first round, without evaluation and
+    without the time during which the server does not run.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        base: Strategy | None = None,
+        *,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        poll_seconds: float = 0.2,
+    ) -> None:
+        self.controller = controller
+        self.base = FedAvg(fraction_evaluate=0.0) if base is None else base
+        self.seed = validation.count("seed", seed, minimum=0)
+        self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
+        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
+        self._initial_base = base_state.dump(self.base, {}, {})
+        self._devices: dict[int, int] = {}
+        self._overhead = 0.0
+        if self._least("train") > len(controller.fleet):
+            raise InvalidProblemError(
+                f"the base strategy waits for {self._least('train')} nodes, the fleet has "
+                f"{len(controller.fleet)} devices: lower min_train_nodes and min_available_nodes"
+            )
+
+    def summary(self) -> None:
+        """Log the configuration."""
+        budget = self.controller.budget
+        logger.info("\t├──> coopt: %d devices, budget %s", len(self.controller.fleet), budget)
+        self.base.summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Let the base strategy choose nodes, and give each its own task.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the controller has stopped, or the base strategy chooses no node.
+        """
+        plan = self.controller.plan()
+        if isinstance(plan, Stopped):
+            raise InvalidProblemError(f"there is no round {server_round}: {plan.reason.value}")
+        chosen = self.base.configure_train(server_round, arrays, ConfigRecord(dict(config)), grid)
+        messages = []
+        for message in chosen:
+            node = message.metadata.dst_node_id
+            device = self._devices[node]
+            task = Task(
+                round=plan.round,
+                device=device,
+                local_steps=plan.local_steps,
+                batch_size=int(plan.batch_sizes[device]),
+                learning_rate=plan.learning_rate,
+                probe=plan.extra_evaluation,
+                seed=self.seed,
+            )
+            messages.append(Message(_with_task(message.content, task), node, message.metadata.message_type))
+        if not messages:
+            raise InvalidProblemError("the base strategy chose no node: is its fraction_train 0?")
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate as the base strategy does."""
+        return self.base.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure as the base strategy does."""
+        return self.base.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate as the base strategy does."""
+        return self.base.aggregate_evaluate(server_round, replies)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int | None = None,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> CoOptResult:
+        """Train until the controller stops.
+
+        Parameters
+        ----------
+        grid : flwr.serverapp.Grid
+            Flower's connection to the nodes.
+        initial_arrays : ArrayRecord
+            The first model; not used if a checkpoint is there.
+        num_rounds : int, optional
+            Most rounds of this call; default: as many as the controller plans.
+        timeout : float, default 3600
+            Most seconds to wait for the nodes of one round, whatever the plan's deadline, for their
+            evaluation, and for nodes to say which device they are.
+        train_config, evaluate_config : ConfigRecord, optional
+            Sent to all nodes, besides the task.
+        evaluate_fn : callable, optional
+            ``evaluate_fn(server_round, arrays) -> MetricRecord``: evaluates on the server, before the first
+            round and after each.
+
+        Returns
+        -------
+        CoOptResult
+            The last model, the history, and why training ended.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the checkpoint is that of another run.
+        """
+        self.summary()
+        result = self._restore()
+        if result is None:
+            result = CoOptResult(arrays=initial_arrays)
+            if evaluate_fn is not None:
+                _add(result.evaluate_metrics_serverapp, 0, evaluate_fn(0, initial_arrays))
+            self._save(result, model=True)
+        exchange = Exchange(
+            grid, devices=len(self.controller.fleet), pause=self.poll_seconds, timeout=timeout
+        )
+        exchange.wait(self._least("train"), everyone=True)
+        mark = time.monotonic()
+        for _ in count() if num_rounds is None else range(num_rounds):
+            # What is not a round, but passes while training goes on, takes from the time as well.
+            exchange.wait(self._least("train"), seconds=self._time_left() - (time.monotonic() - mark))
+            self.controller.spent_seconds += time.monotonic() - mark
+            plan = self._plan()
+            if isinstance(plan, Stopped):
+                result.stopped = plan
+                logger.info("coopt: training ends: %s", plan.reason.value)
+                break
+            self._train(plan, exchange, result, train_config or ConfigRecord(), timeout)
+            mark = time.monotonic()
+            self._save(result, model=True)
+            mark += self._evaluate(exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout)
+        self._save(result)
+        return result
+
+    def _plan(self) -> RoundPlan | Stopped:
+        """Plan the next round, unless waiting has used up the time."""
+        if self._time_left() <= 0:
+            controller = self.controller
+            return Stopped(StopReason.TIME, controller.round, controller.spent_cost, controller.spent_seconds)
+        return self.controller.plan()
+
+    def _time_left(self) -> float:
+        return self.controller.budget.time - self.controller.spent_seconds
+
+    def _train(
+        self, plan: RoundPlan, exchange: Exchange, result: CoOptResult, config: ConfigRecord, timeout: float
+    ) -> None:
+        """Run one round."""
+        began = time.monotonic()
+        self._devices = exchange.devices()
+        logger.info("coopt: %s", _one_line(plan, self.controller))
+        messages = self.configure_train(plan.round + 1, result.arrays, config, exchange.grid())
+        everyone = set(range(len(self.controller.fleet)))
+        absent = everyone - {self._devices[message.metadata.dst_node_id] for message in messages}
+        self._save(result, begun=Begun(time.time(), sorted(absent)))
+        # Aggregation follows after the deadline, and the time must last for that too.
+        wait = max(min(plan.deadline, timeout, self._time_left() - self._overhead), 0.0)
+        sent, replies = exchange.ask(messages, round=plan.round, seconds=wait)
+        answered = time.monotonic()
+        contributions = [read_reply(reply, result.arrays) for reply in replies]
+        arrays, metrics = self.aggregate_train(
+            plan.round + 1,
+            to_aggregate(contributions, self._weights(), self._setting("weighted_by_key", NUM_EXAMPLES)),
+        )
+        result.arrays = result.arrays if arrays is None else arrays
+        _add(result.train_metrics_clientapp, plan.round + 1, metrics)
+        late = [read_reply(reply, result.arrays).report for reply in exchange.late()]
+        reports = [item.report for item in contributions]
+        self._observe(
+            plan,
+            result,
+            reports=[report for report in reports if report is not None],
+            late=[report for report in late if report is not None],
+            absent=sorted(everyone - {item.device for item in sent}),
+            seconds=time.monotonic() - began,
+        )
+        self._overhead = max(self._overhead, time.monotonic() - answered)
+
+    def _observe(
+        self,
+        plan: RoundPlan,
+        result: CoOptResult,
+        *,
+        reports: list[ClientReport],
+        late: list[ClientReport],
+        absent: list[int],
+        seconds: float,
+        interrupted: bool = False,
+    ) -> None:
+        """Hand the reports to the controller, and note what it makes of them."""
+        before = self.controller.spent_cost
+        weights = self._weights()
+        for ignored in self.controller.observe([*reports, *late], seconds=seconds, absent=absent):
+            logger.info("coopt: %s", ignored)
+        losses = [(weights[report.client], report.loss) for report in reports if math.isfinite(report.loss)]
+        total = sum(weight for weight, _ in losses)
+        result.rounds.append(
+            RoundRecord(
+                round=plan.round,
+                local_steps=plan.local_steps,
+                batch_sizes=plan.batch_sizes.tolist(),
+                sent=len(self.controller.fleet) - len(absent),
+                reports=len(reports),
+                late=len(late),
+                cost=self.controller.spent_cost - before,
+                seconds=seconds,
+                loss=sum(weight * loss for weight, loss in losses) / total if total > 0 else math.nan,
+                interrupted=interrupted,
+            )
+        )
+
+    def _evaluate(
+        self,
+        exchange: Exchange,
+        result: CoOptResult,
+        config: ConfigRecord,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        timeout: float,
+    ) -> float:
+        """Evaluate as the base strategy and the user want, and give the seconds that it took."""
+        began = time.monotonic()
+        number = self.controller.round
+        if len(exchange.ready()) >= self._least("evaluate"):
+            messages = self.configure_evaluate(
+                number, result.arrays, ConfigRecord(dict(config)), exchange.grid()
+            )
+            _, replies = exchange.ask(messages, round=number - 1, seconds=timeout)
+            try:
+                metrics = self.aggregate_evaluate(number, [reply.message for reply in replies])
+            except InconsistentMessageReplies as error:
+                logger.warning("evaluation after round %d: %s", number, error)
+            else:
+                _add(result.evaluate_metrics_clientapp, number, metrics)
+        if evaluate_fn is not None:
+            _add(result.evaluate_metrics_serverapp, number, evaluate_fn(number, result.arrays))
+        return time.monotonic() - began
+
+    def _restore(self) -> CoOptResult | None:
+        """Go on from the checkpoint; a round that was under way is charged, and lost."""
+        saved = None if self._checkpoint is None else self._checkpoint.load()
+        if saved is None:
+            return None
+        self.controller.load_state_dict(saved.controller)
+        base_state.load(self.base, saved.base, saved.arrays)
+        logger.info("coopt: goes on after %d rounds", len(saved.result.rounds))
+        if saved.begun is not None and isinstance(plan := self.controller.plan(), RoundPlan):
+            passed = max(time.time() - saved.begun.at, 0.0)
+            self._observe(
+                plan,
+                saved.result,
+                reports=[],
+                late=[],
+                absent=saved.begun.absent,
+                seconds=min(passed, plan.deadline),
+                interrupted=True,
+            )
+            self._save(saved.result)
+        return saved.result
+
+    def _save(self, result: CoOptResult, *, model: bool = False, begun: Begun | None = None) -> None:
+        if self._checkpoint is None:
+            return
+        if model:
+            arrays: base_state.Arrays = {}
+            self._checkpoint.save_model(
+                result, base_state.dump(self.base, self._initial_base, arrays), arrays
+            )
+        self._checkpoint.save(result, self.controller.state_dict(), begun)
+
+    def _weights(self) -> dict[int, float]:
+        """Weight of each device, in samples: a sum of samples as Flower's own strategies have it."""
+        controller = self.controller
+        fleet = controller.fleet
+        samples = (
+            controller.estimates.samples if controller.streaming else fleet.weights * fleet.samples.sum()
+        )
+        return dict(enumerate(samples.tolist()))
+
+    def _least(self, kind: str) -> int:
+        """Nodes without which the base strategy waits."""
+        wanted: list[int] = [self._setting(name, 1) for name in ("min_available_nodes", f"min_{kind}_nodes")]
+        return max(1, *wanted)
+
+    def _setting(self, name: str, default: Any) -> Any:
+        """Look up an option of the base strategy, or of the strategy that it wraps."""
+        strategy: Any = self.base
+        while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
+            strategy = inner
+        return getattr(strategy, name, default)
+
+
+def _with_task(content: RecordDict, task: Task) -> RecordDict:
+    """Copy a message's records with the task in its configuration: Flower's strategies share one for all."""
+    records = dict(content)
+    key = next(iter(content.config_records), "config")
+    records[key] = ConfigRecord(dict(content.config_records.get(key, {})) | task.to_config())
+    return RecordDict(records)
+
+
+def _add(metrics: dict[int, MetricRecord], number: int, new: MetricRecord | None) -> None:
+    if new is not None:
+        metrics[number] = new
+
+
+def _one_line(plan: RoundPlan, controller: Controller) -> str:
+    sizes = plan.batch_sizes
+    return (
+        f"round {plan.round}: {plan.local_steps} local steps, batches of {sizes.min()} to {sizes.max()} "
+        f"({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
+        f"spent {controller.spent_cost:.6g} of {controller.budget.cost:.6g} "
+        f"and {controller.spent_seconds:.3g} of {controller.budget.time:.3g} s"
+    )
