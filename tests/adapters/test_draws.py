@@ -27,14 +27,16 @@ def test_a_client_draws_the_same_whoever_else_draws(
     index, samples = zip(*clients, strict=True)
     size = size if replacement else min(size, *samples)
     together = draw_positions(
-        seed, round_, index, samples, steps=np.arange(steps), size=size, replacement=replacement
+        seed, round_, index, samples, steps=np.arange(steps), sizes=size, replacement=replacement
     )
     assert together.shape == (len(clients), steps, size)
     assert (together >= 0).all() and (together < np.array(samples)[:, None, None]).all()
     for row, (client, held) in zip(together, clients, strict=True):
         for step in range(steps):
             less = max(1, size - 1)
-            alone = draw_positions(seed, round_, client, held, steps=step, size=less, replacement=replacement)
+            alone = draw_positions(
+                seed, round_, client, held, steps=step, sizes=less, replacement=replacement
+            )
             assert (alone[0, 0] == row[step, :less]).all()
             if not replacement:
                 assert len(set(row[step].tolist())) == size
@@ -54,7 +56,7 @@ def test_numbers_are_those_of_splitmix64() -> None:
     for part in (0, 0, 0):
         key = mix((key + gamma * (part + 1)) & mask)
     expected = [(mix((key + gamma * (k + 1)) & mask) >> 32) * 1000 >> 32 for k in range(50)]
-    assert draw_positions(0, 0, 0, 1000, steps=0, size=50)[0, 0].tolist() == expected
+    assert draw_positions(0, 0, 0, 1000, steps=0, sizes=50)[0, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("replacement", [True, False])
@@ -69,7 +71,7 @@ def test_positions_are_uniform_and_independent_along_every_argument(vary: str, r
                     3,
                     samples,
                     steps=0,
-                    size=1,
+                    sizes=1,
                     replacement=replacement,
                 ).ravel()
                 for k in range(n // 10)
@@ -77,14 +79,14 @@ def test_positions_are_uniform_and_independent_along_every_argument(vary: str, r
         )
     elif vary == "client":
         drawn = draw_positions(
-            1, 2, np.arange(n), np.full(n, samples), steps=0, size=1, replacement=replacement
+            1, 2, np.arange(n), np.full(n, samples), steps=0, sizes=1, replacement=replacement
         ).ravel()
     elif vary == "step":
-        drawn = draw_positions(1, 2, 3, samples, steps=np.arange(n), size=1, replacement=replacement).ravel()
+        drawn = draw_positions(1, 2, 3, samples, steps=np.arange(n), sizes=1, replacement=replacement).ravel()
     else:
         size = n if replacement else samples
         drawn = draw_positions(
-            1, 2, 3, samples, steps=np.arange(n // size), size=size, replacement=replacement
+            1, 2, 3, samples, steps=np.arange(n // size), sizes=size, replacement=replacement
         ).ravel()
     # 27.9 is exceeded once in a thousand by chi-square with 9 degrees of freedom; the seeds are fixed.
     observed = np.bincount(drawn, minlength=samples)

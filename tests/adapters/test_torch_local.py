@@ -52,7 +52,7 @@ def test_a_round_is_plain_sgd(probe: ProbeOptions | None, size: int, replacement
     state, report = local_update(
         model, model.state.clone(), x, y, work, client=2, seed=9, probe=probe, replacement=replacement
     )
-    batches = draw_positions(9, 3, 2, 30, steps=np.arange(4), size=size, replacement=replacement)[0]
+    batches = draw_positions(9, 3, 2, 30, steps=np.arange(4), sizes=size, replacement=replacement)[0]
     assert torch.allclose(state, plain_sgd(module, x, y, batches, decay), rtol=1e-12, atol=1e-12)
     first = functional.cross_entropy(module(x[batches[0]]), y[batches[0]]).item()
     norm = sum(float((p.detach() ** 2).sum()) for p in module.parameters())
@@ -88,7 +88,7 @@ def test_reports_are_those_of_a_probe_on_the_same_batches(pair: Literal["next", 
     probe = ClientProbe(1, gradient, draw, pair=pair, clock=lambda: 0.0)
     start = model.state.clone()
     for round_, size in enumerate([8, 8, 5, 2, 1, 8]):
-        batches = draw_positions(4, round_, 1, 30, steps=np.arange(4), size=size)[0]
+        batches = draw_positions(4, round_, 1, 30, steps=np.arange(4), sizes=size)[0]
         queue[:] = [batches[0]]
         local = start.numpy() - 0.1 * probe.begin(start.numpy(), round=round_, batch_size=size)
         for batch in batches[1:3]:
@@ -96,7 +96,7 @@ def test_reports_are_those_of_a_probe_on_the_same_batches(pair: Literal["next", 
         queue[:] = [batches[3]]
         expected = probe.end(local, samples=30, local_steps=3, extra_evaluation=round_ != 3)
         work = LocalWork(round_, 3, size, 0.1, extra_evaluation=round_ != 3)
-        report = client.train(start, work, torch.arange(30), seconds=(0.0, 0.0))
+        report = client.train(start, work, np.arange(30), seconds=(0.0, 0.0))
         for name, value in expected.to_scalars().items():
             assert report.to_scalars()[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
         assert report.to_scalars().keys() == expected.to_scalars().keys()

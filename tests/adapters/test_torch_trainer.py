@@ -100,7 +100,7 @@ def test_a_fixed_plan_is_federated_averaging_written_out() -> None:
             worker = model()
             torch.nn.utils.vector_to_parameters(expected.clone(), worker.parameters())
             optimizer = torch.optim.SGD(worker.parameters(), lr=0.2)
-            for batch in draw_positions(5, round_, client, len(x), steps=np.arange(4), size=size)[0]:
+            for batch in draw_positions(5, round_, client, len(x), steps=np.arange(4), sizes=size)[0]:
                 optimizer.zero_grad()
                 functional.cross_entropy(worker(x[batch]), y[batch]).backward()
                 optimizer.step()
@@ -152,7 +152,7 @@ class InterruptedRunError(Exception):
 
 
 @pytest.mark.parametrize("pair", ["next", "same"])
-@pytest.mark.parametrize("mode", ["loop"])
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, mode: str, pair: Any) -> None:
     path = tmp_path / "run.pt"
     options = {"mode": mode, "probe": ProbeOptions(pair), "evaluate_every": 2}
@@ -189,7 +189,7 @@ def stream() -> SharedData:
     return SharedData(x, y, rows)
 
 
-@pytest.mark.parametrize("mode", ["loop"])
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
 def test_data_may_arrive_while_training_runs_also_across_a_restart(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "run.pt"
     whole = trainer(data=stream(), mode=mode)

@@ -2,10 +2,12 @@
 
 from coopt.adapters.torch import available  # first: it says what is missing
 from coopt.adapters.torch.data import SharedData
+from coopt.adapters.torch.engine import LoopEngine, RoundWork
 from coopt.adapters.torch.evaluation import accuracy
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.history import EarlyStop, History, RoundRecord
 from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, local_update
+from coopt.adapters.torch.stacked import StackedEngine
 from coopt.adapters.torch.trainer import FederatedTrainer
 
 __all__ = [
@@ -15,9 +17,12 @@ __all__ = [
     "History",
     "LocalClient",
     "LocalWork",
+    "LoopEngine",
     "ProbeOptions",
     "RoundRecord",
+    "RoundWork",
     "SharedData",
+    "StackedEngine",
     "accuracy",
     "available",
     "local_update",

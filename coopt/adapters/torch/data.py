@@ -67,23 +67,23 @@ class ClientRows:
 
     Attributes
     ----------
-    flat : torch.Tensor of int64, shape (sum of counts,)
+    flat : numpy.ndarray of int64, shape (sum of counts,)
         Rows.
     first, counts : numpy.ndarray of int64, shape (N,)
         Where each client's rows begin in `flat`, and how many there are.
     """
 
-    flat: Tensor
+    flat: Ints
     first: Ints
     counts: Ints
 
-    def of(self, client: int) -> Tensor:
+    def of(self, client: int) -> Ints:
         """Rows of one client."""
         start = int(self.first[client])
         return self.flat[start : start + int(self.counts[client])]
 
 
-def client_rows(rows: Rows, samples: int, device: torch.device) -> ClientRows:
+def client_rows(rows: Rows, samples: int) -> ClientRows:
     """Check and lay out the rows of all clients.
 
     Raises
@@ -106,8 +106,7 @@ def client_rows(rows: Rows, samples: int, device: torch.device) -> ClientRows:
             raise InvalidProblemError(f"rows of client {client} hold {wrong}: valid are 0 to {samples - 1}")
         arrays.append(array.astype(np.int64))
     counts = np.array([len(array) for array in arrays], dtype=np.int64)
-    flat = torch.from_numpy(np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64))
-    return ClientRows(flat.to(device), np.cumsum(counts) - counts, counts)
+    return ClientRows(np.concatenate([np.empty(0, np.int64), *arrays]), np.cumsum(counts) - counts, counts)
 
 
 def gather(client_datasets: SharedData | Sequence[Any]) -> SharedData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -53,6 +53,17 @@ class RoundWork:
     learning_rate: float
     extra_evaluation: bool
     seconds: Floats | None
+
+    def part(self, chosen: Ints) -> RoundWork:
+        """Give the work of some of the clients, by their positions."""
+        return replace(
+            self,
+            clients=self.clients[chosen],
+            local_steps=self.local_steps[chosen],
+            batch_sizes=self.batch_sizes[chosen],
+            shares=self.shares[chosen],
+            seconds=None if self.seconds is None else self.seconds[chosen],
+        )
 
 
 class Engine(Protocol):

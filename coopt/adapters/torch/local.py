@@ -17,6 +17,7 @@ from coopt.errors import InvalidProblemError
 from coopt.probe import ClientProbe
 from coopt.report import ClientReport
 
+Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
@@ -129,7 +130,7 @@ class LocalClient:
         self,
         start: Tensor,
         work: LocalWork,
-        rows: Tensor,
+        rows: Ints,
         *,
         seconds: tuple[float, float] | None = None,
     ) -> ClientReport:
@@ -141,7 +142,7 @@ class LocalClient:
             The state received.
         work : LocalWork
             What to do.
-        rows : torch.Tensor of int64, shape (d,)
+        rows : numpy.ndarray of int64, shape (d,)
             Rows of `inputs` that are this client's samples.
         seconds : (float, float), optional
             Simulated seconds of computing and communicating; by default the former are measured.
@@ -157,10 +158,10 @@ class LocalClient:
             self.client,
             len(rows),
             steps=np.arange(work.local_steps + 1),
-            size=size,
+            sizes=size,
             replacement=self.replacement,
         )
-        batches = rows[torch.from_numpy(positions[0]).to(rows.device)]
+        batches = torch.from_numpy(rows[positions[0]]).to(model.device)
         model.state.copy_(start)
         model.module.train()
         began = time.perf_counter()
@@ -268,7 +269,7 @@ def local_update(
     (torch.Size([8]), 20)
     """
     worker = LocalClient(client, model, inputs, targets, seed=seed, probe=probe, replacement=replacement)
-    rows = torch.arange(len(inputs), device=model.device)
+    rows = np.arange(len(inputs))
     with own_randomness(model.device) as reseed:
         reseed(client_seed(seed, work.round, client))
         report = worker.train(start, work, rows)

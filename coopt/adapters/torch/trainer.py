@@ -19,11 +19,12 @@ from coopt.adapters.aggregate import aggregation_shares
 from coopt.adapters.planner import Planner
 from coopt.adapters.torch import checkpoint as checkpoints
 from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
-from coopt.adapters.torch.engine import Engine, LoopEngine, RoundWork
+from coopt.adapters.torch.engine import RoundWork
 from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
 from coopt.adapters.torch.flat import FlatModel, LossFunction
 from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
+from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Callback = Callable[[History], bool | None]
 STATE_VERSION = 1
-MODES = ("auto", "loop", "vectorised")
 
 
 class FederatedTrainer:
@@ -135,8 +135,6 @@ class FederatedTrainer:
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 10,
     ) -> None:
-        if mode not in MODES:
-            raise InvalidProblemError(f"mode = {mode!r} is unknown: choose 'auto', 'loop' or 'vectorised'")
         data = gather(client_datasets)
         self.seed = validation.count("seed", seed, minimum=0)
         self.weights = weights
@@ -159,11 +157,10 @@ class FederatedTrainer:
             self._test = test[0].to(device), test[1].to(device)
         self._state = self._model.state.clone()
         self._samples = len(data.inputs)
-        self._rows_of = _row_source(data, device)
+        self._rows_of = _row_source(data)
         inputs, targets = data.inputs.to(device), data.targets.to(device)
-        self.mode = "loop"
-        self._engine: Engine = LoopEngine(
-            self._model, inputs, targets, seed=self.seed, probe=probe, replacement=replacement
+        self.mode, self._engine = choose_engine(
+            mode, self._model, inputs, targets, seed=self.seed, probe=probe, replacement=replacement
         )
         self.history = History(self.mode)
 
@@ -238,7 +235,7 @@ class FederatedTrainer:
             work = RoundWork(
                 round=plan.round,
                 clients=clients,
-                local_steps=np.broadcast_to(plan.local_steps, arrived.shape)[clients],
+                local_steps=np.full(len(clients), plan.local_steps),
                 batch_sizes=plan.batch_sizes[clients],
                 shares=shares[clients],
                 rows=rows,
@@ -339,12 +336,12 @@ class FederatedTrainer:
         bar.update()
 
 
-def _row_source(data: SharedData, device: torch.device) -> Callable[[int], ClientRows]:
+def _row_source(data: SharedData) -> Callable[[int], ClientRows]:
     """Make a function that tells what every client holds in a round."""
     samples, rows = len(data.inputs), data.rows
     if callable(rows):
-        return lambda now: client_rows(rows(now), samples, device)
-    fixed = client_rows(rows, samples, device)
+        return lambda now: client_rows(rows(now), samples)
+    fixed = client_rows(rows, samples)
     if (fixed.counts == 0).any():
         client = int(np.argmin(fixed.counts))
         raise InvalidProblemError(f"rows of client {client} are empty: give every client a sample")

@@ -1,0 +1,147 @@
+"""Train many clients at once: their parameters are stacked, and torch.func runs the model over the stack.
+
+The mini-batches are those of one client after the other, so the results are the same up to rounding; only the
+hundreds of small operations become a few large ones.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.torch.buckets import bucket_clients
+from coopt.adapters.torch.engine import RoundWork
+from coopt.adapters.torch.flat import FlatModel
+from coopt.adapters.torch.local import ProbeOptions
+from coopt.adapters.torch.stack import Stack
+from coopt.adapters.torch.stacked_probe import StackedProbe
+from coopt.report import ClientReport
+
+Ints = npt.NDArray[np.int64]
+
+# What a bucket may hold at once: numbers in stacked parameters or in a step's mini-batches, and their rows.
+MOST_NUMBERS, MOST_ROWS = 2**25, 2**14
+
+
+class StackedEngine:
+    """Trains the clients of a round together, bucket by bucket.
+
+    Parameters
+    ----------
+    model : FlatModel
+        What to train.
+    inputs, targets : torch.Tensor, shape (m, ...)
+        Samples of all clients.
+    seed : int
+        Seed of the whole training.
+    probe : ProbeOptions, optional
+        What clients measure.
+    replacement : bool
+        Whether mini-batches are drawn with replacement.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        seed: int,
+        probe: ProbeOptions | None,
+        replacement: bool,
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self.replacement = replacement
+        self._stack = Stack(model, inputs, targets)
+        self._probe = None if probe is None else StackedProbe(self._stack, probe)
+
+    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
+        """Train from `start`: the average of the clients' models, and their reports."""
+        self.model.module.train()
+        total = torch.zeros_like(start, dtype=torch.float64)
+        total[self.model.size :] = start[self.model.size :]  # buffers, which no client changes
+        reports: dict[int, ClientReport] = {}
+        numbers = self._stack.inputs[0].numel()
+        for bucket in bucket_clients(
+            work.local_steps,
+            work.batch_sizes,
+            most_clients=max(1, MOST_NUMBERS // self.model.size),
+            most_rows=min(MOST_ROWS, MOST_NUMBERS // max(1, numbers)),
+        ):
+            trained, told = self._train(start[: self.model.size], work.part(bucket))
+            shares = torch.from_numpy(work.shares[bucket]).to(total)
+            total[: self.model.size] += shares @ trained.to(total)
+            reports |= zip(bucket.tolist(), told, strict=True)
+        return total.to(start), [reports[k] for k in range(len(work.clients))]
+
+    def _train(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
+        """Train one bucket, whose local steps do not increase."""
+        began = time.perf_counter()
+        stack, probe, sizes, clients = self._stack, self._probe, work.batch_sizes, len(work.clients)
+        same = start.expand(clients, -1)
+        fresh = self._rows(work, np.zeros(1, dtype=np.int64), clients)
+        if probe is None:
+            losses, gradients = stack.gradients(same, fresh, sizes)
+            gradient = stack.join(gradients)
+        else:
+            opening = probe.begin(start, work, fresh)
+            losses, gradient = opening.losses, opening.gradient
+        parameters = torch.sub(same, gradient, alpha=work.learning_rate)
+        for step in range(1, int(work.local_steps[0])):
+            active = int(np.count_nonzero(work.local_steps > step))
+            rows = self._rows(work, np.array([step]), active)
+            front = parameters[:active]
+            stack.step(front, stack.gradients(front, rows, sizes[:active])[1], work.learning_rate)
+        if probe is None:
+            measured: list[dict[str, Any]] = [{} for _ in range(clients)]
+            extra = np.zeros(clients, dtype=np.int64)
+        else:
+            last = self._rows(work, work.local_steps[:, None], clients) if work.extra_evaluation else None
+            measured, extra = probe.end(opening, work, parameters, last)
+        processed = work.local_steps * sizes + extra
+        if work.seconds is None:
+            # Stacked clients have no times of their own: what each took is its share of the samples.
+            busy = (time.perf_counter() - began) * processed / processed.sum()
+            seconds = np.stack([busy, np.zeros(clients)], axis=1)
+        else:
+            seconds = work.seconds
+        columns = (work.clients, work.rows.counts[work.clients], work.local_steps, sizes, processed)
+        table = zip(
+            *(column.tolist() for column in columns), losses.tolist(), seconds.tolist(), measured, strict=True
+        )
+        reports = [
+            ClientReport(client, work.round, held, tau, size, total, loss, computing, communicating, **rest)
+            for client, held, tau, size, total, loss, (computing, communicating), rest in table
+        ]
+        return parameters, reports
+
+    def _rows(self, work: RoundWork, steps: Ints, active: int) -> Ints:
+        """Samples of the mini-batches of the first clients at a step, shape (active, s)."""
+        clients = work.clients[:active]
+        positions = draw_positions(
+            self.seed,
+            work.round,
+            clients,
+            work.rows.counts[clients],
+            steps=steps,
+            sizes=work.batch_sizes[:active],
+            replacement=self.replacement,
+        )
+        rows: Ints = work.rows.flat[work.rows.first[clients, None] + positions[:, 0]]
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """What clients keep from round to round, as torch saves it."""
+        return {} if self._probe is None else self._probe.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        if self._probe is not None:
+            self._probe.load_state_dict(state, self.model.state)
