@@ -2,15 +2,17 @@
 
 Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau``,
 ``streaming``, ``tradeoff`` and ``participants`` has a ``theorem``: its assumptions, its lemmas with their
-proofs, its statement as a sympy expression, LaTeX, and numbers to any precision. ``monotone`` and
-``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
+proofs, its statement as a sympy expression, LaTeX, and numbers to any precision. ``closed_forms`` has the
+theorems behind formulas for the best plan: a least value, and the expression that never falls below it.
+``monotone`` and ``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
 
 Examples
 --------
 >>> from coopt_bounds import THEOREMS, dynamite
 >>> sorted(THEOREMS)
-['adacoopt', 'certified', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'participants',
- 'participants-nonconvex', 'relative-noise', 'streaming', 'tradeoff']
+['adacoopt', 'best-batches', 'best-steps', 'best-steps-costly-rounds', 'best-steps-reciprocal', 'certified',
+ 'co-optimised', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'participants',
+ 'participants-nonconvex', 'relative-noise', 'same-batch', 'streaming', 'tradeoff']
 >>> dynamite.theorem.statement.lhs
 E_K
 >>> dynamite.FIXED_POINT.claim
@@ -23,6 +25,7 @@ from __future__ import annotations
 from coopt_bounds import (
     adacoopt,
     certified,
+    closed_forms,
     convexity,
     dynamic_tau,
     dynamite,
@@ -46,6 +49,7 @@ __all__ = [
     "Theorem",
     "adacoopt",
     "certified",
+    "closed_forms",
     "convexity",
     "dynamic_tau",
     "dynamite",
@@ -71,6 +75,7 @@ THEOREMS: dict[str, Theorem] = {
         tradeoff.theorem,
         participants.theorem,
         participants.nonconvex_theorem,
+        *closed_forms.THEOREMS,
     )
 }
 """Every theorem by name."""

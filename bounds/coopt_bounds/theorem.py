@@ -26,7 +26,7 @@ _SCALARS = (int, float, str, Fraction)
 
 @dataclass(frozen=True)
 class Theorem:
-    """One convergence bound.
+    """A statement ``left <= bound``: a convergence bound, or the least value that a formula attains.
 
     Parameters
     ----------

@@ -353,7 +353,7 @@ def test_every_symbol_is_documented(name):
         str(atom)
         for expression in (theorem.bound, *(value for _, value in theorem.definitions))
         for atom in expression.atoms(sp.Indexed, sp.Symbol)
-        if str(atom) not in {"i", "s", "M", "p", "delta", "pk", "G", "TV"}
+        if str(atom) not in {"i", "s", "M", "p", "delta", "pk", "G", "TV", "omega"}
     }
     assert used - derived <= documented, used - derived - documented
     assert all(quantity.meaning and quantity.unit for quantity in theorem.symbols())
