@@ -7,12 +7,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord
 
-from coopt.adapters.flower.result import CoOptResult, RoundRecord
+from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.atomic import write_atomically
 from coopt.errors import InvalidProblemError
 
@@ -146,16 +147,19 @@ class Checkpoint:
             if state["version"] != VERSION:
                 raise InvalidProblemError(f"{path} has version {state['version']}, this is {VERSION}")
             self._model, self._base = state["model"], state["base"]
-            with np.load(self.folder / self._model, allow_pickle=False) as file:
-                arrays = dict(file)
+            with (self.folder / self._model).open("rb") as file, np.load(file, allow_pickle=False) as content:
+                arrays = dict(content)
             names = [key for key in arrays if key.startswith(_MODEL)]
             model = {key.removeprefix(_MODEL): Array(arrays.pop(key)) for key in names}
-            rounds = [RoundRecord(**record) for record in state["rounds"]]
+            rounds = [
+                FlowerRound(**{**record, "batch_sizes": tuple(record["batch_sizes"])})
+                for record in state["rounds"]
+            ]
             result = CoOptResult(arrays=ArrayRecord(model), rounds=rounds)
             for key in _METRICS:
                 records = state["metrics"][key].items()
                 getattr(result, key).update({int(number): MetricRecord(record) for number, record in records})
             begun = None if state["begun"] is None else Begun(**state["begun"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise InvalidProblemError(f"{self.folder} holds no complete run: {error}") from error
         return Saved(result, state["controller"], self._base, arrays, begun)

@@ -10,40 +10,46 @@ from coopt.round_plan import Stopped
 
 
 @dataclass(frozen=True)
-class RoundRecord:
-    """One round of the history.
+class FlowerRound:
+    """One round.
 
     Attributes
     ----------
     round : int
-        Number of the round, from 0.
+        Round, from 0.
     local_steps : int
         tau.
-    batch_sizes : list of int
-        s_i of every device of the fleet.
+    batch_sizes : tuple of int
+        s_i as planned, of every device of the fleet.
+    learning_rate : float
+        eta.
     sent : int
         Devices that were given work.
+    arrived : int
+        Devices whose models arrived in time and could be used.
     reports : int
         Devices whose reports arrived in time and could be read.
     late : int
         Reports about earlier rounds that arrived during this one.
-    cost, seconds : float
-        What the round cost, and how long it took by the server's clock.
-    loss : float
+    train_loss : float
         Mean of the reported losses at the model sent, by the devices' weights; NaN without reports.
+    cost, seconds : float
+        Spent since the start of training, this round included.
     interrupted : bool
-        Whether the server died in the middle of it: its work is charged, and lost.
+        Whether the server died in the middle: the work is charged, and lost.
     """
 
     round: int
     local_steps: int
-    batch_sizes: list[int]
+    batch_sizes: tuple[int, ...]
+    learning_rate: float
     sent: int
+    arrived: int
     reports: int
     late: int
+    train_loss: float
     cost: float
     seconds: float
-    loss: float
     interrupted: bool = False
 
 
@@ -53,11 +59,11 @@ class CoOptResult(Result):
 
     Attributes
     ----------
-    rounds : list of RoundRecord
+    rounds : list of FlowerRound
         The history, from the first round on, through restarts of the server.
     stopped : Stopped or None
         Why training ended; None if `num_rounds` ended it.
     """
 
-    rounds: list[RoundRecord] = field(default_factory=list)
+    rounds: list[FlowerRound] = field(default_factory=list)
     stopped: Stopped | None = None

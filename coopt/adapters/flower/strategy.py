@@ -16,14 +16,16 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from coopt import validation
+from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task
 from coopt.adapters.flower.replies import read_reply, to_aggregate
-from coopt.adapters.flower.result import CoOptResult, RoundRecord
+from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.controller import Controller
 from coopt.errors import InvalidProblemError
+from coopt.problem import Budget
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 
@@ -35,8 +37,8 @@ class CoOptStrategy(Strategy):
 
     Parameters
     ----------
-    controller : Controller
-        Plans, estimates and keeps the accounts. Device i of its fleet is the node that says it is number i.
+    controller : Controller or FixedPlan
+        Plans and keeps the accounts. Device i of its fleet is the node that says it is number i.
     base : flwr.serverapp.strategy.Strategy, optional
         Aggregates and evaluates; its minimum numbers of nodes, fractions, record keys and configuration hold.
         Default: FedAvg, without evaluation on the nodes.
@@ -69,7 +71,7 @@ class CoOptStrategy(Strategy):
 
     def __init__(
         self,
-        controller: Controller,
+        controller: Controller | FixedPlan,
         base: Strategy | None = None,
         *,
         seed: int = 0,
@@ -82,6 +84,7 @@ class CoOptStrategy(Strategy):
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
         self._initial_base = base_state.dump(self.base, {}, {})
+        self._budget = controller.budget if isinstance(controller, Controller) else Budget()
         self._devices: dict[int, int] = {}
         self._overhead = 0.0
         if self._least("train") > len(controller.fleet):
@@ -92,8 +95,7 @@ class CoOptStrategy(Strategy):
 
     def summary(self) -> None:
         """Log the configuration."""
-        budget = self.controller.budget
-        logger.info("\t├──> coopt: %d devices, budget %s", len(self.controller.fleet), budget)
+        logger.info("\t├──> coopt: %d devices, %s", len(self.controller.fleet), self._budget)
         self.base.summary()
 
     def configure_train(
@@ -219,7 +221,7 @@ class CoOptStrategy(Strategy):
         return self.controller.plan()
 
     def _time_left(self) -> float:
-        return self.controller.budget.time - self.controller.spent_seconds
+        return self._budget.time - self.controller.spent_seconds
 
     def _train(
         self, plan: RoundPlan, exchange: Exchange, result: CoOptResult, config: ConfigRecord, timeout: float
@@ -227,7 +229,7 @@ class CoOptStrategy(Strategy):
         """Run one round."""
         began = time.monotonic()
         self._devices = exchange.devices()
-        logger.info("coopt: %s", _one_line(plan, self.controller))
+        logger.info("coopt: %s", self._one_line(plan))
         messages = self.configure_train(plan.round + 1, result.arrays, config, exchange.grid())
         everyone = set(range(len(self.controller.fleet)))
         absent = everyone - {self._devices[message.metadata.dst_node_id] for message in messages}
@@ -251,6 +253,7 @@ class CoOptStrategy(Strategy):
             reports=[report for report in reports if report is not None],
             late=[report for report in late if report is not None],
             absent=sorted(everyone - {item.device for item in sent}),
+            arrived=sum(item.arrays is not None for item in contributions),
             seconds=time.monotonic() - began,
         )
         self._overhead = max(self._overhead, time.monotonic() - answered)
@@ -263,27 +266,29 @@ class CoOptStrategy(Strategy):
         reports: list[ClientReport],
         late: list[ClientReport],
         absent: list[int],
+        arrived: int,
         seconds: float,
         interrupted: bool = False,
     ) -> None:
         """Hand the reports to the controller, and note what it makes of them."""
-        before = self.controller.spent_cost
         weights = self._weights()
         for ignored in self.controller.observe([*reports, *late], seconds=seconds, absent=absent):
             logger.info("coopt: %s", ignored)
         losses = [(weights[report.client], report.loss) for report in reports if math.isfinite(report.loss)]
         total = sum(weight for weight, _ in losses)
         result.rounds.append(
-            RoundRecord(
+            FlowerRound(
                 round=plan.round,
                 local_steps=plan.local_steps,
-                batch_sizes=plan.batch_sizes.tolist(),
+                batch_sizes=tuple(plan.batch_sizes.tolist()),
+                learning_rate=plan.learning_rate,
                 sent=len(self.controller.fleet) - len(absent),
+                arrived=arrived,
                 reports=len(reports),
                 late=len(late),
-                cost=self.controller.spent_cost - before,
-                seconds=seconds,
-                loss=sum(weight * loss for weight, loss in losses) / total if total > 0 else math.nan,
+                train_loss=sum(weight * loss for weight, loss in losses) / total if total > 0 else math.nan,
+                cost=self.controller.spent_cost,
+                seconds=self.controller.spent_seconds,
                 interrupted=interrupted,
             )
         )
@@ -330,6 +335,7 @@ class CoOptStrategy(Strategy):
                 reports=[],
                 late=[],
                 absent=saved.begun.absent,
+                arrived=0,
                 seconds=min(passed, plan.deadline),
                 interrupted=True,
             )
@@ -346,13 +352,21 @@ class CoOptStrategy(Strategy):
             )
         self._checkpoint.save(result, self.controller.state_dict(), begun)
 
-    def _weights(self) -> dict[int, float]:
-        """Weight of each device, in samples: a sum of samples as Flower's own strategies have it."""
-        controller = self.controller
-        fleet = controller.fleet
-        samples = (
-            controller.estimates.samples if controller.streaming else fleet.weights * fleet.samples.sum()
+    def _one_line(self, plan: RoundPlan) -> str:
+        sizes = plan.batch_sizes
+        return (
+            f"round {plan.round}: {plan.local_steps} local steps, batches of {sizes.min()} to {sizes.max()} "
+            f"({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
+            f"spent {self.controller.spent_cost:.6g} of {self._budget.cost:.6g} "
+            f"and {self.controller.spent_seconds:.3g} of {self._budget.time:.3g} s"
         )
+
+    def _weights(self) -> dict[int, float]:
+        """Weight of each device, in samples as Flower's own strategies have it."""
+        controller = self.controller
+        samples = controller.fleet.weights * controller.fleet.samples.sum()
+        if isinstance(controller, Controller) and controller.streaming:
+            samples = controller.estimates.samples
         return dict(enumerate(samples.tolist()))
 
     def _least(self, kind: str) -> int:
@@ -379,13 +393,3 @@ def _with_task(content: RecordDict, task: Task) -> RecordDict:
 def _add(metrics: dict[int, MetricRecord], number: int, new: MetricRecord | None) -> None:
     if new is not None:
         metrics[number] = new
-
-
-def _one_line(plan: RoundPlan, controller: Controller) -> str:
-    sizes = plan.batch_sizes
-    return (
-        f"round {plan.round}: {plan.local_steps} local steps, batches of {sizes.min()} to {sizes.max()} "
-        f"({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
-        f"spent {controller.spent_cost:.6g} of {controller.budget.cost:.6g} "
-        f"and {controller.spent_seconds:.3g} of {controller.budget.time:.3g} s"
-    )
