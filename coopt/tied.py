@@ -1,18 +1,21 @@
-"""A bound that remembers what it was last tied to, for problems that differ in their budget alone."""
+"""A bound that remembers what it was last tied to, for problems that differ in their limits alone."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
 from coopt.bound import has_name
 from coopt.monotone import Bound, Floats, MonotoneBound, MonotoneForm
-from coopt.problem import Constants, Fleet, Problem
+from coopt.problem import Budget, Constants, Fleet, Problem
 
 
 class Tied:
     """One of coopt's bounds; its last monotone form is kept with the floors that were evaluated.
 
-    The form depends on the fleet and the constants, not on the budget.
+    The form depends on the fleet, the constants, and who takes part; not on limits and the price of a round.
 
     Parameters
     ----------
@@ -21,7 +24,7 @@ class Tied:
 
     def __init__(self, bound: MonotoneBound) -> None:
         self._bound = bound
-        self._last: tuple[Fleet, Constants, MonotoneForm] | None = None
+        self._last: tuple[Fleet, tuple[Constants, Budget], MonotoneForm] | None = None
 
     @property
     def name(self) -> str:
@@ -41,11 +44,20 @@ class Tied:
         return self._bound.members()
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:
-        """Form of the bound, the last one where fleet and constants are the same."""
-        if self._last is not None and self._last[0] is problem.fleet and self._last[1] == problem.constants:
+        """Form of the bound, the last one where it is the same."""
+        rest = replace(
+            problem.budget,
+            cost=math.inf,
+            time=math.inf,
+            round_cost=0.0,
+            max_rounds=None,
+            max_local_steps=None,
+        )
+        key = problem.constants, rest
+        if self._last is not None and self._last[0] is problem.fleet and self._last[1] == key:
             return self._last[2]
         form = self._bound.monotone_form(problem)
-        self._last = (problem.fleet, problem.constants, form)
+        self._last = (problem.fleet, key, form)
         return form
 
 

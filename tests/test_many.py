@@ -126,6 +126,10 @@ def test_forms_are_shared_while_fleet_and_constants_stay():
     assert bound.monotone_form(random_problem(9)) is not form
     changed = replace(first, constants=replace(first.constants, initial_gap=1.0))
     assert bound.monotone_form(changed) is not form
+    some = replace(first, budget=replace(first.budget, participants=2))
+    assert bound.monotone_form(some) is not form
+    fewer = replace(some, budget=replace(some.budget, participants=1))
+    assert bound.monotone_form(fewer) is not bound.monotone_form(some)
     batches = [2] * len(first.fleet)
     assert bound.value(first, 3, 2, batches) == Certified().value(first, 3, 2, batches)
     single = tied(Certified(1, 1))
@@ -134,6 +138,15 @@ def test_forms_are_shared_while_fleet_and_constants_stay():
         single.coefficients(first, 3, 2), Certified(1, 1).coefficients(first, 3, 2), strict=True
     ):
         assert ours == pytest.approx(theirs)
+
+
+def test_the_draw_of_participants_is_part_of_the_form():
+    everyone = sweep()[0]
+    problems = [
+        replace(everyone, budget=replace(everyone.budget, participants=count)) for count in (None, 2, 1, None)
+    ]
+    for problem, plan in zip(problems, solve_many(problems).allocations, strict=True):
+        assert plan.error_bound == pytest.approx(solve_allocation(problem).error_bound, rel=1e-10)
 
 
 def test_results_name_the_bound_itself():
