@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from coopt.validation import count, real
 LIMITS = ("cost", "time", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))
 FLEET = ("gradient_noise", "divergence")
-QUANTITIES = (*LIMITS, *CONSTANTS, *FLEET)
+QUANTITIES = (*LIMITS, "participants", *CONSTANTS, *FLEET)
 # Devices whose cap is raised where none are named: those whose price is highest.
 MOST_DEVICES = 10
 
@@ -41,7 +42,7 @@ class Change:
     ----------
     quantity : str
         ``"cost"``, ``"time"``, ``"max_rounds"``, ``"max_local_steps"``, ``"max_batch"``,
-        ``"target_error"``, or a field of :class:`Constants` or :class:`Fleet`.
+        ``"target_error"``, ``"participants"``, or a field of :class:`Constants` or :class:`Fleet`.
     device : int or None
         Whose ``max_batch`` it is.
     amount : float
@@ -54,7 +55,7 @@ class Change:
     predicted_gain : float or None
         The shadow price times the amount; None where there is no price.
     same_plan_error : float or None
-        The error bound of the plan before the change, after it; None where the bound does not exist there.
+        The error bound of the plan before the change, after it; None where it does not fit or has no bound.
     reason : str
         Why there is no optimum; empty where there is one.
     """
@@ -146,8 +147,9 @@ def sensitivity(
     """Change each limit and each constant alone and solve again: exact differences between optima.
 
     Limits are loosened by one step: `extra_cost`, `extra_time`, one more round, one more local step, one
-    more unit (``batch_multiple`` samples) of a device's ``max_batch``. Constants, gradient noise and
-    divergence of the whole fleet, and a target error move up and down by the share `relative`.
+    more unit (``batch_multiple`` samples) of a device's ``max_batch``. Where some devices take part in a
+    round, one more and one less do. Constants, gradient noise and divergence of the whole fleet, and a target
+    error move up and down by the share `relative`.
 
     Parameters
     ----------
@@ -189,7 +191,8 @@ def sensitivity(
 
     Notes
     -----
-    Every plan of the problem remains feasible after each change, so its optimum starts every other search.
+    Every plan of the problem remains feasible after each change but that of participants, so its optimum
+    starts the other searches.
 
     Examples
     --------
@@ -229,6 +232,7 @@ def sensitivity(
     trials = [
         *_limits(base, steps),
         *_caps(base, devices, wanted is None or "max_batch" in wanted),
+        *_participants(base),
         *_relative(base, share),
     ]
     chosen = [trial for trial in trials if wanted is None or trial.quantity in wanted]
@@ -291,6 +295,19 @@ def _caps(base: Allocation, devices: Sequence[int] | None, needed: bool) -> Iter
         yield _Trial("max_batch", unit, looser, device=i, price=price, target_error=base.target_error)
 
 
+def _participants(base: Allocation) -> Iterator[_Trial]:
+    problem, count = base.problem, base.problem.budget.participants
+    if count is None:
+        return
+    for change in (1, -1) if count > 1 else (1,):
+        changed: Problem | str
+        try:
+            changed = replace(problem, budget=replace(problem.budget, participants=count + change))
+        except InvalidProblemError as error:
+            changed = str(error)
+        yield _Trial("participants", change, changed, target_error=base.target_error)
+
+
 def _relative(base: Allocation, share: float) -> Iterator[_Trial]:
     problem, target = base.problem, base.target_error
     if target:
@@ -328,10 +345,11 @@ def _solved(base: Allocation, trial: _Trial, fixed: dict[str, Any]) -> Change:
     if isinstance(trial.problem, str):
         return failed(trial.problem)
     same_plan = None
-    try:
+    with suppress(InfeasibleError, InvalidProblemError):
         same_plan = evaluate(
             trial.problem, base.rounds, base.local_steps, base.batch_sizes, fixed["bound"]
         ).error_bound
+    try:
         plan = solve_allocation(trial.problem, target_error=trial.target_error, warm_start=base, **fixed)
     except (InfeasibleError, InvalidProblemError) as error:
         return failed(str(error), same_plan)

@@ -147,6 +147,19 @@ def test_inverse_objectives_move_with_their_target():
     assert looser.allocation.cost == pytest.approx(fresh.cost, rel=1e-8)
 
 
+def test_one_participant_more_or_less():
+    few = replace(PROBLEM, budget=replace(PROBLEM.budget, participants=2))
+    found = sensitivity(few, bound="certified(gamma=1, z=1)", quantities="participants")
+    assert [change.amount for change in found.changes] == [1, -1]
+    for change in found.changes:
+        other = replace(few, budget=replace(few.budget, participants=2 + change.amount))
+        fresh = solve_allocation(other, bound="certified(gamma=1, z=1)")
+        assert change.allocation.error_bound == pytest.approx(fresh.error_bound, rel=1e-10)
+        assert not change.allocation.problem.violations(
+            change.allocation.rounds, change.allocation.local_steps, change.allocation.batch_sizes
+        )
+
+
 def test_a_change_that_cannot_be_says_why():
     short = replace(PROBLEM, constants=replace(PROBLEM.constants, learning_rate=0.25))
     found = sensitivity(short, bound=Dynamite(), quantities=["learning_rate"])
