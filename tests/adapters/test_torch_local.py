@@ -78,7 +78,7 @@ def gradient_of(
 def test_reports_are_those_of_a_probe_on_the_same_batches(pair: Literal["next", "same"]) -> None:
     module, x, y = problem()
     model = FlatModel(module, functional.cross_entropy)
-    client = LocalClient(1, model, x, y, seed=4, probe=ProbeOptions(pair))
+    client = LocalClient(1, model, x, y, ProbeOptions(pair))
     gradient, queue = gradient_of(module, x, y), []
 
     def draw(size: int) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_reports_are_those_of_a_probe_on_the_same_batches(pair: Literal["next", 
         queue[:] = [batches[3]]
         expected = probe.end(local, samples=30, local_steps=3, extra_evaluation=round_ != 3)
         work = LocalWork(round_, 3, size, 0.1, extra_evaluation=round_ != 3)
-        report = client.train(start, work, np.arange(30), seconds=(0.0, 0.0))
+        report = client.train(start, work, batches, 30, seconds=(0.0, 0.0))
         for name, value in expected.to_scalars().items():
             assert report.to_scalars()[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
         assert report.to_scalars().keys() == expected.to_scalars().keys()

@@ -77,11 +77,6 @@ class ClientRows:
     first: Ints
     counts: Ints
 
-    def of(self, client: int) -> Ints:
-        """Rows of one client."""
-        start = int(self.first[client])
-        return self.flat[start : start + int(self.counts[client])]
-
 
 def client_rows(rows: Rows, samples: int) -> ClientRows:
     """Check and lay out the rows of all clients.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.data import ClientRows
 from coopt.adapters.torch.flat import FlatModel, own_randomness
 from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, client_seed
@@ -18,6 +20,9 @@ from coopt.report import ClientReport
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+
+MOST_DRAWN = 2**20  # rows drawn at once, for the sake of memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,15 +116,8 @@ class LoopEngine:
     ) -> None:
         self.model = model
         self.seed = seed
-        self._new_client = partial(
-            LocalClient,
-            model=model,
-            inputs=inputs,
-            targets=targets,
-            seed=seed,
-            probe=probe,
-            replacement=replacement,
-        )
+        self.replacement = replacement
+        self._new_client = partial(LocalClient, model=model, inputs=inputs, targets=targets, probe=probe)
         self._clients: dict[int, LocalClient] = {}
 
     def _client(self, client: int) -> LocalClient:
@@ -132,7 +130,8 @@ class LoopEngine:
         total = torch.zeros_like(start, dtype=torch.float64)
         reports = []
         with own_randomness(self.model.device) as reseed:
-            for k, client in enumerate(work.clients.tolist()):
+            for k, batches in enumerate(self._batches(work)):
+                client = int(work.clients[k])
                 reseed(client_seed(self.seed, work.round, client))
                 task = LocalWork(
                     work.round,
@@ -142,11 +141,31 @@ class LoopEngine:
                     work.extra_evaluation,
                 )
                 seconds = (
-                    None if work.seconds is None else (float(work.seconds[k, 0]), float(work.seconds[k, 1]))
+                    None if work.seconds is None else (work.seconds[k, 0].item(), work.seconds[k, 1].item())
                 )
-                reports.append(self._client(client).train(start, task, work.rows.of(client), seconds=seconds))
-                total.add_(self.model.state, alpha=float(work.shares[k]))
+                held = int(work.rows.counts[client])
+                reports.append(self._client(client).train(start, task, batches, held, seconds=seconds))
+                total.add_(self.model.state, alpha=work.shares[k].item())
         return total.to(start.dtype), reports
+
+    def _batches(self, work: RoundWork) -> Iterator[Ints]:
+        """Give every client's mini-batches, shape (local_steps + 1, batch_size); drawn for many at a time."""
+        steps, widest = int(work.local_steps.max()) + 1, int(work.batch_sizes.max())
+        at_once = max(1, MOST_DRAWN // (steps * widest))
+        for start in range(0, len(work.clients), at_once):
+            part = work.part(np.arange(start, min(start + at_once, len(work.clients))))
+            positions = draw_positions(
+                self.seed,
+                work.round,
+                part.clients,
+                work.rows.counts[part.clients],
+                steps=np.arange(steps),
+                sizes=part.batch_sizes,
+                replacement=self.replacement,
+            )
+            rows = work.rows.flat[work.rows.first[part.clients, None, None] + positions]
+            for row, tau, size in zip(rows, part.local_steps, part.batch_sizes, strict=True):
+                yield row[: tau + 1, :size]
 
     def state_dict(self) -> dict[str, Any]:
         """What clients keep from round to round, as torch saves it."""

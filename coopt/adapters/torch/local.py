@@ -86,13 +86,9 @@ class LocalClient:
     model : FlatModel
         Workspace; clients that train one after the other may share it.
     inputs, targets : torch.Tensor, shape (m, ...)
-        Samples, those of other clients included if `rows` chooses among them.
-    seed : int
-        Seed of the whole training.
+        Samples, those of other clients included.
     probe : ProbeOptions, optional
         What to measure; None for reports without measurements.
-    replacement : bool, default True
-        Whether mini-batches are drawn with replacement.
     """
 
     def __init__(
@@ -101,17 +97,12 @@ class LocalClient:
         model: FlatModel,
         inputs: Tensor,
         targets: Tensor,
-        *,
-        seed: int,
         probe: ProbeOptions | None,
-        replacement: bool = True,
     ) -> None:
         self.client = client
         self.model = model
         self.inputs = inputs
         self.targets = targets
-        self.seed = seed
-        self.replacement = replacement
         self._now: float | None = None  # a simulated clock, where there is one
         self._unused = torch.empty(0, dtype=torch.int64)
         self.probe: ClientProbe | None = None
@@ -130,7 +121,8 @@ class LocalClient:
         self,
         start: Tensor,
         work: LocalWork,
-        rows: Ints,
+        batches: Ints,
+        samples: int,
         *,
         seconds: tuple[float, float] | None = None,
     ) -> ClientReport:
@@ -142,8 +134,10 @@ class LocalClient:
             The state received.
         work : LocalWork
             What to do.
-        rows : numpy.ndarray of int64, shape (d,)
-            Rows of `inputs` that are this client's samples.
+        batches : numpy.ndarray of int64, shape (local_steps + 1, batch_size)
+            Rows of `inputs`: a mini-batch for every step, and one for the extra evaluation.
+        samples : int
+            Samples that the client holds.
         seconds : (float, float), optional
             Simulated seconds of computing and communicating; by default the former are measured.
 
@@ -152,40 +146,31 @@ class LocalClient:
         ClientReport
         """
         model, size = self.model, work.batch_size
-        positions = draw_positions(
-            self.seed,
-            work.round,
-            self.client,
-            len(rows),
-            steps=np.arange(work.local_steps + 1),
-            sizes=size,
-            replacement=self.replacement,
-        )
-        batches = torch.from_numpy(rows[positions[0]]).to(model.device)
+        rows = torch.from_numpy(batches).to(model.device).unbind()
         model.state.copy_(start)
         model.module.train()
         began = time.perf_counter()
         self._now = None if seconds is None else 0.0
-        self._unused = batches[0]
+        self._unused = rows[0]
         if self.probe is None:
-            loss = model.evaluate(*self._samples(batches[0]))
+            loss = model.evaluate(*self._samples(rows[0]))
             model.step(work.learning_rate)
         else:
             gradient = self.probe.begin(
                 model.parameters.cpu().numpy(), round=work.round, batch_size=work.batch_size
             )
             model.parameters.sub_(torch.from_numpy(gradient).to(start), alpha=work.learning_rate)
-        for batch in batches[1 : work.local_steps]:
+        for batch in rows[1 : work.local_steps]:
             model.evaluate(*self._samples(batch))
             model.step(work.learning_rate)
         computing, communicating = seconds or (None, 0.0)
         self._now = computing
-        self._unused = batches[work.local_steps]
+        self._unused = rows[work.local_steps]
         if self.probe is None:
             return ClientReport(
                 client=self.client,
                 round=work.round,
-                samples=len(rows),
+                samples=samples,
                 local_steps=work.local_steps,
                 batch_size=size,
                 samples_processed=size * work.local_steps,
@@ -196,7 +181,7 @@ class LocalClient:
         state = model.state.clone() if work.extra_evaluation else model.state
         report = self.probe.end(
             model.parameters.cpu().numpy(),
-            samples=len(rows),
+            samples=samples,
             local_steps=work.local_steps,
             extra_evaluation=work.extra_evaluation,
             seconds_communicating=communicating,
@@ -268,11 +253,19 @@ def local_update(
     >>> state.shape, report.samples_processed
     (torch.Size([8]), 20)
     """
-    worker = LocalClient(client, model, inputs, targets, seed=seed, probe=probe, replacement=replacement)
-    rows = np.arange(len(inputs))
+    worker = LocalClient(client, model, inputs, targets, probe)
+    batches = draw_positions(
+        seed,
+        work.round,
+        client,
+        len(inputs),
+        steps=np.arange(work.local_steps + 1),
+        sizes=work.batch_size,
+        replacement=replacement,
+    )
     with own_randomness(model.device) as reseed:
         reseed(client_seed(seed, work.round, client))
-        report = worker.train(start, work, rows)
+        report = worker.train(start, work, batches[0], len(inputs))
     return model.state.clone(), report
 
 
