@@ -29,6 +29,8 @@ def budget_for_all(budget: Budget, fleet: Fleet) -> Budget:
     InvalidProblemError
         If it is for some of the devices: a controller asks all of them every round.
     """
+    if budget.energy < math.inf:
+        raise InvalidProblemError(f"energy = {budget.energy!r}: a controller keeps no account of energy")
     if budget.participants is not None:
         raise InvalidProblemError(
             f"participants = {budget.participants}: a controller plans for all devices in every round"

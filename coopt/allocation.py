@@ -78,8 +78,8 @@ class Allocation:
         What the plan uses [cost, s].
     status : Status
     binding : tuple of str
-        The limits that keep the plan from being better: ``"cost"``, ``"time"``, ``"max_rounds"``,
-        ``"max_local_steps"``, ``"max_batch"``.
+        The limits that keep the plan from being better: ``"cost"``, ``"time"``, ``"energy"``,
+        ``"max_rounds"``, ``"max_local_steps"``, ``"max_batch"``.
     shadow_prices : dict of str to float
         By how much the error bound falls per unit of ``"cost"`` and per second of ``"time"``, at this K
         and tau with continuous batch sizes.
@@ -133,6 +133,11 @@ class Allocation:
         if self.objective_value == self.lower_bound:
             return 0.0
         return (self.objective_value - self.lower_bound) / abs(self.objective_value)
+
+    @property
+    def energy(self) -> float:
+        """What the plan uses of ``Budget.energy`` [J]."""
+        return self.problem.energy(self.rounds, self.local_steps, self.batch_sizes)
 
     @property
     def parts(self) -> Parts | None:
@@ -279,6 +284,7 @@ class Allocation:
         lines += [
             f"cost           {self.cost:.6g} of {limits.cost:.6g}{expected}",
             f"time           {self.time:.6g} s of {limits.time:.6g} s",
+            *([f"energy         {self.energy:.6g} J of {limits.energy:.6g} J"] * (limits.energy < math.inf)),
             f"binding        {', '.join(self.binding) or 'nothing'}",
             f"gap            {self.gap:.2g}" if math.isfinite(self.lower_bound) else "gap            unknown",
             f"status         {self.status.value}",

@@ -49,6 +49,7 @@ def certify(allocation: Allocation) -> Certificate:
     for name, used, allowed in (
         ("cost", cost, budget.cost * (1.0 + TOLERANCE)),
         ("time", seconds, budget.time * (1.0 + TOLERANCE)),
+        ("energy", _energy(problem, allocation), budget.energy * (1.0 + TOLERANCE)),
         ("max_rounds", allocation.rounds, budget.max_rounds or math.inf),
         ("max_local_steps", allocation.local_steps, budget.max_local_steps or math.inf),
     ):
@@ -113,14 +114,27 @@ def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
 
 
 def _cost(problem: Problem, allocation: Allocation) -> float:
-    fleet, budget = problem.fleet, problem.budget
+    fleet = problem.fleet
     spent = fleet.sample_cost * allocation.local_steps * allocation.batch_sizes + fleet.round_cost
-    m = budget.participants
-    if m is not None:
-        with np.errstate(divide="ignore"):
-            drawn = -np.expm1(m * np.log1p(-fleet.weights))
-        spent *= m / len(fleet) if budget.distinct_participants else drawn
-    return allocation.rounds * math.fsum([budget.round_cost, *spent.tolist()])
+    return allocation.rounds * math.fsum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
+
+
+def _energy(problem: Problem, allocation: Allocation) -> float:
+    fleet = problem.fleet
+    burnt = fleet.sample_energy * allocation.local_steps * allocation.batch_sizes + fleet.round_energy
+    return allocation.rounds * math.fsum(_expected(problem, burnt).tolist())
+
+
+def _expected(problem: Problem, used: Floats) -> Floats:
+    """What each device uses in a round, times how likely it takes part."""
+    budget, m = problem.budget, problem.budget.participants
+    if m is None:
+        return used
+    if budget.distinct_participants:
+        return used * (m / len(problem.fleet))
+    with np.errstate(divide="ignore"):
+        drawn: Floats = -np.expm1(m * np.log1p(-problem.fleet.weights))
+    return used * drawn
 
 
 def error_bound(allocation: Allocation) -> float:

@@ -18,6 +18,7 @@ from coopt.errors import BoundWarning
 from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import cap_multipliers, relax
+from coopt.solvers.energy import best_share, limit_units
 from coopt.validation import LARGEST_COUNT
 
 Floats = NDArray[np.float64]
@@ -93,17 +94,52 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
     dearest = float(np.max(unit_costs, initial=0.0, where=growable))
     if not limits.within(spent + dearest, budget.cost):
         found.add("cost")
+    hungriest = rounds * local_steps * problem.plain.fleet.sample_energy * fleet.batch_multiple
+    burnt = limits.energy(problem, rounds, local_steps, sizes)
+    if not limits.within(burnt + float(np.max(hungriest, initial=0.0, where=growable)), budget.energy):
+        found.add("energy")
     times = limits.device_times(problem, rounds, local_steps, grown)
     if not limits.within(float(np.max(times, initial=0.0, where=growable)), budget.time):
         found.add("time")
     return tuple(
-        name for name in ("cost", "time", "max_rounds", "max_local_steps", "max_batch") if name in found
+        name
+        for name in ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch")
+        if name in found
+    )
+
+
+@dataclass(frozen=True)
+class _Spending:
+    """The one limit on the work of a step: what a sample counts, what a unit of each budget adds to it."""
+
+    sample: Floats
+    limit: float
+    units: dict[str, float]
+
+
+def _spending(
+    problem: Problem, weights: Floats, rounds: int, local_steps: int, lower: Ints, upper: Floats | Ints
+) -> _Spending:
+    """The limit on cost, or the mixture of cost and energy that is as tight as both at this (K, tau)."""
+    plain, steps = problem.plain, rounds * local_steps
+    fleet, budget = plain.fleet, plain.budget
+    spend = limits.step_budget(problem, rounds, local_steps)
+    if budget.energy == math.inf:
+        return _Spending(fleet.sample_cost, spend, {"cost": 1.0 / steps})
+    share, _ = best_share(plain, weights, rounds, local_steps, lower, upper)
+    cost, energy = limit_units(budget)
+    dear, hungry = (1.0 - share) / cost, share / energy
+    limit = hungry * limits.step_energy(problem, rounds, local_steps)
+    return _Spending(
+        dear * fleet.sample_cost + hungry * fleet.sample_energy,
+        limit + dear * spend if dear else limit,
+        {"cost": dear / steps, "energy": hungry / steps},
     )
 
 
 def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> dict[str, float]:
-    """Fall of the bound per unit of cost and per second, at this (K, tau) with continuous batches."""
-    fleet, budget = problem.plain.fleet, problem.budget
+    """Fall of the bound per unit of cost, second and joule, at this (K, tau) with continuous batches."""
+    fleet, budget = problem.fleet, problem.budget
     _, weights = bound.coefficients(problem, rounds, local_steps)
     if not np.isfinite(weights).all():
         return {"cost": math.nan, "time": math.nan}
@@ -111,27 +147,28 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     caps = limits.time_caps(problem, rounds, local_steps)
     timed = budget.time < math.inf
     ends = np.maximum(np.minimum(upper, caps), lower) if timed else upper
-    best = relax(weights, fleet.sample_cost, limits.step_budget(problem, rounds, local_steps), lower, ends)
-    steps = rounds * local_steps
+    spending = _spending(problem, weights, rounds, local_steps, lower, ends)
+    best = relax(weights, spending.sample, spending.limit, lower, ends)
     seconds = 0.0
     if timed:
-        held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, upper)
-        seconds = float(np.sum(push * fleet.throughput[held])) / steps
-    return {"cost": best.multiplier / steps, "time": seconds}
+        held, push = cap_multipliers(weights, spending.sample, best, caps, upper)
+        seconds = float(np.sum(push * fleet.throughput[held])) / (rounds * local_steps)
+    return {name: best.multiplier * unit for name, unit in spending.units.items()} | {"time": seconds}
 
 
 def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> Floats:
     """Fall of the bound per sample of each ``max_batch``, at this (K, tau) with continuous batches."""
-    fleet = problem.plain.fleet
+    fleet = problem.fleet
     _, weights = bound.coefficients(problem, rounds, local_steps)
     if not np.isfinite(weights).all():
         return np.full(len(fleet), math.nan)
     lower, upper = fleet.batch_range()
     caps = limits.time_caps(problem, rounds, local_steps)
     ends = np.maximum(np.minimum(upper, caps), lower)
-    best = relax(weights, fleet.sample_cost, limits.step_budget(problem, rounds, local_steps), lower, ends)
+    spending = _spending(problem, weights, rounds, local_steps, lower, ends)
+    best = relax(weights, spending.sample, spending.limit, lower, ends)
     # Where the deadline is as tight, more samples could not be processed.
-    held, push = cap_multipliers(weights, fleet.sample_cost, best, upper, caps)
+    held, push = cap_multipliers(weights, spending.sample, best, upper, caps)
     prices = np.zeros(len(fleet))
     prices[held] = push
     return prices

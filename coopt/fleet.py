@@ -53,6 +53,10 @@ class Fleet:
     round_cost : array_like, shape (N,) or scalar, default 0
         b_i >= 0, cost of one round on the device beyond its samples, such as its communication; added to
         ``Budget.round_cost``.
+    sample_energy : array_like, shape (N,) or scalar, default 0
+        e_i >= 0, energy of processing one sample [J].
+    round_energy : array_like, shape (N,) or scalar, default 0
+        g_i >= 0, energy of one round on the device beyond its samples [J].
 
     Raises
     ------
@@ -89,6 +93,8 @@ class Fleet:
     replacement: bool
     names: tuple[str, ...] | None
     round_cost: NDArray[np.float64]
+    sample_energy: NDArray[np.float64]
+    round_energy: NDArray[np.float64]
 
     def __init__(
         self,
@@ -105,6 +111,8 @@ class Fleet:
         replacement: bool = True,
         names: Sequence[str] | None = None,
         round_cost: ArrayLike = 0.0,
+        sample_energy: ArrayLike = 0.0,
+        round_energy: ArrayLike = 0.0,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -139,6 +147,8 @@ class Fleet:
             "replacement": bool(replacement),
             "names": _device_names(names, size),
             "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
+            "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),
+            "round_energy": float_array("round_energy", round_energy, size, minimum=0.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)

@@ -34,7 +34,7 @@ class Violation:
     Attributes
     ----------
     limit : str
-        ``"cost"``, ``"time"``, ``"max_rounds"``, ``"max_local_steps"``, ``"min_batch"``,
+        ``"cost"``, ``"time"``, ``"energy"``, ``"max_rounds"``, ``"max_local_steps"``, ``"min_batch"``,
         ``"max_batch"``, ``"batch_multiple"``, ``"rounds"`` or ``"local_steps"``.
     used, allowed : float
         What the plan uses and what is allowed, in the unit of the limit.
@@ -48,7 +48,7 @@ class Violation:
     device: int | None = None
 
     def __str__(self) -> str:
-        unit = " s" if self.limit == "time" else ""
+        unit = {"time": " s", "energy": " J"}.get(self.limit, "")
         relation = {
             "min_batch": "is below",
             "rounds": "is below",
@@ -85,6 +85,15 @@ def _cost_of_work(problem: Problem, rounds: int, local_steps: int, step_work: fl
     return rounds * (local_steps * step_work + problem.plain.budget.round_cost)
 
 
+def energy(
+    problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
+) -> float:
+    """Total energy K (tau sum e_i s_i + sum g_i) [J]."""
+    fleet = problem.plain.fleet
+    step, rest = float(np.sum(fleet.sample_energy * batch_sizes)), float(np.sum(fleet.round_energy))
+    return rounds * (local_steps * step + rest)
+
+
 def device_times(
     problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
 ) -> Floats:
@@ -113,6 +122,10 @@ def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Flo
     spent = cost(problem, rounds, local_steps, batch_sizes)
     if not within(spent, budget.cost):
         found.append(Violation("cost", spent, budget.cost))
+    if budget.energy < math.inf:
+        burnt = energy(problem, rounds, local_steps, batch_sizes)
+        if not within(burnt, budget.energy):
+            found.append(Violation("energy", burnt, budget.energy))
     times = device_times(problem, rounds, local_steps, batch_sizes)
     slowest = int(times.argmax())
     if not within(float(times[slowest]), budget.time):
@@ -133,6 +146,12 @@ def step_budget(problem: Problem, rounds: int, local_steps: int) -> float:
     budget = problem.plain.budget
     limit = budget.cost * (1.0 + TOLERANCE)
     return (limit / rounds - budget.round_cost) / local_steps
+
+
+def step_energy(problem: Problem, rounds: int, local_steps: int) -> float:
+    """Largest energy sum e_i s_i of one step that the energy limit admits for given (K, tau); may be < 0."""
+    limit = problem.budget.energy * (1.0 + TOLERANCE)
+    return (limit / rounds - float(np.sum(problem.plain.fleet.round_energy))) / local_steps
 
 
 def step_units(problem: Problem, rounds: int, local_steps: int, unit_cost: float) -> int:
@@ -191,6 +210,9 @@ def most_rounds(problem: Problem, local_steps: int, lower: Ints) -> int | None:
         ),
         _largest_count(lambda k: within(k * slowest, budget.time), budget.time, slowest),
     ]
+    if budget.energy < math.inf:
+        one = energy(problem, 1, local_steps, lower)
+        candidates.append(_largest_count(lambda k: within(k * one, budget.energy), budget.energy, one))
     most = min(candidates)
     return None if most == LARGEST_COUNT else most
 
@@ -218,6 +240,15 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints) -> int | None:
         ),
         _largest_count(fits_time, float(quotients.min()), 1.0),
     ]
+    if budget.energy < math.inf:
+        rest = rounds * float(np.sum(problem.plain.fleet.round_energy))
+        candidates.append(
+            _largest_count(
+                lambda tau: within(energy(problem, rounds, tau, lower), budget.energy),
+                budget.energy - rest,
+                energy(problem, rounds, 1, lower) - rest,
+            )
+        )
     most = min(candidates)
     return None if most == LARGEST_COUNT else most
 

@@ -134,6 +134,8 @@ class Budget:
         expected ones, and the time limit holds whoever is drawn.
     distinct_participants : bool, default False
         Whether the m devices are distinct, each set of m as likely as any other; needs equal weights.
+    energy : float, default inf
+        E >= 0, the energy that all devices together may use in all rounds [J].
 
     Raises
     ------
@@ -148,6 +150,7 @@ class Budget:
     max_local_steps: int | None = None
     participants: int | None = None
     distinct_participants: bool = False
+    energy: float = float("inf")
 
     def __post_init__(self) -> None:
         checked: dict[str, float | int | None] = {
@@ -157,6 +160,7 @@ class Budget:
             "max_rounds": optional_count("max_rounds", self.max_rounds),
             "max_local_steps": optional_count("max_local_steps", self.max_local_steps),
             "participants": optional_count("participants", self.participants),
+            "energy": real("energy", self.energy, minimum=0.0, infinite=True),
         }
         if not isinstance(self.distinct_participants, bool | np.bool_):
             raise InvalidProblemError(
@@ -228,7 +232,11 @@ class Problem:
         if budget.participants is not None:
             likely = probabilities(fleet.weights, budget.participants, budget.distinct_participants)
             fleet = replace(
-                fleet, sample_cost=fleet.sample_cost * likely, round_cost=fleet.round_cost * likely
+                fleet,
+                **{
+                    name: getattr(fleet, name) * likely
+                    for name in ("sample_cost", "round_cost", "sample_energy", "round_energy")
+                },
             )
             budget = replace(budget, participants=None, distinct_participants=False)
         elif not fleet.round_cost.any():
@@ -248,6 +256,10 @@ class Problem:
         spent = self.fleet.sample_cost * local_steps * self._batches(batch_sizes) + self.fleet.round_cost
         most = min(self.budget.participants or len(self.fleet), len(self.fleet))
         return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost)
+
+    def energy(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
+        """Energy K (tau sum e_i s_i + sum g_i) of a plan [J], expected where some devices take part."""
+        return limits.energy(self, rounds, local_steps, self._batches(batch_sizes))
 
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Completion time max_i K (tau s_i / pi_i + u_i) of a plan [s]."""

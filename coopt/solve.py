@@ -16,7 +16,7 @@ from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
-from coopt.problem import Problem
+from coopt.problem import Budget, Problem
 from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.backend import Constraints
@@ -152,11 +152,7 @@ def solve_allocation(
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
-    if problem.budget.participants is not None and (learning_rate == "auto" or solver in PROPOSERS):
-        raise InvalidProblemError(
-            f"participants = {problem.budget.participants}: needs solver='exact' (or 'auto') and a "
-            "learning rate in numbers"
-        )
+    _check_budget(problem.budget, solver, learning_rate)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
@@ -271,6 +267,16 @@ def checked_target(objective: str, target_error: float | None, solver: str) -> f
     return real("target_error", target_error, minimum=0.0)
 
 
+def _check_budget(budget: Budget, solver: str, learning_rate: float | str | None) -> None:
+    if budget.energy < math.inf and solver in PROPOSERS:
+        raise InvalidProblemError(f"energy = {budget.energy!r}: needs solver='exact' (or 'auto')")
+    if budget.participants is not None and (learning_rate == "auto" or solver in PROPOSERS):
+        raise InvalidProblemError(
+            f"participants = {budget.participants}: needs solver='exact' (or 'auto') and a "
+            "learning rate in numbers"
+        )
+
+
 def _only_error(objective: str, solver: str) -> None:
     if objective != "error" or solver not in ("auto", "exact"):
         raise InvalidProblemError(
@@ -307,6 +313,10 @@ def _minimise(
 ) -> Search:
     if isinstance(bound, MonotoneBound):
         return exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, seconds, start)
+    if problem.budget.energy < math.inf:
+        raise SolverError(
+            f"bound {bound.name!r} declares no monotone form, which an energy limit needs: use another bound"
+        )
     return exhaustive.search(problem, bound, ranges, seconds, start)
 
 

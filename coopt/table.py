@@ -141,6 +141,7 @@ def _use(allocation: Allocation) -> Table:
     rows: list[tuple[str, float, float | None, str, str]] = [
         ("cost", allocation.cost, budget.cost, "", ""),
         ("time", allocation.time, budget.time, " s", f"slowest: {_name(allocation, slowest)}"),
+        ("energy", allocation.energy, None if budget.energy == np.inf else budget.energy, " J", ""),
         ("rounds", allocation.rounds, budget.max_rounds, "", ""),
         ("local steps", allocation.local_steps, budget.max_local_steps, "", ""),
     ]

@@ -18,6 +18,7 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
         for low, high, multiple in zip(fleet.min_batch, fleet.max_batch, fleet.batch_multiple, strict=True)
     ]
     plans = np.array(list(itertools.product(*axes)), dtype=float)
+    burning = (plans * fleet.sample_energy).sum(axis=1)
     work = (plans * fleet.sample_cost).sum(axis=1)
     if bool((fleet.sample_cost == fleet.sample_cost[0]).all()):
         work = fleet.sample_cost[0] * plans.sum(axis=1)
@@ -35,8 +36,10 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
     for rounds in range(1, most_rounds + 1):
         for steps in range(1, most_steps + 1):
             cost = rounds * (steps * work + budget.round_cost + fleet.round_cost.sum())
+            burnt = rounds * (steps * burning + fleet.round_energy.sum())
             times = rounds * (steps * plans / fleet.throughput + fleet.round_time)
-            feasible = (cost <= budget.cost * (1 + 1e-9)) & (times.max(axis=1) <= budget.time * (1 + 1e-9))
+            feasible = (cost <= budget.cost * (1 + 1e-9)) & (burnt <= budget.energy * (1 + 1e-9))
+            feasible &= times.max(axis=1) <= budget.time * (1 + 1e-9)
             for index in _nondominated(noise, np.flatnonzero(feasible)):
                 value = float(member_values(form, rounds, steps, plans[index]).min())
                 best = value if best is None else min(best, value)

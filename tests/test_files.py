@@ -44,6 +44,8 @@ def fleets(draw, replacement: st.SearchStrategy[bool]) -> Fleet:
         round_time=each(wild),
         sample_cost=each(wild),
         round_cost=each(wild),
+        sample_energy=each(wild),
+        round_energy=each(wild),
         weights=draw(st.sampled_from([None, np.full(n, 1.0 / n)])),
         min_batch=each(st.integers(1, 2)),
         max_batch=draw(st.sampled_from([None, 4])),
@@ -74,7 +76,14 @@ def constants(draw) -> Constants:
 limits = st.one_of(st.just(math.inf), wild)
 counts = st.one_of(st.none(), st.integers(1, 2**53))
 budgets = st.builds(
-    Budget, cost=limits, time=limits, round_cost=wild, max_rounds=counts, max_local_steps=counts
+    Budget,
+    cost=limits,
+    time=limits,
+    energy=limits,
+    round_cost=wild,
+    max_rounds=counts,
+    max_local_steps=counts,
+    participants=counts,
 )
 
 

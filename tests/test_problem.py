@@ -39,6 +39,8 @@ ARRAYS = (
     "max_batch",
     "batch_multiple",
     "round_cost",
+    "sample_energy",
+    "round_energy",
 )
 
 
@@ -90,6 +92,8 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("round_time", [0.0, 0.0, -0.5], f"round_time[2] = -0.5: must be {NONNEGATIVE}"),
         ("round_time", INF, f"round_time = inf: must be {NONNEGATIVE}"),
         ("sample_cost", [1.0, -2.0, 1.0], f"sample_cost[1] = -2.0: must be {NONNEGATIVE}"),
+        ("sample_energy", [1.0, -2.0, 1.0], f"sample_energy[1] = -2.0: must be {NONNEGATIVE}"),
+        ("round_energy", [1.0, INF, 1.0], f"round_energy[1] = inf: must be {NONNEGATIVE}"),
         ("round_cost", [1.0, -2.0, 1.0], f"round_cost[1] = -2.0: must be {NONNEGATIVE}"),
         ("sample_cost", [1.0, INF, 1.0], f"sample_cost[1] = inf: must be {NONNEGATIVE}"),
         ("weights", [0.5, 0.75, -0.25], f"weights[2] = -0.25: must be {NONNEGATIVE}"),
@@ -310,6 +314,8 @@ def test_whole_floats_count_as_counts():
         ("time", True, "time = True: must be a number >= 0"),
         ("round_cost", INF, f"round_cost = inf: must be {NONNEGATIVE}"),
         ("round_cost", -0.1, f"round_cost = -0.1: must be {NONNEGATIVE}"),
+        ("energy", -0.1, "energy = -0.1: must be a number >= 0"),
+        ("energy", NAN, "energy = nan: must be a number >= 0"),
     ],
 )
 def test_budgets_are_numbers_in_range(field, value, message):

@@ -23,6 +23,7 @@ from coopt import limits
 from coopt.monotone import Floor, MonotoneBound, MonotoneForm, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
+from coopt.solvers.energy import TwoLimits
 from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
 from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
@@ -116,7 +117,7 @@ class _Search:
         self.ranges = ranges.without_matched(_flat(form, ranges.local_steps))
         self.gap_tolerance = gap_tolerance
         self.cutoff = cutoff
-        self.inner = Inner(problem, form)
+        self.inner = TwoLimits(problem, form) if problem.budget.energy < math.inf else Inner(problem, form)
         self.timed = problem.budget.time < math.inf
         self.best = self._judge(ranges.rounds[0], ranges.local_steps[0], self.inner.lower)
         # The smallest bound of anything that was discarded: the proof rests on it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -81,13 +82,14 @@ class Ranges:
         """The ranges with what is known of plans that match others; `flat`: tau changes no error floor.
 
         Limits are no tighter for one round of K tau steps than for K rounds of tau, and where rounds cost
-        neither money nor time, no tighter for K tau rounds of one step.
+        neither money nor energy nor time, no tighter for K tau rounds of one step.
         """
         if flat and self.rounds[0] == 1:
             return replace(self, one_round=True)
         problem, lower = self.problem, self.lower
-        free = limits.cost(problem, 2, 1, lower) == limits.cost(problem, 1, 2, lower) and np.array_equal(
-            limits.device_times(problem, 2, 1, lower), limits.device_times(problem, 1, 2, lower)
+        free = all(
+            np.array_equal(used(problem, 2, 1, lower), used(problem, 1, 2, lower))
+            for used in (limits.cost, limits.energy, limits.device_times)
         )
         return replace(self, one_step=free and self.local_steps[0] == 1)
 
@@ -130,7 +132,8 @@ def least_use(problem: Problem, rounds: int, local_steps: int, quantity: str) ->
 
 def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
     return InvalidProblemError(
-        f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit that every {unit} uses up"
+        f"{quantity} is unbounded: set Budget({field}=...), or a limit on cost, time or energy that every "
+        f"{unit} uses up"
     )
 
 
@@ -140,11 +143,13 @@ def _require_feasible(problem: Problem, rounds: int, local_steps: int, lower: In
         return
     cost = limits.cost(problem, rounds, local_steps, lower)
     seconds = float(limits.device_times(problem, rounds, local_steps, lower).max())
+    burnt = limits.energy(problem, rounds, local_steps, lower)
+    energy = f", the smallest energy {burnt!r} J" if problem.budget.energy < math.inf else ""
     plan = f"rounds = {rounds}, local_steps = {local_steps} and the smallest batches"
     reasons = "; ".join(str(violation) for violation in broken)
     raise InfeasibleError(
         f"no plan fits: even {plan} break a limit ({reasons}). The smallest feasible cost is {cost!r} "
-        f"and the smallest feasible time {seconds!r} s",
+        f"and the smallest feasible time {seconds!r} s{energy}",
         binding=broken[0].limit,
         smallest_cost=cost,
         smallest_time=seconds,

@@ -1,0 +1,224 @@
+"""Two budgets at once: the inner problem under a limit on cost and one on energy.
+
+For any share t between 0 and 1 a plan that meets both limits meets their mixture,
+
+    (1 - t) cost / R + t energy / E <= 1,
+
+which is a limit of the same form as that on cost alone. So whatever bounds plans under the mixture, its cuts,
+its dual values and its integer optima, bounds those under both limits. The share at which the continuous
+optimum of the mixture meets both is the best one, and is found by bisection at each (K, tau) anew. Whole
+batches that meet the mixture but break one of the two limits are cut and filled up again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from coopt import limits
+from coopt.monotone import Floor, MonotoneForm, inverse_batches
+from coopt.problem import Budget, Problem
+from coopt.solvers.batch import Floats, Ints, Rounded, relax
+from coopt.solvers.inner import Cut, Inner
+
+# Halvings of the interval that holds the best share; any share is valid, a better one bounds tighter.
+HALVINGS = 30
+# Devices that are tried one by one once a whole prefix no longer fits.
+MOST_TRIED = 2000
+# A mixture of two limits that are met is met but for the rounding of its sums.
+ROUNDING_UP = 1.0 + 1e-13
+
+
+class TwoLimits(Inner):
+    """The inner problem under both limits, as :class:`Inner` is under one.
+
+    Parameters
+    ----------
+    problem : Problem
+        With a finite ``budget.energy``.
+    form : MonotoneForm
+    """
+
+    def __init__(self, problem: Problem, form: MonotoneForm) -> None:
+        super().__init__(problem, form)
+        # Units of the mixture cost differently, and differently for each share.
+        self.unit_cost = None
+        self._last: tuple[float, Inner] | None = None
+
+    def cut(
+        self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
+    ) -> tuple[Cut, list[float]]:
+        """A cut from the best mixtures at (K, tau), and their budget multipliers."""
+        upper = self.upper
+        if self.problem.budget.time < math.inf:
+            caps = limits.time_caps(self.problem, rounds, local_steps)
+            upper = np.maximum(np.minimum(self.upper, caps), self.lower)
+        cuts, multipliers = [], []
+        for angle in angles.tolist():
+            share, _ = self._share(self.weights(floor, angle), rounds, local_steps, upper)
+            cut, multiplier = self._mixed(share).cut(floor, rounds, local_steps, np.array([angle]), corner)
+            self.solves += 1
+            cuts.append(cut)
+            multipliers += multiplier
+        constant, slope, rise = (
+            np.concatenate([getattr(cut, name) for cut in cuts]) for name in ("constant", "slope", "rise")
+        )
+        return Cut(angles, constant, slope, rise), multipliers
+
+    def exact(
+        self,
+        floor: Floor,
+        rounds: int,
+        local_steps: int,
+        angle: float,
+        multiplier: float | None = None,
+        cutoff: float | None = None,
+    ) -> Rounded:
+        """Whole batches within both limits, and the bound that the best mixture proves."""
+        del multiplier  # that of another mixture
+        upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
+        weights = self.weights(floor, angle)
+        share, batches = self._share(weights, rounds, local_steps, upper)
+        found = self._mixed(share).exact(floor, rounds, local_steps, angle, None, cutoff)
+        self.solves += 1
+        if self._fits(rounds, local_steps, found.batch_sizes):
+            return found
+        whole = self._filled(weights, batches, rounds, local_steps, upper)
+        value = float(np.sum(weights * inverse_batches(whole.astype(np.float64), self.form.population)))
+        return Rounded(whole, value, min(found.lower_bound, value))
+
+    def _share(
+        self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints
+    ) -> tuple[float, Floats]:
+        return best_share(self.problem, weights, rounds, local_steps, self.lower, upper, self.form.population)
+
+    def _mixed(self, share: float) -> Inner:
+        """The inner problem under the mixture of the limits alone."""
+        if self._last is None or self._last[0] != share:
+            self._last = share, Inner(self._mixture(share), self.form)
+        return self._last[1]
+
+    def _mixture(self, share: float) -> Problem:
+        fleet, budget = self.problem.fleet, self.problem.budget
+        cost, energy = limit_units(self.problem.budget)
+        mixed, limit = fleet.sample_energy * (share / energy), share * (budget.energy / energy)
+        rest = math.fsum(fleet.round_energy.tolist()) * (share / energy)
+        if share < 1.0:
+            mixed = mixed + fleet.sample_cost * ((1.0 - share) / cost)
+            limit += (1.0 - share) * (budget.cost / cost)
+            rest += (1.0 - share) * (budget.round_cost / cost)
+        none = np.zeros(len(fleet))
+        return Problem(
+            replace(fleet, sample_cost=mixed, sample_energy=none, round_energy=none),
+            self.problem.constants,
+            Budget(cost=limit * ROUNDING_UP, time=budget.time, round_cost=rest),
+        )
+
+    def _fits(self, rounds: int, local_steps: int, batches: Ints) -> bool:
+        budget = self.problem.budget
+        return limits.within(
+            limits.cost(self.problem, rounds, local_steps, batches), budget.cost
+        ) and limits.within(limits.energy(self.problem, rounds, local_steps, batches), budget.energy)
+
+    def _filled(self, weights: Floats, batches: Floats, rounds: int, local_steps: int, upper: Ints) -> Ints:
+        """Whole batches near continuous ones: what fits of these, then one unit more where it pays."""
+        fleet = self.problem.fleet
+        multiple = fleet.batch_multiple
+
+        def scaled(factor: float) -> Ints:
+            units = np.floor(batches * factor / multiple * (1.0 + 1e-12)).astype(np.int64)
+            clipped: Ints = np.clip(units * multiple, self.lower, np.maximum(upper, self.lower))
+            return clipped
+
+        def fits(trial: Ints) -> bool:
+            return self._fits(rounds, local_steps, trial)
+
+        whole = scaled(_largest(lambda factor: fits(scaled(factor))))
+        cost, energy = limit_units(self.problem.budget)
+        price = multiple * (fleet.sample_cost / cost + fleet.sample_energy / energy)
+        inverse = inverse_batches(whole.astype(np.float64), None)
+        gains = weights * (inverse - inverse_batches((whole + multiple).astype(np.float64), None))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worth = np.where(gains > 0.0, gains / price, 0.0)
+        order = np.argsort(-worth, kind="stable")
+        order = order[(worth[order] > 0.0) & (whole[order] + multiple[order] <= upper[order])]
+
+        def raised(count: int) -> Ints:
+            trial = whole.copy()
+            trial[order[:count]] += multiple[order[:count]]
+            return trial
+
+        taken = 0
+        for bit in reversed(range(order.size.bit_length())):
+            if taken + 2**bit <= order.size and fits(raised(taken + 2**bit)):
+                taken += 2**bit
+        whole = raised(taken)
+        for i in order[taken : taken + MOST_TRIED].tolist():
+            whole[i] += multiple[i]
+            if not fits(whole):
+                whole[i] -= multiple[i]
+        return whole
+
+
+def limit_units(budget: Budget) -> tuple[float, float]:
+    """What cost and energy are measured in: their limits, or one where a limit is none or zero."""
+    cost = budget.cost if 0.0 < budget.cost < math.inf else 1.0
+    energy = budget.energy if 0.0 < budget.energy < math.inf else 1.0
+    return cost, energy
+
+
+def best_share(
+    problem: Problem,
+    weights: Floats,
+    rounds: int,
+    local_steps: int,
+    lower: Ints,
+    upper: Floats | Ints,
+    population: Ints | None = None,
+) -> tuple[float, Floats]:
+    """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture."""
+    fleet, budget = problem.fleet, problem.budget
+    cost, energy = limit_units(budget)
+    costs, energies = fleet.sample_cost / cost, fleet.sample_energy / energy
+    step_cost = limits.step_budget(problem, rounds, local_steps) / cost
+    step_energy = limits.step_energy(problem, rounds, local_steps) / energy
+
+    def optimum(share: float) -> tuple[Floats, float, float]:
+        mixed, spend = energies, step_energy
+        if share < 1.0:
+            mixed = (1.0 - share) * costs + share * energies
+            spend = (1.0 - share) * step_cost + share * step_energy
+        best = relax(weights, mixed, spend, lower, upper, population).batch_sizes
+        over_cost = float(np.sum(costs * best)) - step_cost if step_cost < math.inf else -math.inf
+        return best, over_cost, float(np.sum(energies * best)) - step_energy
+
+    if step_cost < math.inf:
+        batches, _, over_energy = optimum(0.0)
+        if over_energy <= 0.0:
+            return 0.0, batches
+    batches, over_cost, _ = optimum(1.0)
+    if over_cost <= 0.0:
+        return 1.0, batches
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        share = (low + high) / 2.0
+        batches, over_cost, over_energy = optimum(share)
+        if over_energy > over_cost:
+            low = share
+        else:
+            high = share
+    return (low + high) / 2.0, batches
+
+
+def _largest(fits: Callable[[float], bool]) -> float:
+    """The largest factor up to one that fits, to a part in a thousand million; zero always does."""
+    if fits(1.0):
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,172 @@
+"""A limit on energy beside that on cost: against enumeration, and against problems with one limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brute_force import optimum
+from coopt import (
+    Budget,
+    CertificateError,
+    Controller,
+    InfeasibleError,
+    InvalidProblemError,
+    Problem,
+    SolverError,
+    evaluate,
+    solve_allocation,
+)
+from coopt.describe import shadow_prices
+from coopt.limits import step_budget, step_energy, time_caps
+from coopt.solvers.batch import relax
+from coopt.solvers.energy import best_share, limit_units
+from fleets import random_problem
+from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
+
+pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+
+def hungry(problem: Problem, seed: int, tightness: float, idle: float = 0.0) -> Problem:
+    """The problem with random energies and a limit at which some of its plans fit."""
+    rng = np.random.default_rng(seed)
+    size = len(problem.fleet)
+    fleet = replace(
+        problem.fleet,
+        sample_energy=10.0 ** rng.uniform(-1.0, 1.0, size),
+        round_energy=np.full(size, idle),
+    )
+    free = Problem(fleet, problem.constants, problem.budget)
+    lower, upper = fleet.batch_range()
+    least, most = free.energy(1, 1, lower), free.energy(20, 4, upper)
+    limit = float(least ** (1 - tightness) * most**tightness)
+    return replace(free, budget=replace(problem.budget, energy=limit))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    problem=problems(equal_costs=False, most_samples=6),
+    bound=numeric_bounds,
+    seed=st.integers(0, 10**6),
+    tightness=st.floats(0.0, 1.0),
+    idle=st.sampled_from([0.0, 0.5]),
+)
+def test_enumeration_lies_in_the_bracket(problem, bound, seed, tightness, idle):
+    problem = hungry(problem, seed, tightness, idle)
+    expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
+    try:
+        found = solve_allocation(problem, bound=bound)
+    except InfeasibleError:
+        assert expected is None
+        return
+    assert expected is not None
+    assert found.lower_bound <= expected * (1 + 1e-12)
+    assert expected <= found.error_bound * (1 + 1e-12)
+    assert not problem.violations(found.rounds, found.local_steps, found.batch_sizes)
+    found.certify()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), bound=st.sampled_from(["certified", "dynamite"]))
+def test_energy_in_proportion_to_cost_is_a_limit_on_cost(seed, bound):
+    plain = random_problem(seed, time=3000.0)
+    fleet = replace(plain.fleet, sample_energy=2.5 * plain.fleet.sample_cost)
+    expected = solve_allocation(plain, bound=bound)
+    for cost in (plain.budget.cost, math.inf):
+        problem = Problem(
+            fleet, plain.constants, replace(plain.budget, cost=cost, energy=2.5 * plain.budget.cost)
+        )
+        found = solve_allocation(problem, bound=bound)
+        assert found.error_bound == pytest.approx(expected.error_bound, rel=1e-11)
+        assert found.gap <= 1e-11
+    loose = Problem(fleet, plain.constants, replace(plain.budget, energy=1e9 * plain.budget.cost))
+    found = solve_allocation(loose, bound=bound)
+    assert found.error_bound == pytest.approx(expected.error_bound, rel=1e-11)
+    assert "energy" not in found.binding
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), tightness=st.floats(0.4, 0.8))
+def test_more_energy_never_hurts(seed, tightness):
+    problem = hungry(random_problem(seed), seed, tightness)
+    before = solve_allocation(problem, bound="dynamite")
+    budget = replace(problem.budget, energy=1.5 * problem.budget.energy)
+    after = solve_allocation(replace(problem, budget=budget), bound="dynamite")
+    assert after.lower_bound <= before.error_bound
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), tightness=st.floats(0.3, 0.8), time=st.sampled_from([math.inf, 300.0]))
+def test_prices_are_those_of_both_limits(seed, tightness, time):
+    """The derivative of the continuous optimum in each limit, by differences."""
+    problem = hungry(random_problem(seed, time=time), seed, tightness)
+    plan = solve_allocation(problem, bound="dynamite")
+    rounds, steps = plan.rounds, plan.local_steps
+    bound = plan.bound_object
+    _, weights = bound.coefficients(problem, rounds, steps)
+    lower, upper = problem.fleet.batch_range()
+    ends = np.maximum(np.minimum(upper, time_caps(problem, rounds, steps)), lower)
+
+    def value(**budget: float) -> float:
+        changed = replace(problem, budget=replace(problem.budget, **budget))
+        share, _ = best_share(changed, weights, rounds, steps, lower, ends)
+        cost, energy = limit_units(changed.budget)
+        sample = (1 - share) / cost * problem.fleet.sample_cost + share / energy * problem.fleet.sample_energy
+        limit = (1 - share) / cost * step_budget(changed, rounds, steps)
+        limit += share / energy * step_energy(changed, rounds, steps)
+        return relax(weights, sample, limit, lower, ends).value
+
+    prices = shadow_prices(problem, bound, rounds, steps)
+    for name in ("cost", "energy"):
+        limit = getattr(problem.budget, name)
+        step = 1e-4 * limit
+        slopes = sorted((value(**{name: limit + sign * step}) - value()) / (-sign * step) for sign in (1, -1))
+        slack = 1e-3 * slopes[1] + 1e-9 * value() / step
+        assert slopes[0] - slack <= prices[name] <= slopes[1] + slack
+
+
+def problem_of(**budget) -> Problem:
+    problem = hungry(random_problem(5), 5, 0.5)
+    return replace(problem, budget=replace(problem.budget, **budget))
+
+
+def test_plans_and_messages_name_energy():
+    problem = problem_of()
+    plan = solve_allocation(problem)
+    assert f"energy         {plan.energy:.6g} J of {problem.budget.energy:.6g} J" in str(plan)
+    assert plan.energy == problem.energy(plan.rounds, plan.local_steps, plan.batch_sizes)
+    assert plan == type(plan).from_json(plan.to_json())
+    starved = problem_of(energy=1e-3)
+    with pytest.raises(InfeasibleError, match=r"energy: .* J exceeds 0.001 J.*smallest energy") as caught:
+        solve_allocation(starved)
+    assert caught.value.binding == "energy"
+    with pytest.raises(InfeasibleError, match="energy"):
+        evaluate(problem, 10**6, 1, problem.fleet.batch_range()[0])
+    tight = replace(plan, problem=problem_of(energy=plan.energy * 0.9))
+    with pytest.raises(CertificateError, match="energy"):
+        tight.certify()
+
+
+def test_the_cheapest_plan_keeps_the_energy_limit():
+    problem = problem_of()
+    target = 1.5 * solve_allocation(problem).error_bound
+    plan = solve_allocation(problem, objective="cost", target_error=target)
+    assert plan.energy <= problem.budget.energy * (1 + 1e-9) and plan.error_bound <= target * (1 + 1e-9)
+    free = solve_allocation(problem_of(energy=math.inf), objective="cost", target_error=target)
+    assert free.lower_bound <= plan.cost * (1 + 1e-9)
+
+
+def test_what_keeps_no_account_of_energy_says_so():
+    problem = problem_of()
+    for solver in ("closed-form", "cvxpy", "coopt-fl"):
+        with pytest.raises(InvalidProblemError, match=r"energy = .*needs solver='exact'"):
+            solve_allocation(problem, solver=solver)
+    with pytest.raises(InvalidProblemError, match="controller keeps no account of energy"):
+        Controller(problem.fleet, Budget(cost=100.0, energy=10.0), 0.1)
+    with pytest.raises(SolverError, match="monotone form"):
+        solve_allocation(problem, bound="tradeoff")
