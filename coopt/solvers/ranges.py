@@ -132,8 +132,8 @@ def least_use(problem: Problem, rounds: int, local_steps: int, quantity: str) ->
 
 def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
     return InvalidProblemError(
-        f"{quantity} is unbounded: set Budget({field}=...), or a limit on cost, time or energy that every "
-        f"{unit} uses up"
+        f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit, or one on energy, "
+        f"that every {unit} uses up"
     )
 
 
