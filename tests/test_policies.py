@@ -65,7 +65,7 @@ def test_horizon_reaches_the_exact_optimum_within_a_few_percent() -> None:
     excess = []
     for seed in range(8):
         problem = random_problem(seed)
-        choice = Horizon().choose(situation(problem))
+        choice = Horizon(noise_excess=math.inf).choose(situation(problem))
         best = solve_allocation(problem, gap_tolerance=1e-3)
         excess.append(choice.predicted_error / best.error_bound)
         assert np.all(choice.batch_sizes <= best.batch_sizes.max() * 1.5)
@@ -89,12 +89,37 @@ def test_forecast_is_at_most_the_certified_bound_of_one_round(seed: int, tau: in
     """It minimises over z without a grid, and over a few of the same gammas."""
     problem = random_problem(seed)
     batches = np.full(6, 4)
-    ours = forecast(problem, tau, batches, 0.0, 0.0)
+    ours = forecast(problem, tau, batches, 0.0, 0.0, math.inf)
     for gamma in (1.0, 0.3, 0.1, 0.03):
         assert ours <= Certified(gamma, "auto").value(problem, 1, tau, batches) * (1 + 1e-9)
     assert ours >= Certified("auto", "auto").value(problem, 1, tau, batches) * 0.97
-    assert forecast(problem, tau, batches, 0.5, 0.0) > ours
-    assert forecast(problem, tau, batches, 0.0, 0.5) > ours
+    assert forecast(problem, tau, batches, 0.5, 0.0, math.inf) > ours
+    assert forecast(problem, tau, batches, 0.0, 0.5, math.inf) > ours
+    assert forecast(problem, tau, batches, 0.0, 0.0) <= ours
+
+
+@settings(max_examples=40, deadline=None)
+@given(curvatures=st.lists(st.floats(1e-3, 1.0), min_size=1, max_size=5), tau=st.integers(1, 400))
+def test_noise_that_a_quadratic_keeps_is_reckoned_with_once_over(curvatures: list[float], tau: int) -> None:
+    """Exact recursion of the excess loss, direction by direction; c is the flattest of them."""
+    eta, noise = 0.8, 3.0
+    constants = Constants(
+        learning_rate=eta,
+        smoothness=1.0,
+        initial_gap=0.0,
+        pl_constant=min(curvatures),
+        curvature_floor=0.0,
+        coupling=0.0,
+    )
+    fleet = Fleet([100], gradient_noise=noise, divergence=0.0)
+    problem = Problem(fleet, constants, Budget(max_rounds=1))
+    each = eta**2 * noise / 5 / len(curvatures)
+    excess = sum(
+        h / 2 * each * (1 - (1 - eta * h) ** (2 * tau)) / (1 - (1 - eta * h) ** 2) for h in curvatures
+    )
+    ours = forecast(problem, tau, np.array([5]), 0.0, 0.0)
+    assert excess <= ours * (1 + 1e-9)
+    assert ours <= 2 * eta / (2 * (2 - eta)) * noise / 5 * (1 + 1e-9)
 
 
 def test_horizon_without_replacement_and_without_any_feasible_plan() -> None:

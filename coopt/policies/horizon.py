@@ -1,10 +1,10 @@
 """Plan all that is left of the training, take the first round of that plan, and plan again.
 
-The objective is the certified bound's formula with calibrated constants. For given batches its best z is
-known in closed form, so only gamma is tried over a few values; the search over rounds and local steps starts
-from the last plan and moves by shrinking ratios. For continuous batches the bound is unimodal in K and in
-tau along each axis in every case tried, so the search ends at the optimum or next to it; how near is
-measured, not proved.
+The objective is the certified bound's formula with calibrated constants and a smaller answer to noise, see
+`_Landscape._response`. For given batches its best z is known in closed form, so only gamma is tried over a
+few values; the search over rounds and local steps starts from the last plan and moves by shrinking ratios.
+For continuous batches the bound is unimodal in K and in tau along each axis in every case tried, so the
+search ends at the optimum or next to it; how near is measured, not proved.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ BATCH_SHARES = (0.25, 0.4, 0.6, 0.8, 1.0)
 LEAST_SCALED, LARGEST_SCALE = 0.9, 4.0
 TINY = 1e-100  # seconds: a device that takes no time leaves room for everything
 LARGEST_STEPS = 100_000
+# Noise that is reckoned with, over what stays on a quadratic: curvature changes along the way.
+NOISE_EXCESS = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ class _Plan:
 class _Landscape:
     """The bound over (K, tau) with the best continuous batches at each point."""
 
-    def __init__(self, problem: Problem, gradient_error: float, participation_noise: float) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        gradient_error: float,
+        participation_noise: float,
+        noise_excess: float = NOISE_EXCESS,
+    ) -> None:
         fleet, constants = problem.fleet, problem.constants
         self.problem = problem
         self.lower, self.upper = problem.fleet.batch_range()
@@ -75,6 +83,7 @@ class _Landscape:
         self.coupling = float(constants.coupling or 0.0)
         self.floor = float(constants.curvature_floor or 0.0)
         self.c = float(constants.pl_constant or 0.0)
+        self.kept = noise_excess * self.eta / (2 * (2 - self.step))
         self.tilt = 0.0
         self._seen: dict[tuple[int, int], _Plan | None] = {}
         self._steps: dict[tuple[float, int], _Step] = {}
@@ -113,7 +122,7 @@ class _Landscape:
             batches=found.batch_sizes,
             multiplier=found.multiplier,
             gamma=gamma,
-            tilt=self.tilt_at(gamma, local_steps, drifting),
+            tilt=self.tilt_at(gamma, rounds, local_steps, drifting),
         )
 
     def value(self, rounds: int, local_steps: int, mean: float, drifting: float) -> tuple[float, float]:
@@ -131,17 +140,26 @@ class _Landscape:
         spread = math.sqrt(at.per_noise * drifting)
         # (a + b)^2 is what the best z gives; a buffer's error adds to the drift at every step.
         # Who takes part stays the same during a round, so that noise adds up over its steps.
-        floor = (
-            at.noise * (mean + local_steps * self.participation) + (at.diverging + spread + at.biased) ** 2
-        )
+        variance = mean + local_steps * self.participation
         left = math.exp(rounds * local_steps * at.log_q)
-        return left * gap + (1 - left) * floor
+        drift = (at.diverging + spread + at.biased) ** 2
+        return left * gap + (1 - left) * (self._response(at, left) * variance + drift)
 
-    def tilt_at(self, gamma: float, local_steps: int, drifting: float) -> float:
+    def _response(self, at: _Step, left: float) -> float:
+        """Give what a unit of noise adds to the error floor.
+
+        The certified floor assumes that noise enters along the steepest direction and is forgotten along the
+        flattest. On a quadratic a direction keeps at most eta / (2 (2 - eta beta)) of its noise, however flat
+        others are.
+        """
+        return min(at.noise, self.kept / (1 - left)) if left < 1 else at.noise
+
+    def tilt_at(self, gamma: float, rounds: int, local_steps: int, drifting: float) -> float:
         """Weigh the noise that drives drift relative to the noise of the average, at the best z."""
         at = self._step(gamma, local_steps)
         spread = math.sqrt(at.per_noise * drifting)
-        return at.per_noise * (1 + (at.diverging / spread if spread > 0 else 0.0)) / at.noise
+        response = self._response(at, math.exp(rounds * local_steps * at.log_q))
+        return at.per_noise * (1 + (at.diverging / spread if spread > 0 else 0.0)) / response
 
     def _step(self, gamma: float, local_steps: int) -> _Step:
         key = gamma, local_steps
@@ -172,6 +190,7 @@ def forecast(
     batch_sizes: npt.NDArray[np.int64],
     gradient_error: float,
     participation_noise: float,
+    noise_excess: float = NOISE_EXCESS,
 ) -> float:
     """Give the gap F - F* that the calibrated bound predicts after one round.
 
@@ -187,8 +206,10 @@ def forecast(
         Error that bounded buffers add to the gradient.
     participation_noise : float
         Variance of the averaged gradient because devices miss rounds.
+    noise_excess : float, default 2
+        See `Horizon`.
     """
-    landscape = _Landscape(problem, gradient_error, participation_noise)
+    landscape = _Landscape(problem, gradient_error, participation_noise, noise_excess)
     inverse = 1 / batch_sizes - (0 if problem.fleet.replacement else 1 / problem.fleet.samples)
     mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
     return landscape.value(1, local_steps, mean, drifting)[0]
@@ -286,9 +307,14 @@ class Horizon:
     max_change : float, default 2
         Factor by which local steps may change from one round to the next, and by which the number of rounds
         left may fall, so that one odd estimate cannot spend everything at once.
+    noise_excess : float, default 2
+        Mini-batch noise in the final model that is reckoned with, over what a quadratic loss keeps of it.
+        Infinity for the certified formula, which is safe for all losses and on most many times too large:
+        plans then spend on large batches what would be better spent on more steps.
     """
 
     max_change: float = 2.0
+    noise_excess: float = NOISE_EXCESS
     name: str = "horizon"
     needs_estimates: bool = True
     measures_curvature: bool = True
@@ -297,7 +323,9 @@ class Horizon:
         """Plan the rest with equal rounds, then choose the round that is best if those follow."""
         problem, previous = situation.problem, situation.previous
         most = problem.budget.max_local_steps or LARGEST_STEPS
-        landscape = _Landscape(problem, situation.gradient_error, situation.participation_noise)
+        landscape = _Landscape(
+            problem, situation.gradient_error, situation.participation_noise, self.noise_excess
+        )
         range_now = 1, most
         if previous is None:
             best = self._coarse(landscape, most)
@@ -306,7 +334,7 @@ class Horizon:
             inverse = 1 / previous.batch_sizes
             mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
             _, gamma = landscape.value(rest, max(tau, 2), mean, drifting)
-            landscape.tilt = landscape.tilt_at(gamma, max(tau, 2), drifting)
+            landscape.tilt = landscape.tilt_at(gamma, rest, max(tau, 2), drifting)
             best = _search(
                 landscape, (rest, tau), self._around(tau, most), WARM_RATIO, math.ceil(rest / self.max_change)
             )
