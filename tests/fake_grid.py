@@ -134,7 +134,7 @@ class Quadratic:
         data = self.data[task.device]
         steps = np.arange(task.local_steps + 1)
         batches = draw_positions(
-            task.seed, task.round, task.device, len(data), steps=steps, size=task.batch_size
+            task.seed, task.round, task.device, len(data), steps=steps, sizes=task.batch_size
         )[0]
         seconds = 0.0
 
