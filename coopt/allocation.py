@@ -21,6 +21,8 @@ from coopt.validation import count, integer_array, real, same_value
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from coopt.proof import Proof
+
 # Batch sizes are listed one by one up to this many devices, and summarised beyond.
 LISTED_DEVICES = 20
 
@@ -37,6 +39,23 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
+class Claim:
+    """Which plans a lower bound is about: all within the limits of the problem, but for what is fixed.
+
+    Attributes
+    ----------
+    bound : Bound
+        The bound that was minimised; of a family, the family.
+    rounds, local_steps : int or None
+        K and tau where the caller fixed them.
+    """
+
+    bound: Bound
+    rounds: int | None = None
+    local_steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What :meth:`Allocation.certify` recomputed.
 
@@ -48,12 +67,15 @@ class Certificate:
         From exact sums.
     relative_difference : float
         Between the claimed and the recomputed error bound.
+    proof : Proof or None
+        The checked proof of ``lower_bound``, where it was asked for.
     """
 
     error_bound: float
     cost: float
     time: float
     relative_difference: float
+    proof: Proof | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +116,9 @@ class Allocation:
         What the solver did, such as ``"inner_solves"`` and ``"boxes"``; not compared.
     custom_bound : Bound or None
         The bound itself where it is the user's own; not compared.
+    claim : Claim or None
+        Which plans `lower_bound` is about; None where that is more than the limits say (constraints of the
+        user's own, a learning rate that was chosen as well), or nothing is claimed. Not compared.
 
     Notes
     -----
@@ -120,6 +145,7 @@ class Allocation:
     solve_seconds: float = field(compare=False, default=0.0)
     trace: dict[str, float] = field(compare=False, default_factory=dict)
     custom_bound: Bound | None = field(compare=False, default=None, repr=False)
+    claim: Claim | None = field(compare=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.batch_sizes.flags.writeable = False
@@ -165,10 +191,17 @@ class Allocation:
         """The bound itself."""
         return resolve_bound(self.bound) if self.custom_bound is None else self.custom_bound
 
-    def certify(self) -> Certificate:
+    def certify(self, *, deep: bool = False) -> Certificate:
         """Recompute feasibility, cost, time and error bound from scratch with independent code.
 
         Sums are exact and the bound is evaluated at 50 digits from its symbolic statement.
+
+        Parameters
+        ----------
+        deep : bool, default False
+            Whether to prove `lower_bound` once more: the plans are divided anew into boxes, and a checker
+            that shares no code with the solvers recomputes a bound for each box. This takes longer
+            than the solve.
 
         Returns
         -------
@@ -177,11 +210,12 @@ class Allocation:
         Raises
         ------
         CertificateError
-            If anything disagrees with what this allocation claims.
+            If anything disagrees with what this allocation claims; with `deep`, also if `lower_bound`
+            cannot be proved, or a plan refutes it.
         """
         from coopt.certificate import certify
 
-        return certify(self)
+        return certify(self, deep)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists; :meth:`from_dict` gives back an equal allocation.
@@ -217,6 +251,13 @@ class Allocation:
             "target_error": self.target_error,
             "solve_seconds": self.solve_seconds,
             "trace": dict(self.trace),
+            "claim": None
+            if self.claim is None
+            else {
+                "bound": self.claim.bound.name,
+                "rounds": self.claim.rounds,
+                "local_steps": self.claim.local_steps,
+            },
         }
 
     @classmethod
@@ -237,6 +278,9 @@ class Allocation:
                 values[name] = real(name, values[name], infinite=True)
             values["status"] = Status[values["status"]]
             values["binding"] = tuple(values["binding"])
+            if values.get("claim") is not None:
+                claim = dict(values["claim"])
+                values["claim"] = Claim(resolve_bound(claim.pop("bound")), **claim)
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise InvalidProblemError(f"not an allocation: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,19 +19,24 @@ from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
 from coopt.errors import CertificateError
 from coopt.limits import TOLERANCE
+from coopt.monotone import MonotoneBound
 from coopt.problem import Problem
+from coopt.proof import Checker, Proof
+from coopt.solvers import prover
 
 AGREEMENT = 1e-11
 DIGITS = 50
 # The gap up to which an optimum is proved: rounding, or the tolerance with which a target is met.
 PROOF = {"error": 1e-11, "cost": 1e-7, "time": 1e-7}
+# By so much less than claimed no plan may cost, or take: twice the tolerance of limits.
+UNDERCUT = 2.0 * TOLERANCE
 # Stand-ins for the limits z -> 0 and z -> inf, beyond any digit that is compared.
 VANISHING, UNBOUNDED = "1e-300", "1e300"
 
 Floats = NDArray[np.float64]
 
 
-def certify(allocation: Allocation) -> Certificate:
+def certify(allocation: Allocation, deep: bool = False) -> Certificate:
     """Recompute an allocation; see :meth:`Allocation.certify`."""
     problem, batches = allocation.problem, allocation.batch_sizes
     _check_counts(allocation)
@@ -66,7 +72,43 @@ def certify(allocation: Allocation) -> Certificate:
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
     _check_claims(allocation)
     difference = 0.0 if value == 0.0 else abs(allocation.error_bound - value) / abs(value)
-    return Certificate(value, cost, seconds, difference)
+    return Certificate(value, cost, seconds, difference, prove_again(allocation) if deep else None)
+
+
+def prove_again(allocation: Allocation) -> Proof:
+    """A new proof of the lower bound of an allocation, checked.
+
+    Where cost or time was minimised it proves that nothing within slightly less reaches the target.
+
+    Raises
+    ------
+    CertificateError
+        If there is no claim to prove, or the claim is refuted, or its proof fails.
+    """
+    claim, problem = allocation.claim, allocation.problem
+    if claim is None or allocation.lower_bound == -math.inf:
+        raise CertificateError(
+            "deep: the lower bound is no claim about all plans within the limits of the problem, and cannot "
+            "be proved from them"
+        )
+    if not isinstance(claim.bound, MonotoneBound):
+        raise CertificateError(
+            f"deep: bound {claim.bound.name!r} declares no monotone form, so only a search through all plans "
+            "could prove anything"
+        )
+    target = allocation.lower_bound
+    if allocation.objective != "error" and allocation.target_error is not None:
+        # A limit is met up to its tolerance; so is a target.
+        less = allocation.lower_bound * (1.0 - UNDERCUT)
+        budget = problem.budget
+        costs = allocation.objective == "cost"
+        budget = replace(budget, cost=less) if costs else replace(budget, time=less)
+        problem = replace(problem, budget=budget)
+        target = allocation.target_error
+    form = claim.bound.monotone_form(problem)
+    proof = prover.prove(problem, form, target, claim.rounds, claim.local_steps)
+    Checker(problem, form).check(proof, claim.rounds, claim.local_steps)
+    return proof
 
 
 def _check_counts(allocation: Allocation) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
-from coopt.allocation import Allocation, Status
+from coopt.allocation import Allocation, Claim, Status
 from coopt.bound import has_name
 from coopt.cautions import cautions
 from coopt.errors import BoundWarning
@@ -40,6 +40,7 @@ class Outcome:
     trace: dict[str, float]
     objective: str = "error"
     target_error: float | None = None
+    claim: Claim | None = None
 
 
 def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
@@ -72,6 +73,7 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
         solve_seconds=time.perf_counter() - begun,
         trace=outcome.trace,
         custom_bound=None if has_name(outcome.bound) else outcome.bound,
+        claim=outcome.claim,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.allocation import Allocation, Status
+from coopt.allocation import Allocation, Claim, Status
 from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
@@ -165,6 +165,7 @@ def solve_allocation(
         ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
         return _choose_rate(problem, chosen, ranges, tolerance, seconds, begun)
     ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
+    claim = Claim(chosen, fixed_rounds, fixed_steps)
     start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
     if solver in PROPOSERS:
         if not isinstance(chosen, MonotoneBound):
@@ -174,12 +175,14 @@ def solve_allocation(
             )
         proposal = PROPOSERS[solver](problem.plain, chosen, ranges, **flexible)
         found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
-        return describe(problem, _outcome(found, tolerance, solver, proposal.trace), begun)
+        # Constraints of the user's own may have raised the lower bound.
+        about = None if constraints is not None else claim
+        return describe(problem, _outcome(found, tolerance, solver, proposal.trace, about), begun)
     found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
     trace: dict[str, float] = {"inner_solves": found.inner_solves, "boxes": found.boxes}
     if warm_start is not None:
         trace["warm_start_used"] = int(start is not None)
-    return describe(problem, _outcome(found, tolerance, _exact_name(chosen), trace), begun)
+    return describe(problem, _outcome(found, tolerance, _exact_name(chosen), trace, claim), begun)
 
 
 def evaluate(
@@ -295,7 +298,7 @@ def _choose_rate(
     constants = replace(problem.constants, learning_rate=found.learning_rate)
     trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
     whole = replace(found.found, lower_bound=found.lower_bound, finished=found.finished)
-    outcome = _outcome(whole, max(tolerance, rates.FINEST_TOLERANCE), "exact", trace)
+    outcome = _outcome(whole, max(tolerance, rates.FINEST_TOLERANCE), "exact", trace, None)
     return describe(replace(problem, constants=constants), outcome, begun)
 
 
@@ -355,6 +358,7 @@ def _invert(
         {"inner_solves": found.inner_solves, "probes": found.probes},
         objective,
         target,
+        Claim(bound, *fixed),
     )
     return describe(problem, outcome, begun)
 
@@ -386,7 +390,9 @@ def _bounded(
     return replace(found, best=best, lower_bound=lower)
 
 
-def _outcome(found: Search, tolerance: float, solver: str, trace: dict[str, float]) -> Outcome:
+def _outcome(
+    found: Search, tolerance: float, solver: str, trace: dict[str, float], claim: Claim | None
+) -> Outcome:
     best = found.best
     status = _status(found, tolerance)
     if solver in PROPOSERS and status is not Status.OPTIMAL:
@@ -401,6 +407,7 @@ def _outcome(found: Search, tolerance: float, solver: str, trace: dict[str, floa
         status,
         solver,
         trace,
+        claim=claim,
     )
 
 

@@ -53,8 +53,8 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class _Priced:
-    """What devices take at the best price, within the budget, and the dual value there."""
+class Priced:
+    """The best price, what devices take at it within the budget, and the dual value there."""
 
     price: float
     units: Ints
@@ -96,7 +96,7 @@ def fill(
     if float(np.sum(prices * most)) <= budget:
         value = float(np.sum(gains / most))
         return Filled(most, value, value)
-    priced = _best_price(gains, prices, budget, least, most, price)
+    priced = best_price(gains, prices, budget, least, most, price)
     units = _top_up(gains, prices, budget, priced.units, most)
     value = float(np.sum(gains / units))
     found = Filled(units, value, min(priced.dual, value))
@@ -114,10 +114,11 @@ def units_at(gains: Floats, prices: Floats | float, least: Ints, most: Ints) -> 
     return taken.astype(np.int64)
 
 
-def _best_price(
-    gains: Floats, prices: Floats, budget: float, least: Ints, most: Ints, price: float
-) -> _Priced:
-    """The price with the largest dual value, bracketed by one that spends too much and one that does not."""
+def best_price(gains: Floats, prices: Floats, budget: float, least: Ints, most: Ints, price: float) -> Priced:
+    """The price with the largest dual value, which is where it begins to buy more than the budget.
+
+    The arguments are those of :func:`fill`; not all of `most` may fit.
+    """
     dual = -math.inf
 
     def at(level: float) -> tuple[Ints, float]:
@@ -134,7 +135,7 @@ def _best_price(
         dear, spread = dear * spread, spread * spread
         taken, spent = at(dear)
     if spent > budget:
-        return _Priced(dear, least, dual)
+        return Priced(dear, least, dual)
     while True:
         many, spent = at(cheap)
         if spent > budget or cheap == 0.0:
@@ -160,7 +161,7 @@ def _best_price(
             slack = budget - float(np.sum(prices * taken))
             dual = max(dual, float(np.sum(gains / taken)) - tie * slack)
             dear = tie
-    return _Priced(dear, taken, dual)
+    return Priced(dear, taken, dual)
 
 
 def _top_up(gains: Floats, prices: Floats, budget: float, taken: Ints, most: Ints) -> Ints:
@@ -195,7 +196,7 @@ def _close(
     budget: float,
     least: Ints,
     most: Ints,
-    priced: _Priced,
+    priced: Priced,
     found: Filled,
     cutoff: float,
     tolerance: float,
