@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Controller, Fleet, InvalidProblemError, Stopped
-from coopt.adapters.flower import CoOptResult, CoOptStrategy
+from coopt.adapters.flower import CoOptResult, CoOptStrategy, ask_samples
 from coopt.adapters.flower.client import client_app, partition_id
 from fake_grid import DIMENSION, FakeGrid, FakeTime, Node, Quadratic, install_clock, is_training, tasks_of
 
@@ -388,6 +388,20 @@ def test_a_base_strategy_that_chooses_nobody_is_an_error(clock: FakeTime) -> Non
     strategy = CoOptStrategy(controller(), FedAvg(fraction_train=0.0, **QUIET))
     with pytest.raises(InvalidProblemError, match="fraction_train"):
         strategy.start(FakeGrid(clock, all_nodes), start())
+
+
+def test_the_nodes_say_how_much_they_hold(clock: FakeTime) -> None:
+    work, all_nodes = nodes()
+    began = clock.now
+    grid = FakeGrid(clock, all_nodes)
+    grid.online = lambda: all_nodes if clock.now > began + 10 else []
+    assert ask_samples(grid, 4) == SAMPLES
+    del all_nodes[107]
+    with pytest.raises(InvalidProblemError, match=r"devices \[1\].*30 s"):
+        ask_samples(grid, 4, timeout=30)
+    assert ask_samples(grid, 4, timeout=30, missing=7) == [60, 7, 80, 50]
+    all_nodes[107] = Node(1, client_app(work.train, lambda context: 0))  # cannot be believed
+    assert ask_samples(grid, 4, timeout=30, missing=7) == [60, 7, 80, 50]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -58,6 +58,10 @@ class Exchange:
         """Show a strategy the nodes that are ready."""
         return Subset(self._grid, list(self.ready().values()))
 
+    def samples(self) -> dict[int, int]:
+        """Samples that each device said it holds."""
+        return dict(self._nodes.samples)
+
     def devices(self) -> dict[int, int]:
         """Device of each node that has said so."""
         return self._nodes.devices()

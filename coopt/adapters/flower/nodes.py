@@ -5,10 +5,10 @@ from __future__ import annotations
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from coopt.adapters.flower.records import DEVICE, QUERY, REPORT
+from coopt.adapters.flower.records import DEVICE, NUM_EXAMPLES, QUERY, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,10 +30,16 @@ class Nodes:
     ----------
     devices : int
         Devices in the fleet, N.
+
+    Attributes
+    ----------
+    samples : dict
+        Samples that each device said it holds.
     """
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
+        self.samples: dict[int, int] = {}
         self._device_of: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._connected: set[int] = set()
@@ -57,7 +63,7 @@ class Nodes:
         """Take in the answer to a query."""
         node = reply.sent.node
         try:
-            device = self._read(reply)
+            device, samples = self._read(reply)
         except ValueError as error:
             logger.warning("node %d does not say which device it is: %s", node, error)
             return
@@ -66,6 +72,7 @@ class Nodes:
             logger.warning("device %d is now node %d, before it was node %d", device, node, former)
         self._device_of = {old: index for old, index in self._device_of.items() if index != device}
         self._device_of[node] = device
+        self.samples[device] = samples
 
     def connected(self) -> dict[int, int]:
         """Node of each device that is known and connected."""
@@ -79,14 +86,16 @@ class Nodes:
         """Whether a connected node has been asked and may still answer."""
         return bool((self._connected - self._device_of.keys()) & busy)
 
-    def _read(self, reply: Reply) -> int:
+    def _read(self, reply: Reply) -> tuple[int, int]:
         if reply.message.has_error():
             raise ValueError(reply.message.error.reason)
-        answer = reply.message.content.metric_records.get(REPORT)
-        device = None if answer is None else answer.get(DEVICE)
+        answer = reply.message.content.metric_records.get(REPORT, MetricRecord())
+        device, samples = answer.get(DEVICE), answer.get(NUM_EXAMPLES)
         if not isinstance(device, int) or not 0 <= device < self._devices:
             raise ValueError(f"device = {device!r}: valid are 0 to {self._devices - 1}")
-        return device
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"num-examples = {samples!r} of device {device}: at least 1 is valid")
+        return device, samples
 
 
 class Subset(Grid):
