@@ -29,6 +29,8 @@ FLEET_DECAY = 0.85  # some 7 rounds
 PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
 SPEED_DECAY = 0.5  # speeds jump: 2 reports
 SIGNAL = 3.0  # squared gradient over the noise in it, from which a point counts for that relation
+# Rounds from the start in which the squared gradient may fall to this share of its average at once.
+EARLY, COLLAPSE = 10, 0.5
 LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
 
 
@@ -242,7 +244,6 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
     rows = np.isfinite(seen["loss"])
     if rows.any():
         loss = float(_shares(weight, rows)[rows] @ seen["loss"][rows])
-        new["loss"] = state.loss.add(loss)
     rows = np.isfinite(seen["halves_product"]) & np.isfinite(seen["gradient"])
     if rows.any():
         p = _shares(weight, rows)
@@ -258,11 +259,14 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         untold = 1 - float(weight[rows].sum() / state.samples.sum())
         silent = 1 - float(weight.sum() / state.samples.sum())
         new["participation"] = state.participation.add(partial * silent / untold if partial > 0 else 0.0)
+        state = _forget_collapse(state, gradient, level)
         new["gradient"] = state.gradient.add(gradient)
         if rows.sum() > 1:
             raw = float(np.sum(p[rows] * seen["gradient"][rows])) - square
             noise = float(np.sum(p[rows] * (1 - p[rows]) * variance[rows]))
             new["divergence"] = state.divergence.add(raw - noise)
+    if math.isfinite(loss):
+        new["loss"] = state.loss.add(loss)
     if gradient > SIGNAL * level:
         new["decay"] = state.decay.add(float(state.steps), math.log(gradient))
     if math.isfinite(loss) and gradient > SIGNAL * level:
@@ -270,6 +274,15 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         # squared.
         new["line"] = state.line.add(loss, gradient, 1 / max(gradient, level))
     return replace(state, **new)
+
+
+def _forget_collapse(state: Estimates, gradient: float, level: float) -> Estimates:
+    """Start the trends anew where the steep directions converge at once: an average would be late."""
+    before = float(state.gradient.averages[-1].mean)
+    uncertain = math.sqrt(4 * max(before, 0.0) * level + 2 * level**2)
+    if not 0 < state.gradient.count < EARLY or gradient > COLLAPSE * before - 2 * uncertain:
+        return state
+    return replace(state, loss=Trend.empty(), gradient=Trend.empty())
 
 
 def _partial_noise(state: Estimates, seen: Observations, p: Floats, mean: Floats, variance: Floats) -> float:

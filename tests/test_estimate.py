@@ -457,6 +457,31 @@ def test_trend_follows_a_fall_without_delay_and_averages_what_is_steady() -> Non
     assert np.std(steady) < 0.4
 
 
+def test_what_was_before_steep_directions_converged_is_forgotten() -> None:
+    """Squared gradient 16, then 0.04 from the second round on; halves that agree, so there is no noise."""
+    state = estimate.Estimates.empty([50, 50])
+    for k, length in enumerate((4.0, 0.2, 0.19, 0.18)):
+        vector = np.array([length, 0.0])
+        reports = [
+            ClientReport(
+                client=i,
+                round=k,
+                samples=50,
+                local_steps=1,
+                batch_size=4,
+                samples_processed=4,
+                loss=10.0 if k == 0 else 3.0,
+                seconds_computing=1.0,
+                halves=HalfBatches(2, 2, 0.0, length**2),
+                gradient=vector,
+            )
+            for i in range(2)
+        ]
+        state, _ = estimate.update(state, reports, round=k)
+    assert 0.03 < state.gradient.now.value < 0.045
+    assert state.loss.now.value == pytest.approx(3.0)
+
+
 def test_line_error_is_the_textbook_one_without_fading() -> None:
     rng = np.random.default_rng(12)
     x = rng.normal(size=40)
