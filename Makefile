@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env demo test lint format types unit docs wheel-check bench example-pfl example-nvflare clean
+.PHONY: help env demo test lint format types unit docs wheel-check bench \
+    test-deployment example-flower example-pfl example-nvflare clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -53,6 +54,12 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done
+
+test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes
+	$(BIN)/python -m pytest -m deployment
+
+example-flower: $(VENV)/.full ## coopt on Flower's simulation engine, ten nodes
+	PYTHONPATH=tests $(BIN)/python tools/flower_example.py
 
 example-pfl: $(VENV)-pfl/.ready ## coopt in pfl-research, in an environment of its own
 	$(VENV)-pfl/bin/python docs/examples/pfl/example.py
