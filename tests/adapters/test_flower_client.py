@@ -13,11 +13,11 @@ if importlib.util.find_spec("flwr") is None:
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAdam
+from flwr.serverapp.strategy import FedAdam, FedProx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coopt import Budget, ClientReport, Controller, Fleet, InvalidProblemError
+from coopt import Budget, ClientReport, Controller, CooptError, Fleet, InvalidProblemError
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import CoOptStrategy
 from coopt.adapters.flower.client import (
@@ -226,3 +226,13 @@ def test_buffers_of_normalisation_layers_travel_with_the_model(clock: FakeTime) 
     assert answer.content["arrays"].keys() == sent.keys()
     assert answer.content["arrays"]["0.running_mean"].numpy().min() > 0.1
     assert isinstance(answer.content["metrics"], MetricRecord)
+
+
+def test_a_proximal_term_is_refused_rather_than_left_out(clock: FakeTime) -> None:
+    data = problem(model())
+    strategy = CoOptStrategy(
+        FixedPlan(Fleet(SAMPLES, gradient_noise=1.0, divergence=1.0), 9, 1, 4, 0.1),
+        FedProx(proximal_mu=0.1, fraction_evaluate=0.0),
+    )
+    with pytest.raises(CooptError, match="proximal term"):
+        strategy.start(torch_nodes(clock, data), ArrayRecord(model().state_dict()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, Strategy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coopt import Budget, Controller, Fleet, InvalidProblemError, Stopped
+from coopt import Budget, Controller, CooptError, Fleet, InvalidProblemError, Stopped
 from coopt.adapters.flower import CoOptResult, CoOptStrategy, ask_samples
 from coopt.adapters.flower.client import client_app, partition_id
 from fake_grid import DIMENSION, FakeGrid, FakeTime, Node, Quadratic, install_clock, is_training, tasks_of
@@ -171,6 +172,19 @@ def test_a_node_that_replies_with_an_error_is_charged_and_the_round_goes_on(cloc
     check(result, strategy)
     assert all(record.sent == 4 and record.reports == 3 for record in result.rounds)
     assert result.rounds[-1].train_loss < result.rounds[0].train_loss
+
+
+def test_an_app_that_fails_on_every_node_does_not_burn_the_budget(clock: FakeTime, tmp_path: Path) -> None:
+    _, all_nodes = nodes(fails=is_training)
+    strategy = CoOptStrategy(controller(), checkpoint=tmp_path)
+    with pytest.raises(CooptError, match=r"3 rounds in a row.*the app crashed"):
+        strategy.start(FakeGrid(clock, all_nodes), start())
+    assert strategy.controller.spent_cost < 500
+    _, healthy = nodes()
+    resumed = CoOptStrategy(controller(), checkpoint=tmp_path)
+    result = resumed.start(FakeGrid(clock, healthy), start())
+    check(result, resumed)
+    assert [record.arrived for record in result.rounds[:4]] == [0, 0, 0, 4]
 
 
 def test_nodes_may_all_be_missing_at_the_start_and_others_come_later(clock: FakeTime) -> None:
@@ -412,7 +426,7 @@ def test_never_overspent_whatever_the_nodes_do(data: st.DataObject, monkeypatch:
     trouble = data.draw(st.floats(0, 0.5))
     _, all_nodes = nodes()
     for node in all_nodes.values():
-        node.fails = lambda message: is_training(message) and bool(rng.random() < trouble)
+        node.fails = lambda message: is_training(message) and bool(rng.random() < trouble / 2)
         node.seconds = lambda message: (
             math.inf if rng.random() < trouble / 2 else float(rng.lognormal(0, 3 * trouble))
         )

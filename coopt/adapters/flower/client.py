@@ -174,7 +174,8 @@ def torch_client_app(
     Notes
     -----
     Given the same seed, plans and data, clients compute what those of `FederatedTrainer` do: a mini-batch
-    depends on seed, round and device alone.
+    depends on seed, round and device alone. The proximal term that FedProx asks of clients is not among it:
+    a message that asks for one is answered with an error.
     """
     from coopt.adapters.torch import LocalWork, ProbeOptions, local_update
 
@@ -185,6 +186,11 @@ def torch_client_app(
     @app.train()
     def run(message: Message, context: Context) -> Message:
         task = task_of(message.content)
+        if any(record.get("proximal-mu") for record in message.content.config_records.values()):
+            raise InvalidProblemError(
+                "FedProx adds a proximal term to the clients' loss, and this client has none: use another "
+                "base strategy, or a training loop of your own with `task_of` and `reply`"
+            )
         workspace = model()
         record = next(iter(message.content.array_records.values()))
         workspace.module.load_state_dict(record.to_torch_state_dict())

@@ -24,12 +24,14 @@ from coopt.adapters.flower.records import NUM_EXAMPLES, Task
 from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.controller import Controller
-from coopt.errors import InvalidProblemError
+from coopt.errors import CooptError, InvalidProblemError
 from coopt.problem import Budget
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 
 logger = getLogger("flwr")
+
+MOST_FAILURES = 3  # rounds in a row in which every node fails, before that is taken for a mistake in the app
 
 
 class CoOptStrategy(Strategy):
@@ -87,6 +89,7 @@ class CoOptStrategy(Strategy):
         self._budget = controller.budget if isinstance(controller, Controller) else Budget()
         self._devices: dict[int, int] = {}
         self._overhead = 0.0
+        self._failures = 0
         if self._least("train") > len(controller.fleet):
             raise InvalidProblemError(
                 f"the base strategy waits for {self._least('train')} nodes, the fleet has "
@@ -184,6 +187,8 @@ class CoOptStrategy(Strategy):
         ------
         InvalidProblemError
             If the checkpoint is that of another run.
+        CooptError
+            If in three rounds in a row every node that answers has failed.
         """
         self.summary()
         result = self._restore()
@@ -257,6 +262,14 @@ class CoOptStrategy(Strategy):
             seconds=time.monotonic() - began,
         )
         self._overhead = max(self._overhead, time.monotonic() - answered)
+        failed = bool(replies) and all(reply.message.has_error() for reply in replies)
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures >= MOST_FAILURES:
+            self._save(result, model=True)
+            raise CooptError(
+                f"every node that answered failed in {MOST_FAILURES} rounds in a row, the last time with: "
+                f"{replies[-1].message.error.reason}"
+            )
 
     def _observe(
         self,
