@@ -62,6 +62,8 @@ def maingo(problem: Problem, linear_limits: bool) -> Answer | str:
     if linear_limits:
         solver.set_option("epsilonA", 1e-6)
         solver.set_option("epsilonR", 1e-6)
+        # Limits in 1/(K tau) are numbers near 1e-3: its 1e-6 would let plans break them.
+        solver.set_option("deltaIneq", 1e-9)
     status = solver.solve()
     if status in (mg.NO_FEASIBLE_POINT_FOUND, mg.INFEASIBLE, mg.NOT_SOLVED_YET):
         return f"{status!s}".rpartition(".")[2].lower().replace("_", " ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from peer_solvers.formula import LIMIT, MOST_ROUNDS, Answer
+from peer_solvers.formula import MOST_ROUNDS, Answer
 
 from coopt import Dynamite, Problem, solve_allocation
 from coopt.solvers import exhaustive
@@ -27,9 +27,8 @@ def coopt_fl(problem: Problem) -> Answer:
 
 
 def brute_force(problem: Problem) -> Answer:
-    found = exhaustive.search(problem, Dynamite(), feasible_ranges(problem, None, None), LIMIT)
-    claim = "proved by enumeration" if found.finished else "time limit"
-    return Answer(found.best.rounds, found.best.local_steps, found.best.batch_sizes, claim)
+    best = exhaustive.search(problem, Dynamite(), feasible_ranges(problem, None, None), None).best
+    return Answer(best.rounds, best.local_steps, best.batch_sizes, "proved by enumeration")
 
 
 def adacoopt(problem: Problem) -> Answer:
