@@ -36,7 +36,7 @@ from coopt.adapters.torch.data import client_rows
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 FEATURES, CLASSES, HELD, STEPS, BATCH, RATE = 64, 10, 60, 5, 8, 0.1
-TURNS = 3
+TURNS = 7
 
 
 def data(clients: int, features: int = FEATURES) -> SharedData:

@@ -55,21 +55,28 @@ class Stack:
         """Lay out a stack as a matrix (B, n)."""
         return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
 
-    def gradients(self, parameters: Tensor, rows: Ints, sizes: Ints) -> tuple[Tensor, list[Tensor]]:
-        """Mean losses of mini-batches, shape (B,), and their gradients, shapes (B, ...).
+    def places(self, rows: Ints) -> Tensor:
+        """Put rows where the samples are."""
+        return torch.from_numpy(rows).to(self.inputs.device)
+
+    def weights(self, sizes: Ints) -> Tensor:
+        """Weights of samples of which the first `sizes` count and none other, one a mini-batch at least."""
+        shares = (np.arange(max(1, sizes.max())) < sizes[:, None]) / np.maximum(sizes, 1)[:, None]
+        return torch.from_numpy(shares).to(self.model.state)
+
+    def gradients(self, parameters: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Weighted mean losses of mini-batches, shape (B,), and their gradients, shapes (B, ...).
 
         Parameters
         ----------
         parameters : torch.Tensor, shape (B, n)
             One model a mini-batch.
-        rows : numpy.ndarray of int64, shape (B, s)
+        rows : torch.Tensor of int64, shape (B, s)
             Samples of the mini-batches, padded with any others at the end.
-        sizes : numpy.ndarray of int64, shape (B,)
-            How many samples count; the loss of a mini-batch of none is 0.
+        weights : torch.Tensor, shape (B, s)
+            Weights of the samples in the means.
         """
-        shares = (np.arange(rows.shape[1]) < sizes[:, None]) / np.maximum(sizes, 1)[:, None]
-        weights = torch.from_numpy(shares).to(parameters)
-        places = torch.from_numpy(rows.ravel()).to(self.inputs.device)
+        places = rows.reshape(-1)
         x = self.inputs.index_select(0, places)
         x = x.view(*rows.shape, *x.shape[1:])
         y = self.targets.index_select(0, places)

@@ -7,6 +7,7 @@ hundreds of small operations become a few large ones.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.buckets import bucket_clients
-from coopt.adapters.torch.engine import RoundWork
+from coopt.adapters.torch.engine import MOST_DRAWN, RoundWork
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.local import ProbeOptions
 from coopt.adapters.torch.stack import Stack
@@ -85,27 +86,29 @@ class StackedEngine:
         """Train one bucket, whose local steps do not increase."""
         began = time.perf_counter()
         stack, probe, sizes, clients = self._stack, self._probe, work.batch_sizes, len(work.clients)
-        same = start.expand(clients, -1)
-        fresh = self._rows(work, np.zeros(1, dtype=np.int64), clients)
+        same, weights = start.expand(clients, -1), stack.weights(sizes)
+        fresh = self._rows(work, np.zeros(1, dtype=np.int64), clients)[:, 0]
         if probe is None:
-            losses, gradients = stack.gradients(same, fresh, sizes)
+            losses, gradients = stack.gradients(same, stack.places(fresh), weights)
             gradient = stack.join(gradients)
         else:
             opening = probe.begin(start, work, fresh)
             losses, gradient = opening.losses, opening.gradient
         parameters = torch.sub(same, gradient, alpha=work.learning_rate)
-        for step in range(1, int(work.local_steps[0])):
-            active = int(np.count_nonzero(work.local_steps > step))
-            rows = self._rows(work, np.array([step]), active)
+        for rows in self._later_steps(work):
+            active = len(rows)
             front = parameters[:active]
-            stack.step(front, stack.gradients(front, rows, sizes[:active])[1], work.learning_rate)
+            stack.step(front, stack.gradients(front, rows, weights[:active])[1], work.learning_rate)
         if probe is None:
             measured: list[dict[str, Any]] = [{} for _ in range(clients)]
             extra = np.zeros(clients, dtype=np.int64)
         else:
-            last = self._rows(work, work.local_steps[:, None], clients) if work.extra_evaluation else None
+            last = (
+                self._rows(work, work.local_steps[:, None], clients)[:, 0] if work.extra_evaluation else None
+            )
             measured, extra = probe.end(opening, work, parameters, last)
         processed = work.local_steps * sizes + extra
+        told = losses.tolist()  # waits for an accelerator
         if work.seconds is None:
             # Stacked clients have no times of their own: what each took is its share of the samples.
             busy = (time.perf_counter() - began) * processed / processed.sum()
@@ -113,17 +116,26 @@ class StackedEngine:
         else:
             seconds = work.seconds
         columns = (work.clients, work.rows.counts[work.clients], work.local_steps, sizes, processed)
-        table = zip(
-            *(column.tolist() for column in columns), losses.tolist(), seconds.tolist(), measured, strict=True
-        )
+        table = zip(*(column.tolist() for column in columns), told, seconds.tolist(), measured, strict=True)
         reports = [
             ClientReport(client, work.round, held, tau, size, total, loss, computing, communicating, **rest)
             for client, held, tau, size, total, loss, (computing, communicating), rest in table
         ]
         return parameters, reports
 
+    def _later_steps(self, work: RoundWork) -> Iterator[Tensor]:
+        """Give the mini-batches of steps 1, 2, ... of the clients that take them, shape (active, s)."""
+        end, widest = int(work.local_steps[0]), int(work.batch_sizes.max())
+        at_once = max(1, MOST_DRAWN // (len(work.clients) * widest))
+        for first in range(1, end, at_once):
+            steps = np.arange(first, min(first + at_once, end))
+            active = np.count_nonzero(work.local_steps[:, None] > steps, axis=0)
+            rows = self._stack.places(self._rows(work, steps, int(active[0])))
+            for k, count in enumerate(active.tolist()):
+                yield rows[:count, k]
+
     def _rows(self, work: RoundWork, steps: Ints, active: int) -> Ints:
-        """Samples of the mini-batches of the first clients at a step, shape (active, s)."""
+        """Samples of the mini-batches of the first clients at some steps, shape (active, T, s)."""
         clients = work.clients[:active]
         positions = draw_positions(
             self.seed,
@@ -134,7 +146,7 @@ class StackedEngine:
             sizes=work.batch_sizes[:active],
             replacement=self.replacement,
         )
-        rows: Ints = work.rows.flat[work.rows.first[clients, None] + positions[:, 0]]
+        rows: Ints = work.rows.flat[work.rows.first[clients, None, None] + positions]
         return rows
 
     def state_dict(self) -> dict[str, Any]:

@@ -116,7 +116,9 @@ class StackedProbe:
                 rows[:2, place, : kept[place]] = each.rows
         parts, clients = sizes.shape
         flat_losses, gradients = self.stack.gradients(
-            start.expand(parts * clients, -1), rows.reshape(parts * clients, -1), sizes.ravel()
+            start.expand(parts * clients, -1),
+            self.stack.places(rows.reshape(parts * clients, -1)),
+            self.stack.weights(sizes.ravel()),
         )
         part_losses = flat_losses.view(parts, clients)
         part_gradients = self.stack.join(gradients).view(parts, clients, -1)
@@ -221,7 +223,9 @@ class StackedProbe:
 
     def _evaluate(self, parameters: Tensor, rows: Ints, sizes: Ints) -> tuple[Tensor, Tensor]:
         """Losses (2, B) and gradients (2, B, n) of two mini-batches a client."""
-        losses, gradients = self.stack.gradients(parameters.repeat(2, 1), rows, sizes)
+        weights = self.stack.weights(sizes)
+        places = self.stack.places(rows[:, : weights.shape[1]])
+        losses, gradients = self.stack.gradients(parameters.repeat(2, 1), places, weights)
         return losses.view(2, -1), self.stack.join(gradients).view(2, *parameters.shape)
 
     def _pack(self, vector: Floats | None, seed: int) -> Floats | None:
