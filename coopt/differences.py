@@ -26,7 +26,7 @@ from coopt.solve import evaluate, solve_allocation
 from coopt.tied import tied
 from coopt.validation import count, real
 
-LIMITS = ("cost", "time", "max_rounds", "max_local_steps", "max_batch", "target_error")
+LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))
 FLEET = ("gradient_noise", "divergence")
 QUANTITIES = (*LIMITS, "participants", *CONSTANTS, *FLEET)
@@ -41,7 +41,7 @@ class Change:
     Attributes
     ----------
     quantity : str
-        ``"cost"``, ``"time"``, ``"max_rounds"``, ``"max_local_steps"``, ``"max_batch"``,
+        ``"cost"``, ``"time"``, ``"energy"``, ``"max_rounds"``, ``"max_local_steps"``, ``"max_batch"``,
         ``"target_error"``, ``"participants"``, or a field of :class:`Constants` or :class:`Fleet`.
     device : int or None
         Whose ``max_batch`` it is.
@@ -141,15 +141,16 @@ def sensitivity(
     devices: Sequence[int] | None = None,
     extra_cost: float = 1.0,
     extra_time: float = 1.0,
+    extra_energy: float = 1.0,
     relative: float = 0.01,
     warm_start: Allocation | None = None,
 ) -> Sensitivity:
     """Change each limit and each constant alone and solve again: exact differences between optima.
 
-    Limits are loosened by one step: `extra_cost`, `extra_time`, one more round, one more local step, one
-    more unit (``batch_multiple`` samples) of a device's ``max_batch``. Where some devices take part in a
-    round, one more and one less do. Constants, gradient noise and divergence of the whole fleet, and a target
-    error move up and down by the share `relative`.
+    Limits are loosened by one step: `extra_cost`, `extra_time`, `extra_energy`, one more round, one more
+    local step, one more unit (``batch_multiple`` samples) of a device's ``max_batch``. Where some devices
+    take part in a round, one more and one less do. Constants, gradient noise and divergence of the whole
+    fleet, and a target error move up and down by the share `relative`.
 
     Parameters
     ----------
@@ -166,6 +167,8 @@ def sensitivity(
         In the unit of the cost.
     extra_time : float, default 1
         In seconds.
+    extra_energy : float, default 1
+        In joules.
     relative : float, default 0.01
         In (0, 1).
     warm_start : Allocation, optional
@@ -226,6 +229,7 @@ def sensitivity(
     steps = {
         "cost": real("extra_cost", extra_cost, minimum=0.0, strict=True),
         "time": real("extra_time", extra_time, minimum=0.0, strict=True),
+        "energy": real("extra_energy", extra_energy, minimum=0.0, strict=True),
         "max_rounds": 1,
         "max_local_steps": 1,
     }

@@ -63,5 +63,6 @@ def plan_columns(plan: Allocation | None) -> dict[str, Any]:
         "error_bound": plan and plan.error_bound,
         "used_cost": plan and plan.cost,
         "used_time": plan and plan.time,
+        "used_energy": plan and plan.energy,
         "gap": plan and plan.gap,
     }

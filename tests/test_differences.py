@@ -60,7 +60,7 @@ PROBLEM = replace(
 def changed(problem: Problem, change) -> Problem:
     """The problem after a change, put together here."""
     name, amount = change.quantity, change.amount
-    if name in ("cost", "time", "max_rounds", "max_local_steps"):
+    if name in ("cost", "time", "energy", "max_rounds", "max_local_steps"):
         limit = getattr(problem.budget, name) + amount
         return replace(problem, budget=replace(problem.budget, **{name: limit}))
     if name == "max_batch":
@@ -123,6 +123,19 @@ def test_differences_approach_the_price_of_a_cap_where_batches_are_large():
     assert change.device == 0
     assert found.allocation.cap_prices[1:] == pytest.approx([0.0, 0.0])
     assert change.gain == pytest.approx(change.predicted_gain, rel=1e-3)
+
+
+def test_differences_approach_the_price_of_energy_where_batches_are_large():
+    hungry = replace(
+        LARGE,
+        fleet=replace(LARGE.fleet, sample_energy=[1.0, 2.0, 0.5]),
+        budget=Budget(energy=2e8, round_cost=100),
+    )
+    found = sensitivity(
+        hungry, bound=Dynamite(), rounds=100, local_steps=2, quantities="energy", extra_energy=200 * 1000.0
+    )
+    (change,) = found.changes
+    assert change.gain == pytest.approx(change.predicted_gain, rel=2e-3)
 
 
 def test_a_cap_has_no_price_where_the_deadline_is_tighter():
