@@ -241,6 +241,23 @@ def test_nodes_that_are_no_device_of_the_fleet_get_no_work(clock: FakeTime, devi
     assert all(record.sent == 4 for record in result.rounds)
 
 
+def test_a_node_that_comes_back_mended_is_asked_again(clock: FakeTime) -> None:
+    _, all_nodes = nodes()
+    all_nodes[107].fails = lambda message: clock.now < 120
+    grid = FakeGrid(clock, all_nodes)
+    grid.online = lambda: [node for node in all_nodes if node != 107 or not 120 < clock.now < 125]
+    strategy = CoOptStrategy(controller())
+    result = strategy.start(grid, start())
+    check(result, strategy)
+    assert result.rounds[0].sent == 3 and result.rounds[-1].sent == 4
+
+
+def test_another_start_than_its_own_is_told_so(clock: FakeTime) -> None:
+    _, all_nodes = nodes()
+    with pytest.raises(InvalidProblemError, match="as `base`"):
+        Strategy.start(CoOptStrategy(controller()), FakeGrid(clock, all_nodes), start())
+
+
 def change(content: RecordDict, how: str) -> None:
     wrong = {
         "no model": lambda: content.pop("arrays"),

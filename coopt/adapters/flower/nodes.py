@@ -47,6 +47,8 @@ class Nodes:
     def look(self, grid: Grid) -> None:
         """See who is connected."""
         self._connected = set(grid.get_node_ids())
+        # A node that went away and came back may have been mended.
+        self._attempts = {node: k for node, k in self._attempts.items() if node in self._connected}
 
     def to_ask(self, busy: set[int]) -> list[Message]:
         """Make the questions to those who are new."""

@@ -109,7 +109,8 @@ class CoOptStrategy(Strategy):
         Raises
         ------
         InvalidProblemError
-            If the controller has stopped, or the base strategy chooses no node.
+            If the controller has stopped, the base strategy chooses no node, or another `start` than this
+            one runs the round.
         """
         plan = self.controller.plan()
         if isinstance(plan, Stopped):
@@ -118,6 +119,11 @@ class CoOptStrategy(Strategy):
         messages = []
         for message in chosen:
             node = message.metadata.dst_node_id
+            if node not in self._devices:
+                raise InvalidProblemError(
+                    f"node {node} has not said which device it is: only CoOptStrategy.start asks; give "
+                    "strategies that wrap others as `base`, not around this one"
+                )
             device = self._devices[node]
             task = Task(
                 round=plan.round,

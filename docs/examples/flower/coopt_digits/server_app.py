@@ -36,7 +36,7 @@ def main(grid: Grid, context: Context) -> None:
         checkpoint=config["folder"] or None,
     )
     result = strategy.start(grid, ArrayRecord(model().module.state_dict()), evaluate_fn=evaluate)
-    accuracy = result.evaluate_metrics_serverapp[len(result.rounds)]["accuracy"]
+    accuracy = result.evaluate_metrics_serverapp[max(result.evaluate_metrics_serverapp)]["accuracy"]
     print(f"accuracy {accuracy:.3f}, cost {controller.spent_cost:.0f}, {controller.spent_seconds:.0f} s")
 
 
