@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def trainer(**options: Any) -> FederatedTrainer:
 
 
 def parameters(run: FederatedTrainer) -> np.ndarray:
-    return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().numpy().copy()
+    return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().cpu().numpy().copy()
 
 
 def same_records(left: History, right: History) -> bool:
@@ -250,9 +252,8 @@ def test_without_a_system_seconds_are_measured() -> None:
 
 def test_history_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     history = trainer().run(FixedPlan(fleet(), 3, 2, [1, 2, 3, 4, 5], 0.2))
-    text = history.to_csv(tmp_path / "rounds.csv")
-    assert (tmp_path / "rounds.csv").read_text() == text
-    lines = [line.split(",") for line in text.splitlines()]
+    history.to_csv(tmp_path / "rounds.csv")
+    lines = [line.split(",") for line in (tmp_path / "rounds.csv").read_text().splitlines()]
     assert len(lines) == 4 and lines[1][lines[0].index("mean_batch")] == "3.0"
     assert float(lines[3][lines[0].index("test_loss")]) == history.records[-1].test_loss
     assert history.column("batch_sizes").tolist() == [[1, 2, 3, 4, 5]] * 3
@@ -260,14 +261,6 @@ def test_history_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     assert [len(axes.lines) for axes in history.plot().axes] == [2, 1, 2]
     with pytest.raises(InvalidProblemError, match="no column 'colour'"):
         history.column("colour")
-
-
-def test_history_becomes_a_data_frame() -> None:
-    pandas = pytest.importorskip("pandas")
-    history = trainer().run(FixedPlan(fleet(), 3, 2, 4, 0.2))
-    frame = history.to_dataframe()
-    assert isinstance(frame, pandas.DataFrame)
-    assert frame["cost"].tolist() == history.column("cost").tolist()
 
 
 def test_the_bar_shows_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,3 +328,26 @@ def test_plans_for_another_fleet_and_second_runs_are_refused() -> None:
     run.run(FixedPlan(fleet(), 1, 1, 1, 0.2))
     with pytest.raises(InvalidProblemError, match="run already"):
         run.run(FixedPlan(fleet(), 1, 1, 1, 0.2))
+
+
+def test_the_adapter_says_which_extra_brings_what_is_missing() -> None:
+    code = (
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        "import coopt\n"
+        "try:\n    import coopt.adapters.torch\n"
+        "except coopt.MissingDependencyError as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == 'training in torch needs torch: pip install "coopt[torch]"'
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
+def test_a_graphics_card_does_what_the_processor_does(mode: str) -> None:
+    on_cpu, on_cuda = trainer(mode=mode), trainer(mode=mode, device="cuda")
+    expected = on_cpu.run(FixedPlan(fleet(), 5, 3, [2, 5, 3, 8, 1], 0.2))
+    history = on_cuda.run(FixedPlan(fleet(), 5, 3, [2, 5, 3, 8, 1], 0.2))
+    assert history.column("train_loss") == pytest.approx(expected.column("train_loss"), rel=1e-9)
+    assert np.allclose(parameters(on_cuda), parameters(on_cpu), rtol=1e-9, atol=1e-10)

@@ -112,14 +112,12 @@ def usable_device(device: str | torch.device) -> torch.device:
         If it does not.
     """
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        return torch.empty(0, device=device).device  # with the number of the card
     except (RuntimeError, AssertionError) as error:
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise InvalidProblemError(
             f"device = {str(device)!r} cannot be used; there is {', '.join(found)}"
         ) from error
-    return chosen
 
 
 @contextmanager

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.atomic import write_atomically
-from coopt.errors import InvalidProblemError, MissingDependencyError
+from coopt.errors import InvalidProblemError
 from coopt.plot import need_matplotlib
 from coopt.round_plan import Stopped, StopReason
+from coopt.rows import Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +65,7 @@ _COLUMNS = (*(f.name for f in fields(RoundRecord) if f.name != "batch_sizes"), "
 
 
 @dataclass
-class History:
+class History(Rows):
     """All rounds of a training run.
 
     Attributes
@@ -120,27 +115,9 @@ class History:
             raise InvalidProblemError(f"no column {name!r}: there are {', '.join(_COLUMNS)} and batch_sizes")
         return np.array([getattr(record, name) for record in self.records])
 
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Write a table with one line a round; the file, if a path is given, is replaced atomically."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows([getattr(record, name) for name in _COLUMNS] for record in self.records)
-        if path is not None:
-            write_atomically(Path(path), text.getvalue())
-        return text.getvalue()
-
-    def to_dataframe(self) -> Any:
-        """Give a pandas data frame with one row a round.
-
-        Raises
-        ------
-        MissingDependencyError
-            If pandas is not installed.
-        """
-        if find_spec("pandas") is None:
-            raise MissingDependencyError("a data frame needs pandas: pip install pandas")
-        return import_module("pandas").DataFrame({name: self.column(name) for name in _COLUMNS})
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a round, without the batch sizes of single devices."""
+        return [{name: getattr(record, name) for name in _COLUMNS} for record in self.records]
 
     def plot(self) -> Figure:
         """Draw losses, the metric and the plans against the cost.

@@ -1,0 +1,95 @@
+"""A fixed plan runs for as long as it says, and charges what a controller would."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan, Stopped
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.errors import InvalidProblemError
+from coopt.policies import FedAvg
+from coopt.round_plan import StopReason
+
+FLEET = Fleet(
+    [40, 60, 80], 1.0, 1.0, throughput=[10, 20, 40], round_time=0.5, sample_cost=[1, 2, 3], round_cost=7.0
+)
+
+
+def reports(plan: RoundPlan, clients: list[int]) -> list[ClientReport]:
+    return [
+        ClientReport(
+            client=i,
+            round=plan.round,
+            samples=int(FLEET.samples[i]),
+            local_steps=plan.local_steps,
+            batch_size=int(plan.batch_sizes[i]),
+            samples_processed=plan.local_steps * int(plan.batch_sizes[i]),
+            loss=1.0,
+            seconds_computing=0.1 * (1 + i),
+        )
+        for i in clients
+    ]
+
+
+def test_accounts_are_those_of_a_controller_with_the_same_plan() -> None:
+    fixed = FixedPlan(FLEET, 4, 3, 5, 0.1, round_cost=11.0)
+    controller = Controller(FLEET, Budget(cost=1e6, round_cost=11.0, max_rounds=4), 0.1, policy=FedAvg(3, 5))
+    for clients, absent, seconds in [
+        ([0, 1, 2], [], None),
+        ([0, 2], [1], None),
+        ([1], [], None),
+        ([], [], 2.5),
+    ]:
+        plan, other = fixed.plan(), controller.plan()
+        assert isinstance(plan, RoundPlan) and isinstance(other, RoundPlan)
+        assert plan.batch_sizes.tolist() == other.batch_sizes.tolist() == [5, 5, 5]
+        assert plan.predicted_cost == other.predicted_cost == 15 * 6 + 21 + 11
+        fixed.observe(reports(plan, clients), absent=absent, seconds=seconds)
+        controller.observe(reports(other, clients), absent=absent, seconds=seconds)
+        assert fixed.spent_cost == pytest.approx(controller.spent_cost)
+    assert fixed.spent_cost == 4 * (90 + 32) - 30
+    assert fixed.plan() == Stopped(StopReason.ROUNDS, 4, fixed.spent_cost, fixed.spent_seconds)
+    with pytest.raises(InvalidProblemError, match="after the last of 4 rounds"):
+        fixed.observe([])
+
+
+def test_without_a_clock_a_round_takes_as_long_as_its_slowest_report_or_as_predicted() -> None:
+    plan = FixedPlan(FLEET, 2, 3, 5, 0.1)
+    first = plan.plan()
+    assert isinstance(first, RoundPlan) and first.predicted_seconds == 2.0
+    plan.observe(reports(first, [0, 1, 2]))
+    assert plan.spent_seconds == pytest.approx(0.3)
+    plan.observe(reports(first, [0]))  # about a round that is over: nobody has answered
+    assert plan.spent_seconds == pytest.approx(2.3)
+
+
+def test_the_state_survives_json() -> None:
+    plan = FixedPlan(FLEET, 5, 3, [1, 2, 3], 0.1)
+    now = plan.plan()
+    assert isinstance(now, RoundPlan)
+    plan.observe(reports(now, [0, 1, 2]))
+    again = FixedPlan(FLEET, 5, 3, [1, 2, 3], 0.1)
+    again.load_state_dict(json.loads(json.dumps(plan.state_dict())))
+    assert again.plan() == plan.plan()
+    assert (again.spent_cost, again.spent_seconds) == (plan.spent_cost, plan.spent_seconds)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 0}, "rounds = 0"),
+        ({"local_steps": 1.5}, "local_steps = 1.5"),
+        ({"batch_sizes": [1, 2]}, "batch_sizes has shape"),
+        ({"batch_sizes": [1, 0, 2]}, r"batch_sizes\[1\] = 0"),
+        ({"learning_rate": 0}, "learning_rate = 0"),
+        ({"round_cost": np.nan}, "round_cost = nan"),
+    ],
+)
+def test_bad_plans_are_named(change: dict[str, Any], message: str) -> None:
+    given = {"rounds": 3, "local_steps": 2, "batch_sizes": 4, "learning_rate": 0.1}
+    with pytest.raises(InvalidProblemError, match=message):
+        FixedPlan(FLEET, **(given | change))
