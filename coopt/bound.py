@@ -54,6 +54,9 @@ class _Exponential:
     gap: float
 
     def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        if active.size == 1:
+            exponent = self.log_q[active, None] * steps
+            return self.gap * np.exp(exponent), -np.expm1(exponent)
         # Members share few contraction factors: exponentials are evaluated once for each.
         log_q, place = np.unique(self.log_q[active], return_inverse=True)
         exponent = log_q[:, None] * steps
@@ -87,12 +90,6 @@ class _Form:
         offsets, drift_shares = self.drift(local_steps, active)
         shares = np.column_stack([self.noise_share[active], drift_shares])[:, : len(self.basis)]
         return Floor(offsets, shares, self.basis)
-
-
-def _mean_noise(problem: Problem) -> Floats:
-    fleet = problem.fleet
-    noise: Floats = fleet.weights * fleet.weights * fleet.gradient_noise
-    return noise
 
 
 def _population(problem: Problem) -> NDArray[np.int64] | None:
@@ -173,7 +170,7 @@ def _published_form(
 
     return _Form(
         members=(bound,),
-        basis=(_mean_noise(problem),),
+        basis=problem.fleet.noise_terms[:1],
         population=_population(problem),
         noise_share=np.array([x / (2.0 * c)]),
         progress=_Exponential(np.array([log_q]), constants.initial_gap),
@@ -340,7 +337,9 @@ class NonConvex(YoungFamily):
         def progress(_log_q: Floats) -> _Reciprocal:
             return _Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
 
-        noise_shares = np.array([at(gamma).noise_share for gamma, _ in self._pairs_for(problem, x)])
+        gammas = [gamma for gamma, _ in self._pairs_for(problem, x)]
+        shares = {gamma: at(gamma).noise_share for gamma in dict.fromkeys(gammas)}
+        noise_shares = np.array([shares[gamma] for gamma in gammas])
         return _young_form(self, problem, known, at, progress=progress, length=lambda _log_q, tau: float(tau))
 
 
@@ -369,7 +368,7 @@ def _young_form(
         float(np.sum(fleet.weights * (fleet.divergence / largest) ** 2))
     )
     pairs = bound._pairs_for(problem, constants.mean_step)
-    contractions = {gamma: at(gamma) for gamma, _ in pairs}
+    contractions = {gamma: at(gamma) for gamma in dict.fromkeys(gamma for gamma, _ in pairs)}
     log_r = log_contraction(Fraction(eta) * Fraction(constants.floor))
     budget = problem.budget
     share = float(variance_share(len(fleet), budget.participants, budget.distinct_participants))
@@ -390,17 +389,19 @@ def _young_form(
         young = np.column_stack([1.0 + zs, 1.0 + 1.0 / zs])
 
     def drift(tau: int, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        used, back = np.unique(place[active], return_inverse=True)
-        found = np.array([sums(gamma, tau) for gamma in gammas[used].tolist()])[back]
+        if active.size == 1:
+            found = np.array([sums(pairs[int(active[0])][0], tau)])
+        else:
+            used, back = np.unique(place[active], return_inverse=True)
+            found = np.array([sums(gamma, tau) for gamma in gammas[used].tolist()])[back]
         amounts = found[:, :2]
         # An infinite share of nothing is nothing.
         terms = np.multiply(young[active], amounts, out=np.zeros_like(amounts), where=amounts > 0.0)
         return terms[:, 0], terms[:, 1] + found[:, 2]
 
-    mean_noise = _mean_noise(problem)
     return _Form(
         members=tuple(type(bound)(gamma, z) for gamma, z in pairs),
-        basis=(mean_noise, fleet.weights * (1.0 - fleet.weights) * fleet.gradient_noise),
+        basis=fleet.noise_terms,
         population=_population(problem),
         noise_share=np.array([contractions[gamma].noise_share for gamma, _ in pairs]),
         progress=progress(np.array([contractions[gamma].log_q for gamma, _ in pairs])),

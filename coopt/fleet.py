@@ -180,7 +180,13 @@ class Fleet:
         -------
         tuple of ndarray of int64, shape (N,)
         """
+        return self._batch_range
+
+    @cached_property
+    def _batch_range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         multiple = self.batch_multiple
+        if _same_everywhere(multiple) and multiple[0] == 1:
+            return self.min_batch, self.max_batch
         lower = -(-self.min_batch // multiple) * multiple
         upper = self.max_batch // multiple * multiple
         return lower, upper
@@ -188,15 +194,27 @@ class Fleet:
     @cached_property
     def common_cost(self) -> float | None:
         """The cost of a sample where it is the same on every device, else None."""
-        first = float(self.sample_cost[0])
-        return first if bool((self.sample_cost == first).all()) else None
+        return float(self.sample_cost[0]) if _same_everywhere(self.sample_cost) else None
 
     @cached_property
     def unit_cost(self) -> float | None:
         """The cost of batch_multiple samples where it is positive and the same on every device, else None."""
-        costs = self.sample_cost * self.batch_multiple
-        first = float(costs[0])
-        return first if first > 0.0 and bool((costs == first).all()) else None
+        first = float(self.sample_cost[0] * self.batch_multiple[0])
+        alike = _same_everywhere(self.sample_cost) and _same_everywhere(self.batch_multiple)
+        return first if first > 0.0 and (alike or self._one_unit_cost(first)) else None
+
+    def _one_unit_cost(self, first: float) -> bool:
+        return bool((self.sample_cost * self.batch_multiple == first).all())
+
+    @cached_property
+    def noise_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """p_i^2 M_i, the noise of the averaged gradient, and p_i (1 - p_i) M_i, which drives drift."""
+        mean = self.weights * self.weights
+        mean *= self.gradient_noise
+        drift = 1.0 - self.weights
+        drift *= self.weights
+        drift *= self.gradient_noise
+        return mean, drift
 
     def __len__(self) -> int:
         return int(self.samples.size)
@@ -243,6 +261,11 @@ class Fleet:
         from coopt.files import write_fleet_csv
 
         write_fleet_csv(self, Path(path))
+
+
+def _same_everywhere(array: NDArray[np.float64] | NDArray[np.int64]) -> bool:
+    """Whether all entries are equal; a scalar that was broadcast need not be looked through."""
+    return array.strides == (0,) or bool((array == array[0]).all())
 
 
 def _device_names(names: object, size: int) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ TOLERANCE = 1e-9
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Places = NDArray[np.intp] | slice
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,19 @@ def within(used: float, limit: float) -> bool:
     return used <= limit * (1.0 + TOLERANCE)
 
 
+def within_all(used: Floats, limit: float) -> NDArray[np.bool_]:
+    """The same for several uses."""
+    result: NDArray[np.bool_] = used <= limit * (1.0 + TOLERANCE)
+    return result
+
+
 def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> float:
     """Cost sum a_i s_i of one local step on every device."""
     fleet = problem.plain.fleet
     common = fleet.common_cost
     if common is not None:
+        if batch_sizes.strides == (0,):
+            return common * float(batch_sizes.size * batch_sizes[0])
         # Whole batches add up exactly: the order of the devices cannot flip a verdict.
         return common * float(np.sum(batch_sizes))
     return float(np.sum(fleet.sample_cost * batch_sizes))
@@ -95,13 +104,17 @@ def energy(
 
 
 def device_times(
-    problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
+    problem: Problem,
+    rounds: int,
+    local_steps: int,
+    batch_sizes: NDArray[np.floating | np.integer],
+    places: Places = slice(None),
 ) -> Floats:
-    """Completion time K (tau s_i / pi_i + u_i) of every device [s]."""
-    fleet = problem.fleet
+    """Completion time K (tau s_i / pi_i + u_i) of every device, or of those at `places` [s]."""
+    throughput, round_time = problem.fleet.throughput[places], problem.fleet.round_time[places]
     # Times beyond float64 are infinite, and exceed every limit.
     with np.errstate(over="ignore"):
-        times: Floats = rounds * (local_steps * batch_sizes / fleet.throughput + fleet.round_time)
+        times: Floats = rounds * (local_steps * batch_sizes / throughput + round_time)
     return times
 
 
@@ -163,22 +176,25 @@ def step_units(problem: Problem, rounds: int, local_steps: int, unit_cost: float
     )
 
 
-def largest_batches(problem: Problem, rounds: int, local_steps: int, upper: Ints) -> Ints:
+def largest_batches(
+    problem: Problem, rounds: int, local_steps: int, upper: Ints, places: Places = slice(None)
+) -> Ints:
     """Largest batches that the time limit admits, as multiples of batch_multiple and at most `upper`.
 
-    An entry may lie below min_batch, or be negative, where the limit admits none.
+    With `places` only those of some devices, to which `upper` belongs then. An entry may lie below
+    min_batch, or be negative, where the limit admits none.
     """
     budget, fleet = problem.budget, problem.fleet
     if budget.time == math.inf:
         return upper
-    multiple = fleet.batch_multiple
-    real_cap = time_caps(problem, rounds, local_steps)
+    multiple = fleet.batch_multiple[places]
+    real_cap = time_caps(problem, rounds, local_steps, places)
     # Clipping before the cast keeps infinities and huge values inside int64.
     units = np.floor(np.clip(real_cap, -1.0, upper) / multiple)
     limit = budget.time * (1.0 + TOLERANCE)
 
     def admitted(batches: Floats) -> NDArray[np.bool_]:
-        result: NDArray[np.bool_] = device_times(problem, rounds, local_steps, batches) <= limit
+        result: NDArray[np.bool_] = device_times(problem, rounds, local_steps, batches, places) <= limit
         return result
 
     units += admitted((units + 1.0) * multiple) & ((units + 1.0) * multiple <= upper)
@@ -186,20 +202,23 @@ def largest_batches(problem: Problem, rounds: int, local_steps: int, upper: Ints
     return (units * multiple).astype(np.int64)
 
 
-def time_caps(problem: Problem, rounds: int, local_steps: int) -> Floats:
-    """Continuous cap pi_i (theta / K - u_i) / tau of every device's batch; +inf where none."""
-    budget, fleet = problem.budget, problem.fleet
-    slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
+def time_caps(problem: Problem, rounds: int, local_steps: int, places: Places = slice(None)) -> Floats:
+    """Continuous cap pi_i (theta / K - u_i) / tau of the devices' batches; +inf where none."""
+    throughput = problem.fleet.throughput[places]
+    slack = problem.budget.time * (1.0 + TOLERANCE) / rounds - problem.fleet.round_time[places]
     with np.errstate(invalid="ignore", over="ignore"):
-        caps = fleet.throughput * slack / local_steps
+        caps = throughput * slack / local_steps
     # inf * 0: an infinitely fast device with no time left over can still process any batch.
-    return np.where(np.isinf(fleet.throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
+    return np.where(np.isinf(throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
 
 
-def most_rounds(problem: Problem, local_steps: int, lower: Ints) -> int | None:
-    """Largest K for which the batches `lower` fit at this tau; 0 if none, None if nothing limits K."""
+def most_rounds(problem: Problem, local_steps: int, lower: Ints, places: Places = slice(None)) -> int | None:
+    """Largest K for which the batches `lower` fit at this tau; 0 if none, None if nothing limits K.
+
+    The devices at `places` must include one that is the slowest.
+    """
     step_work = work(problem, lower)
-    slowest = float(device_times(problem, 1, local_steps, lower).max())
+    slowest = float(device_times(problem, 1, local_steps, lower[places], places).max())
     budget = problem.budget
     candidates = [
         LARGEST_COUNT if budget.max_rounds is None else budget.max_rounds,
@@ -217,19 +236,23 @@ def most_rounds(problem: Problem, local_steps: int, lower: Ints) -> int | None:
     return None if most == LARGEST_COUNT else most
 
 
-def most_local_steps(problem: Problem, rounds: int, lower: Ints) -> int | None:
-    """Largest tau for which the batches `lower` fit at this K; 0 if none, None if nothing limits tau."""
+def most_local_steps(problem: Problem, rounds: int, lower: Ints, places: Places = slice(None)) -> int | None:
+    """Largest tau for which the batches `lower` fit at this K; 0 if none, None if nothing limits tau.
+
+    The devices at `places` must include one that is the slowest.
+    """
     budget, fleet = problem.budget, problem.fleet
     step_work = work(problem, lower)
-    slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time
-    step_times = lower / fleet.throughput
+    batches = lower[places]
+    slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time[places]
+    step_times = batches / fleet.throughput[places]
     # A device that takes no time for a step limits nothing, whatever its slack.
-    quotients = np.full(len(fleet), np.inf)
+    quotients = np.full(batches.size, np.inf)
     with np.errstate(over="ignore"):
         np.divide(slack, step_times, out=quotients, where=step_times > 0.0)
 
     def fits_time(tau: int) -> bool:
-        return within(float(device_times(problem, rounds, tau, lower).max()), budget.time)
+        return within(float(device_times(problem, rounds, tau, batches, places).max()), budget.time)
 
     candidates = [
         LARGEST_COUNT if budget.max_local_steps is None else budget.max_local_steps,

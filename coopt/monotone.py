@@ -124,7 +124,7 @@ def member_values(form: MonotoneForm, rounds: int, local_steps: int, batches: Fl
     start, slope = form.progress(np.array([float(rounds * local_steps)]), everyone)
     floor = form.floor(local_steps, everyone)
     inverse = inverse_batches(batches, form.population)
-    noise = np.array([float(np.sum(basis * inverse)) for basis in floor.basis])
+    noise = np.array([float(basis @ inverse) for basis in floor.basis])
     return start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, noise))
 
 

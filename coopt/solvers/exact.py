@@ -23,11 +23,13 @@ from coopt import limits
 from coopt.monotone import Floor, MonotoneBound, MonotoneForm, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
+from coopt.solvers.cutting import Cutting
 from coopt.solvers.energy import TwoLimits
 from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
 from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
+from coopt.solvers.streamed import Streamed, Whole
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +43,10 @@ CUTS_KEPT = 4
 MOST_FLOORS = 2000
 # A curve is drawn over at most this many units, or twice as many as there are devices.
 CURVE_WIDTH = 4096
+# Larger fleets start from a guess made for about SAMPLE devices.
+SAMPLED_FROM = 100_000
+SAMPLE = 10_000
+SAMPLE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,7 @@ class _Search:
         if start is not None:
             self._try(*start)
         order = itertools.count()
-        everyone = np.arange(len(self.form.members))
-        queue = [(-math.inf, next(order), _Box(*root, everyone)) for root in self.ranges.roots()]
+        queue = [(bound, next(order), box) for bound, box in self._roots(deadline)]
         finished = True
         while queue and queue[0][0] < self._threshold():
             if time.perf_counter() > deadline:
@@ -148,6 +153,32 @@ class _Search:
             self._discard(queue[0][0])
         best = self._fewest_rounds()
         return Search(best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes)
+
+    def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
+        """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
+        everyone = np.arange(len(self.form.members))
+        unit_cost, size = self.inner.unit_cost, len(self.problem.fleet)
+        roots = self.ranges.roots()
+        if unit_cost is None:
+            return [(-math.inf, _Box(*root, everyone)) for root in roots]
+        inner, start = Streamed(self.problem, self.form, unit_cost), None
+        if size >= SAMPLED_FROM:
+            start = _guess(self.problem, self.form, self.ranges, inner, deadline)
+        cutting = Cutting(self.problem, self.form, self.ranges, inner, self._threshold, self._hear)
+        self._cutting = cutting
+        left = cutting.run(deadline, start)
+        self.inner.solves += inner.solves
+        self._discard(cutting.discarded)
+        if left is None:
+            return []
+        rest = [(_common(root[0], left.rounds), _common(root[1], left.local_steps)) for root in roots]
+        return [(left.bound, _Box(k, tau, everyone)) for k, tau in rest if k[0] <= k[1] and tau[0] <= tau[1]]
+
+    def _hear(self, rounds: int, local_steps: int, whole: Whole) -> None:
+        """Make an integer optimum the incumbent if it is better, or as good with fewer rounds or steps."""
+        value, member = self._cutting.value(rounds, local_steps, whole)
+        if (value, rounds, local_steps) < (self.best.value, self.best.rounds, self.best.local_steps):
+            self.best = Incumbent(value, rounds, local_steps, whole.batch_sizes, self.form.members[member])
 
     def _threshold(self) -> float:
         """Plans whose bound reaches this need not be looked at."""
@@ -394,7 +425,9 @@ class _Search:
         Where q^(K tau) underflows the bound no longer falls with K, and fewer rounds are better.
         """
         best = self.best
-        form = best.bound.monotone_form(self.problem) if isinstance(best.bound, MonotoneBound) else self.form
+        form = self.form
+        if len(form.members) > 1 and isinstance(best.bound, MonotoneBound):
+            form = best.bound.monotone_form(self.problem)
         fewest, enough = self.ranges.rounds[0], best.rounds
         one = np.zeros(1, dtype=np.intp)
         start, slope = form.progress(np.array([float(best.rounds * best.local_steps)]), one)
@@ -415,6 +448,31 @@ def _flat(form: MonotoneForm, local_steps: Range) -> bool:
     everyone = np.arange(len(form.members))
     first, last = (form.floor(tau, everyone) for tau in local_steps)
     return np.array_equal(first.offsets, last.offsets) and np.array_equal(first.shares, last.shares)
+
+
+def _guess(
+    problem: Problem, form: MonotoneForm, ranges: Ranges, inner: Streamed, deadline: float
+) -> tuple[int, int, int] | None:
+    """The (K, tau) and member that are best for a sample of the devices, which `inner` then follows."""
+    sample = inner.sampled(len(inner.devices) // SAMPLE)
+    best = (math.inf, 0, 0, 0)
+
+    def found(rounds: int, local_steps: int, whole: Whole) -> None:
+        nonlocal best
+        value, member = cutting.value(rounds, local_steps, whole)
+        best = min(best, (value, rounds, local_steps, member))
+
+    def threshold() -> float:
+        return best[0] - SAMPLE_TOLERANCE * abs(best[0]) if best[0] < math.inf else math.inf
+
+    cutting = Cutting(problem, form, ranges, sample, threshold, found)
+    cutting.run(deadline)
+    inner.follow(sample)
+    return best[1:] if best[1] else None
+
+
+def _common(first: Range, second: Range) -> Range:
+    return max(first[0], second[0]), min(first[1], second[1])
 
 
 def _angles(view: Directions) -> Floats:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
+from coopt.solvers.passes import BLOCK
 
 Range = tuple[int, int]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,28 @@ class Ranges:
     lower: Ints
     rounds: Range
     local_steps: Range
+    # The devices that can be the slowest with the smallest batches.
+    places: NDArray[np.intp]
     # One long round is as good, or rounds of one step are: every other plan with no more steps is matched.
     one_round: bool = False
     one_step: bool = False
     _most_rounds: dict[int, int] = field(default_factory=dict)
 
+    @cached_property
+    def least_work(self) -> float:
+        """Cost of one step with the smallest batches."""
+        return limits.work(self.problem, self.lower)
+
+    @cached_property
+    def slowest(self) -> tuple[Floats, Floats]:
+        """Seconds for a step and for communication of the devices that can be the slowest."""
+        fleet = self.problem.fleet
+        return self.lower[self.places] / fleet.throughput[self.places], fleet.round_time[self.places]
+
     def most_rounds(self, local_steps: int) -> int:
         """Largest feasible K of the range at this tau; 0 if none."""
         if local_steps not in self._most_rounds:
-            most = limits.most_rounds(self.problem, local_steps, self.lower)
+            most = limits.most_rounds(self.problem, local_steps, self.lower, self.places)
             self._most_rounds[local_steps] = self.rounds[1] if most is None else min(most, self.rounds[1])
         return self._most_rounds[local_steps]
 
@@ -45,7 +62,7 @@ class Ranges:
         most = min(rounds[1], self.most_rounds(local_steps[0]))
         if most < rounds[0]:
             return None
-        steps = limits.most_local_steps(self.problem, rounds[0], self.lower)
+        steps = limits.most_local_steps(self.problem, rounds[0], self.lower, self.places)
         longest = local_steps[1] if steps is None else min(local_steps[1], steps)
         return (rounds[0], most), (local_steps[0], longest)
 
@@ -70,10 +87,14 @@ class Ranges:
         if self.one_round and k1 < k2:
             boxes = [((k1, k1), (t1, t2)), ((k1 + 1, k2), (t1, t2))]
             # K rounds of tau that fit, fit as one of K tau: where the limits end its range, that matches all.
-            ends = limits.most_local_steps(self.problem, k1, self.lower) == t2 != budget.max_local_steps
+            ends = (
+                limits.most_local_steps(self.problem, k1, self.lower, self.places)
+                == t2
+                != budget.max_local_steps
+            )
         elif self.one_step and t1 < t2:
             boxes = [((k1, k2), (t1, t1)), ((k1, k2), (t1 + 1, t2))]
-            ends = limits.most_rounds(self.problem, t1, self.lower) == k2 != budget.max_rounds
+            ends = limits.most_rounds(self.problem, t1, self.lower, self.places) == k2 != budget.max_rounds
         else:
             return [(self.rounds, self.local_steps)]
         return boxes[:1] if ends else boxes
@@ -94,6 +115,38 @@ class Ranges:
         return replace(self, one_step=free and self.local_steps[0] == 1)
 
 
+def _slowest(problem: Problem, lower: Ints) -> NDArray[np.intp]:
+    """Devices that with these batches are the slowest at some number of local steps."""
+    fleet, found = problem.fleet, []
+    for begin in range(0, len(fleet), BLOCK):
+        block = slice(begin, begin + BLOCK)
+        found.append(begin + _upper_hull(lower[block] / fleet.throughput[block], fleet.round_time[block]))
+    places = np.concatenate(found)
+    if len(found) == 1:
+        return places
+    return places[_upper_hull(lower[places] / fleet.throughput[places], fleet.round_time[places])]
+
+
+def _upper_hull(step: Floats, wait: Floats) -> NDArray[np.intp]:
+    """Places of the lines wait + tau step that are the highest at some tau > 0."""
+    left, right = int(wait.argmax()), int(step.argmax())
+    found, spans = {left, right}, [(left, right, np.arange(step.size), step, wait)]
+    while spans:
+        left, right, among, steps, waits = spans.pop()
+        across, down = step[right] - step[left], wait[left] - wait[right]
+        # How far a line lies above the one through both ends, were they points.
+        beyond = (steps - step[left]) * down
+        beyond += (waits - wait[left]) * across
+        furthest = int(beyond.argmax())
+        corner = int(among[furthest])
+        if beyond[furthest] > 0.0 and corner not in found:
+            found.add(corner)
+            rest = np.flatnonzero(beyond > 0.0)
+            inside = among[rest], steps[rest], waits[rest]
+            spans += [(left, corner, *inside), (corner, right, *inside)]
+    return np.array(sorted(found))
+
+
 def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | None) -> Ranges:
     """Ranges of all feasible plans; `rounds` and `local_steps` fix either.
 
@@ -106,14 +159,16 @@ def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | Non
     """
     lower, _ = problem.fleet.batch_range()
     least_rounds, least_steps = rounds or 1, local_steps or 1
-    _require_feasible(problem, least_rounds, least_steps, lower)
-    most_rounds = rounds or limits.most_rounds(problem, least_steps, lower)
-    most_steps = local_steps or limits.most_local_steps(problem, least_rounds, lower)
+    places = _slowest(problem, lower)
+    if not _fits(problem, least_rounds, least_steps, lower, places):
+        _require_feasible(problem, least_rounds, least_steps, lower)
+    most_rounds = rounds or limits.most_rounds(problem, least_steps, lower, places)
+    most_steps = local_steps or limits.most_local_steps(problem, least_rounds, lower, places)
     if most_rounds is None:
         raise _unbounded("rounds K", "max_rounds", "round")
     if most_steps is None:
         raise _unbounded("local_steps tau", "max_local_steps", "local step")
-    return Ranges(problem, lower, (least_rounds, most_rounds), (least_steps, most_steps))
+    return Ranges(problem, lower, (least_rounds, most_rounds), (least_steps, most_steps), places)
 
 
 def least_use(problem: Problem, rounds: int, local_steps: int, quantity: str) -> float:
@@ -134,6 +189,19 @@ def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
     return InvalidProblemError(
         f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit, or one on energy, "
         f"that every {unit} uses up"
+    )
+
+
+def _fits(problem: Problem, rounds: int, local_steps: int, lower: Ints, places: NDArray[np.intp]) -> bool:
+    """Whether the smallest batches are seen to fit, asked only of the devices that can be the slowest."""
+    budget = problem.budget
+    seconds = limits.device_times(problem, rounds, local_steps, lower[places], places).max()
+    return (
+        rounds <= (budget.max_rounds or rounds)
+        and local_steps <= (budget.max_local_steps or local_steps)
+        and limits.within(limits.cost(problem, rounds, local_steps, lower), budget.cost)
+        and limits.within(float(seconds), budget.time)
+        and budget.energy == math.inf
     )
 
 

@@ -1,0 +1,370 @@
+"""Bounds on all (K, tau) at once from a few inner solves, and a search that needs no others.
+
+In normalised directions a row, proved by one inner solve at one (K, tau), bounds the inner problem at every
+other. So rows are shared by all boxes: the boxes of (K, tau) are bounded many at a time, split where the
+bound does not do, and a single (K, tau) that nothing rules out gets a row and then its integer optimum, which
+holds for every plan with as many rounds and local steps or more. Between the directions of rows, and towards
+those where nothing is known, the inner problem is at least its chord, for it is concave in the direction.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.monotone import MonotoneForm
+from coopt.problem import Problem
+from coopt.solvers.ranges import Ranges
+from coopt.solvers.streamed import Row, Streamed, Whole
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# The ranges of K and of tau are cut into so many parts to begin with.
+FIRST_PARTS = 6
+# Boxes split at a time.
+BATCH = 12
+# Where the sides of a box are cut.
+SHARES = np.linspace(0.0, 1.0, 5)
+# Looking at all boxes takes about as long as an inner solve for so many devices.
+LOOK = 1000
+# A row is not repeated for numbers of rounds as near as this.
+NEAR = 0.1
+# Inner solves, and boxes in hand, after which boxes with curves of integer optima do better.
+MOST_SOLVES = 64
+MOST_BOXES = 3000
+# Quotients are rounded up by this much.
+ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the rows could not rule out: the ranges of K and tau that hold it, and a bound on it."""
+
+    rounds: tuple[int, int]
+    local_steps: tuple[int, int]
+    bound: float
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Rows (constants, slopes, rises) and integer optima (K, tau, value), and their order by direction."""
+
+    nodes: Floats
+    starts: NDArray[np.intp]
+    order: NDArray[np.intp]
+    rows: Floats
+    wholes: Floats
+
+
+class Cutting:
+    """Rows, integer optima and the boxes that they do not rule out yet.
+
+    Parameters
+    ----------
+    problem : Problem
+    form : MonotoneForm
+    ranges : Ranges
+    inner : Streamed
+    threshold : callable
+        Returns the value that a plan has to beat.
+    found : callable
+        Told of every integer optimum: (rounds, local_steps, whole).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        form: MonotoneForm,
+        ranges: Ranges,
+        inner: Streamed,
+        threshold: Callable[[], float],
+        found: Callable[[int, int, Whole], None],
+    ) -> None:
+        self.problem = problem
+        self.form = form
+        self.ranges = ranges
+        self.inner = inner
+        self.threshold = threshold
+        self.found = found
+        self.discarded = math.inf
+        self._everyone = np.arange(len(form.members))
+        self._rows: list[Row] = []
+        self._touched: list[tuple[int, float]] = []
+        self._solved: dict[tuple[int, int, float], float] = {}
+        self._columns: dict[int, int] = {}
+        self._floors: Floats = np.empty((3, len(form.members), 0))
+        self._table: _Table | None = None
+
+    def run(self, deadline: float, start: tuple[int, int, int] | None = None) -> Left | None:
+        """Rule out what can be; return what is left, None if nothing."""
+        boxes = self._feasible(self._first())
+        rounds, local_steps, member = self._promising(boxes) if start is None else start
+        self._floors_at(np.array([local_steps]))
+        angle = self._angle(local_steps, member)
+        self._row(rounds, local_steps, angle)
+        self._whole(rounds, local_steps, angle)
+        bounds, members = self._bounds(boxes)
+        while True:
+            keep = bounds < self.threshold()
+            if not keep.all():
+                self.discarded = min(self.discarded, float(bounds[~keep].min()))
+                boxes, bounds, members = boxes[:, keep], bounds[keep], members[keep]
+            if bounds.size == 0:
+                return None
+            if self.inner.solves > MOST_SOLVES or bounds.size > MOST_BOXES or time.perf_counter() > deadline:
+                low, high = boxes[:2].min(axis=1).tolist(), boxes[2:].max(axis=1).tolist()
+                return Left((low[0], high[0]), (low[1], high[1]), float(bounds.min()))
+            single = (boxes[0] == boxes[2]) & (boxes[1] == boxes[3])
+            weakest = int(bounds.argmin())
+            if single[weakest]:
+                for place in self._next(boxes, single, weakest):
+                    self._tighten(boxes[:, place : place + 1])
+                bounds, members = self._bounds(boxes)
+                # Solved, and still below: what its solution is worth is known.
+                for place in np.flatnonzero(single & (bounds < self.threshold())).tolist():
+                    if self._known(boxes[:, place], int(members[place])):
+                        self.discarded = min(self.discarded, float(bounds[place]))
+                        bounds[place] = math.inf
+                continue
+            several = np.flatnonzero(~single)
+            if several.size > BATCH:
+                several = several[np.argpartition(bounds[several], BATCH)[:BATCH]]
+            parts = self._feasible(_split(boxes[:, several]))
+            part_bounds, part_members = self._bounds(parts)
+            rest = np.ones(bounds.size, dtype=bool)
+            rest[several] = False
+            boxes = np.concatenate([boxes[:, rest], parts], axis=1)
+            bounds = np.concatenate([bounds[rest], part_bounds])
+            members = np.concatenate([members[rest], part_members])
+
+    def _promising(self, boxes: Ints) -> tuple[int, int, int]:
+        """The start of a box and the member that look best as if only the cost limited batches."""
+        k1, t1 = boxes[:2].astype(np.float64)
+        offsets, sizes, angles = self._floors_at(boxes[1])
+        budget = self.problem.plain.budget
+        with np.errstate(divide="ignore", over="ignore"):
+            spend = np.maximum((budget.cost / k1 - budget.round_cost) / t1, self.ranges.least_work)
+            noise = np.minimum(self.inner.unlimited(angles) / spend, 1.0)
+        start, slope = self.form.progress(k1 * t1, self._everyone)
+        values = start + slope * (offsets + sizes * noise)
+        member, place = np.unravel_index(int(np.nanargmin(values)), values.shape)
+        return int(boxes[0, place]), int(boxes[1, place]), int(member)
+
+    def _next(self, boxes: Ints, single: NDArray[np.bool_], weakest: int) -> list[int]:
+        """The weakest single (K, tau), and others of its tau where solving costs less than looking."""
+        others = np.flatnonzero(single & (boxes[1] == boxes[1, weakest]))
+        others = others[np.argsort(boxes[0, others])]
+        extra = min(max(LOOK // len(self.inner.devices), 1), others.size)
+        if extra <= 2:
+            return [weakest]
+        # The first rounds first: what is found there holds for more rounds too.
+        places = others[np.linspace(0, others.size - 1, extra).astype(np.intp)].tolist()
+        return [weakest, *(place for place in places if place != weakest)]
+
+    @property
+    def _news(self) -> int:
+        return len(self._rows) + len(self._solved)
+
+    def _first(self) -> Ints:
+        """Boxes (K1, tau1, K2, tau2), as columns, that hold all plans."""
+        found = []
+        for (k1, k2), (t1, t2) in self.ranges.roots():
+            rounds, steps = _parts(k1, k2), _parts(t1, t2)
+            size = rounds.shape[1], steps.shape[1]
+            low_k, high_k = (np.repeat(ends, size[1]) for ends in rounds)
+            low_t, high_t = (np.tile(ends, size[0]) for ends in steps)
+            found.append(np.array([low_k, low_t, high_k, high_t]))
+        return np.concatenate(found, axis=1)
+
+    def _feasible(self, boxes: Ints) -> Ints:
+        """The boxes without those whose cheapest and fastest plan breaks a limit, and without idle ends."""
+        k1, t1, k2, t2 = self._unmatched(boxes)
+        step, wait = self.ranges.slowest
+        budget = self.problem.plain.budget
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            seconds = (t1[:, None] * step + wait).max(axis=1)
+            cost = t1 * self.ranges.least_work + budget.round_cost
+            fits = limits.within_all(k1 * cost, budget.cost) & limits.within_all(k1 * seconds, budget.time)
+            # One more than the quotients: rounding must not cut off a plan.
+            most_k = np.minimum(budget.cost * ROOM / cost, budget.time * ROOM / seconds) + 1.0
+            slack = budget.time * ROOM / k1[:, None] - wait
+            most_t = np.fmin(
+                (budget.cost * ROOM / k1 - budget.round_cost) / self.ranges.least_work,
+                np.where(step > 0.0, slack / step, math.inf).min(axis=1),
+            )
+        k2 = np.fmax(np.fmin(k2, most_k), k1).astype(np.int64)
+        t2 = np.fmax(np.fmin(t2, most_t + 1.0), t1).astype(np.int64)
+        return np.array([k1, t1, k2, t2])[:, fits]
+
+    def _unmatched(self, boxes: Ints) -> Ints:
+        """The boxes without plans that one round, or one step a round, matches: see :class:`Ranges`."""
+        k1, t1, k2, t2 = boxes
+        if self.ranges.one_round:
+            match, steps = k1 > self.ranges.rounds[0], self.ranges.local_steps[1]
+        elif self.ranges.one_step:
+            match, steps = t1 > self.ranges.local_steps[0], self.ranges.rounds[1]
+        else:
+            return boxes
+        # Of a plan that is left, more steps than that.
+        k1 = np.where(match, np.maximum(k1, steps // t2 + 1), k1)
+        t1 = np.where(match, np.maximum(t1, steps // k2 + 1), t1)
+        return np.array([k1, t1, k2, t2])[:, (k1 <= k2) & (t1 <= t2)]
+
+    def _floors_at(self, local_steps: Ints) -> tuple[Floats, Floats, Floats]:
+        """Offsets, sizes and angles of the members at every tau, shape (m, n); infinite beyond floats."""
+        new = [tau for tau in dict.fromkeys(local_steps.tolist()) if tau not in self._columns]
+        if new:
+            found = [self._floors, *(self._floor(tau)[:, :, None] for tau in new)]
+            self._columns |= {tau: len(self._columns) + i for i, tau in enumerate(new)}
+            self._floors = np.concatenate(found, axis=2)
+        columns = [self._columns[tau] for tau in local_steps.tolist()]
+        offsets, sizes, angles = self._floors[:, :, columns]
+        return offsets, sizes, angles
+
+    def _floor(self, local_steps: int) -> Floats:
+        floor, norms = self.form.floor(local_steps, self._everyone), self.inner.norms
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Any share of no noise is nothing, an infinite one too.
+            amounts = np.where(norms > 0.0, floor.shares * norms, 0.0)
+            sizes = amounts.sum(axis=1)
+            angles = amounts[:, -1] / np.where(sizes > 0.0, sizes, 1.0) if norms.size == 2 else 0.0 * sizes
+        usable = np.isfinite(sizes) & np.isfinite(angles)
+        return np.array(
+            [
+                np.where(usable, floor.offsets, math.inf),
+                np.where(usable, sizes, 0.0),
+                np.where(usable, angles, 0.0),
+            ]
+        )
+
+    def _bounds(self, boxes: Ints) -> tuple[Floats, NDArray[np.intp]]:
+        """The smallest bound over the members on every box, and whose it is."""
+        if boxes.shape[1] == 0:
+            return np.empty(0), np.empty(0, dtype=np.intp)
+        k1, t1, k2, t2 = boxes.astype(np.float64)
+        offsets, sizes, angles = self._floors_at(boxes[1])
+        levels = offsets + sizes * self._noise(k1, t1, t2, angles)
+        values = np.full(levels.shape, math.inf)
+        for steps in (k1 * t1, k2 * t2):
+            start, slope = self.form.progress(steps, self._everyone)
+            np.minimum(values, start + slope * levels, out=values)
+        members = values.argmin(axis=0)
+        return values[members, np.arange(members.size)], members
+
+    def _noise(self, k1: Floats, t1: Floats, t2: Floats, angles: Floats) -> Floats:
+        """Lower bounds on v in the given directions, shape (m, n), from all that is known."""
+        if self._news == 0:
+            return np.zeros(angles.shape)
+        table = self._tabled()
+        nodes, (constant, slope, rise), wholes = table.nodes, table.rows, table.wholes
+        # K is smallest at the start of a box; what is linear in 1/tau is smallest at one of the ends.
+        pull = slope / k1 - rise
+        known = constant - np.maximum(pull / t1, pull / t2)
+        if wholes.size:
+            reached = (k1 >= wholes[0]) & (t1 >= wholes[1])
+            known = np.concatenate([known, np.where(reached, wholes[2], 0.0)])
+        levels = np.maximum(np.maximum.reduceat(known[table.order], table.starts, axis=0), 0.0)
+        if self.inner.terms == 1:
+            return levels
+        low, high = self.inner.ends
+        ends = np.zeros((1, levels.shape[1]))
+        if nodes[0] > low:
+            nodes, levels = np.concatenate([[low], nodes]), np.concatenate([ends, levels])
+        if nodes[-1] < high:
+            nodes, levels = np.concatenate([nodes, [high]]), np.concatenate([levels, ends])
+        if nodes.size > 2:
+            share = ((nodes[1:-1] - nodes[:-2]) / (nodes[2:] - nodes[:-2]))[:, None]
+            chords = (1.0 - share) * levels[:-2] + share * levels[2:]
+            np.maximum(levels[1:-1], chords, out=levels[1:-1])
+        right = np.clip(np.searchsorted(nodes, angles), 1, nodes.size - 1)
+        share = (angles - nodes[right - 1]) / (nodes[right] - nodes[right - 1])
+        places = np.arange(levels.shape[1])
+        noise: Floats = (1.0 - share) * levels[right - 1, places] + share * levels[right, places]
+        return noise
+
+    def _tabled(self) -> _Table:
+        if self._table is None:
+            angles = np.array([row.angle for row in self._rows] + [each[2] for each in self._solved])
+            table = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
+            wholes = np.array([(k, t, level) for (k, t, _), level in self._solved.items()]).reshape(-1, 3)
+            order = np.argsort(angles, kind="stable")
+            nodes, starts = np.unique(angles[order], return_index=True)
+            self._table = _Table(nodes, starts, order, table.T[:, :, None], wholes.T[:, :, None])
+        return self._table
+
+    def _angle(self, local_steps: int, member: int) -> float:
+        return float(self._floors[2, member, self._columns[local_steps]])
+
+    def _known(self, box: Ints, member: int) -> bool:
+        return (int(box[0]), int(box[1]), self._angle(int(box[1]), member)) in self._solved
+
+    def _tighten(self, box: Ints) -> None:
+        """A row for the weakest member of a single (K, tau), and the integer optimum if that does not do."""
+        rounds, local_steps = box[:2, 0].tolist()
+        bounds, members = self._bounds(box)
+        if bounds[0] >= self.threshold():
+            return
+        angle = self._angle(local_steps, int(members[0]))
+        if not any(angle == near and abs(k - rounds) <= NEAR * k for k, near in self._touched):
+            self._row(rounds, local_steps, angle)
+            # Where looking costs more than solving there is no second look.
+            if len(self.inner.devices) > LOOK:
+                bounds, members = self._bounds(box)
+                if bounds[0] >= self.threshold():
+                    return
+                angle = self._angle(local_steps, int(members[0]))
+        self._whole(rounds, local_steps, angle)
+
+    def _row(self, rounds: int, local_steps: int, angle: float) -> None:
+        self._rows.append(self.inner.row(rounds, local_steps, angle))
+        self._touched.append((rounds, angle))
+        self._table = None
+
+    def _whole(self, rounds: int, local_steps: int, angle: float) -> None:
+        if (rounds, local_steps, angle) not in self._solved:
+            whole = self.inner.whole(rounds, local_steps, angle)
+            self._solved[rounds, local_steps, angle] = whole.level
+            self._table = None
+            self.found(rounds, local_steps, whole)
+
+    def value(self, rounds: int, local_steps: int, whole: Whole) -> tuple[float, int]:
+        """The smallest value over the members of a plan, and whose it is."""
+        floor = self.form.floor(local_steps, self._everyone)
+        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), self._everyone)
+        with np.errstate(invalid="ignore"):
+            noise = np.where(whole.noise > 0.0, floor.shares * self.inner.norms * whole.noise, 0.0).sum(
+                axis=1
+            )
+        values = start[:, 0] + slope[:, 0] * (floor.offsets + noise)
+        best = int(values.argmin())
+        return float(values[best]), best
+
+
+def _parts(low: int, high: int) -> Ints:
+    """First and last of the parts of a range, geometrically."""
+    if high - low < FIRST_PARTS:
+        ends = np.arange(low, high + 1)
+        return np.array([ends, ends])
+    first = np.unique(np.geomspace(low, high, FIRST_PARTS + 1)[:-1].astype(np.int64))
+    first[0] = low
+    return np.array([first, np.append(first[1:] - 1, high)])
+
+
+def _split(boxes: Ints) -> Ints:
+    """All boxes cut into quarters, geometrically, on every side that is longer than one."""
+    for low, high in ((0, 2), (1, 3)):
+        first, last = boxes[low].astype(np.float64), boxes[high] + 1.0
+        ends = (first * (last / first) ** SHARES[:, None]).astype(np.int64)
+        ends[0], ends[-1] = boxes[low], boxes[high] + 1
+        filled = ends[:-1] < ends[1:]
+        boxes = np.repeat(boxes[None], len(SHARES) - 1, axis=0).swapaxes(0, 1)
+        boxes[low], boxes[high] = ends[:-1], ends[1:] - 1
+        boxes = boxes[:, filled]
+    return boxes

@@ -1,0 +1,347 @@
+"""Passes over a fleet: everything that the inner problem asks of all devices, in blocks that stay in cache.
+
+Each pass reads the arrays once and keeps nothing but a few sums and, where asked for, one array of results.
+With the extra ``fast`` installed the compiled forms in :mod:`coopt.solvers.fast` take their place; they do
+the same arithmetic on each device, so whole batches are the same, and sums agree up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Number = TypeVar("Number", np.float64, np.int64)
+
+# Devices a block: a dozen temporary arrays of this length fit the second-level cache.
+BLOCK = 32768
+# In place of an infinite level, which zero noise would turn into no number at all.
+UNBOUNDED = 1e300
+# The square of a smaller level, and so its price, would leave the range of numbers.
+LEAST = 1e-150
+_NOWHERE = np.empty(0)
+_NOBODY = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the inner problem knows of every device; an array of one entry holds for all of them.
+
+    Attributes
+    ----------
+    first, second : ndarray, shape (N,)
+        The two noise terms, of which every weight is a combination; the same array twice where there is one.
+    cost, lower, upper, multiple : ndarray
+        Cost of a sample, limits of a batch as multiples of `multiple`.
+    population : ndarray
+        Samples held, where batches are drawn without replacement; else empty.
+    throughput, round_time : ndarray
+    """
+
+    first: Floats
+    second: Floats
+    cost: Floats
+    lower: Floats
+    upper: Floats
+    multiple: Ints
+    population: Ints
+    throughput: Floats
+    round_time: Floats
+
+    def __len__(self) -> int:
+        return int(self.first.size)
+
+    def sampled(self, every: int) -> Devices:
+        """Every so-manieth device."""
+        arrays = {name: value for name, value in vars(self).items() if value.size > 1}
+        return replace(self, **{name: np.ascontiguousarray(value[::every]) for name, value in arrays.items()})
+
+
+def compact(array: NDArray[Number]) -> NDArray[Number]:
+    """One entry where a scalar was broadcast, else the array."""
+    return array[:1] if array.strides == (0,) else np.ascontiguousarray(array)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The time limit at one (K, tau): device i can process throughput_i (slack - round_time_i) / steps."""
+
+    slack: float
+    steps: float
+
+
+@dataclass(frozen=True)
+class Dual:
+    """What the batches s = clip(level sqrt(w/a), l, u) at one level of water come to.
+
+    Attributes
+    ----------
+    spent : float
+        sum a_i s_i.
+    movable : float
+        Its derivative in the level.
+    value : float
+        sum w_i (1/s_i - ref_i).
+    held, pull, drag : float
+        sum mu_i s_i, sum mu_i pi_i and sum mu_i pi_i u_i over the devices that the time limit holds, mu_i
+        being the dual variables of their caps.
+    """
+
+    spent: float
+    movable: float
+    value: float
+    held: float
+    pull: float
+    drag: float
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units taken at a higher and at a lower price.
+
+    Attributes
+    ----------
+    few : ndarray of int64, shape (N,)
+        At the higher price.
+    total : int
+        Their sum.
+    places : ndarray, shape (m,)
+        Devices that take more at the lower price.
+    many : ndarray of int64, shape (m,)
+        How many these take then.
+    """
+
+    few: Ints
+    total: int
+    places: NDArray[np.intp]
+    many: Ints
+
+
+class Passes(Protocol):
+    """The passes, in numpy or compiled."""
+
+    def dual(
+        self,
+        devices: Devices,
+        shares: tuple[float, float],
+        level: float,
+        price: float,
+        pace: Pace | None,
+        out: Floats = ...,
+    ) -> Dual:
+        """Sums at one level of water; `price` is the dual variable of the budget. Batches go to `out`."""
+        ...
+
+    def units(
+        self, devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
+    ) -> tuple[Units, NDArray[np.intp]]:
+        """Units taken at two prices but for the time limit, and the devices that it may hold."""
+        ...
+
+    def noise(self, devices: Devices, batches: Ints) -> tuple[float, float]:
+        """Sums of both noise terms over the batches."""
+        ...
+
+
+def part(array: NDArray[Number], begin: int, end: int) -> NDArray[Number]:
+    """One block of an array; an array of one entry is its own block."""
+    return array if array.size == 1 else array[begin:end]
+
+
+class NumpyPasses:
+    """The passes in numpy."""
+
+    def dual(
+        self,
+        devices: Devices,
+        shares: tuple[float, float],
+        level: float,
+        price: float,
+        pace: Pace | None,
+        out: Floats = _NOWHERE,
+    ) -> Dual:
+        """See :class:`Passes`."""
+        sums = np.zeros(6)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for begin in range(0, len(devices), BLOCK):
+                target = out[begin : begin + BLOCK]
+                sums += self._dual_block(devices, shares, level, price, pace, begin, target)
+        spent, movable, *others = sums.tolist()
+        return Dual(spent, movable / level, *others)
+
+    def _dual_block(
+        self,
+        devices: Devices,
+        shares: tuple[float, float],
+        level: float,
+        price: float,
+        pace: Pace | None,
+        begin: int,
+        out: Floats,
+    ) -> tuple[float, ...]:
+        end = begin + BLOCK
+        weights, cost = _weights(devices, shares, begin, end), part(devices.cost, begin, end)
+        lower, upper = part(devices.lower, begin, end), part(devices.upper, begin, end)
+        wanted = weights / cost
+        np.sqrt(wanted, out=wanted)
+        wanted *= level
+        caps = None
+        # fmin and fmax pass over what is no number: no noise at no cost, no time for infinite speed.
+        if pace is None:
+            batches = np.fmax(wanted, lower)
+            np.minimum(batches, upper, out=batches)
+        else:
+            caps = _caps(devices, pace, begin, end)
+            batches = np.fmin(upper, caps)
+            np.minimum(np.fmax(wanted, lower), batches, out=batches)
+            np.maximum(batches, lower, out=batches)
+        out[:] = batches[: out.size]
+        free = batches == wanted
+        inverse = _inverse(batches, devices.population, begin, end)
+        if cost.size == 1:
+            spent, movable = cost[0] * batches.sum(), cost[0] * batches.sum(where=free)
+        else:
+            spending = cost * batches
+            spent, movable = spending.sum(), spending.sum(where=free)
+        held = pull = drag = 0.0
+        if caps is not None:
+            places = np.flatnonzero((batches >= caps) & (caps < upper))
+            if places.size:
+                s = batches[places]
+                push = np.maximum(weights[places] / (s * s) - price * _at(cost, places), 0.0)
+                speeds = push * _at(part(devices.throughput, begin, end), places)
+                held, pull = float((push * s).sum()), float(speeds.sum())
+                drag = float((speeds * _at(part(devices.round_time, begin, end), places)).sum())
+        inverse *= weights
+        return spent, movable, inverse.sum(), held, pull, drag
+
+    def units(
+        self, devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
+    ) -> tuple[Units, NDArray[np.intp]]:
+        """See :class:`Passes`."""
+        few = np.empty(len(devices), dtype=np.int64)
+        total, places, many, limited = 0, [_NOBODY], [_NOBODY], [_NOBODY]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for begin in range(0, len(devices), BLOCK):
+                end = min(begin + BLOCK, len(devices))
+                multiple = part(devices.multiple, begin, end)
+                gains = _weights(devices, shares, begin, end) / multiple
+                least = np.floor(part(devices.lower, begin, end) / multiple)
+                most = np.floor(part(devices.upper, begin, end) / multiple)
+                block = few[begin:end]
+                block[:] = _taken(gains, dear, least, most)
+                more = _taken(gains, cheap, least, most)
+                if pace is not None:
+                    room = _caps(devices, pace, begin, end) / multiple
+                    limited.append(begin + np.flatnonzero(room < more + 2.0))
+                # What is taken is whole and below 2^53: sums of floats are exact.
+                total += int(block.sum())
+                found = np.flatnonzero(more > block)
+                places.append(begin + found)
+                many.append(more[found].astype(np.int64))
+        return Units(few, total, np.concatenate(places), np.concatenate(many)), np.concatenate(limited)
+
+    def noise(self, devices: Devices, batches: Ints) -> tuple[float, float]:
+        """See :class:`Passes`."""
+        first = second = 0.0
+        for begin in range(0, len(devices), BLOCK):
+            end = begin + BLOCK
+            inverse = _inverse(batches[begin:end].astype(np.float64), devices.population, begin, end)
+            first += float((devices.first[begin:end] * inverse).sum())
+            inverse *= devices.second[begin:end]
+            second += float(inverse.sum())
+        return first, second
+
+
+def _weights(devices: Devices, shares: tuple[float, float], begin: int, end: int) -> Floats:
+    weights: Floats = devices.first[begin:end] * shares[0]
+    if shares[1] != 0.0:
+        weights += devices.second[begin:end] * shares[1]
+    return weights
+
+
+def _caps(devices: Devices, pace: Pace, begin: int, end: int) -> Floats:
+    """What the time limit admits; no number for a device without limit that has no time left."""
+    caps: Floats = pace.slack - part(devices.round_time, begin, end)
+    caps = caps * part(devices.throughput, begin, end)
+    caps /= pace.steps
+    return caps
+
+
+def _inverse(batches: Floats, population: Ints, begin: int, end: int) -> Floats:
+    """1/s - ref without cancellation."""
+    if population.size == 0:
+        return np.reciprocal(batches)
+    held = part(population, begin, end)
+    inverse: Floats = (held - batches) / (batches * held)
+    return inverse
+
+
+def _taken(gains: Floats, price: float, least: Floats, most: Floats) -> Floats:
+    """Units worth a price: floor(1/2 + sqrt(1/4 + gain / price)) within the limits."""
+    taken = gains / price
+    taken += 0.25
+    np.sqrt(taken, out=taken)
+    taken += 0.5
+    np.floor(taken, out=taken)
+    np.maximum(taken, least, out=taken)
+    np.minimum(taken, most, out=taken)
+    return taken
+
+
+def _at(array: NDArray[np.float64], places: NDArray[np.intp]) -> Floats:
+    return array if array.size == 1 else array[places]
+
+
+def water_level(
+    devices: Devices,
+    shares: tuple[float, float],
+    spend: float,
+    pace: Pace | None,
+    level: float,
+    enough: float,
+) -> tuple[float, float, Dual]:
+    """The level at which the budget is spent up to a share `enough`, its price, and the sums there.
+
+    Newton's method on the piecewise linear spending, kept inside a bracket, from the given level.
+    """
+    low, high, run = 0.0, math.inf, passes()
+    level = UNBOUNDED if spend == math.inf else level
+    while True:
+        price = 0.0 if level == UNBOUNDED else 1.0 / (level * level)
+        sums = run.dual(devices, shares, level, price, pace)
+        excess = sums.spent - spend
+        if abs(excess) <= enough * spend or (level == UNBOUNDED and excess <= 0.0):
+            return level, price, sums
+        low, high = (low, level) if excess > 0.0 else (level, high)
+        step = level - excess / sums.movable if sums.movable > 0.0 else math.nan
+        if not low < step < high:
+            step = _between(low, high)
+        if step in (low, high) or step < LEAST:
+            return level, price, sums
+        level = step
+
+
+def _between(low: float, high: float) -> float:
+    """A level between two, in ratio, since levels span decades."""
+    if high == math.inf:
+        # All that could move has been moved: see whether everything fits.
+        return max(low, UNBOUNDED)
+    return math.sqrt(low) * math.sqrt(high) if low > 0.0 else high / 16.0
+
+
+@cache
+def passes() -> Passes:
+    """The compiled passes where numba is installed, else those in numpy."""
+    if find_spec("numba") is None:
+        return NumpyPasses()
+    from coopt.solvers.fast import CompiledPasses
+
+    return CompiledPasses()

@@ -1,0 +1,339 @@
+"""The inner problem solved by passes over the fleet, for fleets of any size at equal unit costs.
+
+A continuous solve at one (K, tau) gives a :class:`Row`, a lower bound on the inner problem at every other
+(K, tau) in one direction; a whole one gives the integer optimum. Both start from where the last solve ended,
+and neither keeps more than the batches it returns. Every level of water gives a valid row, the best level
+the tightest, so that the search for it may stop early.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt import limits
+from coopt.monotone import MonotoneForm
+from coopt.problem import Problem
+from coopt.solvers.passes import BLOCK, LEAST, UNBOUNDED, Devices, Pace, Units, compact, passes, water_level
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# The loss of a row is the square of what the budget is missed by.
+ENOUGH = 1e-6
+# Where a sample is solved first, one pass mostly meets this.
+ENOUGH_WITH_PILOT = 1e-2
+PRICES = 200
+# After so many the bracket of the price is halved.
+SECANTS = 8
+# Logarithms of prices at which nothing more, and all that is of use, is taken.
+DEAREST, CHEAPEST = 700.0, -744.0
+# Devices that the first guess of a level is made from.
+GUESSED_FROM = 256
+NODES = 5
+# Directions are extended beyond those between the two noise terms by this at most.
+FURTHEST = 100.0
+# Widest and narrowest bracket of a price, in logarithms.
+WIDE, NARROW = 0.25, 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """v(angle) >= constant - slope / (K tau) + rise / tau for every (K, tau)."""
+
+    angle: float
+    constant: float
+    slope: float
+    rise: float
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Optimal whole batches in one direction at one (K, tau).
+
+    Attributes
+    ----------
+    batch_sizes : ndarray of int64, shape (N,)
+    noise : ndarray, shape (k,)
+        The noise terms, each over its sum at s = 1.
+    level : float
+        v(angle).
+    """
+
+    batch_sizes: Ints
+    noise: Floats
+    level: float
+
+
+class Streamed:
+    """The inner problem of a problem and a form whose unit costs are equal, or that of every n-th device.
+
+    Parameters
+    ----------
+    problem : Problem
+    form : MonotoneForm
+    unit_cost : float
+        What one unit of batch costs on every device.
+    """
+
+    def __init__(self, problem: Problem, form: MonotoneForm, unit_cost: float) -> None:
+        self.problem = problem
+        self.form = form
+        self.unit_cost = unit_cost
+        self.solves = 0
+        fleet, basis = problem.fleet, form.floor(1, np.zeros(1, dtype=np.intp)).basis
+        lower, upper = fleet.batch_range()
+        nobody = np.empty(0, dtype=np.int64)
+        self.devices = Devices(
+            first=np.ascontiguousarray(basis[0]),
+            second=np.ascontiguousarray(basis[-1]),
+            cost=compact(fleet.sample_cost),
+            lower=compact(lower).astype(np.float64),
+            upper=compact(upper).astype(np.float64),
+            multiple=compact(fleet.batch_multiple),
+            population=nobody if form.population is None else np.ascontiguousarray(form.population),
+            throughput=compact(fleet.throughput),
+            round_time=compact(fleet.round_time),
+        )
+        # The devices that are taken, and what the smallest batches use, of all and of these.
+        self._every, self._share, self._upper = 1, 1.0, upper
+        self._least = self._own = limits.work(problem, lower)
+        self.terms = len(basis)
+        self.norms = self._sums()
+        self._scales = np.where(self.norms > 0.0, self.norms, 1.0)
+        self.ends = self._ends()
+        self._passes = passes()
+        # Where the last continuous and the last whole solve ended: a level, and the logarithm of a price.
+        self._level: float | None = None
+        self._price: float | None = None
+        self._pilot: Streamed | None = None
+
+    def sampled(self, every: int) -> Streamed:
+        """The same for every n-th device, with a budget smaller in proportion: for a guess, not a proof."""
+        sample = copy(self)
+        sample.devices = self.devices.sampled(every)
+        sample._every, sample._upper = every, self._upper[::every]
+        sample._share = len(sample.devices) / len(self.devices)
+        fleet = self.problem.fleet
+        sample._own = float(np.sum(fleet.sample_cost[::every] * fleet.batch_range()[0][::every]))
+        sums = sample._sums()
+        sample._scales = np.where(sums > 0.0, sums, 1.0)
+        return sample
+
+    def _ends(self) -> tuple[float, float]:
+        """The directions, at most 0 and at least 1, between which no weight is negative."""
+        if self.terms == 1 or not self.norms.all():
+            return 0.0, 1.0
+        least, most = math.inf, 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for begin in range(0, len(self.devices), BLOCK):
+                block = slice(begin, begin + BLOCK)
+                ratio = self.devices.first[block] / self.devices.second[block]
+                # No number where neither noise is any.
+                least = min(least, float(np.fmin.reduce(ratio, initial=math.inf)))
+                most = max(most, float(np.fmax.reduce(ratio, initial=0.0)))
+        scale = float(self.norms[1] / self.norms[0])
+        # A little inside, so that rounding makes no weight negative.
+        least, most = least * scale * (1.0 - 1e-9), most * scale * (1.0 + 1e-9)
+        low = -least / (1.0 - least) if least < 1.0 else -math.inf
+        return max(low, -FURTHEST), min(most / (most - 1.0), 1.0 + FURTHEST) if 1.0 < most < math.inf else 1.0
+
+    def follow(self, pilot: Streamed) -> None:
+        """Solve each problem for a sample first, and start from where that ended."""
+        self._pilot = pilot
+        self.adopt(pilot)
+
+    def adopt(self, sample: Streamed) -> None:
+        """Start the next solve from where that for a sample ended, whose weights are larger by its share."""
+        if sample._level is not None:
+            self._level = sample._level / math.sqrt(sample._share)
+        if sample._price is not None:
+            self._price = sample._price + math.log(sample._share)
+
+    def _sums(self) -> Floats:
+        terms = (self.devices.first, self.devices.second)[: self.terms]
+        return np.array([float(np.sum(term)) for term in terms])
+
+    def row(self, rounds: int, local_steps: int, angle: float) -> Row:
+        """A row from the continuous optimum at (K, tau), or from close to it."""
+        budget = self.problem.budget
+        spend = self._shrunk(limits.step_budget(self.problem, rounds, local_steps))
+        shares, pace = self._shares(angle), self._pace(rounds, local_steps)
+        self.solves += 1
+        if self._pilot is not None:
+            self._pilot.row(rounds, local_steps, angle)
+            self.adopt(self._pilot)
+        enough = ENOUGH if self._pilot is None else ENOUGH_WITH_PILOT
+        start = self._level or self._guess(shares, spend)
+        level, price, sums = water_level(self.devices, shares, spend, pace, start, enough)
+        if level < UNBOUNDED:
+            self._level = level
+        constant = sums.value + sums.held
+        slope = rise = 0.0
+        if price > 0.0:
+            constant += price * (sums.spent - (self._shrunk(0.0) if self._every > 1 else 0.0))
+            slope += price * self._share * budget.cost * (1.0 + limits.TOLERANCE)
+            rise += price * self._share * budget.round_cost
+        if pace is not None:
+            slope += sums.pull * budget.time * (1.0 + limits.TOLERANCE)
+            rise += sums.drag
+        if not math.isfinite(constant + slope + rise):
+            return Row(angle, 0.0, 0.0, 0.0)
+        return Row(angle, constant, slope, rise)
+
+    def unlimited(self, angles: Floats) -> Floats:
+        """About v(angle) per unit of budget if only the cost limited batches, from some of the devices."""
+        every = -(-len(self.devices) // GUESSED_FROM)
+        nodes = np.linspace(0.0, 1.0, NODES) if self.terms == 2 else np.zeros(1)
+        cost = self.devices.cost if self.devices.cost.size == 1 else self.devices.cost[::every]
+        roots = []
+        for angle in nodes.tolist():
+            first, second = self._shares(angle)
+            weights = self.devices.first[::every] * first + self.devices.second[::every] * second
+            roots.append(float(np.sqrt(weights * cost).mean()) * len(self.devices))
+        squares = np.array(roots) ** 2
+        found: Floats = np.interp(angles, nodes, squares)
+        return found
+
+    def whole(self, rounds: int, local_steps: int, angle: float) -> Whole:
+        """The integer optimum at (K, tau), where the smallest batches must fit."""
+        units = limits.step_units(self.problem, rounds, local_steps, self.unit_cost)
+        if self._every > 1:
+            units = math.floor(self._shrunk(units * self.unit_cost) / self.unit_cost)
+        few, total, places, many = self._bracket(rounds, local_steps, angle, units)
+        self.solves += 1
+        missing = units - total
+        taken = many - few[places]
+        if 0 < missing < int(taken.sum()):
+            device = np.repeat(np.arange(places.size), taken)
+            # Position of each further unit among those of its device.
+            rank = np.arange(device.size) - np.repeat(np.cumsum(taken) - taken, taken)
+            gains = self._gains(angle, places)[device]
+            count = (few[places[device]] + rank).astype(np.float64)
+            best = np.argsort(-(gains / (count * (count + 1.0))), kind="stable")[:missing]
+            taken = np.bincount(device[best], minlength=places.size)
+        if missing > 0:
+            few[places] += taken
+        batches = few if _is_one(self.devices.multiple) else few * self.devices.multiple
+        noise = np.array(self._passes.noise(self.devices, batches)[: self.terms]) / self._scales
+        return Whole(batches, noise, float(_mix(angle, self.terms) @ noise))
+
+    def _bracket(
+        self, rounds: int, local_steps: int, angle: float, units: int
+    ) -> tuple[Ints, int, NDArray[np.intp], Ints]:
+        """Units of all devices at a price that is too dear, their sum, and who takes how many when cheap."""
+        shares, pace = self._shares(angle), self._pace(rounds, local_steps)
+        width = min(max(2.5 / math.sqrt(len(self.devices)), NARROW), WIDE)
+        if self._pilot is not None:
+            self._pilot.whole(rounds, local_steps, angle)
+            self.adopt(self._pilot)
+        if self._price is None or self._pilot is None:
+            level = self._level or self._guess(shares, units * self.unit_cost)
+            centre = -2.0 * math.log(level) + math.log(self.unit_cost)
+        else:
+            centre = self._price
+        # Logarithms of prices known to be too low and too high.
+        low, high = -math.inf, math.inf
+        for attempt in range(PRICES):
+            dear, cheap = math.exp(min(centre + width, DEAREST)), math.exp(max(centre - width, CHEAPEST))
+            found, total = self._capped(rounds, local_steps, shares, dear, cheap, pace)
+            more = total + int((found.many - found.few[found.places]).sum())
+            if total <= units and (more >= units or centre - width <= CHEAPEST):
+                break
+            if total > units:
+                low = centre + width
+            else:
+                high = centre - width
+            if more == total < units:
+                # Nobody wants more at the lower price: perhaps there is enough for all.
+                centre = CHEAPEST
+                continue
+            # The number of units falls with the logarithm of the price, by about half for each e-fold.
+            slope = max((more - total) / (2.0 * width), 0.25 * units, 1.0)
+            centre += ((total + more) / 2.0 - units) / slope
+            if attempt >= SECANTS or not low < centre < high:
+                centre = _middle(low, high, width)
+                width *= 2.0
+        self._price = centre
+        return found.few, total, found.places, found.many
+
+    def _capped(
+        self,
+        rounds: int,
+        local_steps: int,
+        shares: tuple[float, float],
+        dear: float,
+        cheap: float,
+        pace: Pace | None,
+    ) -> tuple[Units, int]:
+        """Units at two prices, within the time limit, and the sum at the higher price."""
+        found, limited = self._passes.units(self.devices, shares, dear, cheap, pace)
+        if limited.size == 0:
+            return found, found.total
+        fleet_places = limited * self._every
+        caps = limits.largest_batches(
+            self.problem, rounds, local_steps, self._upper[limited], fleet_places
+        ) // self._part(self.devices.multiple, limited)
+        before = found.few[limited]
+        found.few[limited] = np.minimum(before, caps)
+        # Among the devices that take more when cheap, those that the time limit may hold.
+        place = np.searchsorted(limited, found.places)
+        place[place == limited.size] = 0
+        hit = limited[place] == found.places
+        many = np.where(hit, np.minimum(found.many, caps[place]), found.many)
+        return Units(found.few, found.total, found.places, many), found.total - int(
+            (before - found.few[limited]).sum()
+        )
+
+    def _gains(self, angle: float, places: NDArray[np.intp]) -> Floats:
+        first, second = self._shares(angle)
+        gains = self.devices.first[places] * first
+        if second != 0.0:
+            gains += self.devices.second[places] * second
+        result: Floats = gains / self._part(self.devices.multiple, places)
+        return result
+
+    def _part(self, array: Ints, places: NDArray[np.intp]) -> Ints:
+        return array if array.size == 1 else array[places]
+
+    def _shares(self, angle: float) -> tuple[float, float]:
+        first, *second = (_mix(angle, self.terms) / self._scales).tolist()
+        return first, (second[0] if second else 0.0)
+
+    def _pace(self, rounds: int, local_steps: int) -> Pace | None:
+        seconds = self.problem.budget.time
+        if seconds == math.inf:
+            return None
+        return Pace(seconds * (1.0 + limits.TOLERANCE) / rounds, float(local_steps))
+
+    def _shrunk(self, amount: float) -> float:
+        """What the devices that are taken may use of an amount, beyond their share of the least."""
+        if self._every == 1 or amount == math.inf:
+            return amount
+        return self._own + (amount - self._least) * self._share
+
+    def _guess(self, shares: tuple[float, float], spend: float) -> float:
+        """A level at which a few devices would spend their part of the budget if no limit bound them."""
+        every = -(-len(self.devices) // GUESSED_FROM)
+        weights = self.devices.first[::every] * shares[0] + self.devices.second[::every] * shares[1]
+        cost = self.devices.cost if self.devices.cost.size == 1 else self.devices.cost[::every]
+        wanted = float(np.sqrt(weights * cost).mean()) * len(self.devices)
+        return min(max(spend / wanted, LEAST), UNBOUNDED / 2.0) if wanted > 0.0 else 1.0
+
+
+def _mix(angle: float, terms: int) -> Floats:
+    return np.array([1.0 - angle, angle]) if terms == 2 else np.ones(1)
+
+
+def _is_one(multiple: Ints) -> bool:
+    return multiple.size == 1 and int(multiple[0]) == 1
+
+
+def _middle(low: float, high: float, width: float) -> float:
+    if high == math.inf:
+        return low + 4.0 * width
+    return high - 4.0 * width if low == -math.inf else 0.5 * (low + high)

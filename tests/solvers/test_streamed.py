@@ -1,0 +1,196 @@
+"""Passes in numpy and compiled agree; rows hold everywhere; a sample changes the way, not the result."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from coopt import (
+    Budget,
+    Certified,
+    Constants,
+    Dynamite,
+    Fleet,
+    InfeasibleError,
+    NonConvex,
+    Problem,
+    limits,
+    solve_allocation,
+)
+from coopt.solvers import exact, passes
+from coopt.solvers.batch import relax, round_batches
+from coopt.solvers.passes import Devices, NumpyPasses, Pace, water_level
+from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.streamed import Streamed
+from problems import problems
+
+pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+bounds = st.sampled_from([Certified(1, 1), Dynamite(), NonConvex(0.5, 0.4)])
+
+
+def random_devices(seed: int, size: int, shape: str) -> Devices:
+    """Devices of every kind: with scalars, multiples, populations, infinite speed and no noise."""
+    rng = np.random.default_rng(seed)
+    upper = rng.integers(4, 2000, size).astype(float)
+    plain = shape == "plain"
+    return Devices(
+        first=rng.lognormal(0, 1, size) * rng.integers(0, 2, size)
+        if not plain
+        else rng.lognormal(0, 1, size),
+        second=rng.lognormal(0, 1, size),
+        cost=np.ones(1) if plain else rng.choice([0.0, 0.5, 2.0], size),
+        lower=np.ones(1) if plain else np.minimum(rng.integers(1, 3, size) * 2.0, upper),
+        upper=upper,
+        multiple=np.ones(1, dtype=np.int64) if plain else rng.choice([1, 2], size),
+        population=np.empty(0, dtype=np.int64) if plain else upper.astype(np.int64),
+        throughput=np.full(1, math.inf) if plain else rng.choice([1.0, 30.0, math.inf], size),
+        round_time=np.zeros(1) if plain else rng.choice([0.0, 0.5, 4.0], size),
+    )
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed: the extra 'fast' adds it")
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    size=st.sampled_from([1, 3, 511, 512, 513, 40_000]),
+    shape=st.sampled_from(["plain", "mixed"]),
+    shares=st.sampled_from([(1.0, 0.0), (0.3, 0.7)]),
+    pace=st.sampled_from([None, Pace(4.0, 2.0), Pace(20.0, 7.0)]),
+    level=st.floats(-3.0, 3.0).map(lambda exponent: 10.0**exponent),
+)
+def test_compiled_passes_equal_those_in_numpy(seed, size, shape, shares, pace, level):
+    from coopt.solvers.fast import CompiledPasses
+
+    devices = random_devices(seed, size, shape)
+    one, two = NumpyPasses(), CompiledPasses()
+    out, compiled_out = np.empty(size), np.empty(size)
+    price = 1.0 / level**2
+    sums = one.dual(devices, shares, level, price, pace, out)
+    compiled = two.dual(devices, shares, level, price, pace, compiled_out)
+    for name, value in vars(sums).items():
+        assert getattr(compiled, name) == pytest.approx(value, rel=1e-13, abs=1e-300)
+    np.testing.assert_allclose(compiled_out, out, rtol=1e-15)
+    (units, limited), (same, also) = (
+        each.units(devices, shares, price * 1.2, price / 1.2, pace) for each in (one, two)
+    )
+    assert units.total == same.total == int(units.few.sum())
+    for left, right in (
+        (units.few, same.few),
+        (units.places, same.places),
+        (units.many, same.many),
+        (limited, also),
+    ):
+        assert np.array_equal(left, right)
+    batches = np.maximum(units.few, 1)
+    assert two.noise(devices, batches) == pytest.approx(one.noise(devices, batches), rel=1e-13)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), size=st.integers(1, 300), share=st.floats(0.001, 1.2))
+def test_the_level_spends_the_budget_as_the_relaxation_does(seed, size, share):
+    devices = random_devices(seed, size, "plain")
+    spend = size + share * (float(devices.upper.sum()) - size)
+    out = np.empty(size)
+    level, price, sums = water_level(devices, (0.5, 0.5), spend, None, 1.0, 0.0)
+    passes.passes().dual(devices, (0.5, 0.5), level, price, None, out)
+    weights = 0.5 * devices.first + 0.5 * devices.second
+    best = relax(weights, np.ones(size), spend, np.ones(size), devices.upper)
+    np.testing.assert_allclose(out, best.batch_sizes, rtol=1e-12)
+    assert sums.value == pytest.approx(float(np.sum(weights / best.batch_sizes)), rel=1e-12)
+
+
+def streamed(problem, bound):
+    assume(problem.fleet.unit_cost is not None)
+    try:
+        ranges = feasible_ranges(problem.plain, None, None)
+    except InfeasibleError:
+        assume(False)
+    return Streamed(problem.plain, bound.monotone_form(problem), problem.fleet.unit_cost), ranges
+
+
+def pairs(problem, ranges):
+    """Every feasible (K, tau)."""
+    for rounds in range(ranges.rounds[0], ranges.rounds[1] + 1):
+        for steps in range(ranges.local_steps[0], ranges.local_steps[1] + 1):
+            if not limits.violations(problem.plain, rounds, steps, ranges.lower.astype(float)):
+                yield rounds, steps
+
+
+@settings(max_examples=80, deadline=None)
+@given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0))
+def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
+    inner, ranges = streamed(problem, bound)
+    fleet = problem.plain.fleet
+    lower, upper = fleet.batch_range()
+    first, *second = inner.devices.first, inner.devices.second
+    weights = first / (inner.norms[0] or 1.0)
+    if inner.terms == 2:
+        weights = (1.0 - angle) * weights + angle * second[0] / (inner.norms[1] or 1.0)
+    for rounds, steps in pairs(problem, ranges):
+        whole = inner.whole(rounds, steps, angle)
+        caps = limits.largest_batches(problem.plain, rounds, steps, upper)
+        spend = limits.step_budget(problem.plain, rounds, steps)
+        expected = round_batches(
+            weights,
+            fleet.sample_cost,
+            spend,
+            lower,
+            caps,
+            relax(weights, fleet.sample_cost, spend, lower, caps).multiplier,
+            limits.step_units(problem.plain, rounds, steps, fleet.unit_cost),
+            fleet.batch_multiple,
+            inner.form.population,
+        )
+        assert whole.level == pytest.approx(expected.value, rel=1e-12, abs=1e-300)
+        assert not limits.violations(problem.plain, rounds, steps, whole.batch_sizes.astype(float))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
+def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
+    inner, ranges = streamed(problem, bound)
+    every = list(pairs(problem, ranges))
+    row = inner.row(*data.draw(st.sampled_from(every)), angle)
+    for rounds, steps in every:
+        claim = row.constant - row.slope / (rounds * steps) + row.rise / steps
+        assert claim <= inner.whole(rounds, steps, angle).level * (1.0 + 1e-12) + 1e-12
+
+
+@settings(max_examples=80, deadline=None)
+@given(problem=problems())
+def test_no_weight_is_negative_between_the_ends(problem):
+    inner, _ = streamed(problem, Certified(1, 1))
+    scales = np.where(inner.norms > 0.0, inner.norms, 1.0)
+    for angle in inner.ends:
+        weights = (1.0 - angle) * inner.devices.first / scales[0] + angle * inner.devices.second / scales[1]
+        assert weights.min() >= -1e-15
+
+
+@pytest.mark.parametrize("bound", [Certified(1, 1), Dynamite(), Certified()])
+def test_a_sample_changes_the_way_and_not_the_answer(bound, monkeypatch):
+    rng = np.random.default_rng(5)
+    size = 3000
+    problem = Problem(
+        Fleet(
+            samples=rng.integers(50, 2000, size),
+            gradient_noise=rng.lognormal(1, 1, size),
+            divergence=rng.uniform(0.01, 0.2, size),
+            throughput=rng.lognormal(4, 1, size),
+            round_time=rng.uniform(0.1, 2, size),
+        ),
+        Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_constant=0.5, curvature_floor=0),
+        Budget(cost=4000 * size, time=2000, round_cost=200 * size),
+    )
+    whole = solve_allocation(problem, bound=bound)
+    monkeypatch.setattr(exact, "SAMPLED_FROM", 1000)
+    monkeypatch.setattr(exact, "SAMPLE", 100)
+    sampled = solve_allocation(problem, bound=bound)
+    assert (sampled.rounds, sampled.local_steps) == (whole.rounds, whole.local_steps)
+    assert np.array_equal(sampled.batch_sizes, whole.batch_sizes)
+    assert sampled.gap <= 2e-12 and whole.gap <= 2e-12
