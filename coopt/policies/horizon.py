@@ -191,8 +191,9 @@ def forecast(
     gradient_error: float,
     participation_noise: float,
     noise_excess: float = NOISE_EXCESS,
+    rounds: int = 1,
 ) -> float:
-    """Give the gap F - F* that the calibrated bound predicts after one round.
+    """Give the gap F - F* that the calibrated bound predicts after some rounds.
 
     Parameters
     ----------
@@ -208,11 +209,13 @@ def forecast(
         Variance of the averaged gradient because devices miss rounds.
     noise_excess : float, default 2
         See `Horizon`.
+    rounds : int, default 1
+        How many rounds.
     """
     landscape = _Landscape(problem, gradient_error, participation_noise, noise_excess)
     inverse = 1 / batch_sizes - (0 if problem.fleet.replacement else 1 / problem.fleet.samples)
     mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
-    return landscape.value(1, local_steps, mean, drifting)[0]
+    return landscape.value(rounds, local_steps, mean, drifting)[0]
 
 
 def _search(
