@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from coopt.errors import CertificateError
 from coopt.exhaust import smallest_value
 from coopt.limits import TOLERANCE
-from coopt.monotone import Floor, MonotoneForm
+from coopt.monotone import Floor, MonotoneForm, weighted
 from coopt.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -30,12 +30,16 @@ Range = tuple[int, int]
 
 # Relative agreement of a leaf's bound with the claim: the rounding of bounds and of their numeric form.
 AGREEMENT = 1e-11
+# Where the terms of a bound cancel, so much of its value at a single step with single samples is rounding.
+CANCELLATION = 5e-14
+# Infinite shares count as this: of no noise at all they are nothing.
+LARGEST_SHARE = 1e200
 # A leaf is judged on at most so many pieces, and the floors of so many members on all its pieces.
 PIECES, FLOORS = 256, 20_000
 # Outward slack on quotients that are rounded down to whole units.
 OUTWARD = 1e-12
 # Each term of a sum over devices is off by a few rounding errors at most.
-TERM_ROUNDING = 1e-15
+TERM_ROUNDING = 5e-16
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +50,14 @@ class Support:
     ----------
     direction : tuple of float
         One or two nonnegative numbers.
-    price : float
-        Multiplier of the cost of one local step [noise per cost].
+    price, energy_price : float
+        Multipliers of the cost and of the energy of one local step [noise per cost, noise per J].
     held : ndarray of int64, shape (h,)
         Devices whose time limit has a multiplier.
     push : ndarray, shape (h,)
         These multipliers [noise per sample].
     level : float or None
-        For a single (K, tau) where the price alone proves too little: no whole batches have less noise than
+        For a single (K, tau) where the prices alone prove too little: no whole batches have less noise than
         this. The checker enumerates what could.
     """
 
@@ -62,6 +66,7 @@ class Support:
     held: Ints
     push: Floats
     level: float | None = None
+    energy_price: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +134,15 @@ class Checker:
         self.upper = self.fleet.max_batch // self.multiple * self.multiple
         self.cost_limit = self.budget.cost * (1.0 + TOLERANCE)
         self.time_limit = self.budget.time * (1.0 + TOLERANCE)
+        self.energy_limit = self.budget.energy * (1.0 + TOLERANCE)
+        self.round_energy = math.fsum(self.fleet.round_energy.tolist())
         units = self.fleet.sample_cost * self.multiple
         self.unit = float(units[0]) if bool((units == units[0]).all()) and units[0] > 0.0 else None
         self.least_work = math.fsum((self.fleet.sample_cost * self.lower).tolist())
+        self.least_energy = math.fsum((self.fleet.sample_energy * self.lower).tolist())
         self.everyone = np.arange(len(form.members))
         self._floors: dict[int, Floor] = {}
+        self.scale = self._largest_value()
 
     def check(self, proof: Proof, rounds: int | None = None, local_steps: int | None = None) -> None:
         """Raise CertificateError unless the proof holds; `rounds`, `local_steps` are K and tau if fixed."""
@@ -151,25 +160,37 @@ class Checker:
                     f"claimed {proof.target!r}"
                 )
 
-    @staticmethod
-    def reaches(bound: float, target: float) -> bool:
+    def reaches(self, bound: float, target: float) -> bool:
         """Whether a bound proves the target, up to rounding."""
-        return bound >= target - AGREEMENT * abs(target)
+        return bound >= target - AGREEMENT * abs(target) - CANCELLATION * self.scale
+
+    def _largest_value(self) -> float:
+        """The bound for K = tau = 1 and one sample from each device."""
+        floor, (start, slope) = self.floor(1), self.form.progress(np.ones(1), self.everyone)
+        totals = np.array([math.fsum(part.tolist()) for part in floor.basis])
+        values = start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, totals))
+        return float(values.min())
 
     def feasible(self, rounds: int, local_steps: int) -> bool:
         """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
         spent = rounds * (local_steps * self.least_work + self.budget.round_cost)
         with np.errstate(over="ignore"):
             busy = rounds * (local_steps * self.lower / self.fleet.throughput + self.fleet.round_time)
-        return bool(
-            spent <= self.cost_limit * (1.0 + OUTWARD) and busy.max() <= self.time_limit * (1.0 + OUTWARD)
+        burnt = rounds * (local_steps * self.least_energy + self.round_energy)
+        return all(
+            used <= limit * (1.0 + OUTWARD)
+            for used, limit in (
+                (spent, self.cost_limit),
+                (float(busy.max()), self.time_limit),
+                (burnt, self.energy_limit),
+            )
         )
 
     def matches(self, leaf: Leaf, rounds: Range, local_steps: Range) -> bool:
         """Whether each feasible plan of a leaf is matched by one round of K tau steps, or by single steps.
 
         One round costs and takes no more than K; it is worth as much if the floor is the same for all tau.
-        Single steps use as much where rounds cost nothing, and their floor is no higher. The matching plan
+        Single steps use as much where rounds use nothing, and their floor is no higher. The matching plan
         is in range if the limits end the range, or if the whole leaf has few enough steps.
         """
         most = leaf.rounds[1] * leaf.local_steps[1]
@@ -179,7 +200,7 @@ class Checker:
             inside = not self.feasible(1, local_steps[1] + 1) or most <= local_steps[1]
             if flat and inside:
                 return True
-        free = self.budget.round_cost == 0.0 and not self.fleet.round_time.any()
+        free = self.budget.round_cost == self.round_energy == 0.0 and not self.fleet.round_time.any()
         inside = not self.feasible(rounds[1] + 1, 1) or most <= rounds[1]
         return free and inside and local_steps[0] == 1 < leaf.local_steps[0] and rounds[0] == 1
 
@@ -199,7 +220,6 @@ class Checker:
         noise = self._noise(leaf, pieces, shares)
         with np.errstate(invalid="ignore", over="ignore"):
             levels = offsets + noise
-        levels[np.isnan(levels)] = math.inf
         values = np.full_like(levels, math.inf)
         for product in (pieces.first_product, pieces.last_product):
             start, slope = self.form.progress(product, self.everyone)
@@ -234,7 +254,7 @@ class Checker:
         noise = np.zeros((shares.shape[0], width))
         if not levels:
             return noise
-        usable = np.where(np.isfinite(shares), shares, 0.0)
+        usable = np.minimum(shares, LARGEST_SHARE)
         # As a function of the two shares the smallest noise is concave and homogeneous: of shares that are
         # a sum of two directions it is at least the sum, and it never falls when a share grows.
         directions = sorted(levels, key=lambda each: math.atan2(each[-1], each[0]))
@@ -258,51 +278,71 @@ class Checker:
     def level(self, leaf: Leaf, support: Support, pieces: _Pieces | None = None) -> Floats:
         """Lower bounds on the noise in the direction of a support, on each piece of a leaf."""
         pieces = _pieces(leaf) if pieces is None else pieces
-        if support.price < 0.0 or bool((support.push < 0.0).any()):
-            raise CertificateError(f"proof: {_name(leaf)} has a negative multiplier")
-        weights, prices = self.weights(support.direction), support.price * self.fleet.sample_cost
+        self._check_multipliers(leaf, support)
+        weights = self.weights(support.direction)
+        fleet, prices = self.fleet, support.price * self.fleet.sample_cost
+        prices += support.energy_price * fleet.sample_energy
+        priced = prices.copy()
         prices[support.held] += support.push
         most = self.largest_batches(leaf.rounds[0], leaf.local_steps[0])
         least, rounding = self._dual(weights, prices, most)
-        # What the limits admit at most: cost and time of one step, as in the documentation.
-        first, last = pieces.first_product, pieces.most_steps
-        bound = np.full(first.size, least)
-        if support.price > 0.0:
-            spend = np.minimum(
-                self.cost_limit / first - self.budget.round_cost / last,
-                (self.cost_limit / leaf.rounds[0] - self.budget.round_cost) / leaf.local_steps[0],
-            )
-            if self.unit is not None:
-                spend = self.unit * np.floor(spend / self.unit * (1.0 + OUTWARD))
-            bound -= support.price * spend
-            rounding += TERM_ROUNDING * support.price * float(np.abs(spend).max())
+        # What the limits admit at most, at the multipliers: on each piece, and at the corner of the leaf.
+        spend = np.minimum(
+            self._spend(support, pieces.first_product, pieces.most_steps),
+            self._spend(support, leaf.rounds[0] * leaf.local_steps[0], leaf.local_steps[0]),
+        )
+        bound = least - spend
+        rounding += 2.0 * TERM_ROUNDING * float(np.abs(spend).max())
         if support.held.size:
-            speed, idle = self.fleet.throughput[support.held], self.fleet.round_time[support.held]
+            first, last = pieces.first_product, pieces.most_steps
+            speed, idle = fleet.throughput[support.held], fleet.round_time[support.held]
             pull = math.fsum((support.push * speed).tolist())
             spare = math.fsum((support.push * speed * idle).tolist())
             bound -= pull * self.time_limit / first - spare / last
-            rounding += TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare)
+            rounding += 2.0 * TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare)
         bound = np.maximum(bound - rounding, 0.0)
-        if support.level is not None and support.price > 0.0 and pieces.single:
-            budget = (self.cost_limit / leaf.rounds[0] - self.budget.round_cost) / leaf.local_steps[0]
+        if support.level is not None and pieces.single:
             reference = 0.0 if self.form.population is None else math.fsum(weights / self.form.population)
+            # Of all limits together, at the multipliers: one budget, at a price of one.
             value = smallest_value(
                 weights / self.multiple,
-                self.fleet.sample_cost * self.multiple,
-                budget,
+                priced * self.multiple,
+                float(spend[0]),
                 self.lower // self.multiple,
                 most // self.multiple,
-                support.price,
+                1.0,
                 support.level + reference,
             )
             bound = np.maximum(bound, value - reference)
         return bound
 
+    def _check_multipliers(self, leaf: Leaf, support: Support) -> None:
+        numbers = [*support.direction, support.price, support.energy_price, *support.push.tolist()]
+        if not all(0.0 <= number < math.inf for number in numbers) or math.isnan(support.level or 0.0):
+            raise CertificateError(f"proof: {_name(leaf)} has a multiplier that is not a finite number >= 0")
+        held = support.held
+        if held.shape != support.push.shape or not bool(((held >= 0) & (held < len(self.fleet))).all()):
+            raise CertificateError(f"proof: {_name(leaf)} has multipliers of devices that there are not")
+        if len(np.unique(held)) < held.size:
+            raise CertificateError(f"proof: {_name(leaf)} has several multipliers of one device")
+
+    def _spend(self, support: Support, product: Floats | int, steps: Floats | int) -> Floats:
+        """What cost and energy of one step can be worth together, for given K tau and tau."""
+        total = np.zeros(np.shape(product))
+        if support.price > 0.0:
+            spend = self.cost_limit / product - self.budget.round_cost / steps
+            if self.unit is not None:
+                spend = self.unit * np.floor(spend / self.unit * (1.0 + OUTWARD))
+            total += support.price * spend
+        if support.energy_price > 0.0:
+            total += support.energy_price * (self.energy_limit / product - self.round_energy / steps)
+        return total
+
     def weights(self, direction: tuple[float, ...]) -> Floats:
         """Weights of the noise in a direction, shape (N,)."""
         basis = self.floor(1).basis
-        if len(direction) != len(basis) or min(direction) < 0.0:
-            raise CertificateError(f"proof: direction {direction}: must have {len(basis)} numbers >= 0")
+        if len(direction) != len(basis):
+            raise CertificateError(f"proof: direction {direction}: must have {len(basis)} numbers")
         total = np.zeros_like(basis[0])
         for share, part in zip(direction, basis, strict=True):
             total += share * part
@@ -332,7 +372,7 @@ class Checker:
             np.minimum(least, weights / batches + prices * batches, out=least)
         reference = 0.0 if self.form.population is None else weights / self.form.population
         scale = math.fsum(least.tolist())
-        return math.fsum((least - reference).tolist()), 4.0 * TERM_ROUNDING * scale
+        return math.fsum((least - reference).tolist()), TERM_ROUNDING * scale
 
     def _check_range(self, proof: Proof, rounds: int | None, local_steps: int | None) -> None:
         (k1, k2), (t1, t2) = proof.rounds, proof.local_steps

@@ -68,6 +68,22 @@ def test_optima_at_unequal_costs_are_proved_again(problem, bound):
     proved_and_no_more(found)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    problem=problems(equal_costs=False, most_samples=6), bound=numeric_bounds, tightness=st.floats(0.0, 1.0)
+)
+def test_lower_bounds_under_a_limit_on_energy_are_proved_again(problem, bound, tightness):
+    size = len(problem.fleet)
+    fleet = replace(problem.fleet, sample_energy=np.linspace(0.5, 2.0, size), round_energy=np.full(size, 0.3))
+    lower, upper = fleet.batch_range()
+    free = replace(problem, fleet=fleet)
+    least, most = free.energy(1, 1, lower), free.energy(20, 4, upper)
+    limit = float(least ** (1 - tightness) * most**tightness)
+    found = solve(replace(free, budget=replace(problem.budget, energy=limit)), bound)
+    assume(found is not None)
+    found.certify(deep=True)
+
+
 @settings(max_examples=25, deadline=None)
 @given(problem=problems(), bound=family_bounds)
 def test_every_member_of_a_family_is_ruled_out(problem, bound):
@@ -214,8 +230,12 @@ def test_tampered_cuts_are_refused(problem):
         if not leaf.supports:
             continue
         for change, message in (
-            (replace(leaf, supports=tuple(replace(s, price=-1.0) for s in leaf.supports)), "negative"),
-            (replace(leaf, supports=tuple(replace(s, direction=(-1.0, 1.0)) for s in leaf.supports)), ">= 0"),
+            (replace(leaf, supports=tuple(replace(s, price=-1.0) for s in leaf.supports)), ">= 0"),
+            (
+                replace(leaf, supports=tuple(replace(s, direction=(math.nan, 1.0)) for s in leaf.supports)),
+                ">= 0",
+            ),
+            (replace(leaf, supports=tuple(replace(s, push=np.ones(2)) for s in leaf.supports)), "devices"),
             (replace(leaf, matched=True), "not matched"),
         ):
             leaves = (*proof.leaves[:place], change, *proof.leaves[place + 1 :])

@@ -8,7 +8,7 @@ that claims it, and what it gets wrong cannot make a false claim pass: the check
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from coopt.monotone import Floor, MonotoneForm, member_values
 from coopt.problem import Problem
 from coopt.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.solvers.batch import cap_multipliers, relax
+from coopt.solvers.energy import TwoLimits, best_share, limit_units
 from coopt.solvers.inner import Inner
 from coopt.solvers.knapsack import best_price
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # Directions that a family is bounded by at first, and further ones where a member is left over.
 DIRECTIONS = 4
@@ -60,13 +62,24 @@ def prove(
     return _Prover(problem, form, target).prove(rounds, local_steps)
 
 
+@dataclass(frozen=True)
+class _Mixture:
+    """Shares of the limits on cost and energy, what a sample uses of both together, and what a step may."""
+
+    cost: float
+    energy: float
+    prices: Floats
+    spend: float
+
+
 class _Prover:
     def __init__(self, problem: Problem, form: MonotoneForm, target: float) -> None:
         self.problem = problem.plain
         self.form = form
         self.target = target
         self.checker = Checker(problem, form)
-        self.inner = Inner(self.problem, form)
+        limited = self.problem.budget.energy < math.inf
+        self.inner = TwoLimits(self.problem, form) if limited else Inner(self.problem, form)
         self.lower = self.inner.lower
         self.timed = self.problem.budget.time < math.inf
         self.leaves: list[Leaf] = []
@@ -141,45 +154,66 @@ class _Prover:
         if turn == 0 and not single and angles.size > 1:
             chosen = np.unique(np.quantile(angles, np.linspace(0.0, 1.0, DIRECTIONS)))
         else:
-            chosen = directions.angles[judged.member : judged.member + 1]
+            # An infinite share of the second noise term has no angle.
+            chosen = np.nan_to_num(directions.angles[judged.member : judged.member + 1], nan=1.0)
         place = (judged.rounds, judged.local_steps)
         return [self._support(floor, place, float(angle), single) for angle in chosen.tolist()]
 
     def _support(self, floor: Floor, place: tuple[int, int], angle: float, single: bool) -> Support:
-        rounds, steps = place
-        fleet, cost = self.problem.fleet, self.problem.fleet.sample_cost
         weights = self.inner.weights(floor, angle)
         norms = [norm or 1.0 for norm in (float(np.sum(part)) for part in floor.basis)]
         direction = (1.0 / norms[0],) if len(norms) == 1 else ((1.0 - angle) / norms[0], angle / norms[1])
-        spend = limits.step_budget(self.problem, rounds, steps)
         if single or not self.timed:
-            most = limits.largest_batches(self.problem, rounds, steps, self.inner.upper)
-            price = self._price(weights, spend, most, place)
+            most = limits.largest_batches(self.problem, *place, self.inner.upper)
+            mixture = self._mixture(weights, place, most)
+            price = self._price(weights, mixture, most, place)
             open_gap = single and self.inner.unit_cost is None and price > 0.0
             level = self._level(floor, place, angle) if open_gap else None
-            return Support(direction, price, *NOTHING, level)
-        caps = limits.time_caps(self.problem, rounds, steps)
+            return Support(direction, price * mixture.cost, *NOTHING, level, price * mixture.energy)
+        caps = limits.time_caps(self.problem, *place)
         upper = np.maximum(np.minimum(self.inner.upper, caps), self.lower)
-        best = relax(weights, cost, spend, self.lower, upper, self.form.population)
-        held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, self.inner.upper)
-        return Support(direction, best.multiplier, held.astype(np.int64), push)
+        mixture = self._mixture(weights, place, upper)
+        best = relax(weights, mixture.prices, mixture.spend, self.lower, upper, self.form.population)
+        held, push = cap_multipliers(weights, mixture.prices, best, caps, self.inner.upper)
+        price = best.multiplier
+        return Support(
+            direction, price * mixture.cost, held.astype(np.int64), push, None, price * mixture.energy
+        )
 
-    def _price(self, weights: Floats, spend: float, most: NDArray[np.int64], place: tuple[int, int]) -> float:
+    def _mixture(self, weights: Floats, place: tuple[int, int], upper: Floats | Ints) -> _Mixture:
+        """The best mixture of the limits on cost and energy; the limit on cost itself where it is alone."""
+        budget, fleet = self.problem.budget, self.problem.fleet
+        spend = limits.step_budget(self.problem, *place)
+        if budget.energy == math.inf:
+            return _Mixture(1.0, 0.0, fleet.sample_cost, spend)
+        share, _ = best_share(self.problem, weights, *place, self.lower, upper, self.form.population)
+        units = limit_units(budget)
+        cost, energy = (1.0 - share) / units[0], share / units[1]
+        prices, total = energy * fleet.sample_energy, energy * limits.step_energy(self.problem, *place)
+        if cost > 0.0:
+            prices, total = prices + cost * fleet.sample_cost, total + cost * spend
+        return _Mixture(cost, energy, prices, total)
+
+    def _price(self, weights: Floats, mixture: _Mixture, most: Ints, place: tuple[int, int]) -> float:
         """The price with the best bound in whole batches."""
-        multiple = self.problem.fleet.batch_multiple
-        cost = self.problem.fleet.sample_cost
-        if self.problem.budget.cost == math.inf or float(np.sum(cost * most)) <= spend:
+        multiple, spend = self.problem.fleet.batch_multiple, mixture.spend
+        if float(np.sum(mixture.prices * most)) <= spend:
             return 0.0
         if self.inner.unit_cost is not None:
             # Only whole units are spent.
             units = limits.step_units(self.problem, *place, self.inner.unit_cost)
             spend = self.inner.unit_cost * units * (1.0 + limits.TOLERANCE)
-        least = self.lower // multiple
-        gains = weights / multiple
-        start = relax(weights, cost, spend, self.lower, most).multiplier
+        start = relax(weights, mixture.prices, spend, self.lower, most).multiplier
         if start == 0.0:
             return 0.0
-        return best_price(gains, cost * multiple, spend, least, most // multiple, start).price
+        return best_price(
+            weights / multiple,
+            mixture.prices * multiple,
+            spend,
+            self.lower // multiple,
+            most // multiple,
+            start,
+        ).price
 
     def _level(self, floor: Floor, place: tuple[int, int], angle: float) -> float:
         """The smallest noise in a direction, in whole batches; refutes the claim if that undercuts it."""
