@@ -10,6 +10,7 @@ from __future__ import annotations
 from coopt._version import __version__
 from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from coopt.cohort import Cohort, choose_cohort, leave_out
 from coopt.controller import Controller
 from coopt.differences import Change, Sensitivity, sensitivity
 from coopt.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "Change",
     "ClientProbe",
     "ClientReport",
+    "Cohort",
     "Constants",
     "Controller",
     "CooptError",
@@ -67,9 +69,11 @@ __all__ = [
     "TradeOff",
     "__version__",
     "allocate_batches",
+    "choose_cohort",
     "choose_participants",
     "evaluate",
     "frontier",
+    "leave_out",
     "sensitivity",
     "solve_allocation",
     "solve_many",

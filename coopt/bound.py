@@ -26,9 +26,9 @@ from coopt.monotone import (
     Floor,
     MonotoneBase,
     MonotoneForm,
-    product,
 )
-from coopt.participation import end_sums, refuse_participants, variance_share
+from coopt.one_round import Contraction, Fleetwide, round_effect
+from coopt.participation import refuse_absence, variance_share
 from coopt.problem import Problem
 from coopt.validation import real
 
@@ -158,7 +158,7 @@ def _published_form(
     eta, beta = constants.learning_rate, constants.smoothness
     c = required(constants, "pl_constant", bound.name)
     check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
-    refuse_participants(problem.budget.participants, bound.name)
+    refuse_absence(problem.budget.participants, constants.gradient_bias, bound.name)
     divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
     log_q = log_contraction(Fraction(eta) * Fraction(c))
     x = eta * beta
@@ -220,7 +220,7 @@ class YoungFamily(MonotoneBase):
         if self.gamma == "auto" and mean_step == 1.0:
             gammas = {1.0}
         if self.z == "auto":
-            if not fleet.divergence.any():
+            if not fleet.divergence.any() and not problem.constants.gradient_bias:
                 zs = {math.inf}
             elif not fleet.gradient_noise.any():
                 zs = {0.0}
@@ -280,12 +280,13 @@ class Certified(YoungFamily):
         # Exact: where eta c is nearly one, rounding here would be all that is left of 1 - eta c.
         slack = max(1 - Fraction(eta) * Fraction(known.mean_smoothness), Fraction(0))
 
-        def at(gamma: float) -> _Contraction:
+        def at(gamma: float) -> Contraction:
             bracket = 1 + slack * (1 - Fraction(gamma))
-            return _Contraction(
+            return Contraction(
                 log_q=log_contraction(Fraction(eta) * Fraction(c) * bracket),
                 noise_share=x / (2.0 * c * float(bracket)),
                 drift_factor=eta / 2.0 * known.coupling_factor(gamma),
+                error_factor=eta / 2.0 * known.young_factor(gamma),
                 sampling_factor=known.mean_smoothness / 2.0,
             )
 
@@ -325,12 +326,13 @@ class NonConvex(YoungFamily):
         known = curvature(problem.constants, self._kind)
         eta, x = problem.constants.learning_rate, known.mean_step
 
-        def at(gamma: float) -> _Contraction:
+        def at(gamma: float) -> Contraction:
             inverse = 2.0 / (1.0 + (1.0 - x) * (1.0 - gamma))
-            return _Contraction(
+            return Contraction(
                 log_q=0.0,
                 noise_share=inverse * x / 2.0,
                 drift_factor=inverse / 2.0 * known.coupling_factor(gamma),
+                error_factor=inverse / 2.0 * known.young_factor(gamma),
                 sampling_factor=inverse * known.mean_smoothness / (2.0 * eta),
             )
 
@@ -343,21 +345,11 @@ class NonConvex(YoungFamily):
         return _young_form(self, problem, known, at, progress=progress, length=lambda _log_q, tau: float(tau))
 
 
-@dataclass(frozen=True)
-class _Contraction:
-    """What one gamma decides."""
-
-    log_q: float
-    noise_share: float
-    drift_factor: float
-    sampling_factor: float
-
-
 def _young_form(
     bound: YoungFamily,
     problem: Problem,
     constants: Curvature,
-    at: Callable[[float], _Contraction],
+    at: Callable[[float], Contraction],
     progress: Callable[[Floats], Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]],
     length: Callable[[float, int], float],
 ) -> MonotoneForm:
@@ -369,18 +361,20 @@ def _young_form(
     )
     pairs = bound._pairs_for(problem, constants.mean_step)
     contractions = {gamma: at(gamma) for gamma in dict.fromkeys(gamma for gamma, _ in pairs)}
-    log_r = log_contraction(Fraction(eta) * Fraction(constants.floor))
     budget = problem.budget
-    share = float(variance_share(len(fleet), budget.participants, budget.distinct_participants))
+    fleetwide = Fleetwide(
+        learning_rate=eta,
+        log_r=log_contraction(Fraction(eta) * Fraction(constants.floor)),
+        divergence=divergence,
+        bias=problem.constants.gradient_bias or 0.0,
+        sampled=float(variance_share(len(fleet), budget.participants, budget.distinct_participants)),
+    )
     known: dict[tuple[float, int], tuple[float, float, float]] = {}
 
     def sums(gamma: float, tau: int) -> tuple[float, float, float]:
         if (gamma, tau) not in known:
             point = contractions[gamma]
-            whole = length(point.log_q, tau)
-            drift = _drift_of(point, log_r, tau, eta, divergence, whole)
-            drawn = _sampling_of(point, log_r, tau, eta, divergence, share / whole)
-            known[gamma, tau] = drift[0] + drawn[0], drift[1] + drawn[1], drawn[2]
+            known[gamma, tau] = round_effect(point, fleetwide, tau, length(point.log_q, tau))
         return known[gamma, tau]
 
     gammas, place = np.unique([gamma for gamma, _ in pairs], return_inverse=True)
@@ -407,31 +401,6 @@ def _young_form(
         progress=progress(np.array([contractions[gamma].log_q for gamma, _ in pairs])),
         drift=drift,
     )
-
-
-def _drift_of(
-    point: _Contraction, log_r: float, tau: int, eta: float, divergence: float, length: float
-) -> tuple[float, float]:
-    """C sum q^(tau-1-j) a_j^2 and C sum q^(tau-1-j) b_j^2 / nu^2, over the length of a round."""
-    factor = point.drift_factor
-    if tau == 1 or factor == 0.0:
-        return 0.0, 0.0
-    if math.isinf(factor):
-        return (math.inf if divergence else 0.0), math.inf
-    scale = math.sqrt(factor / length) * eta
-    sums = drift_sums(point.log_q, log_r, tau, scale * divergence, scale * scale)
-    return sums.square, sums.variance
-
-
-def _sampling_of(
-    point: _Contraction, log_r: float, tau: int, eta: float, divergence: float, share: float
-) -> tuple[float, float, float]:
-    """What drawing participants adds: from divergence, from noise, and from that of the last step."""
-    if share == 0.0:
-        return 0.0, 0.0, 0.0
-    ends, scale = end_sums(point.log_q, log_r, tau), point.sampling_factor * share * eta * eta
-    square = product(ends.divergence, math.sqrt(scale) * divergence) ** 2
-    return square, scale * ends.noise, scale
 
 
 KINDS: dict[str, Callable[..., Bound]] = {

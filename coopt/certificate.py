@@ -91,6 +91,8 @@ def prove_again(allocation: Allocation) -> Proof:
             "deep: the lower bound is no claim about all plans within the limits of the problem, and cannot "
             "be proved from them"
         )
+    if problem.budget.energy < math.inf:
+        raise CertificateError("deep: a limit on energy is no part of what can be proved again")
     if not isinstance(claim.bound, MonotoneBound):
         raise CertificateError(
             f"deep: bound {claim.bound.name!r} declares no monotone form, so only a search through all plans "
@@ -191,11 +193,13 @@ def error_bound(allocation: Allocation) -> float:
         return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
     name = type(bound).__name__.lower()
     theorem = importlib.import_module(f"coopt_bounds.{name}").theorem
-    if problem.budget.participants is not None:
-        theorems = importlib.import_module("coopt_bounds.participants")
+    values: dict[str, Any] = {}
+    if problem.constants.gradient_bias or problem.budget.participants is not None:
+        module = "cohort" if problem.constants.gradient_bias else "participants"
+        theorems = importlib.import_module(f"coopt_bounds.{module}")
         theorem = theorems.theorem if isinstance(bound, Certified) else theorems.nonconvex_theorem
-    values: dict[str, Any] = {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
-    values["kappa"] = _variance_share(problem)
+        values = {"kappa": _variance_share(problem), "epsilon": problem.constants.gradient_bias}
+    values |= {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
     values |= _young_values(bound, problem, local_steps) if isinstance(bound, YoungFamily) else {}
     constants = problem.constants
     values |= {

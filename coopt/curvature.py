@@ -24,11 +24,12 @@ class Curvature:
 
     def coupling_factor(self, gamma: float) -> float:
         """(eta beta_F + (1 - eta beta_F)/gamma) beta_d^2, infinite at gamma = 0 unless nothing couples."""
-        if self.coupling == 0.0:
-            return 0.0
+        return self.young_factor(gamma) * self.coupling * self.coupling if self.coupling else 0.0
+
+    def young_factor(self, gamma: float) -> float:
+        """Eta beta_F + (1 - eta beta_F)/gamma, infinite at gamma = 0 unless eta beta_F = 1."""
         slack = 1.0 - self.mean_step
-        young = self.mean_step if slack == 0.0 else self.mean_step + (slack / gamma if gamma else math.inf)
-        return young * self.coupling * self.coupling
+        return self.mean_step if slack == 0.0 else self.mean_step + (slack / gamma if gamma else math.inf)
 
 
 def curvature(constants: Constants, bound: str) -> Curvature:

@@ -78,6 +78,18 @@ def drift_sums(
     return DriftSums(*(math.inf if math.isnan(value) else value for value in (linear, square, variance)))
 
 
+def geometric(log_ratio: float, count: int) -> float:
+    """Sum of ratio^j for j < count; +inf where it exceeds the range of float64."""
+    if log_ratio == -math.inf:
+        return 1.0
+    if log_ratio == 0.0:
+        return float(count)
+    try:
+        return math.expm1(count * log_ratio) / math.expm1(log_ratio)
+    except OverflowError:
+        return math.inf
+
+
 def _power(log_base: float, exponent: int) -> float:
     product = log_base * exponent
     return math.exp(product) if product <= LARGEST_EXPONENT else math.inf

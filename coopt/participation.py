@@ -15,6 +15,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.drift import geometric
 from coopt.errors import InvalidProblemError
 
 Floats = NDArray[np.float64]
@@ -38,8 +39,8 @@ def end_sums(log_q: float, log_r: float, local_steps: int) -> EndSums:
     """Geometric sums of max(r, q) and max(r^2, q): with these the sampling term never falls in tau."""
     squared = max(2.0 * log_r, log_q)
     # The noise of the last step stands apart: what it is multiplied with is free of z.
-    earlier = _geometric(squared, local_steps - 1) if local_steps > 1 else 0.0
-    return EndSums(_geometric(max(log_r, log_q), local_steps), math.exp(squared) * earlier)
+    earlier = geometric(squared, local_steps - 1) if local_steps > 1 else 0.0
+    return EndSums(geometric(max(log_r, log_q), local_steps), math.exp(squared) * earlier)
 
 
 def variance_share(devices: int, participants: int | None, distinct: bool) -> Fraction:
@@ -85,22 +86,15 @@ def check_participants(weights: Floats, participants: int | None, distinct: bool
         )
 
 
-def refuse_participants(participants: int | None, bound: str) -> None:
-    """Raise InvalidProblemError where only some devices take part and `bound` holds for all of them."""
+def refuse_absence(participants: int | None, bias: float | None, bound: str) -> None:
+    """Raise InvalidProblemError where not all devices take part and `bound` holds where they do."""
+    if bias:
+        raise InvalidProblemError(
+            f"gradient_bias = {bias!r}: the {bound} bound holds for unbiased gradients; use 'certified' or "
+            "'nonconvex'"
+        )
     if participants is not None:
         raise InvalidProblemError(
             f"participants = {participants}: the {bound} bound holds where every device takes part in every "
             "round; use 'certified' or 'nonconvex'"
         )
-
-
-def _geometric(log_ratio: float, count: int) -> float:
-    """Sum of ratio^j for j < count."""
-    if log_ratio == -math.inf:
-        return 1.0
-    if log_ratio == 0.0:
-        return float(count)
-    try:
-        return math.expm1(count * log_ratio) / math.expm1(log_ratio)
-    except OverflowError:
-        return math.inf

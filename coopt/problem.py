@@ -54,6 +54,9 @@ class Constants:
         rho of the published bound; default 1 / (eta tau) there [curvature].
     lipschitz : float, optional
         rho of the AdaCoOpt bound, a Lipschitz constant of the loss [gradient].
+    gradient_bias : float, optional
+        epsilon >= 0 with ||sum p_i grad F_i - grad F|| <= epsilon for every model [gradient]: how far the
+        devices that train are from the loss F that counts, where they are not all of it; default 0.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class Constants:
     coupling: float | None = None
     quadratic_continuity: float | None = None
     lipschitz: float | None = None
+    gradient_bias: float | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, float | None] = {
@@ -94,6 +98,7 @@ class Constants:
                 "quadratic_continuity", self.quadratic_continuity, minimum=0.0
             ),
             "lipschitz": optional_real("lipschitz", self.lipschitz, minimum=0.0),
+            "gradient_bias": optional_real("gradient_bias", self.gradient_bias, minimum=0.0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

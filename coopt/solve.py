@@ -16,7 +16,7 @@ from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
-from coopt.problem import Budget, Problem
+from coopt.problem import Problem
 from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.backend import Constraints
@@ -152,7 +152,7 @@ def solve_allocation(
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
-    _check_budget(problem.budget, solver, learning_rate)
+    _check_budget(problem, solver, learning_rate)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
@@ -270,7 +270,12 @@ def checked_target(objective: str, target_error: float | None, solver: str) -> f
     return real("target_error", target_error, minimum=0.0)
 
 
-def _check_budget(budget: Budget, solver: str, learning_rate: float | str | None) -> None:
+def _check_budget(problem: Problem, solver: str, learning_rate: float | str | None) -> None:
+    budget = problem.budget
+    if problem.constants.gradient_bias and learning_rate == "auto":
+        raise InvalidProblemError(
+            f"gradient_bias = {problem.constants.gradient_bias!r}: needs a learning rate in numbers"
+        )
     if budget.energy < math.inf and solver in PROPOSERS:
         raise InvalidProblemError(f"energy = {budget.energy!r}: needs solver='exact' (or 'auto')")
     if budget.participants is not None and (learning_rate == "auto" or solver in PROPOSERS):

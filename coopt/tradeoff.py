@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from coopt.curvature import curvature, log_contraction, required
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Floats, Parts, inverse_batches
-from coopt.participation import refuse_participants
+from coopt.participation import refuse_absence
 from coopt.problem import Constants, Problem
 from coopt.validation import count, float_array, real
 
@@ -119,7 +119,7 @@ class TradeOff:
                 f"bound {self.name!r} chooses its parameters for each plan and has no single set of "
                 "coefficients: use numbers, TradeOff(gamma=..., ratio=...), or one of its members()"
             )
-        refuse_participants(problem.budget.participants, self.name)
+        refuse_absence(problem.budget.participants, problem.constants.gradient_bias, self.name)
         effect = _round_effect(
             problem.constants, count("local_steps", local_steps), (self.gamma,), self.ratio
         )
@@ -154,7 +154,7 @@ class TradeOff:
         self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike
     ) -> tuple[float, TradeOff]:
         """The value for one plan, and the bound with numbers that has it."""
-        refuse_participants(problem.budget.participants, self.name)
+        refuse_absence(problem.budget.participants, problem.constants.gradient_bias, self.name)
         sums = _sums(problem, batch_sizes)
         gammas, ratio = self._gammas(), sums.ratio if isinstance(self.ratio, str) else self.ratio
         effect = _round_effect(problem.constants, count("local_steps", local_steps), gammas, ratio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import mpmath
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import AdaCoOpt, Budget, Certified, Constants, Dynamite, Fleet, NonConvex, Problem
-from coopt_bounds import adacoopt, certified, dynamite, nonconvex, participants, published_drift
+from coopt_bounds import adacoopt, certified, cohort, dynamite, nonconvex, participants, published_drift
 from coopt_bounds.algebra import nonnegative
 
 LARGEST = mpmath.mpf(10) ** 300
@@ -152,12 +153,14 @@ def test_nonconvex_is_the_statement(case):
 
 
 @settings(deadline=None, max_examples=80)
-@given(young_cases(convex=True), st.integers(1, 50), st.booleans())
-def test_participants_are_the_statement(case, most, convex):
+@given(young_cases(convex=True), st.integers(1, 50), st.booleans(), st.sampled_from([0.0, 1e-6, 0.3, 1e3]))
+def test_participants_and_bias_are_the_statement(case, most, convex, bias):
     problem, rounds, local_steps, batches, gamma, z = case
-    problem = Problem(problem.fleet, problem.constants, Budget(participants=most))
+    constants = replace(problem.constants, gradient_bias=bias)
+    problem = Problem(problem.fleet, constants, Budget(participants=most))
     kind = Certified if convex else NonConvex
-    theorem = participants.theorem if convex else participants.nonconvex_theorem
+    source = cohort if bias else participants
+    theorem = source.theorem if convex else source.nonconvex_theorem
     number, reference = both(
         kind(gamma, z),
         theorem,
@@ -168,6 +171,7 @@ def test_participants_are_the_statement(case, most, convex):
         gamma=gamma,
         z=z,
         kappa=Fraction(1, most),
+        epsilon=bias,
     )
     assert same(number, reference), (number, reference)
 

@@ -1,18 +1,18 @@
 """Convergence bounds of federated averaging as theorems checked by computer algebra.
 
 Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau``,
-``streaming``, ``tradeoff`` and ``participants`` has a ``theorem``: its assumptions, its lemmas with their
-proofs, its statement as a sympy expression, LaTeX, and numbers to any precision. ``closed_forms`` has the
-theorems behind formulas for the best plan: a least value, and the expression that never falls below it.
-``monotone`` and ``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
+``streaming``, ``tradeoff``, ``participants`` and ``cohort`` has a ``theorem``: its assumptions, its lemmas
+with their proofs, its statement as a sympy expression, LaTeX, and numbers to any precision. ``closed_forms``
+has the theorems behind formulas for the best plan: a least value, and the expression that never falls below
+it. ``monotone`` and ``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
 
 Examples
 --------
 >>> from coopt_bounds import THEOREMS, dynamite
 >>> sorted(THEOREMS)
 ['adacoopt', 'best-batches', 'best-steps', 'best-steps-costly-rounds', 'best-steps-reciprocal', 'certified',
- 'co-optimised', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex', 'participants',
- 'participants-nonconvex', 'relative-noise', 'same-batch', 'streaming', 'tradeoff']
+ 'co-optimised', 'cohort', 'cohort-nonconvex', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex',
+ 'participants', 'participants-nonconvex', 'relative-noise', 'same-batch', 'streaming', 'tradeoff']
 >>> dynamite.theorem.statement.lhs
 E_K
 >>> dynamite.FIXED_POINT.claim
@@ -26,6 +26,7 @@ from coopt_bounds import (
     adacoopt,
     certified,
     closed_forms,
+    cohort,
     convexity,
     dynamic_tau,
     dynamite,
@@ -50,6 +51,7 @@ __all__ = [
     "adacoopt",
     "certified",
     "closed_forms",
+    "cohort",
     "convexity",
     "dynamic_tau",
     "dynamite",
@@ -75,6 +77,8 @@ THEOREMS: dict[str, Theorem] = {
         tradeoff.theorem,
         participants.theorem,
         participants.nonconvex_theorem,
+        cohort.theorem,
+        cohort.nonconvex_theorem,
         *closed_forms.THEOREMS,
     )
 }

@@ -12,6 +12,7 @@ from coopt_bounds import (
     THEOREMS,
     ProofError,
     certified,
+    cohort,
     descent,
     drift,
     monotone,
@@ -128,6 +129,20 @@ def mutants():
         "noise of the last step left out",
         with_claim(participants.END_DRIFT, participants.END_DRIFT.claim.subs(drift.nu2, 0)),
     )
+    yield "bias without its own sum", without(cohort.BIAS, cohort.BIAS.hypotheses[0])
+    yield "bias of weights that do not sum to one", without(cohort.BALANCE, cohort.BALANCE.hypotheses[0])
+    yield (
+        "bias beside the coupling, not within its square",
+        with_claim(
+            cohort.COUPLING,
+            at_most(
+                cohort.COUPLING.claim.lhs,
+                cohort.COUPLING.claim.rhs.subs(cohort.bias, 0) + cohort.bias**2,
+            ),
+        ),
+    )
+    for statement in (cohort.STATEMENT, cohort.NONCONVEX_STATEMENT):
+        yield f"{statement.name} without bias", with_claim(statement, statement.claim.subs(cohort.bias, 0))
     for statement in (participants.STATEMENT, participants.NONCONVEX_STATEMENT):
         yield (
             f"{statement.name} without sampling",

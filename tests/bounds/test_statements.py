@@ -15,6 +15,7 @@ from coopt_bounds import (
     THEOREMS,
     adacoopt,
     certified,
+    cohort,
     dynamic_tau,
     dynamite,
     nonconvex,
@@ -99,6 +100,30 @@ def test_nonconvex_is_the_sum_it_telescopes(v):
             total += e**2 * bF * number(v["sigma2"]) / 2 + C * ((1 + z) * a**2 + (1 + 1 / z) * b2)
             a, b2 = r * a + e * number(v["d_h"]), r**2 * b2 + e**2 * number(v["nu2"])
     assert close(nonconvex.theorem.evaluate(v), total / (e * m * K * tau))
+
+
+@settings(max_examples=40, deadline=None)
+@given(constants, unit)
+def test_cohort_is_the_biased_recursion_and_certified_without_bias(v, bias):
+    e, bF, g, z, dr = (number(v[k]) for k in ("eta", "beta_F", "gamma", "z", "beta_d"))
+    C0 = e / 2 * (e * bF + (1 - e * bF) / g)
+    r, m = 1 - e * number(v["ell"]), 1 - e * bF / 2 - (1 - e * bF) * g / 2
+    contraction = 1 - e * number(v["c"]) * (2 - e * bF - (1 - e * bF) * g)
+    for theorem, q in ((cohort.theorem, contraction), (cohort.nonconvex_theorem, mpf(1))):
+        value = number(v["D_0"])
+        for _ in range(v["K"]):
+            a = b2 = mpf(0)
+            for _ in range(v["tau"]):
+                error = (1 + z) * (dr * a + number(bias)) ** 2 + (1 + 1 / z) * dr**2 * b2
+                value = q * value + e**2 * bF * number(v["sigma2"]) / 2 + C0 * error
+                a, b2 = r * a + e * number(v["d_h"]), r**2 * b2 + e**2 * number(v["nu2"])
+        if q == 1:
+            value /= e * m * v["K"] * v["tau"]
+        if q < 1 or theorem is cohort.nonconvex_theorem:
+            assert close(theorem.evaluate(v | {"kappa": 0, "epsilon": bias}), value)
+    if contraction < 1:
+        plain = certified.theorem.evaluate(v)
+        assert close(cohort.theorem.evaluate(v | {"kappa": 0, "epsilon": 0}), plain)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,296 @@
+"""Devices that never train: what leaving them out saves, and what it adds to the error.
+
+The loss that counts stays the average over all devices. With the weights p_i of those that train divided by
+their sum P, the averaged gradient is biased by at most
+
+    epsilon = min(sum of p_i delta_i over those that train, the same sum over those left out) / P,
+
+since the deviations of all gradients from their average sum to zero. The certified and the non-convex bound
+take epsilon as ``Constants.gradient_bias``; the theorem is ``coopt_bounds.cohort``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.allocation import Allocation, Status
+from coopt.bound import YoungFamily, resolve_bound
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.fleet import Fleet
+from coopt.monotone import Bound
+from coopt.problem import Problem
+from coopt.solve import solve_allocation
+from coopt.solvers import exact
+from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.search import ROUNDING
+from coopt.validation import count, real
+
+# Up to this many devices every cohort is looked at.
+EXACT_DEVICES = 10
+# Gap to which a cohort is solved while cohorts are compared.
+PROBE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Which devices train, and the plan for them.
+
+    Attributes
+    ----------
+    devices : tuple of int
+        Those that train, in ascending order; the batch sizes of the plan are theirs.
+    allocation : Allocation
+        Its problem is that of the cohort. Its lower bound is for all cohorts that were allowed where
+        every one was looked at, and -inf otherwise.
+    searches : int
+        Cohorts that were solved or discarded by a search.
+    """
+
+    devices: tuple[int, ...]
+    allocation: Allocation
+    searches: int
+
+
+def leave_out(problem: Problem, devices: Iterable[int]) -> Problem:
+    """The problem of the other devices, with the bias of their gradient.
+
+    Parameters
+    ----------
+    problem : Problem
+    devices : iterable of int
+        Indices of those that never train.
+
+    Returns
+    -------
+    Problem
+        Its fleet holds the rest, with weights that sum to one, and ``constants.gradient_bias`` is what
+        leaving out the others adds. The initial gap and the loss stay those of all devices.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an index is out of range, nobody of any weight is left, or the problem has a bias already.
+
+    Examples
+    --------
+    >>> from coopt import Budget, Constants, Fleet, Problem, leave_out
+    >>> problem = Problem(
+    ...     Fleet(samples=[900, 90, 10], gradient_noise=4.0, divergence=0.1),
+    ...     Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5),
+    ...     Budget(cost=1000),
+    ... )
+    >>> rest = leave_out(problem, [2])
+    >>> rest.fleet, round(rest.constants.gradient_bias, 6)
+    (Fleet(2 devices, 990 samples), 0.00101)
+    """
+    fleet = problem.fleet
+    gone = np.zeros(len(fleet), dtype=bool)
+    for device in devices:
+        index = count("devices", device, minimum=0)
+        if index >= len(fleet):
+            raise InvalidProblemError(f"devices = {index}: must be below {len(fleet)}, the number of devices")
+        gone[index] = True
+    if problem.constants.gradient_bias:
+        raise InvalidProblemError(
+            f"gradient_bias = {problem.constants.gradient_bias!r}: leave devices out of a problem without one"
+        )
+    return _without(problem, gone)
+
+
+def choose_cohort(
+    problem: Problem,
+    most: int | None = None,
+    *,
+    bound: str | Bound = "certified",
+    gap_tolerance: float = 1e-9,
+    time_limit: float | None = None,
+) -> Cohort:
+    """Find which devices should train at all, at most so many, with the best plan for them.
+
+    Up to 10 devices every cohort is looked at, and the answer is proved. Beyond, devices are left out one
+    after the other in several orders (the slowest first, the dearest, the ones with the smallest share of
+    the divergence) as long as that helps; nothing is proved then.
+
+    Parameters
+    ----------
+    problem : Problem
+    most : int, optional
+        The most devices that may train; default all.
+    bound : str or Bound, default "certified"
+        ``"certified"`` or ``"nonconvex"``, with or without numbers.
+    gap_tolerance : float, default 1e-9
+        Relative gap at which the search may stop.
+    time_limit : float, optional
+        Seconds after which the best cohort so far is returned, with a lower bound of -inf.
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument is wrong.
+    InfeasibleError
+        If no plan fits for any cohort.
+
+    Examples
+    --------
+    A device that holds one sample in a thousand and takes a minute a round is not worth the wait.
+
+    >>> from coopt import Budget, Constants, Fleet, Problem, choose_cohort
+    >>> problem = Problem(
+    ...     Fleet([600, 400, 1], 4.0, 0.05, throughput=[40, 20, 5], round_time=[1, 1, 60]),
+    ...     Constants(0.05, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0),
+    ...     Budget(time=600),
+    ... )
+    >>> cohort = choose_cohort(problem)
+    >>> cohort.devices, cohort.allocation.gap <= 1e-9
+    ((0, 1), True)
+    """
+    chosen = resolve_bound(bound)
+    if not isinstance(chosen, YoungFamily):
+        raise InvalidProblemError(
+            f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which hold for biased gradients"
+        )
+    size = len(problem.fleet)
+    largest = size if most is None else min(count("most", most), size)
+    tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
+    seconds = math.inf if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
+    leave_out(problem, [])
+    search = _CohortSearch(problem, chosen, tolerance, time.perf_counter() + seconds)
+    if size <= EXACT_DEVICES:
+        return search.everything(largest)
+    return search.elimination(largest)
+
+
+class _CohortSearch:
+    def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float, deadline: float) -> None:
+        self.problem = problem
+        self.bound = bound
+        self.tolerance = tolerance
+        self.deadline = deadline
+        self.begun = time.perf_counter()
+        self.value = math.inf
+        self.best: NDArray[np.bool_] | None = None
+        self.lower = math.inf
+        self.searches = 0
+
+    def everything(self, most: int) -> Cohort:
+        """Every cohort of at most so many devices, large ones first: their bias is small."""
+        size = len(self.problem.fleet)
+        finished = True
+        for trained in range(most, 0, -1):
+            for kept in itertools.combinations(range(size), trained):
+                if time.perf_counter() > self.deadline and self.best is not None:
+                    finished = False
+                    break
+                gone = np.ones(size, dtype=bool)
+                gone[list(kept)] = False
+                self._try(gone, self.tolerance)
+        return self._result(self.lower if finished else -math.inf)
+
+    def elimination(self, most: int) -> Cohort:
+        """Nested cohorts along several orders, then single changes to the best of them."""
+        size = len(self.problem.fleet)
+        for order in self._orders():
+            least = size - most
+            for left_out in sorted({least, *(least + 2**k - 1 for k in range(size.bit_length()))}):
+                if left_out < size and time.perf_counter() < self.deadline:
+                    gone = np.zeros(size, dtype=bool)
+                    gone[order[:left_out]] = True
+                    self._try(gone, PROBE_TOLERANCE)
+        improved = self.best is not None
+        while improved and time.perf_counter() < self.deadline:
+            improved = any(self._try(gone, PROBE_TOLERANCE) for gone in self._neighbours(most))
+        return self._result(-math.inf)
+
+    def _orders(self) -> Iterator[NDArray[np.intp]]:
+        fleet = self.problem.fleet
+        lower, _ = fleet.batch_range()
+        disturbing = fleet.weights * fleet.divergence
+        for burden in (
+            lower / fleet.throughput + fleet.round_time,
+            fleet.sample_cost * lower + fleet.round_cost,
+            fleet.sample_energy * lower + fleet.round_energy,
+        ):
+            if burden.any():
+                yield np.argsort(-burden, kind="stable")
+                # What it burdens for what leaving it out disturbs.
+                yield np.lexsort((-burden, disturbing / np.maximum(burden, 1e-300)))
+        yield np.argsort(disturbing, kind="stable")
+
+    def _neighbours(self, most: int) -> Iterator[NDArray[np.bool_]]:
+        """The best cohort with one device more, and with one less: the heaviest changes last."""
+        if self.best is None:
+            return
+        base = self.best.copy()
+        disturbing = self.problem.fleet.weights * self.problem.fleet.divergence
+        for device in np.argsort(disturbing, kind="stable").tolist():
+            changed = base.copy()
+            changed[device] = not base[device]
+            if 0 < int((~changed).sum()) <= most and time.perf_counter() < self.deadline:
+                yield changed
+
+    def _try(self, gone: NDArray[np.bool_], tolerance: float) -> bool:
+        """Solve a cohort as far as it could be better than the best; whether it was."""
+        if not float(self.problem.fleet.weights[~gone].sum()) > 0.0:
+            return False
+        self.searches += 1
+        rest = _without(self.problem, gone)
+        try:
+            ranges = feasible_ranges(rest, None, None)
+        except InfeasibleError:
+            return False
+        cutoff = self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
+        found = exact.search(
+            rest.plain, self.bound.monotone_form(rest), ranges, tolerance, None, None, cutoff
+        )
+        self.lower = min(self.lower, found.lower_bound)
+        if found.best.value < cutoff:
+            self.value, self.best = found.best.value, gone
+            return True
+        return False
+
+    def _result(self, lower: float) -> Cohort:
+        if self.best is None:
+            feasible_ranges(self.problem, None, None)
+            raise InfeasibleError("no plan fits for any cohort", binding="cost")
+        plan = solve_allocation(
+            _without(self.problem, self.best), bound=self.bound, gap_tolerance=self.tolerance
+        )
+        lower = min(lower, plan.lower_bound)
+        proved = plan.error_bound - lower <= max(ROUNDING, self.tolerance) * abs(plan.error_bound)
+        status = (
+            plan.status if plan.lower_bound == lower else Status.GAP_TOLERANCE if proved else Status.HEURISTIC
+        )
+        plan = replace(plan, lower_bound=lower, status=status, solve_seconds=time.perf_counter() - self.begun)
+        return Cohort(tuple(np.flatnonzero(~self.best).tolist()), plan, self.searches)
+
+
+def _without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:
+    fleet = problem.fleet
+    if not gone.any():
+        return problem
+    kept = ~gone
+    share = float(fleet.weights[kept].sum())
+    if not share > 0.0:
+        raise InvalidProblemError("devices: nobody of any weight is left to train")
+    disturbing = fleet.weights * fleet.divergence
+    bias = min(float(disturbing[kept].sum()), float(disturbing[gone].sum())) / share
+    columns = {
+        field.name: value[kept]
+        for field in fields(Fleet)
+        if isinstance(value := getattr(fleet, field.name), np.ndarray)
+    }
+    columns["weights"] = columns["weights"] / columns["weights"].sum()
+    names = None if fleet.names is None else [fleet.names[i] for i in np.flatnonzero(kept)]
+    rest = Fleet(**columns, replacement=fleet.replacement, names=names)
+    return Problem(rest, replace(problem.constants, gradient_bias=bias), problem.budget)

@@ -1,0 +1,74 @@
+"""What one round of local steps adds to the error floor: drift, bias, and the draw of participants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from coopt.drift import drift_sums, geometric
+from coopt.monotone import product
+from coopt.participation import end_sums
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """What one gamma decides.
+
+    Attributes
+    ----------
+    log_q : float
+        Of the contraction of one step.
+    noise_share : float
+        Of the noise of the averaged gradient in the floor.
+    drift_factor, error_factor : float
+        On the squared drift, and on the squared error of the mean direction: the latter times beta_d^2.
+    sampling_factor : float
+        On the variance of drawing participants.
+    """
+
+    log_q: float
+    noise_share: float
+    drift_factor: float
+    error_factor: float
+    sampling_factor: float
+
+
+@dataclass(frozen=True)
+class Fleetwide:
+    """What of a fleet decides the drift, besides its noise."""
+
+    learning_rate: float
+    log_r: float
+    divergence: float
+    bias: float
+    sampled: float  # kappa, the share of the drift that the draw adds
+
+
+def round_effect(
+    point: Contraction, fleet: Fleetwide, local_steps: int, length: float
+) -> tuple[float, float, float]:
+    """What a round adds, over its `length`: (known, noise / nu^2, last / nu^2).
+
+    The floor is (1+z) known + ((1+1/z) noise + last) nu^2.
+    """
+    square, noise = _error_of(point, fleet, local_steps, length)
+    if fleet.sampled == 0.0:
+        return square, noise, 0.0
+    ends = end_sums(point.log_q, fleet.log_r, local_steps)
+    scale = point.sampling_factor * fleet.sampled / length * fleet.learning_rate**2
+    square += product(ends.divergence, math.sqrt(scale) * fleet.divergence) ** 2
+    return square, noise + scale * ends.noise, scale
+
+
+def _error_of(point: Contraction, fleet: Fleetwide, local_steps: int, length: float) -> tuple[float, float]:
+    """C0 sum q^(tau-1-j) (beta_d a_j + epsilon)^2 and C sum q^(tau-1-j) b_j^2 / nu^2."""
+    bias = product(math.sqrt(point.error_factor / length), fleet.bias)
+    square = bias * bias * geometric(point.log_q, local_steps)
+    factor = point.drift_factor
+    if local_steps == 1 or factor == 0.0:
+        return square, 0.0
+    if math.isinf(factor):
+        return (math.inf if fleet.divergence or fleet.bias else 0.0), math.inf
+    scale = math.sqrt(factor / length) * fleet.learning_rate
+    sums = drift_sums(point.log_q, fleet.log_r, local_steps, scale * fleet.divergence, scale * scale)
+    return square + 2.0 * product(sums.linear, bias) + sums.square, sums.variance
