@@ -52,7 +52,7 @@ bench: export OMP_NUM_THREADS := 1
 bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about an hour
 	for name in validity counterexample regret hardest streams estimators side_by_side participants; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
-	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,peers}.py \
+	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,many,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes

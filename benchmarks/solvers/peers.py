@@ -10,13 +10,13 @@ The foreign solvers are no dependencies of coopt: make an environment of its own
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install . pyscipopt maingopy casadi gekko
 
-and run the script with its python; rows of packages that are missing say so. The bound is the published one:
-its formula is short enough for every modelling language (peer_solvers/formula.py). Each peer gets the form
-that suits it best: those that know integers once plain and once with limits in 1/(K tau) and 1/tau, in which
-they are linear, the objective times 1,000; SLSQP logarithms and exact gradients; cvxpy one compiled
-parametrised problem. The K and tau of peers without integers are rounded and given the best whole batches
-there are. Whatever a peer claims, its plan is evaluated here. A peer that has no plan for N devices is not
-run for more.
+and run the script with its python; rows of packages that are missing stay as they are. The bound is the
+published one: its formula is short enough for every modelling language (peer_solvers/formula.py). Each peer
+gets the form that suits it best: those that know integers once plain and once with limits in 1/(K tau) and
+1/tau, in which they are linear, the objective times 1,000; SLSQP logarithms and exact gradients; cvxpy one
+compiled parametrised problem. The K and tau of peers without integers are rounded and given the best whole
+batches there are. Whatever a peer claims, its plan is evaluated here. A peer that has no plan for N devices
+is not run for more.
 """
 
 from __future__ import annotations
@@ -126,11 +126,15 @@ def whole(problem: Problem, answer: Answer) -> tuple[int, int, np.ndarray] | Non
     return None if problem.violations(rounds, tau, batches) else (rounds, tau, batches)
 
 
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(PEERS[name].package) is not None
+
+
 def row_of(size: int, name: str, gave_up: str) -> dict[str, str]:
     """Run one peer on the problems of one size."""
     peer = PEERS[name]
     row = dict.fromkeys(COLUMNS, "") | {"devices": str(size), "peer": name, "seeds": str(peer.seeds)}
-    if importlib.util.find_spec(peer.package) is None:
+    if not installed(name):
         return row | {"claim": f"{peer.package} is not installed"}
     if gave_up:
         return row | {"claim": f"not run: no plan for {gave_up} devices"}
@@ -231,9 +235,11 @@ def main() -> None:
     options = parser.parse_args()
     if not options.report:
         warnings.simplefilter("ignore", BoundWarning)
-        rows = known_rows() if options.resume or options.again else []
+        rows = known_rows()
         if options.again:
             rows = [row for row in rows if options.again not in row["peer"]]
+        elif not options.resume:
+            rows = [row for row in rows if not installed(row["peer"])]
         measure(rows, options.seconds)
     (RESULTS / "peers.md").write_text(report(known_rows()))
 
