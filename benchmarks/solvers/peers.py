@@ -15,8 +15,8 @@ published one: its formula is short enough for every modelling language (peer_so
 gets the form that suits it best: those that know integers once plain and once with limits in 1/(K tau) and
 1/tau, in which they are linear, the objective times 1,000; SLSQP logarithms and exact gradients; cvxpy one
 compiled parametrised problem. The K and tau of peers without integers are rounded and given the best whole
-batches there are. Whatever a peer claims, its plan is evaluated here. A peer that has no plan for N devices
-is not run for more.
+batches there are. Whatever a peer claims, its plan is evaluated here. A peer that has no plan for N
+devices, or one with more than twice the bound of the optimum, is not run for more.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def row_of(size: int, name: str, gave_up: str) -> dict[str, str]:
     if not installed(name):
         return row | {"claim": f"{peer.package} is not installed"}
     if gave_up:
-        return row | {"claim": f"not run: no plan for {gave_up} devices"}
+        return row | {"claim": f"not run: no plan of use for {gave_up} devices"}
     run = timed if peer.package == "coopt" else apart
     # Imports and compilation.
     run(peer.solve, instance(2, 0))
@@ -170,6 +170,11 @@ def row_of(size: int, name: str, gave_up: str) -> dict[str, str]:
     }
 
 
+def useless(row: dict[str, str]) -> bool:
+    """Whether there is no plan, or one with more than twice the bound of the optimum."""
+    return not row["excess"] or float(row["excess"]) > 1.0
+
+
 def known_rows() -> list[dict[str, str]]:
     if not TABLE.exists():
         return []
@@ -196,7 +201,7 @@ def measure(rows: list[dict[str, str]], limit: float) -> None:
                 continue
             if time.perf_counter() - began > limit:
                 return
-            smaller = [n for n, row in mine.items() if n < size and not row["excess"]]
+            smaller = [n for n, row in mine.items() if n < size and useless(row)]
             rows.append(row_of(size, name, str(min(smaller)) if smaller else ""))
             print(rows[-1], flush=True)
             write(rows)
@@ -210,8 +215,8 @@ def report(rows: list[dict[str, str]]) -> str:
         f"One core; seconds of CPU, medians over the seeds given; limit {LIMIT:.0f} s, enforced at",
         f"{STOP:.0f} s. Excess: error bound of the peer's plan over the proved optimum, minus one, evaluated",
         "here whatever the peer claims. Peers that know no integers get the best whole batches at their",
-        "rounded K and tau; before rounding their value may lie below the optimum. A peer that had no plan",
-        "is not run on larger fleets.",
+        "rounded K and tau; before rounding their value may lie below the optimum. A peer that had no plan,",
+        "or one with more than twice the bound of the optimum, is not run on larger fleets.",
         "",
         "| devices | peer | seeds | seconds | excess | worst | before rounding | claim |",
         "|---|---|---|---|---|---|---|---|",
