@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import shutil
@@ -13,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from coopt.report import ClientReport
@@ -28,6 +26,8 @@ from flower_deployment import CONNECTION, Deployment, Identity, wait_until
 
 APP = Path(__file__).resolve().parents[2] / "docs" / "examples" / "flower"
 PATIENCE = 500.0  # seconds for a run; a busy machine needs many times those of an idle one
+# Deadlines that a busy machine keeps, for runs in which all devices are to take part.
+UNHURRIED: dict[str, Any] = {"seconds": 1e4, "deadline_slack": 50.0}
 
 
 @pytest.fixture
@@ -79,10 +79,12 @@ def run(deployment: Deployment, folder: Path, *, nodes: int | None = None, **con
     return finish(deployment, number, folder)
 
 
-def submit(deployment: Deployment, folder: Path, *, nodes: int | None = None, **config: object) -> str:
+def submit(
+    deployment: Deployment, folder: Path, *, nodes: int | None = None, app: Path = APP, **config: object
+) -> str:
     named: dict[str, object] = {"round-cost": 500.0, "folder": str(folder)}
     named |= {key.replace("_", "-"): value for key, value in config.items()}
-    return deployment.submit(APP, named, nodes=nodes)
+    return deployment.submit(app, named, nodes=nodes)
 
 
 def finish(deployment: Deployment, number: str, folder: Path) -> Saved:
@@ -147,7 +149,7 @@ def assert_model_is_that_of_the_torch_adapter(saved: Saved, task: ModuleType) ->
 def test_simulation_gives_the_model_of_the_torch_adapter(task: ModuleType, tmp_path: Path) -> None:
     """Ten nodes; more rounds than are needed to warm up, so that batch sizes differ."""
     with Deployment(tmp_path, simulation=True) as deployment:
-        saved = run(deployment, tmp_path / "run", nodes=10, devices=10, rounds=5, seconds=1e4)
+        saved = run(deployment, tmp_path / "run", nodes=10, devices=10, rounds=5, **UNHURRIED)
     check_accounts(saved, cost=60_000, seconds=1e4)
     assert len(saved.result.rounds) == 5
     assert all(record.reports == 10 for record in saved.result.rounds)
@@ -159,14 +161,24 @@ def test_simulation_gives_the_model_of_the_torch_adapter(task: ModuleType, tmp_p
 def test_deployment_gives_the_model_of_the_torch_adapter(task: ModuleType, tmp_path: Path) -> None:
     with Deployment(tmp_path) as deployment:
         deployment.start_nodes(3)
-        saved = run(deployment, tmp_path / "run", devices=3, rounds=3, seconds=1e4)
+        saved = run(deployment, tmp_path / "run", devices=3, rounds=3, **UNHURRIED)
     check_accounts(saved, cost=60_000, seconds=1e4)
     assert [record.reports for record in saved.result.rounds] == [3, 3, 3]
     assert_model_is_that_of_the_torch_adapter(saved, task)
 
 
+HOLD_UP = """
+import time
+from pathlib import Path
+
+def hold_up(path, device):
+    while device == 2 and Path(path).exists():
+        time.sleep(0.1)
+
+"""
+
 # Some four rounds: what they cost besides is most of the budget.
-BUDGET: dict[str, Any] = {"cost": 2500.0, "seconds": 400.0}
+BUDGET: dict[str, Any] = {"cost": 2500.0, "seconds": 4000.0}
 THREE: dict[str, Any] = {"devices": 3, "min_devices": 1, **BUDGET}
 
 
@@ -193,28 +205,25 @@ def test_a_node_is_killed_in_the_middle_of_a_round(three: Deployment, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.deployment
 def test_a_node_answers_after_the_deadline(three: Deployment, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    number = submit(three, folder, **THREE)
+    """Its client app takes long; a process that is stopped would be given up by Flower itself."""
+    folder, hold = tmp_path / "run", tmp_path / "hold"
+    app = shutil.copytree(APP, tmp_path / "app")
+    client = app / "coopt_digits" / "client_app.py"
+    code = client.read_text(encoding="utf-8")
+    slow = code.replace(
+        "    return digits(", f"    hold_up({str(hold)!r}, partition_id(context))\n    return digits("
+    )
+    assert slow != code
+    client.write_text(HOLD_UP + slow, encoding="utf-8")
+    number = submit(three, folder, app=app, **THREE)
     wait_for_round(folder, 1)
-    # The SuperNode goes on: one that is silent for too long is given up, and its work with it.
-    stopped: dict[int, psutil.Process] = {}
-
-    def stop_client_apps() -> bool:
-        for process in three.family("node-2"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.pid not in stopped and "flwr-clientapp" in " ".join(process.cmdline()):
-                    process.suspend()
-                    stopped[process.pid] = process
-        return len(state_of(folder)["rounds"]) == 2
-
-    wait_until(stop_client_apps, PATIENCE, "round 1 to end without device 2", folder)
-    for process in stopped.values():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
+    hold.touch()
+    wait_until(lambda: len(state_of(folder)["rounds"]) == 2, PATIENCE, "round 1 to end", folder)
+    hold.unlink()
     saved = finish(three, number, folder)
     check_accounts(saved, **BUDGET)
     assert saved.result.rounds[1].reports == 2
-    assert sum(record.late for record in saved.result.rounds) == 1
+    assert any(record.late for record in saved.result.rounds[2:])
 
 
 @pytest.mark.slow
@@ -255,7 +264,7 @@ def test_encrypted_run_without_the_node_that_nobody_registered(certificates: Pat
             deployment.start_node(node, key=certificates / f"node-{node}")
         # Nobody has registered this one; it says that it is device 0, too.
         deployment.start_node(2, key=certificates / "node-2", device=0)
-        saved = run(deployment, tmp_path / "run", devices=2, rounds=2, seconds=1e4)
+        saved = run(deployment, tmp_path / "run", devices=2, rounds=2, **UNHURRIED)
         wait_until(lambda: deployment.nodes[2].poll() is not None, PATIENCE, "the stranger to end", tmp_path)
         assert deployment.nodes[2].returncode != 0
     assert "Failed to activate SuperNode" in deployment.log("node-2").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ def main(grid: Grid, context: Context) -> None:
         ),
         learning_rate=config["learning-rate"],
         curvature_floor=0.0,  # the loss is convex
+        deadline_slack=config["deadline-slack"],
     )
     needed = config["min-devices"] or len(parts)
     strategy = CoOptStrategy(
