@@ -19,6 +19,7 @@ from coopt.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import cap_multipliers, relax
 from coopt.solvers.energy import best_share, limit_units
+from coopt.solvers.passes import Pace, alone, optimum
 from coopt.validation import LARGEST_COUNT
 
 Floats = NDArray[np.float64]
@@ -49,8 +50,8 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
     warn_of(problem, outcome)
     used = {
         "error": outcome.value,
-        "cost": problem.cost(rounds, local_steps, batches),
-        "time": problem.time(rounds, local_steps, batches),
+        "cost": limits.cost(problem, rounds, local_steps, batches),
+        "time": limits.longest(problem, rounds, local_steps, batches)[0],
     }
     return Allocation(
         problem=problem,
@@ -79,35 +80,46 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
 
 def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
     """The limits that forbid some smallest increase: one more round, local step, or unit of a batch."""
-    fleet, budget = problem.fleet, problem.budget
-    sizes = batches.astype(np.float64)
+    fleet, budget, steps = problem.fleet, problem.budget, rounds * local_steps
+    prices = problem.plain.fleet
     found = {
         violation.limit
         for longer in ((rounds + 1, local_steps), (rounds, local_steps + 1))
-        for violation in limits.violations(problem, *longer, sizes)
+        for violation in limits.overdrawn(problem, *longer, batches)
     }
-    grown = batches + fleet.batch_multiple
-    growing = fleet.gradient_noise > 0.0
-    if bool((growing & (grown > fleet.max_batch)).any()):
-        found.add("max_batch")
-    growable = growing & (grown <= fleet.max_batch)
-    unit_costs = rounds * local_steps * problem.plain.fleet.sample_cost * fleet.batch_multiple
-    spent = limits.cost(problem, rounds, local_steps, batches)
-    dearest = float(np.max(unit_costs, initial=0.0, where=growable))
-    if not limits.within(spent + dearest, budget.cost):
+    # What one more unit adds at most where it is of use and allowed.
+    dearest = hungriest = slowest = 0.0
+    for begin in range(0, len(fleet), limits.BLOCK):
+        block = slice(begin, begin + limits.BLOCK)
+        units = fleet.batch_multiple[block]
+        grown, growing = batches[block] + units, fleet.gradient_noise[block] > 0.0
+        allowed = grown <= fleet.max_batch[block]
+        if bool((growing & ~allowed).any()):
+            found.add("max_batch")
+        growing &= allowed
+        dearest = max(dearest, _most(steps * prices.sample_cost[block] * units, growing))
+        if budget.energy < math.inf:
+            hungriest = max(hungriest, _most(steps * prices.sample_energy[block] * units, growing))
+        if budget.time < math.inf:
+            times = limits.device_times(problem, rounds, local_steps, grown, block)
+            slowest = max(slowest, _most(times, growing))
+    if not limits.within(limits.cost(problem, rounds, local_steps, batches) + dearest, budget.cost):
         found.add("cost")
-    hungriest = rounds * local_steps * problem.plain.fleet.sample_energy * fleet.batch_multiple
-    burnt = limits.energy(problem, rounds, local_steps, sizes)
-    if not limits.within(burnt + float(np.max(hungriest, initial=0.0, where=growable)), budget.energy):
-        found.add("energy")
-    times = limits.device_times(problem, rounds, local_steps, grown)
-    if not limits.within(float(np.max(times, initial=0.0, where=growable)), budget.time):
+    if not limits.within(slowest, budget.time):
         found.add("time")
+    if budget.energy < math.inf:
+        burnt = limits.energy(problem, rounds, local_steps, batches)
+        if not limits.within(burnt + hungriest, budget.energy):
+            found.add("energy")
     return tuple(
         name
         for name in ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch")
         if name in found
     )
+
+
+def _most(values: Floats, where: NDArray[np.bool_]) -> float:
+    return float(np.max(values, initial=0.0, where=where))
 
 
 @dataclass(frozen=True)
@@ -146,16 +158,20 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     if not np.isfinite(weights).all():
         return {"cost": math.nan, "time": math.nan}
     lower, upper = fleet.batch_range()
-    caps = limits.time_caps(problem, rounds, local_steps)
-    timed = budget.time < math.inf
-    ends = np.maximum(np.minimum(upper, caps), lower) if timed else upper
+    steps = rounds * local_steps
+    pace = Pace.at(problem, rounds, local_steps)
+    ends = upper if budget.energy == math.inf else _ends(problem, rounds, local_steps)
     spending = _spending(problem, weights, rounds, local_steps, lower, ends)
-    best = relax(weights, spending.sample, spending.limit, lower, ends)
-    seconds = 0.0
-    if timed:
-        held, push = cap_multipliers(weights, spending.sample, best, caps, upper)
-        seconds = float(np.sum(push * fleet.throughput[held])) / (rounds * local_steps)
-    return {name: best.multiplier * unit for name, unit in spending.units.items()} | {"time": seconds}
+    devices = alone(weights, spending.sample, lower, upper, fleet.throughput, fleet.round_time)
+    _, price, sums = optimum(devices, spending.limit, pace)
+    return {name: price * unit for name, unit in spending.units.items()} | {"time": sums.pull / steps}
+
+
+def _ends(problem: Problem, rounds: int, local_steps: int) -> Floats:
+    """The largest batches within the time limit, or the smallest ones where it admits none."""
+    lower, upper = problem.fleet.batch_range()
+    ends: Floats = np.maximum(np.minimum(upper, limits.time_caps(problem, rounds, local_steps)), lower)
+    return ends
 
 
 def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> Floats:
@@ -166,7 +182,7 @@ def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) ->
         return np.full(len(fleet), math.nan)
     lower, upper = fleet.batch_range()
     caps = limits.time_caps(problem, rounds, local_steps)
-    ends = np.maximum(np.minimum(upper, caps), lower)
+    ends = _ends(problem, rounds, local_steps)
     spending = _spending(problem, weights, rounds, local_steps, lower, ends)
     best = relax(weights, spending.sample, spending.limit, lower, ends)
     # Where the deadline is as tight, more samples could not be processed.

@@ -22,13 +22,11 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.limits import TOLERANCE
 from coopt.monotone import inverse_batches
 from coopt.solvers.knapsack import fill, units_at
+from coopt.solvers.passes import ALONE, alone, optimum, passes
 from coopt.validation import float_array, integer_array, real, same_value
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-# Newton lands on the exact linear piece in a handful of steps; bisection halves the bracket otherwise.
-NEWTON_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +166,11 @@ def relax(
     population: Ints | None = None,
 ) -> Relaxation:
     """Continuous optimum of sum w_i (1/s_i - ref_i); the lower ends must fit the budget."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shape = np.sqrt(weights / cost)
-    # 0 / 0: a device whose noise does not matter takes the least that it may.
-    shape[weights == 0.0] = 0.0
-    level, batches = _spend(shape, cost, budget, lower, upper)
-    multiplier = 0.0 if level == math.inf else 1.0 / (level * level)
-    slack = float(np.sum(cost * batches)) - budget if multiplier else 0.0
-    value = float(np.sum(weights * inverse_batches(batches, population))) + multiplier * slack
-    return Relaxation(batches, multiplier, value)
+    devices, batches = alone(weights, cost, lower, upper), np.empty(weights.size)
+    level, price, _ = optimum(devices, budget)
+    sums = passes().dual(devices, ALONE, level, price, None, batches)
+    value = float(np.sum(weights * inverse_batches(batches, population)))
+    return Relaxation(batches, price, value + price * (sums.spent - budget) if price else value)
 
 
 def cap_multipliers(
@@ -186,49 +180,6 @@ def cap_multipliers(
     held = np.flatnonzero((best.batch_sizes >= caps) & (caps < upper))
     push: Floats = weights[held] / best.batch_sizes[held] ** 2 - best.multiplier * cost[held]
     return held, np.maximum(push, 0.0)
-
-
-def _spend(
-    shape: Floats,
-    cost: Floats,
-    budget: float,
-    lower: NDArray[np.floating | np.integer],
-    upper: NDArray[np.floating | np.integer],
-) -> tuple[float, Floats]:
-    """The level nu, and s = clip(nu * shape, lower, upper), that spends the budget; inf if all fits."""
-    free = np.isinf(shape)
-    most = np.where(shape > 0.0, upper, lower).astype(np.float64)
-    if budget == math.inf or float(np.sum(cost * most)) <= budget:
-        return math.inf, most
-    if float(np.sum(cost * lower)) >= budget:
-        # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
-        bought = (shape > 0.0) & ~free
-        breakpoints = np.divide(lower, shape, out=np.full(shape.size, math.inf), where=bought)
-        return float(breakpoints.min()), np.where(free, upper, lower).astype(np.float64)
-    movable = cost * np.where(free, 0.0, shape)
-    low, high = 0.0, math.inf
-    level = budget / float(np.sum(movable))
-    for _ in range(NEWTON_STEPS):
-        wanted = level * shape
-        batches = np.clip(wanted, lower, upper)
-        excess = float(np.sum(cost * batches)) - budget
-        if excess > 0.0:
-            high = level
-        else:
-            low = level
-        slope = float(np.sum(movable, where=wanted == batches))
-        step = level - excess / slope if slope > 0.0 else math.nan
-        if step == level or abs(excess) <= 1e-15 * budget:
-            return level, batches
-        if not low < step < high:
-            # Outside the bracket, or on a flat piece: bisect, in ratio since levels span decades.
-            step = math.sqrt(low * high) if low > 0.0 and high < math.inf else 2.0 * level
-            if high < math.inf and low == 0.0:
-                step = high / 16.0
-            if step in (low, high):
-                return level, batches
-        level = step
-    return level, batches
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from coopt.solvers.batch import Ints
 from coopt.solvers.cutting import Cutting
 from coopt.solvers.energy import TwoLimits
 from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
+from coopt.solvers.passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
@@ -43,9 +44,7 @@ CUTS_KEPT = 4
 MOST_FLOORS = 2000
 # A curve is drawn over at most this many units, or twice as many as there are devices.
 CURVE_WIDTH = 4096
-# Larger fleets start from a guess made for about SAMPLE devices.
-SAMPLED_FROM = 100_000
-SAMPLE = 10_000
+# To which a sample of a large fleet is solved.
 SAMPLE_TOLERANCE = 1e-4
 
 
@@ -125,7 +124,10 @@ class _Search:
         self.cutoff = cutoff
         self.inner = TwoLimits(problem, form) if problem.budget.energy < math.inf else Inner(problem, form)
         self.timed = problem.budget.time < math.inf
-        self.best = self._judge(ranges.rounds[0], ranges.local_steps[0], self.inner.lower)
+        least = ranges.rounds[0], ranges.local_steps[0], self.inner.lower
+        # The rows begin with an integer optimum.
+        nothing = Incumbent(math.inf, *least, form.members[0])
+        self.best = self._judge(*least) if self.inner.unit_cost is None else nothing
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
         self.boxes = 0

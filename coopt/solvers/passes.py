@@ -11,22 +11,31 @@ import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from coopt.limits import BLOCK, TOLERANCE
+from coopt.problem import Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.float64, np.int64)
 
-# Devices a block: a dozen temporary arrays of this length fit the second-level cache.
-BLOCK = 32768
 # In place of an infinite level, which zero noise would turn into no number at all.
 UNBOUNDED = 1e300
 # The square of a smaller level, and so its price, would leave the range of numbers.
 LEAST = 1e-150
+# The first noise term as it is.
+ALONE = (1.0, 0.0)
+# Devices that the first guess of a level is made from; larger fleets solve the problem of a sample for it.
+GUESSED_FROM = 256
+SAMPLED_FROM, SAMPLE = 100_000, 10_000
+# By so small a share the budget may be missed where it is spent up to rounding.
+SPENT = 1e-15
 _NOWHERE = np.empty(0)
+_INFINITE, _ZERO = np.full(1, math.inf), np.zeros(1)
 _NOBODY = np.empty(0, dtype=np.int64)
 
 
@@ -64,7 +73,7 @@ class Devices:
         return replace(self, **{name: np.ascontiguousarray(value[::every]) for name, value in arrays.items()})
 
 
-def compact(array: NDArray[Number]) -> NDArray[Number]:
+def compact(array: NDArray[Any]) -> NDArray[Any]:
     """One entry where a scalar was broadcast, else the array."""
     return array[:1] if array.strides == (0,) else np.ascontiguousarray(array)
 
@@ -75,6 +84,12 @@ class Pace:
 
     slack: float
     steps: float
+
+    @classmethod
+    def at(cls, problem: Problem, rounds: int, local_steps: int) -> Self | None:
+        """The time limit at (K, tau); None where there is none."""
+        seconds = problem.budget.time
+        return None if seconds == math.inf else cls(seconds * (1.0 + TOLERANCE) / rounds, float(local_steps))
 
 
 @dataclass(frozen=True)
@@ -298,6 +313,63 @@ def _taken(gains: Floats, price: float, least: Floats, most: Floats) -> Floats:
 
 def _at(array: NDArray[np.float64], places: NDArray[np.intp]) -> Floats:
     return array if array.size == 1 else array[places]
+
+
+def alone(
+    weights: Floats,
+    cost: Floats,
+    lower: NDArray[np.floating | np.integer],
+    upper: NDArray[np.floating | np.integer],
+    throughput: Floats = _INFINITE,
+    round_time: Floats = _ZERO,
+) -> Devices:
+    """Devices with weights of their own."""
+    contiguous = np.ascontiguousarray(weights)
+    return Devices(
+        first=contiguous,
+        second=contiguous,
+        cost=compact(cost),
+        lower=compact(lower).astype(np.float64, copy=False),
+        upper=compact(upper).astype(np.float64, copy=False),
+        multiple=np.ones(1, dtype=np.int64),
+        population=_NOBODY,
+        throughput=compact(throughput),
+        round_time=compact(round_time),
+    )
+
+
+def optimum(devices: Devices, spend: float, pace: Pace | None = None) -> tuple[float, float, Dual]:
+    """The level at which the budget is spent up to rounding, its price, and the sums there."""
+    if least_spending(devices) < spend:
+        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), SPENT)
+    # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = devices.lower / np.sqrt(devices.first / devices.cost)
+    level = float(np.min(first, initial=UNBOUNDED, where=first > 0.0))
+    price = 1.0 / (level * level)
+    return level, price, passes().dual(devices, ALONE, level, price, pace)
+
+
+def least_spending(devices: Devices) -> float:
+    """Sum a_i l_i."""
+    each = devices.cost * devices.lower
+    return float(each[0]) * len(devices) if each.size == 1 else float(each.sum())
+
+
+def starting_level(devices: Devices, spend: float, shares: tuple[float, float] = ALONE) -> float:
+    """A level at which about the budget is spent: that of a sample, or of no limits where it is small."""
+    if spend == math.inf:
+        return UNBOUNDED
+    if len(devices) >= SAMPLED_FROM:
+        sample = devices.sampled(len(devices) // SAMPLE)
+        own, share = least_spending(sample), len(sample) / len(devices)
+        budget = own + max(spend - least_spending(devices), 0.0) * share
+        return water_level(sample, shares, budget, None, starting_level(sample, budget, shares), 1e-9)[0]
+    every = -(-len(devices) // GUESSED_FROM)
+    weights = devices.first[::every] * shares[0] + devices.second[::every] * shares[1]
+    cost = devices.cost if devices.cost.size == 1 else devices.cost[::every]
+    wanted = float(np.sqrt(weights * cost).mean()) * len(devices)
+    return min(max(spend / wanted, LEAST), UNBOUNDED / 2.0) if wanted > 0.0 else 1.0
 
 
 def water_level(

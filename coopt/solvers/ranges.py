@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.limits import BLOCK
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
-from coopt.solvers.passes import BLOCK
 
 Range = tuple[int, int]
 Floats = NDArray[np.float64]

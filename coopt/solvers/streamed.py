@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from coopt import limits
 from coopt.monotone import MonotoneForm
 from coopt.problem import Problem
-from coopt.solvers.passes import BLOCK, LEAST, UNBOUNDED, Devices, Pace, Units, compact, passes, water_level
+from coopt.solvers.passes import (
+    GUESSED_FROM,
+    UNBOUNDED,
+    Devices,
+    Pace,
+    Units,
+    compact,
+    passes,
+    starting_level,
+    water_level,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,8 +42,6 @@ PRICES = 200
 SECANTS = 8
 # Logarithms of prices at which nothing more, and all that is of use, is taken.
 DEAREST, CHEAPEST = 700.0, -744.0
-# Devices that the first guess of a level is made from.
-GUESSED_FROM = 256
 NODES = 5
 # Directions are extended beyond those between the two noise terms by this at most.
 FURTHEST = 100.0
@@ -130,8 +138,8 @@ class Streamed:
             return 0.0, 1.0
         least, most = math.inf, 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            for begin in range(0, len(self.devices), BLOCK):
-                block = slice(begin, begin + BLOCK)
+            for begin in range(0, len(self.devices), limits.BLOCK):
+                block = slice(begin, begin + limits.BLOCK)
                 ratio = self.devices.first[block] / self.devices.second[block]
                 # No number where neither noise is any.
                 least = min(least, float(np.fmin.reduce(ratio, initial=math.inf)))
@@ -162,13 +170,13 @@ class Streamed:
         """A row from the continuous optimum at (K, tau), or from close to it."""
         budget = self.problem.budget
         spend = self._shrunk(limits.step_budget(self.problem, rounds, local_steps))
-        shares, pace = self._shares(angle), self._pace(rounds, local_steps)
+        shares, pace = self._shares(angle), Pace.at(self.problem, rounds, local_steps)
         self.solves += 1
         if self._pilot is not None:
             self._pilot.row(rounds, local_steps, angle)
             self.adopt(self._pilot)
         enough = ENOUGH if self._pilot is None else ENOUGH_WITH_PILOT
-        start = self._level or self._guess(shares, spend)
+        start = self._level or starting_level(self.devices, spend, shares)
         level, price, sums = water_level(self.devices, shares, spend, pace, start, enough)
         if level < UNBOUNDED:
             self._level = level
@@ -226,13 +234,13 @@ class Streamed:
         self, rounds: int, local_steps: int, angle: float, units: int
     ) -> tuple[Ints, int, NDArray[np.intp], Ints]:
         """Units of all devices at a price that is too dear, their sum, and who takes how many when cheap."""
-        shares, pace = self._shares(angle), self._pace(rounds, local_steps)
+        shares, pace = self._shares(angle), Pace.at(self.problem, rounds, local_steps)
         width = min(max(2.5 / math.sqrt(len(self.devices)), NARROW), WIDE)
         if self._pilot is not None:
             self._pilot.whole(rounds, local_steps, angle)
             self.adopt(self._pilot)
         if self._price is None or self._pilot is None:
-            level = self._level or self._guess(shares, units * self.unit_cost)
+            level = self._level or starting_level(self.devices, units * self.unit_cost, shares)
             centre = -2.0 * math.log(level) + math.log(self.unit_cost)
         else:
             centre = self._price
@@ -304,25 +312,11 @@ class Streamed:
         first, *second = (_mix(angle, self.terms) / self._scales).tolist()
         return first, (second[0] if second else 0.0)
 
-    def _pace(self, rounds: int, local_steps: int) -> Pace | None:
-        seconds = self.problem.budget.time
-        if seconds == math.inf:
-            return None
-        return Pace(seconds * (1.0 + limits.TOLERANCE) / rounds, float(local_steps))
-
     def _shrunk(self, amount: float) -> float:
         """What the devices that are taken may use of an amount, beyond their share of the least."""
         if self._every == 1 or amount == math.inf:
             return amount
         return self._own + (amount - self._least) * self._share
-
-    def _guess(self, shares: tuple[float, float], spend: float) -> float:
-        """A level at which a few devices would spend their part of the budget if no limit bound them."""
-        every = -(-len(self.devices) // GUESSED_FROM)
-        weights = self.devices.first[::every] * shares[0] + self.devices.second[::every] * shares[1]
-        cost = self.devices.cost if self.devices.cost.size == 1 else self.devices.cost[::every]
-        wanted = float(np.sqrt(weights * cost).mean()) * len(self.devices)
-        return min(max(spend / wanted, LEAST), UNBOUNDED / 2.0) if wanted > 0.0 else 1.0
 
 
 def _mix(angle: float, terms: int) -> Floats:
