@@ -50,7 +50,7 @@ endif
 
 bench: export OMP_NUM_THREADS := 1
 bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about an hour
-	for name in validity counterexample regret hardest streams estimators side_by_side participants; do \
+	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,many,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done

@@ -33,6 +33,7 @@ from coopt import (
 )
 
 SCRIPTS = (
+    "cohort",
     "counterexample",
     "estimators",
     "hardest",

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
@@ -26,6 +27,8 @@ from coopt.solvers.inner import Cut, Inner
 
 # Halvings of the interval that holds the best share; any share is valid, a better one bounds tighter.
 HALVINGS = 30
+# Shares that are tried for whole batches at one (K, tau).
+MOST_SHARES = 12
 # Devices that are tried one by one once a whole prefix no longer fits.
 MOST_TRIED = 2000
 # A mixture of two limits that are met is met but for the rounding of its sums.
@@ -82,13 +85,35 @@ class TwoLimits(Inner):
         upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
         weights = self.weights(floor, angle)
         share, batches = self._share(weights, rounds, local_steps, upper)
-        found = self._mixed(share).exact(floor, rounds, local_steps, angle, None, cutoff)
-        self.solves += 1
-        if self._fits(rounds, local_steps, found.batch_sizes):
-            return found
-        whole = self._filled(weights, batches, rounds, local_steps, upper)
-        value = float(np.sum(weights * inverse_batches(whole.astype(np.float64), self.form.population)))
-        return Rounded(whole, value, min(found.lower_bound, value))
+        low, high, proved = 0.0, 1.0, -math.inf
+        best = self._rounded(weights, batches, rounds, local_steps, upper, share)
+        # The share that is best for whole batches is another one: it is only looked for where it matters.
+        for _ in range(1 if cutoff is None else MOST_SHARES):
+            found = self._mixed(share).exact(floor, rounds, local_steps, angle, None, cutoff)
+            self.solves += 1
+            proved = max(proved, found.lower_bound)
+            whole = self._filled(
+                weights,
+                self._reduced(weights, found.batch_sizes, rounds, local_steps),
+                rounds,
+                local_steps,
+                upper,
+                share,
+            )
+            best = min(best, whole, key=lambda plan: self._noise(weights, plan))
+            if whole is found.batch_sizes or (cutoff is not None and proved >= cutoff):
+                break
+            hungry = limits.energy(self.problem, rounds, local_steps, found.batch_sizes)
+            if limits.within(hungry, self.problem.budget.energy):
+                high = share
+            else:
+                low = share
+            share = (low + high) / 2.0
+        value = self._noise(weights, best)
+        return Rounded(best, value, min(proved, value))
+
+    def _noise(self, weights: Floats, batches: Ints) -> float:
+        return float(np.sum(weights * inverse_batches(batches.astype(np.float64), self.form.population)))
 
     def _share(
         self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints
@@ -123,22 +148,51 @@ class TwoLimits(Inner):
             limits.cost(self.problem, rounds, local_steps, batches), budget.cost
         ) and limits.within(limits.energy(self.problem, rounds, local_steps, batches), budget.energy)
 
-    def _filled(self, weights: Floats, batches: Floats, rounds: int, local_steps: int, upper: Ints) -> Ints:
-        """Whole batches near continuous ones: what fits of these, then one unit more where it pays."""
-        fleet = self.problem.fleet
-        multiple = fleet.batch_multiple
+    def _rounded(
+        self, weights: Floats, batches: Floats, rounds: int, local_steps: int, upper: Ints, share: float
+    ) -> Ints:
+        """Whole batches near continuous ones: what fits of these, filled up."""
+        multiple = self.problem.fleet.batch_multiple
 
         def scaled(factor: float) -> Ints:
             units = np.floor(batches * factor / multiple * (1.0 + 1e-12)).astype(np.int64)
             clipped: Ints = np.clip(units * multiple, self.lower, np.maximum(upper, self.lower))
             return clipped
 
-        def fits(trial: Ints) -> bool:
-            return self._fits(rounds, local_steps, trial)
+        whole = scaled(_largest(lambda factor: self._fits(rounds, local_steps, scaled(factor))))
+        return self._filled(weights, whole, rounds, local_steps, upper, share)
 
-        whole = scaled(_largest(lambda factor: fits(scaled(factor))))
+    def _reduced(self, weights: Floats, batches: Ints, rounds: int, local_steps: int) -> Ints:
+        """Batches within the mixture, less the units that save most of the limit they break."""
+        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
+        while not self._fits(rounds, local_steps, batches):
+            burnt = limits.energy(self.problem, rounds, local_steps, batches)
+            hungry = not limits.within(burnt, self.problem.budget.energy)
+            saved = multiple * (fleet.sample_energy if hungry else fleet.sample_cost)
+            free = np.flatnonzero((batches - multiple >= self.lower) & (saved > 0.0))
+            if free.size == 0:
+                return self.lower.copy()
+            fewer = batches[free] - multiple[free]
+            loss = weights[free] * multiple[free] / (batches[free] * fewer.astype(np.float64))
+            order = free[np.argsort(loss / saved[free], kind="stable")]
+
+            def less(count: int, start: Ints = batches, order: NDArray[np.intp] = order) -> Ints:
+                trial = start.copy()
+                trial[order[:count]] -= multiple[order[:count]]
+                return trial
+
+            count = _first(order.size, lambda n: self._fits(rounds, local_steps, less(n)))
+            batches = less(count)
+        return batches
+
+    def _filled(
+        self, weights: Floats, whole: Ints, rounds: int, local_steps: int, upper: Ints, share: float
+    ) -> Ints:
+        """Batches that fit, with one unit more where it pays most; the same ones where none fits."""
+        fleet = self.problem.fleet
+        multiple = fleet.batch_multiple
         cost, energy = limit_units(self.problem.budget)
-        price = multiple * (fleet.sample_cost / cost + fleet.sample_energy / energy)
+        price = multiple * ((1.0 - share) * fleet.sample_cost / cost + share * fleet.sample_energy / energy)
         inverse = inverse_batches(whole.astype(np.float64), None)
         gains = weights * (inverse - inverse_batches((whole + multiple).astype(np.float64), None))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,16 +205,25 @@ class TwoLimits(Inner):
             trial[order[:count]] += multiple[order[:count]]
             return trial
 
-        taken = 0
-        for bit in reversed(range(order.size.bit_length())):
-            if taken + 2**bit <= order.size and fits(raised(taken + 2**bit)):
-                taken += 2**bit
-        whole = raised(taken)
-        for i in order[taken : taken + MOST_TRIED].tolist():
-            whole[i] += multiple[i]
-            if not fits(whole):
-                whole[i] -= multiple[i]
-        return whole
+        taken = _first(order.size, lambda n: not self._fits(rounds, local_steps, raised(n))) - 1
+        filled = raised(max(taken, 0))
+        more = taken > 0
+        for i in order[max(taken, 0) :][:MOST_TRIED].tolist():
+            filled[i] += multiple[i]
+            if self._fits(rounds, local_steps, filled):
+                more = True
+            else:
+                filled[i] -= multiple[i]
+        return filled if more else whole
+
+
+def _first(most: int, holds: Callable[[int], bool]) -> int:
+    """The smallest count up to `most` at which something holds that then goes on to hold; else most + 1."""
+    low, high = -1, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def limit_units(budget: Budget) -> tuple[float, float]:
