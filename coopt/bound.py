@@ -354,11 +354,7 @@ def _young_form(
     length: Callable[[float, int], float],
 ) -> MonotoneForm:
     fleet, eta = problem.fleet, problem.constants.learning_rate
-    largest = float(fleet.divergence.max())
-    # Scaled by the largest entry: its square may underflow.
-    divergence = largest and largest * math.sqrt(
-        float(np.sum(fleet.weights * (fleet.divergence / largest) ** 2))
-    )
+    divergence = fleet.root_divergence
     pairs = bound._pairs_for(problem, constants.mean_step)
     contractions = {gamma: at(gamma) for gamma in dict.fromkeys(gamma for gamma, _ in pairs)}
     budget = problem.budget

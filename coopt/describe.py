@@ -22,6 +22,9 @@ from coopt.solvers.energy import best_share, limit_units
 from coopt.solvers.passes import Pace, alone, optimum
 from coopt.validation import LARGEST_COUNT
 
+# To which the budget is spent where its price is found.
+PRICE_TOLERANCE = 1e-12
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -163,7 +166,7 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     ends = upper if budget.energy == math.inf else _ends(problem, rounds, local_steps)
     spending = _spending(problem, weights, rounds, local_steps, lower, ends)
     devices = alone(weights, spending.sample, lower, upper, fleet.throughput, fleet.round_time)
-    _, price, sums = optimum(devices, spending.limit, pace)
+    _, price, sums = optimum(devices, spending.limit, pace, PRICE_TOLERANCE)
     return {name: price * unit for name, unit in spending.units.items()} | {"time": sums.pull / steps}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,6 +216,14 @@ class Fleet:
         drift *= self.weights
         drift *= self.gradient_noise
         return mean, drift
+
+    @cached_property
+    def root_divergence(self) -> float:
+        """d_h, the root of sum p_i delta_i^2."""
+        largest = float(self.divergence.max())
+        # Scaled by the largest entry: its square may underflow.
+        scaled = self.divergence / largest if largest else self.divergence
+        return largest * math.sqrt(float(self.weights @ (scaled * scaled)))
 
     def __len__(self) -> int:
         return int(self.samples.size)

@@ -39,6 +39,8 @@ NEAR = 0.1
 # Inner solves, and boxes in hand, after which boxes with curves of integer optima do better.
 MOST_SOLVES = 64
 MOST_BOXES = 3000
+# In place of floors that no float holds.
+BEYOND = 1e300
 # Quotients are rounded up by this much.
 ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
 
@@ -94,7 +96,8 @@ class Cutting:
         self.threshold = threshold
         self.found = found
         self.discarded = math.inf
-        self._everyone = np.arange(len(form.members))
+        # Members that are not ruled out on all that is left.
+        self._active = np.arange(len(form.members))
         self._rows: list[Row] = []
         self._touched: list[tuple[int, float]] = []
         self._solved: dict[tuple[int, int, float], float] = {}
@@ -110,7 +113,7 @@ class Cutting:
         angle = self._angle(local_steps, member)
         self._row(rounds, local_steps, angle)
         self._whole(rounds, local_steps, angle)
-        bounds, members = self._bounds(boxes)
+        bounds, members = self._bounds(boxes, everywhere=True)
         while True:
             keep = bounds < self.threshold()
             if not keep.all():
@@ -126,7 +129,7 @@ class Cutting:
             if single[weakest]:
                 for place in self._next(boxes, single, weakest):
                     self._tighten(boxes[:, place : place + 1])
-                bounds, members = self._bounds(boxes)
+                bounds, members = self._bounds(boxes, everywhere=True)
                 # Solved, and still below: what its solution is worth is known.
                 for place in np.flatnonzero(single & (bounds < self.threshold())).tolist():
                     if self._known(boxes[:, place], int(members[place])):
@@ -152,7 +155,7 @@ class Cutting:
         with np.errstate(divide="ignore", over="ignore"):
             spend = np.maximum((budget.cost / k1 - budget.round_cost) / t1, self.ranges.least_work)
             noise = np.minimum(self.inner.unlimited(angles) / spend, 1.0)
-        start, slope = self.form.progress(k1 * t1, self._everyone)
+        start, slope = self.form.progress(k1 * t1, self._active)
         values = start + slope * (offsets + sizes * noise)
         member, place = np.unravel_index(int(np.nanargmin(values)), values.shape)
         return int(boxes[0, place]), int(boxes[1, place]), int(member)
@@ -218,34 +221,35 @@ class Cutting:
         return np.array([k1, t1, k2, t2])[:, (k1 <= k2) & (t1 <= t2)]
 
     def _floors_at(self, local_steps: Ints) -> tuple[Floats, Floats, Floats]:
-        """Offsets, sizes and angles of the members at every tau, shape (m, n); infinite beyond floats."""
-        new = [tau for tau in dict.fromkeys(local_steps.tolist()) if tau not in self._columns]
+        """Offsets, sizes and angles of the members at every tau, shape (m, n)."""
+        taus = local_steps.tolist()
+        new = [tau for tau in dict.fromkeys(taus) if tau not in self._columns]
         if new:
-            found = [self._floors, *(self._floor(tau)[:, :, None] for tau in new)]
             self._columns |= {tau: len(self._columns) + i for i, tau in enumerate(new)}
-            self._floors = np.concatenate(found, axis=2)
-        columns = [self._columns[tau] for tau in local_steps.tolist()]
-        offsets, sizes, angles = self._floors[:, :, columns]
+            self._floors = np.concatenate([self._floors, self._new_floors(new)], axis=2)
+        offsets, sizes, angles = self._floors[:, :, [self._columns[tau] for tau in taus]]
         return offsets, sizes, angles
 
-    def _floor(self, local_steps: int) -> Floats:
-        floor, norms = self.form.floor(local_steps, self._everyone), self.inner.norms
+    def _new_floors(self, local_steps: list[int]) -> Floats:
+        floors = [self.form.floor(tau, self._active) for tau in local_steps]
+        offsets = np.array([floor.offsets for floor in floors])
+        norms = self.inner.norms
         with np.errstate(invalid="ignore", over="ignore"):
             # Any share of no noise is nothing, an infinite one too.
-            amounts = np.where(norms > 0.0, floor.shares * norms, 0.0)
-            sizes = amounts.sum(axis=1)
-            angles = amounts[:, -1] / np.where(sizes > 0.0, sizes, 1.0) if norms.size == 2 else 0.0 * sizes
-        usable = np.isfinite(sizes) & np.isfinite(angles)
-        return np.array(
-            [
-                np.where(usable, floor.offsets, math.inf),
-                np.where(usable, sizes, 0.0),
-                np.where(usable, angles, 0.0),
-            ]
-        )
+            amounts = np.array([floor.shares for floor in floors]) * norms
+            amounts[..., norms == 0.0] = 0.0
+            sizes = amounts.sum(axis=2)
+            angles = amounts[..., -1] / np.where(sizes > 0.0, sizes, 1.0)
+        found = np.array([offsets, sizes, angles if norms.size == 2 else np.zeros_like(sizes)])
+        # What no float holds is larger than anything of interest.
+        found[:, ~np.isfinite(found).all(axis=0)] = [[BEYOND], [0.0], [0.0]]
+        return found.swapaxes(1, 2)
 
-    def _bounds(self, boxes: Ints) -> tuple[Floats, NDArray[np.intp]]:
-        """The smallest bound over the members on every box, and whose it is."""
+    def _bounds(self, boxes: Ints, everywhere: bool = False) -> tuple[Floats, NDArray[np.intp]]:
+        """The smallest bound over the members on every box, and whose it is.
+
+        When the boxes are all that is left `everywhere`, members that are ruled out on each are left out.
+        """
         if boxes.shape[1] == 0:
             return np.empty(0), np.empty(0, dtype=np.intp)
         k1, t1, k2, t2 = boxes.astype(np.float64)
@@ -253,8 +257,18 @@ class Cutting:
         levels = offsets + sizes * self._noise(k1, t1, t2, angles)
         values = np.full(levels.shape, math.inf)
         for steps in (k1 * t1, k2 * t2):
-            start, slope = self.form.progress(steps, self._everyone)
+            start, slope = self.form.progress(steps, self._active)
             np.minimum(values, start + slope * levels, out=values)
+        if everywhere and self._active.size > 1:
+            least = values.min(axis=1)
+            alive = least < self.threshold()
+            if alive.any() and not alive.all():
+                self.discarded = min(self.discarded, float(least[~alive].min()))
+                self._active, self._floors, values = (
+                    self._active[alive],
+                    self._floors[:, alive],
+                    values[alive],
+                )
         members = values.argmin(axis=0)
         return values[members, np.arange(members.size)], members
 
@@ -336,8 +350,9 @@ class Cutting:
 
     def value(self, rounds: int, local_steps: int, whole: Whole) -> tuple[float, int]:
         """The smallest value over the members of a plan, and whose it is."""
-        floor = self.form.floor(local_steps, self._everyone)
-        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), self._everyone)
+        everyone = np.arange(len(self.form.members))
+        floor = self.form.floor(local_steps, everyone)
+        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), everyone)
         with np.errstate(invalid="ignore"):
             noise = np.where(whole.noise > 0.0, floor.shares * self.inner.norms * whole.noise, 0.0).sum(
                 axis=1

@@ -338,10 +338,12 @@ def alone(
     )
 
 
-def optimum(devices: Devices, spend: float, pace: Pace | None = None) -> tuple[float, float, Dual]:
-    """The level at which the budget is spent up to rounding, its price, and the sums there."""
+def optimum(
+    devices: Devices, spend: float, pace: Pace | None = None, enough: float = SPENT
+) -> tuple[float, float, Dual]:
+    """The level at which the budget is spent up to a share `enough`, its price, and the sums there."""
     if least_spending(devices) < spend:
-        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), SPENT)
+        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), enough)
     # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
     with np.errstate(divide="ignore", invalid="ignore"):
         first = devices.lower / np.sqrt(devices.first / devices.cost)
