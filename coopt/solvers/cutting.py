@@ -211,8 +211,8 @@ class Cutting:
         k1, t1, k2, t2 = boxes
         if self.ranges.one_round:
             match, steps = k1 > self.ranges.rounds[0], self.ranges.local_steps[1]
-        elif self.ranges.one_step:
-            match, steps = t1 > self.ranges.local_steps[0], self.ranges.rounds[1]
+        elif self.ranges.single_steps:
+            match, steps = t1 > self.ranges.local_steps[0], self.ranges.single_steps
         else:
             return boxes
         # Of a plan that is left, more steps than that.

@@ -29,9 +29,10 @@ class Ranges:
     local_steps: Range
     # The devices that can be the slowest with the smallest batches.
     places: NDArray[np.intp]
-    # One long round is as good, or rounds of one step are: every other plan with no more steps is matched.
+    # One long round is as good as any other plan with the same K tau.
     one_round: bool = False
-    one_step: bool = False
+    # Rounds of one step are as good as any other plan with the same K tau, up to so many.
+    single_steps: int = 0
     _most_rounds: dict[int, int] = field(default_factory=dict)
 
     @cached_property
@@ -70,8 +71,8 @@ class Ranges:
         """What is left of a box without the plans that one round, or one step a round, matches."""
         if self.one_round and rounds[0] > self.rounds[0]:
             matched = self.local_steps[1]
-        elif self.one_step and local_steps[0] > self.local_steps[0]:
-            matched = self.rounds[1]
+        elif self.single_steps and local_steps[0] > self.local_steps[0]:
+            matched = self.single_steps
         else:
             return rounds, local_steps
         # Of a plan in the box with more steps than that.
@@ -83,7 +84,7 @@ class Ranges:
     def roots(self) -> list[tuple[Range, Range]]:
         """Boxes that together hold all plans that no others match."""
         (k1, k2), (t1, t2) = self.rounds, self.local_steps
-        budget = self.problem.budget
+        budget = self.problem.plain.budget
         if self.one_round and k1 < k2:
             boxes = [((k1, k1), (t1, t2)), ((k1 + 1, k2), (t1, t2))]
             # K rounds of tau that fit, fit as one of K tau: where the limits end its range, that matches all.
@@ -92,9 +93,12 @@ class Ranges:
                 == t2
                 != budget.max_local_steps
             )
-        elif self.one_step and t1 < t2:
+        elif self.single_steps and t1 < t2:
             boxes = [((k1, k2), (t1, t1)), ((k1, k2), (t1 + 1, t2))]
-            ends = limits.most_rounds(self.problem, t1, self.lower, self.places) == k2 != budget.max_rounds
+            ends = (
+                budget.round_cost == 0.0
+                and limits.most_rounds(self.problem, t1, self.lower, self.places) == k2 != budget.max_rounds
+            )
         else:
             return [(self.rounds, self.local_steps)]
         return boxes[:1] if ends else boxes
@@ -102,17 +106,43 @@ class Ranges:
     def without_matched(self, flat: bool) -> Ranges:
         """The ranges with what is known of plans that match others; `flat`: tau changes no error floor.
 
-        Limits are no tighter for one round of K tau steps than for K rounds of tau, and where rounds cost
-        neither money nor energy nor time, no tighter for K tau rounds of one step.
+        Limits are no tighter for one round of K tau steps than for K rounds of tau. Where rounds take neither
+        time nor energy, no tighter for K tau rounds of one step, as long as these cannot cost too much.
         """
         if flat and self.rounds[0] == 1:
             return replace(self, one_round=True)
         problem, lower = self.problem, self.lower
         free = all(
             np.array_equal(used(problem, 2, 1, lower), used(problem, 1, 2, lower))
-            for used in (limits.cost, limits.energy, limits.device_times)
+            for used in (limits.energy, limits.device_times)
         )
-        return replace(self, one_step=free and self.local_steps[0] == 1)
+        return (
+            replace(self, single_steps=self._affordable_rounds())
+            if free and self.local_steps[0] == 1
+            else self
+        )
+
+    def _affordable_rounds(self) -> int:
+        """So many rounds of one step meet the limit on cost with any batches that meet that on time."""
+        fleet, budget = self.problem.plain.fleet, self.problem.plain.budget
+        if budget.round_cost == 0.0 or budget.cost == math.inf:
+            # They cost what the same number of steps costs in longer rounds.
+            return self.rounds[1]
+        _, upper = fleet.batch_range()
+        with np.errstate(over="ignore", invalid="ignore"):
+            processed = fleet.throughput * budget.time * (1.0 + limits.TOLERANCE)
+        # inf * 0: what takes no time is processed in none.
+        processed[np.isnan(processed)] = math.inf
+
+        def affordable(rounds: int) -> bool:
+            work = float(np.sum(fleet.sample_cost * np.minimum(rounds * upper, processed)))
+            return work + rounds * budget.round_cost <= budget.cost
+
+        least, most = 0, self.rounds[1]
+        while least < most:
+            middle = (least + most + 1) // 2
+            least, most = (middle, most) if affordable(middle) else (least, middle - 1)
+        return least
 
 
 def _slowest(problem: Problem, lower: Ints) -> NDArray[np.intp]:

@@ -91,16 +91,21 @@ def test_equals_enumeration_when_costs_differ(problem, bound):
 
 
 @settings(max_examples=100, deadline=None)
-@given(problem=problems(), bound=st.sampled_from([Certified(1, 1), Dynamite()]), flat=st.booleans())
-def test_equals_enumeration_where_plans_match_others(problem, bound, flat):
-    """Only K tau counts where rounds cost nothing, or where tau changes no error floor."""
-    if flat:
+@given(
+    problem=problems(),
+    bound=st.sampled_from([Certified(1, 1), Dynamite()]),
+    kind=st.sampled_from(["flat", "free", "affordable"]),
+)
+def test_equals_enumeration_where_plans_match_others(problem, bound, kind):
+    """Only K tau counts where rounds cost nothing that matters, or where tau changes no error floor."""
+    if kind == "flat":
         problem = replace(problem, fleet=changed(problem.fleet, divergence=0.0 * problem.fleet.divergence))
     else:
+        changes = {"round_cost": 0.0} if kind == "free" else {"cost": 4.0 * problem.budget.cost}
         problem = replace(
             problem,
             fleet=changed(problem.fleet, round_time=0.0 * problem.fleet.round_time),
-            budget=replace(problem.budget, round_cost=0.0),
+            budget=replace(problem.budget, **changes),
         )
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
     found = solve(problem, bound)
