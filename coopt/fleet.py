@@ -208,6 +208,11 @@ class Fleet:
         return bool((self.sample_cost * self.batch_multiple == first).all())
 
     @cached_property
+    def free_rounds(self) -> bool:
+        """Whether no device has a round cost of its own."""
+        return self.round_cost[0] == 0.0 and _same_everywhere(self.round_cost)
+
+    @cached_property
     def noise_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """p_i^2 M_i, the noise of the averaged gradient, and p_i (1 - p_i) M_i, which drives drift."""
         mean = self.weights * self.weights

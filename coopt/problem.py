@@ -244,7 +244,7 @@ class Problem:
                 },
             )
             budget = replace(budget, participants=None, distinct_participants=False)
-        elif not fleet.round_cost.any():
+        elif fleet.free_rounds:
             return self
         free = replace(fleet, round_cost=np.zeros(len(fleet)))
         return Problem(free, self.constants, budget.including(fleet))
