@@ -1,10 +1,10 @@
 """How many client-rounds a second the torch trainer does, beside a plain loop and pfl-research.
 
-    OMP_NUM_THREADS=1 python benchmarks/federated/trainer_speed.py     # about three minutes
+    OMP_NUM_THREADS=1 python benchmarks/federated/trainer_speed.py     # about two minutes
 
 The work: logistic regression from 64 features to 10 classes, five local steps of batch 8, one thread. The
 contenders take turns in one run, so that whatever else the machine does meets all of them alike; the table
-has medians of seven turns, in processor time. pfl-research runs in an environment of its own, made by
+has medians of five turns, in processor time. pfl-research runs in an environment of its own, made by
 `make example-pfl` (or named by --pfl); its rows are left out where there is none.
 """
 
@@ -36,7 +36,7 @@ from coopt.adapters.torch.data import client_rows
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 FEATURES, CLASSES, HELD, STEPS, BATCH, RATE = 64, 10, 60, 5, 8, 0.1
-TURNS = 7
+TURNS = 5
 
 
 def data(clients: int, features: int = FEATURES) -> SharedData:
@@ -195,7 +195,7 @@ def report(speeds: list[dict[str, object]], sizes: list[dict[str, object]], miss
     lines = [
         "# Speed of the torch trainer",
         "",
-        "Client-rounds per second of processor time (least to most of seven turns), one thread, logistic",
+        "Client-rounds per second of processor time (least to most of five turns), one thread, logistic",
         'regression 64 -> 10, five local steps of batch 8. "Measuring" includes the reports from which',
         "a controller estimates noise, divergence and loss.",
         "`OMP_NUM_THREADS=1 python benchmarks/federated/trainer_speed.py` makes this table.",
