@@ -53,7 +53,7 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,many,peers}.py \
-	    benchmarks/online/{estimators,closed_loop,faults,replan}.py; do $(BIN)/python $$script; done
+	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py; do $(BIN)/python $$script; done
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes
 	$(BIN)/python -m pytest -m deployment
