@@ -6,7 +6,7 @@ For any share t between 0 and 1 a plan that meets both limits meets their mixtur
 
 which is a limit of the same form as that on cost alone. So whatever bounds plans under the mixture, its cuts,
 its dual values and its integer optima, bounds those under both limits. The share at which the continuous
-optimum of the mixture meets both is the best one, and is found by bisection at each (K, tau) anew. Whole
+optimum of the mixture meets both is the best one, and is found at each (K, tau) anew. Whole
 batches that meet the mixture but break one of the two limits are cut and filled up again.
 """
 
@@ -25,12 +25,13 @@ from coopt.problem import Budget, Problem
 from coopt.solvers.batch import Floats, Ints, Rounded, relax
 from coopt.solvers.inner import Cut, Inner
 
-# Halvings of the interval that holds the best share; any share is valid, a better one bounds tighter.
-HALVINGS = 30
+# Steps towards the best share, and how nearly it has to meet both limits; any share is valid, a better one
+# bounds tighter.
+STEPS, BALANCED = 30, 1e-9
 # Shares that are tried for whole batches at one (K, tau).
 MOST_SHARES = 12
-# Devices that are tried one by one once a whole prefix no longer fits.
-MOST_TRIED = 2000
+# Devices that are tried one by one once a whole prefix no longer fits, times the devices that each try sums.
+MOST_TRIED = 200_000
 # A mixture of two limits that are met is met but for the rounding of its sums.
 ROUNDING_UP = 1.0 + 1e-13
 
@@ -208,7 +209,7 @@ class TwoLimits(Inner):
         taken = _first(order.size, lambda n: not self._fits(rounds, local_steps, raised(n))) - 1
         filled = raised(max(taken, 0))
         more = taken > 0
-        for i in order[max(taken, 0) :][:MOST_TRIED].tolist():
+        for i in order[max(taken, 0) :][: MOST_TRIED // len(fleet) + 1].tolist():
             filled[i] += multiple[i]
             if self._fits(rounds, local_steps, filled):
                 more = True
@@ -258,22 +259,30 @@ def best_share(
         over_cost = float(np.sum(costs * best)) - step_cost if step_cost < math.inf else -math.inf
         return best, over_cost, float(np.sum(energies * best)) - step_energy
 
+    left = right = 0.0
     if step_cost < math.inf:
-        batches, _, over_energy = optimum(0.0)
+        batches, over_cost, over_energy = optimum(0.0)
         if over_energy <= 0.0:
             return 0.0, batches
-    batches, over_cost, _ = optimum(1.0)
+        left = over_energy - over_cost
+    batches, over_cost, over_energy = optimum(1.0)
     if over_cost <= 0.0:
         return 1.0, batches
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        share = (low + high) / 2.0
+    right = over_energy - over_cost
+    low, high, share = 0.0, 1.0, 0.5
+    for _ in range(STEPS):
+        # Regula falsi; the end that stays counts half (Illinois), which keeps both ends moving.
+        guess = (low * right - high * left) / (right - left) if right < left else 0.5
+        share = guess if low < guess < high else (low + high) / 2.0
         batches, over_cost, over_energy = optimum(share)
-        if over_energy > over_cost:
-            low = share
+        balance = over_energy - over_cost
+        if abs(balance) <= BALANCED * abs(step_energy):
+            break
+        if balance > 0.0:
+            low, left, right = share, balance, right / 2.0
         else:
-            high = share
-    return (low + high) / 2.0, batches
+            high, right, left = share, balance, left / 2.0
+    return share, batches
 
 
 def _largest(fits: Callable[[float], bool]) -> float:
