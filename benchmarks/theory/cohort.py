@@ -78,7 +78,7 @@ def draw(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def run(quick: bool, folder: Path) -> list[Row]:
-    count, replicas = (6, 16) if quick else (300, 64)
+    count, replicas = (6, 16) if quick else (600, 64)
     instances = list(sample(count, seed=21))
     rows: list[Row] = []
     for which in ("the lightest", "the lighter half"):
