@@ -1,25 +1,41 @@
-"""How long the exact solver takes to prove an optimum, from 100 to 1,000,000 devices.
+"""How long the exact solver takes to prove an optimum, from 100 to 10,000,000 devices.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/exact_speed.py     # 3 minutes of one core
-    python benchmarks/solvers/exact_speed.py --report              # table and picture from the committed CSV
+    OMP_NUM_THREADS=1 python benchmarks/solvers/exact_speed.py             # about ten minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/solvers/exact_speed.py --resume    # goes on where it stopped
+    python benchmarks/solvers/exact_speed.py --report                      # tables and picture from the CSV
 
 Fleets are random: 50 to 2,000 samples a device, lognormal gradient noise and throughput, about a second of
 communication; a sample costs the same everywhere. The limits admit up to 19 rounds and 3,800 local steps, and
-cost and time both matter. Every solve ends with a proved gap of at most 2e-12. Seconds are CPU time of one
-thread. One pass is np.sum over the four float arrays of the fleet (noise, throughput, round time, sample
-cost): the least that any solver must do, and a unit that depends on the machine less than seconds do.
+cost and time both matter. Every solve ends with a proved gap of at most 2e-12. "Compiled" is with the extra
+fast, "numpy" without it, on the same fleets in the same run.
+
+Seconds are CPU time of one thread for solve_allocation on a problem that it has not seen before, the whole
+batches written; building the problem, with all its checks, is timed beside it. Short solves are repeated and
+the fastest counts, for the machine does other things as well. One pass is np.sum over the four float arrays
+of the fleet (noise, throughput, round time, sample cost): the least that any solver must do, and a unit that
+depends on the machine less than seconds do.
+
+The peer is the strongest there is without a search of its own: cvxpy with Clarabel on one compiled
+parametrised problem, golden section over K and tau, on the problems of peers.py. It has no integers and no
+proof. The inner problem alone, continuous batches at one (K, tau), is compared with cvxpy and Clarabel too;
+its error is that of its value against the same sums in extended precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from peer_solvers.formula import instance
+from peer_solvers.relaxations import cvxpy_by_hand
 
 from coopt import (
     Bound,
@@ -29,39 +45,78 @@ from coopt import (
     Constants,
     Dynamite,
     Fleet,
-    NonConvex,
     Problem,
     solve_allocation,
 )
+from coopt.solvers.batch import relax
+from coopt.solvers.passes import passes
 
 RESULTS = Path(__file__).parent / "results"
-# Fleet sizes, and how many random fleets of each.
-SIZES = {100: 5, 1_000: 5, 10_000: 5, 100_000: 5, 1_000_000: 1}
+TABLE = RESULTS / "exact_speed.csv"
+SEEDS = 5
+SIZES = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 BOUNDS: dict[str, Bound] = {
     "dynamite": Dynamite(),
     "certified, gamma = z = 1": Certified(1, 1),
     "certified, family": Certified(),
-    "nonconvex, family": NonConvex(),
 }
-FIELDS = ("devices", "bound", "seed", "seconds", "passes", "inner_solves", "boxes", "gap")
+ENGINES = ("numpy", "compiled")
+PEER, INNER = "dynamite, fleets of peers.py", "inner problem, continuous"
+# The peer's largest fleets: half a minute a solve, once each.
+PEER_SIZES, INNER_SIZES, CLARABEL_MOST = (100, 1_000), (10_000, 100_000, 1_000_000), 100_000
+FIELDS = (
+    "devices", "problem", "engine", "seed", "build_seconds", "seconds", "passes", "inner_solves", "gap",
+)  # fmt: skip
+# Solves shorter than this are repeated.
+SHORT, REPEATS = 0.5, 7
 # Passes are short: the median of so many.
-REPEATS = 9
+PASSES = 9
 
 
 def fleet_of(devices: int, seed: int) -> Problem:
     """A random problem whose optimum lies inside the ranges of K and tau."""
+    return Problem(Fleet(**arrays_of(devices, seed)), CONSTANTS, budget_of(devices))
+
+
+def arrays_of(devices: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return Problem(
-        Fleet(
-            samples=rng.integers(50, 2000, devices),
-            gradient_noise=rng.lognormal(1, 1, devices),
-            divergence=rng.uniform(0.01, 0.2, devices),
-            throughput=rng.lognormal(4, 1, devices),
-            round_time=rng.uniform(0.1, 2, devices),
-        ),
-        Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_constant=0.5, curvature_floor=0),
-        Budget(cost=4000 * devices, time=2000, round_cost=200 * devices),
-    )
+    return {
+        "samples": rng.integers(50, 2000, devices),
+        "gradient_noise": rng.lognormal(1, 1, devices),
+        "divergence": rng.uniform(0.01, 0.2, devices),
+        "throughput": rng.lognormal(4, 1, devices),
+        "round_time": rng.uniform(0.1, 2, devices),
+    }
+
+
+CONSTANTS = Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_constant=0.5, curvature_floor=0)
+
+
+def budget_of(devices: int) -> Budget:
+    return Budget(cost=4000 * devices, time=2000, round_cost=200 * devices)
+
+
+def use(engine: str) -> None:
+    """Have the solver take the passes of an engine."""
+    if engine == "numpy":
+        sys.modules["numba"] = None
+    else:
+        sys.modules.pop("numba", None)
+    passes.cache_clear()
+
+
+def seconds_of(run: Callable[[], object]) -> tuple[float, object]:
+    begun = time.process_time()
+    result = run()
+    return time.process_time() - begun, result
+
+
+def fastest(run: Callable[[], object]) -> tuple[float, object]:
+    """CPU seconds of a call, the fastest of several where it is short."""
+    seconds, result = seconds_of(run)
+    for _ in range(REPEATS - 1 if seconds < SHORT else 0):
+        seconds = min(seconds, seconds_of(run)[0])
+    return seconds, result
 
 
 def seconds_of_a_pass(fleet: Fleet) -> float:
@@ -73,7 +128,7 @@ def seconds_of_a_pass(fleet: Fleet) -> float:
     # Short passes are repeated until the clock can see them.
     loops = max(1, 1_000_000 // len(fleet))
     times = []
-    for _ in range(REPEATS):
+    for _ in range(PASSES):
         begun = time.process_time()
         for _ in range(loops):
             for array in arrays:
@@ -82,77 +137,217 @@ def seconds_of_a_pass(fleet: Fleet) -> float:
     return statistics.median(times)
 
 
-def measure() -> list[dict[str, object]]:
-    """One row a solve."""
-    solve_allocation(fleet_of(100, 99))  # imports and caches are not what is measured
-    rows: list[dict[str, object]] = []
-    for devices, seeds in SIZES.items():
-        for seed in range(seeds):
-            problem = fleet_of(devices, seed)
-            unit = seconds_of_a_pass(problem.fleet)
-            for name, bound in BOUNDS.items():
-                begun = time.process_time()
-                plan = solve_allocation(problem, bound=bound)
-                seconds = time.process_time() - begun
-                rows.append(
-                    {
-                        "devices": devices,
-                        "bound": name,
-                        "seed": seed,
-                        "seconds": f"{seconds:.4g}",
-                        "passes": f"{seconds / unit:.4g}",
-                        "inner_solves": int(plan.trace["inner_solves"]),
-                        "boxes": int(plan.trace["boxes"]),
-                        "gap": f"{plan.gap:.2g}",
-                    }
-                )
-                print(*rows[-1].values())
-    return rows
+def joint(devices: int, seed: int, unit: float, bound: Bound) -> dict[str, object]:
+    arrays, found = arrays_of(devices, seed), []
+    for _ in range(REPEATS):
+        build, problem = seconds_of(lambda: Problem(Fleet(**arrays), CONSTANTS, budget_of(devices)))
+        seconds, plan = seconds_of(lambda problem=problem: solve_allocation(problem, bound=bound))
+        found.append((seconds, build))
+        if seconds > SHORT:
+            break
+    seconds, build = (min(each) for each in zip(*found, strict=True))
+    return {
+        "build_seconds": f"{build:.4g}",
+        "seconds": f"{seconds:.4g}",
+        "passes": f"{seconds / unit:.4g}",
+        "inner_solves": int(plan.trace["inner_solves"]),
+        "gap": f"{plan.gap:.2g}",
+    }
 
 
-def medians(rows: list[dict[str, str]]) -> list[dict[str, float | str]]:
-    """One row for every size and bound."""
-    found: list[dict[str, float | str]] = []
-    for devices in SIZES:
-        for bound in BOUNDS:
-            cell = [row for row in rows if int(row["devices"]) == devices and row["bound"] == bound]
-            middle = {
-                name: statistics.median(float(row[name]) for row in cell)
-                for name in ("seconds", "passes", "inner_solves", "boxes")
-            }
-            found.append({"devices": devices, "bound": bound, "fleets": len(cell), **middle})
-            found[-1]["gap"] = max(float(row["gap"]) for row in cell)
+def inner_problem(devices: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Weights, upper ends and budget of the inner problem at K = tau = 13, whose lower ends are one."""
+    fleet = fleet_of(devices, seed).fleet
+    budget = budget_of(devices)
+    weights = fleet.weights * (1.0 - fleet.weights) * fleet.gradient_noise
+    caps = fleet.throughput * (budget.time / 13 - fleet.round_time) / 13
+    upper = np.maximum(np.minimum(fleet.max_batch, caps), 1.0)
+    return weights / weights.sum(), upper, (budget.cost / 13 - budget.round_cost) / 13, np.ones(1)
+
+
+def inner(devices: int, seed: int, unit: float, engine: str) -> dict[str, object]:
+    weights, upper, spend, one = inner_problem(devices, seed)
+    cost, lower = np.broadcast_to(one, (devices,)), np.broadcast_to(one, (devices,))
+    if engine == "cvxpy":
+        seconds, batches = seconds_of(lambda: clarabel(weights, upper, spend))
+    else:
+        seconds, best = fastest(lambda: relax(weights, cost, spend, lower, upper))
+        batches = best.batch_sizes
+    value = float(np.sum(weights.astype(np.longdouble) / batches))
+    error = abs(value / reference(weights, upper, spend) - 1.0)
+    return {"seconds": f"{seconds:.4g}", "passes": f"{seconds / unit:.4g}", "gap": f"{error:.2g}"}
+
+
+def clarabel(weights: np.ndarray, upper: np.ndarray, spend: float) -> np.ndarray:
+    import cvxpy as cp
+
+    scale = np.sqrt(weights) * spend / float(np.sqrt(weights).sum())
+    x = cp.Variable(weights.size)
+    noise = weights / scale
+    model = cp.Problem(
+        cp.Minimize(cp.sum(cp.multiply(noise / noise.sum(), cp.inv_pos(x)))),
+        [(scale / spend) @ x <= 1.0, x <= upper / scale, x >= 1.0 / scale],
+    )
+    model.solve(solver=cp.CLARABEL)
+    return x.value * scale
+
+
+def reference(weights: np.ndarray, upper: np.ndarray, spend: float) -> float:
+    """The optimal value by bisection in extended precision."""
+    roots, upper = np.sqrt(weights.astype(np.longdouble)), upper.astype(np.longdouble)
+    low, high = np.longdouble(0.0), np.longdouble(upper.max()) / roots.min()
+    for _ in range(90):
+        level = (low + high) / 2
+        low, high = (low, level) if np.clip(level * roots, 1, upper).sum() > spend else (level, high)
+    return float((weights / np.clip(low * roots, 1, upper)).sum())
+
+
+def tasks() -> list[tuple[int, str, str, int]]:
+    """Sizes, problems, engines and seeds, the engines side by side."""
+    found = [(n, PEER, engine, s) for n in PEER_SIZES for s in range(SEEDS) for engine in (*ENGINES, "cvxpy")]
+    found += [
+        (n, INNER, engine, s)
+        for n in INNER_SIZES
+        for s in range(SEEDS)
+        for engine in (*ENGINES, "cvxpy")
+        if engine != "cvxpy" or (n <= CLARABEL_MOST and s == 0)
+    ]
+    found += [
+        (n, name, engine, s) for n in SIZES for s in range(SEEDS) for name in BOUNDS for engine in ENGINES
+    ]
     return found
 
 
-def write_table(table: list[dict[str, float | str]], path: Path) -> None:
+def measure(devices: int, problem: str, engine: str, seed: int, unit: float) -> dict[str, object]:
+    use("compiled" if engine == "compiled" else "numpy")
+    if problem == INNER:
+        return inner(devices, seed, unit, engine)
+    if problem in BOUNDS:
+        return joint(devices, seed, unit, BOUNDS[problem])
+    if engine == "cvxpy":
+        seconds, _ = seconds_of(lambda: cvxpy_by_hand(instance(devices, seed)))
+        return {"seconds": f"{seconds:.4g}", "passes": f"{seconds / unit:.4g}"}
+    seconds, plan = fastest(lambda: solve_allocation(instance(devices, seed), bound="dynamite"))
+    return {
+        "seconds": f"{seconds:.4g}",
+        "passes": f"{seconds / unit:.4g}",
+        "inner_solves": int(plan.trace["inner_solves"]),
+        "gap": f"{plan.gap:.2g}",
+    }
+
+
+def run(known: set[tuple[str, ...]]) -> None:
+    """Measure what is missing from the CSV, row by row."""
+    for engine in ENGINES:
+        use(engine)
+        solve_allocation(fleet_of(100, 99))  # imports and caches are not what is measured
+    units: dict[tuple[int, int], float] = {}
+    with TABLE.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        for devices, problem, engine, seed in tasks():
+            if (str(devices), problem, engine, str(seed)) in known:
+                continue
+            if (devices, seed) not in units:
+                units[devices, seed] = seconds_of_a_pass(fleet_of(devices, seed).fleet)
+            row = measure(devices, problem, engine, seed, units[devices, seed])
+            writer.writerow({"devices": devices, "problem": problem, "engine": engine, "seed": seed, **row})
+            stream.flush()
+            print(devices, problem, engine, seed, *row.values())
+
+
+def cells(
+    rows: list[dict[str, str]], columns: tuple[str, ...]
+) -> dict[tuple[int, str, str], dict[str, float]]:
+    """Medians of columns for every size, problem and engine."""
+    groups: dict[tuple[int, str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((int(row["devices"]), row["problem"], row["engine"]), []).append(row)
+    found = {}
+    for key, group in groups.items():
+        values = {name: [float(row[name]) for row in group if row[name]] for name in columns}
+        found[key] = {name: statistics.median(each) if each else math.nan for name, each in values.items()}
+        found[key]["fleets"] = len(group)
+        found[key]["largest"] = max((float(row["gap"]) for row in group if row["gap"]), default=math.nan)
+    return found
+
+
+def slope(found: dict[tuple[int, str, str], dict[str, float]], name: str, engine: str) -> float:
+    """Exponent of the growth of seconds with the number of devices, from 1,000 on."""
+    points = [
+        (n, cell["seconds"]) for (n, p, e), cell in found.items() if (p, e) == (name, engine) and n >= 1000
+    ]
+    sizes, seconds = np.log([point[0] for point in points]), np.log([point[1] for point in points])
+    return float(np.polyfit(sizes, seconds, 1)[0])
+
+
+def write_tables(rows: list[dict[str, str]], path: Path) -> None:
+    found = cells(rows, ("build_seconds", "seconds", "passes", "inner_solves"))
     lines = [
-        "| devices | bound | fleets | CPU seconds | passes | inner solves | boxes | largest gap |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
+        f"Medians over {SEEDS} fleets of a size; passes are multiples of one np.sum over the four inputs.",
+        "",
+        "| devices | bound | numpy: s | passes | compiled: s | passes | inner solves | building: s | gap |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    for devices in SIZES:
+        for name in BOUNDS:
+            if (devices, name, "compiled") not in found or (devices, name, "numpy") not in found:
+                continue
+            plain, fast = found[devices, name, "numpy"], found[devices, name, "compiled"]
+            lines.append(
+                f"| {devices:,} | {name} | {plain['seconds']:.3g} | {plain['passes']:,.0f} "
+                f"| {fast['seconds']:.3g} | {fast['passes']:,.0f} | {fast['inner_solves']:.0f} "
+                f"| {plain['build_seconds']:.2g} | {max(plain['largest'], fast['largest']):.1g} |"
+            )
+    growth = ", ".join(
+        f"{name} {slope(found, name, 'numpy'):.2f} and {slope(found, name, 'compiled'):.2f}"
+        for name in BOUNDS
+    )
+    lines += ["", f"Exponents of the growth from 1,000 devices on, numpy and compiled: {growth}.", ""]
     lines += [
-        f"| {row['devices']:,} | {row['bound']} | {row['fleets']} | {float(row['seconds']):.3g} | "
-        f"{float(row['passes']):,.0f} | {row['inner_solves']:.0f} | {row['boxes']:.0f} | {row['gap']:.1g} |"
-        for row in table
+        "Beside cvxpy and Clarabel (DPP), by hand, on the fleets of peers.py under the published bound:",
+        "",
+        "| devices | cvxpy, seconds | numpy, seconds | times faster | compiled, seconds | times faster |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
-    path.write_text(
-        "Medians over the fleets of a size; passes are multiples of one np.sum over the input.\n\n"
-        + "\n".join(lines)
-        + "\n",
-        encoding="utf-8",
+    lines += [_beside(found, devices, PEER) for devices in PEER_SIZES]
+    lines += [
+        "",
+        "The inner problem alone, continuous batches at one (K, tau); error of the value.",
+        "",
+        "| devices | cvxpy: s | error | numpy: s | passes | error | compiled: s | passes | error |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for devices in INNER_SIZES:
+        peer = found.get((devices, INNER, "cvxpy"))
+        line = f"| {devices:,} | " + (
+            f"{peer['seconds']:.3g} | {peer['largest']:.1g}" if peer else "not run | "
+        )
+        for engine in ENGINES:
+            cell = found[devices, INNER, engine]
+            line += f" | {cell['seconds']:.3g} | {cell['passes']:.1f} | {cell['largest']:.1g}"
+        lines.append(line + " |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _beside(found: dict[tuple[int, str, str], dict[str, float]], devices: int, problem: str) -> str:
+    peer, plain, fast = (found[devices, problem, engine]["seconds"] for engine in ("cvxpy", *ENGINES))
+    return (
+        f"| {devices:,} | {peer:.3g} | {plain:.3g} | {peer / plain:,.0f} | {fast:.3g} | {peer / fast:,.0f} |"
     )
 
 
-def draw_picture(table: list[dict[str, float | str]], path: Path) -> None:
+def draw_picture(rows: list[dict[str, str]], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    found = cells(rows, ("seconds",))
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    for bound in BOUNDS:
-        rows = [row for row in table if row["bound"] == bound]
-        axes.loglog([row["devices"] for row in rows], [row["seconds"] for row in rows], "o-", label=bound)
+    for color, name in enumerate(BOUNDS):
+        for engine, style in (("numpy", "o--"), ("compiled", "o-")):
+            points = [(n, found[n, name, engine]["seconds"]) for n in SIZES if (n, name, engine) in found]
+            axes.loglog(*zip(*points, strict=True), style, color=f"C{color}", label=f"{name}, {engine}")
     axes.set(xlabel="devices", ylabel="CPU time to a proved optimum [s]")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -163,20 +358,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the CSV has")
     parser.add_argument("--report", action="store_true", help="read the committed CSV instead of measuring")
+    options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "exact_speed.csv"
-    if not parser.parse_args().report:
+    if not options.report:
         warnings.simplefilter("ignore", BoundWarning)
-        rows = measure()
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    with path.open(newline="", encoding="utf-8") as stream:
-        table = medians(list(csv.DictReader(stream)))
-    write_table(table, RESULTS / "exact_speed.md")
-    draw_picture(table, RESULTS / "exact_speed.png")
+        if not options.resume or not TABLE.exists():
+            TABLE.write_text(",".join(FIELDS) + "\n", encoding="utf-8")
+        with TABLE.open(newline="", encoding="utf-8") as stream:
+            keys = ("devices", "problem", "engine", "seed")
+            known = {tuple(row[key] for key in keys) for row in csv.DictReader(stream)}
+        run(known)
+    with TABLE.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    write_tables(rows, RESULTS / "exact_speed.md")
+    draw_picture(rows, RESULTS / "exact_speed.png")
 
 
 if __name__ == "__main__":

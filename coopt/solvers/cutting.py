@@ -104,6 +104,7 @@ class Cutting:
         self._columns: dict[int, int] = {}
         self._floors: Floats = np.empty((3, len(form.members), 0))
         self._table: _Table | None = None
+        self._effort = 1
 
     def run(self, deadline: float, start: tuple[int, int, int] | None = None) -> Left | None:
         """Rule out what can be; return what is left, None if nothing."""
@@ -127,8 +128,11 @@ class Cutting:
             single = (boxes[0] == boxes[2]) & (boxes[1] == boxes[3])
             weakest = int(bounds.argmin())
             if single[weakest]:
+                before = self.threshold()
                 for place in self._next(boxes, single, weakest):
-                    self._tighten(boxes[:, place : place + 1])
+                    self._tighten(boxes[:, place : place + 1], int(members[place]))
+                # Without a better plan the rest has to be ruled out: more at a time.
+                self._effort = 1 if self.threshold() < before else 2 * self._effort
                 bounds, members = self._bounds(boxes, everywhere=True)
                 # Solved, and still below: what its solution is worth is known.
                 for place in np.flatnonzero(single & (bounds < self.threshold())).tolist():
@@ -164,8 +168,10 @@ class Cutting:
         """The weakest single (K, tau), and others of its tau where solving costs less than looking."""
         others = np.flatnonzero(single & (boxes[1] == boxes[1, weakest]))
         others = others[np.argsort(boxes[0, others])]
-        extra = min(max(LOOK // len(self.inner.devices), 1), others.size)
-        if extra <= 2:
+        extra = min(LOOK // len(self.inner.devices), others.size)
+        if self._active.size == 1:
+            extra = min(extra, self._effort)
+        if extra <= 1:
             return [weakest]
         # The first rounds first: what is found there holds for more rounds too.
         places = others[np.linspace(0, others.size - 1, extra).astype(np.intp)].tolist()
@@ -319,22 +325,22 @@ class Cutting:
     def _known(self, box: Ints, member: int) -> bool:
         return (int(box[0]), int(box[1]), self._angle(int(box[1]), member)) in self._solved
 
-    def _tighten(self, box: Ints) -> None:
-        """A row for the weakest member of a single (K, tau), and the integer optimum if that does not do."""
+    def _tighten(self, box: Ints, member: int) -> None:
+        """A row for a member at a single (K, tau), and the integer optimum if that does not do."""
         rounds, local_steps = box[:2, 0].tolist()
-        bounds, members = self._bounds(box)
-        if bounds[0] >= self.threshold():
-            return
-        angle = self._angle(local_steps, int(members[0]))
-        if not any(angle == near and abs(k - rounds) <= NEAR * k for k, near in self._touched):
-            self._row(rounds, local_steps, angle)
-            # Where looking costs more than solving there is no second look.
-            if len(self.inner.devices) > LOOK:
+        # Looking may cost more than solving, but another member may have become the weakest.
+        careful = len(self.inner.devices) > LOOK or self._active.size > 1
+        for solve in (self._row_unless_near, self._whole):
+            if careful:
                 bounds, members = self._bounds(box)
                 if bounds[0] >= self.threshold():
                     return
-                angle = self._angle(local_steps, int(members[0]))
-        self._whole(rounds, local_steps, angle)
+                member = int(members[0])
+            solve(rounds, local_steps, self._angle(local_steps, member))
+
+    def _row_unless_near(self, rounds: int, local_steps: int, angle: float) -> None:
+        if not any(angle == near and abs(k - rounds) <= NEAR * k for k, near in self._touched):
+            self._row(rounds, local_steps, angle)
 
     def _row(self, rounds: int, local_steps: int, angle: float) -> None:
         self._rows.append(self.inner.row(rounds, local_steps, angle))
