@@ -41,7 +41,8 @@ from coopt.monotone import MonotoneBound, member_values
 
 RESULTS = Path(__file__).parent / "results"
 INSTANCES = 400
-SECONDS = 60.0
+# By the clock on the wall, of a machine that may have other things to do.
+SECONDS = 600.0
 BOUNDS: dict[str, Callable[[], MonotoneBound]] = {
     "dynamite": Dynamite,
     "adacoopt": AdaCoOpt,
@@ -227,8 +228,8 @@ def report(rows: list[dict[str, str]]) -> str:
         f"{len(rows)} wild instances (`benchmarks/solvers/stress.py`). An instance is closed when its gap is",
         "at most 2e-12. Agreement is with the enumeration of every plan, value for value, feasible or not.",
         "",
-        "| bound | instances | infeasible | closed | agree | inner solves p50 / p90 / max | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| bound | instances | closed | agree | inner solves p50 / p90 / max | seconds p50 / p90 / max |",
+        "|---|---|---|---|---|---|",
     ]
     for name in (*BOUNDS, "all"):
         own = [row for row in rows if name in ("all", row["bound"])]
@@ -238,7 +239,7 @@ def report(rows: list[dict[str, str]]) -> str:
         inner = np.percentile([float(row["inner_solves"]) for row in solved], [50, 90, 100])
         seconds = np.percentile([float(row["seconds"]) for row in solved], [50, 90, 100])
         lines.append(
-            f"| {name} | {len(own)} | {len(own) - len(solved)} | {closed} of {len(solved)} "
+            f"| {name} | {len(own)} | {closed} of {len(solved)} "
             f"| {sum(map(agrees, small))} of {len(small)} "
             f"| {inner[0]:.0f} / {inner[1]:.0f} / {inner[2]:.0f} "
             f"| {seconds[0]:.2g} / {seconds[1]:.2g} / {seconds[2]:.2g} |"

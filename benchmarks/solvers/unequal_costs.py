@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from exact_speed import fleet_of
+from numpy.typing import NDArray
 
 from coopt import BoundWarning, Fleet, Problem, allocate_batches, solve_allocation
-from coopt.problem import Floats
+
+Floats = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (20, 100, 1000)
