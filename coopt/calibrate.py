@@ -65,7 +65,13 @@ def calibrate(
         error = slope.standard_error if math.isfinite(slope.standard_error) else abs(slope.value)
         floor = min(max(slope.value - caution * error, floor), beta)
     coupling = min(_raised(estimate.coupling(estimates), caution, (beta - floor) / 2), beta)
-    c = estimate.contraction(estimates, learning_rate, lowest_loss=lowest_loss, caution=caution).value
+    c = estimate.contraction(
+        estimates,
+        learning_rate,
+        lowest_loss=lowest_loss,
+        caution=caution,
+        extrapolate=curvature_floor is not None and curvature_floor >= 0,
+    ).value
     c = min(max(c, LEAST_CONTRACTION * beta), beta)
     gap = _gap(estimates, c, lowest_loss, caution, forecast)
     return Constants(

@@ -62,7 +62,10 @@ class Controller:
     lowest_loss : float, default 0
         A value that the loss cannot fall below.
     curvature_floor : float, optional
-        Known lower bound on the curvature of the devices' losses, 0 for convex ones.
+        Known lower bound on the curvature of the devices' losses, 0 for convex ones. At 0 or above, how far
+        the loss can still fall is inferred from how loss and gradient fell so far; otherwise it is reckoned
+        from `lowest_loss`, which asks for more steps. Where curvatures differ by much (most real data), that
+        is the better guess, whether the loss is convex or not.
     caution : float, default 1
         Standard errors by which every estimate is moved to its unfavourable side before planning.
     warm_up_rounds : int, default 3

@@ -389,7 +389,12 @@ def squared_gradient(state: Estimates) -> Estimate:
 
 
 def contraction(
-    state: Estimates, learning_rate: float, *, lowest_loss: float = 0.0, caution: float = 1.0
+    state: Estimates,
+    learning_rate: float,
+    *,
+    lowest_loss: float = 0.0,
+    caution: float = 1.0,
+    extrapolate: bool = True,
 ) -> Estimate:
     """Polyak-Lojasiewicz constant c near the current model, guarded from below.
 
@@ -404,6 +409,9 @@ def contraction(
     caution : float, default 1
         Standard errors that a measured value is lowered by: too large a c promises progress that does not
         come.
+    extrapolate : bool, default True
+        Whether to infer from loss and gradient so far how far the loss can fall. Without convexity they tell
+        nothing about that: a network that starts on a plateau looks as if it had arrived.
 
     Returns
     -------
@@ -420,9 +428,14 @@ def contraction(
     """
     loss, square = state.loss.now, squared_gradient(state)
     height = loss.value - lowest_loss
-    least = max(square.value, 0.0) / (2 * height) if height > 0 and not math.isnan(square.value) else 0.0
+    least = 0.0
+    if height > 0 and not math.isnan(square.value):
+        # On a plateau the gradient drowns in its noise, and without extrapolation nothing else shows the way.
+        unseen = square.standard_error if not extrapolate and math.isfinite(square.standard_error) else 0.0
+        least = (max(square.value, 0.0) + unseen) / (2 * height)
     best = Estimate(least, math.inf)
-    for line, scale in ((state.line, 0.5), (state.decay, -0.5 / learning_rate)):
+    lines = ((state.line, 0.5), (state.decay, -0.5 / learning_rate)) if extrapolate else ()
+    for line, scale in lines:
         value, error = scale * line.slope, abs(scale) * line.slope_error
         if math.isfinite(value) and math.isfinite(error):
             best = max(best, Estimate(value - caution * error, error))

@@ -482,6 +482,34 @@ def test_what_was_before_steep_directions_converged_is_forgotten() -> None:
     assert state.loss.now.value == pytest.approx(3.0)
 
 
+def test_without_extrapolation_a_plateau_is_no_arrival() -> None:
+    """Gradient below its noise, and a loss that does not move: c is that of what noise may hide."""
+    rng = np.random.default_rng(5)
+    state = estimate.Estimates.empty([50] * 4)
+    for k in range(12):
+        halves = rng.normal(size=(4, 2, 6))
+        reports = [
+            ClientReport(
+                client=i,
+                round=k,
+                samples=50,
+                local_steps=1,
+                batch_size=4,
+                samples_processed=4,
+                loss=2.3,
+                seconds_computing=1.0,
+                halves=HalfBatches(2, 2, float(np.sum((a - b) ** 2)), float(a @ b)),
+                gradient=(a + b) / 2,
+            )
+            for i, (a, b) in enumerate(halves)
+        ]
+        state, _ = estimate.update(state, reports, round=k)
+    now = estimate.squared_gradient(state)
+    found = estimate.contraction(state, 0.1, extrapolate=False).value
+    assert found == pytest.approx((max(now.value, 0) + now.standard_error) / (2 * 2.3))
+    assert found > 0
+
+
 def test_line_error_is_the_textbook_one_without_fading() -> None:
     rng = np.random.default_rng(12)
     x = rng.normal(size=40)
