@@ -49,9 +49,11 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
-bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about an hour
+bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about two hours
 	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
+	for name in headline batches theorem robustness streaming deep; do \
+	    $(BIN)/python -m benchmarks.federated.$$name; done
 	for script in benchmarks/solvers/{exact_speed,coopt_fl_gap,many,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py; do $(BIN)/python $$script; done
 

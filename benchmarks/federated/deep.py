@@ -3,7 +3,7 @@
     python -m benchmarks.federated.deep            # about ten minutes of one core
     python -m benchmarks.federated.deep --quick
 
-Five phones, images of 16 x 16 pixels, convolutions of 8 and 16 channels, learning rate 0.05, a burst into
+Five phones, images of 8 x 8 pixels, convolutions of 8 and 16 channels, learning rate 0.2, a burst into
 reservoirs. The last rows plan once, from what a short pilot measures, with the bound for losses with the
 Polyak-Lojasiewicz property and with the one that does without, and keep to that plan.
 """
@@ -24,14 +24,14 @@ from benchmarks.theory.report import Row, picture, save
 
 SMALL = Instance(
     "cifar10",
-    2,
+    4,
     "cnn",
     devices=5,
     case="iid",
     samples=1500,
     spread=0.5,
-    rounds=20,
-    rate=0.05,
+    rounds=60,
+    rate=0.2,
     stream=("reservoir", "burst", "iid"),
     evaluate_every=3,
 )

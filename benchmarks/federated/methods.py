@@ -24,11 +24,15 @@ ONCE = ("certified", "nonconvex")
 
 @dataclass(frozen=True)
 class Method:
-    """How to make a policy, its default setting and the settings to choose from."""
+    """How to make a policy, its default setting and the settings to choose from.
+
+    `told_convex`: whether its controller is told so where the loss is.
+    """
 
     make: Callable[[Federation, Setting], Policy]
     default: Setting = ()
     grid: tuple[Setting, ...] = ()
+    told_convex: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def _published(make: Callable[[int], Policy]) -> Method:
         lambda federation, setting: make(preset_rounds(federation, setting[0])),
         (float(REFERENCE_SAMPLES),),
         grid,
+        told_convex=True,
     )
 
 

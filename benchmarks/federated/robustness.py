@@ -21,7 +21,7 @@ from benchmarks.federated.report import cell_row, command_line, interval, write_
 from benchmarks.federated.runner import cell
 from benchmarks.theory.report import Row, picture, save
 
-SHARES, RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0), (1, 10, 100)
+SHARES, RATIOS = (0.0, 0.5, 1.0), (1, 10, 100)
 BASE = Instance("mnist", 2, "svm", devices=10, rounds=25)
 COMPARED = (ALIKE, "FedAvg")
 

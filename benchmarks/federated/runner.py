@@ -65,7 +65,13 @@ def model_of(instance: Instance, federation: Federation, seed: int) -> Model:
 
 
 def train(
-    instance: Instance, federation: Federation, policy: Policy, seed: int, device: str = "cpu"
+    instance: Instance,
+    federation: Federation,
+    policy: Policy,
+    seed: int,
+    device: str = "cpu",
+    *,
+    told_convex: bool = False,
 ) -> tuple[FederatedTrainer, Controller]:
     """Train until the budget is spent."""
     data, streaming = federation.data, instance.stream is not None
@@ -74,7 +80,7 @@ def train(
         federation.budget,
         federation.learning_rate,
         policy=policy,
-        curvature_floor=None if instance.model == "cnn" else 0.0,
+        curvature_floor=0.0 if told_convex and instance.model != "cnn" else None,
         streaming=streaming,
     )
     rows = federation.hands
@@ -110,7 +116,9 @@ def measure(instance: Instance, method: str, setting: Setting, seed: int, device
     """Run a cell."""
     federation = build(instance, seed)
     begun = time.process_time()
-    trainer, _ = train(instance, federation, METHODS[method].make(federation, setting), seed, device)
+    chosen = METHODS[method]
+    policy = chosen.make(federation, setting)
+    trainer, _ = train(instance, federation, policy, seed, device, told_convex=chosen.told_convex)
     history = trainer.history
     budget = federation.budget
     points = np.column_stack(
