@@ -91,8 +91,6 @@ def prove_again(allocation: Allocation) -> Proof:
             "deep: the lower bound is no claim about all plans within the limits of the problem, and cannot "
             "be proved from them"
         )
-    if problem.budget.energy < math.inf:
-        raise CertificateError("deep: a limit on energy is no part of what can be proved again")
     if not isinstance(claim.bound, MonotoneBound):
         raise CertificateError(
             f"deep: bound {claim.bound.name!r} declares no monotone form, so only a search through all plans "

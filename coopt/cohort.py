@@ -271,7 +271,14 @@ class _CohortSearch:
         status = (
             plan.status if plan.lower_bound == lower else Status.GAP_TOLERANCE if proved else Status.HEURISTIC
         )
-        plan = replace(plan, lower_bound=lower, status=status, solve_seconds=time.perf_counter() - self.begun)
+        # The claim is about cohorts now, not about the plans of one problem.
+        plan = replace(
+            plan,
+            lower_bound=lower,
+            status=status,
+            solve_seconds=time.perf_counter() - self.begun,
+            claim=None,
+        )
         return Cohort(tuple(np.flatnonzero(~self.best).tolist()), plan, self.searches)
 
 
