@@ -62,7 +62,7 @@ def bonmin(problem: Problem, linear_limits: bool) -> Answer | str:
     status = solver.stats()["return_status"]
     point = np.asarray(found["x"]).ravel()
     if not (point >= 0.5).all() or status not in ("SUCCESS", "LIMIT_EXCEEDED"):
-        return status.lower().replace("_", " ")
+        return "time limit, no plan" if status == "LIMIT_EXCEEDED" else status.lower().replace("_", " ")
     whole = np.round(point).astype(int)
     claim = "optimal" if status == "SUCCESS" else "time limit"
     return Answer(int(whole[0]), int(whole[1]), whole[2:], claim)

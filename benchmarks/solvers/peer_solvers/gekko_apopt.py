@@ -50,7 +50,8 @@ def gekko(problem: Problem, linear_limits: bool) -> Answer | str:
         model.solve(disp=False)
     # GEKKO raises a bare Exception for whatever APOPT could not do.
     except Exception as error:  # noqa: BLE001
-        return str(error).strip().splitlines()[-1].strip() or "failed"
+        said = str(error).strip()
+        return "time limit, no plan" if said.startswith("Time Limit") else said.splitlines()[-1] or "failed"
     finally:
         model.cleanup()
     point = np.round([v.value[0] for v in (rounds, tau, *batches)]).astype(int)
