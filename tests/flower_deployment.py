@@ -157,7 +157,7 @@ class Deployment:
     def wait(self, run: str, seconds: float) -> str:
         """Wait until a run is over, and return its status."""
         wait_until(
-            lambda: self.status(run).startswith("finished"), seconds, f"run {run}", self.folder, pause=2
+            lambda: self.status(run).startswith("finished"), seconds, f"run {run}", self.folder, pause=4
         )
         return self.status(run)
 
