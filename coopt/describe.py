@@ -23,7 +23,7 @@ from coopt.solvers.passes import Pace, alone, optimum
 from coopt.validation import LARGEST_COUNT
 
 # To which the budget is spent where its price is found.
-PRICE_TOLERANCE = 1e-12
+PRICE_TOLERANCE = 1e-7
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -111,11 +111,8 @@ class Ranges:
         """
         if flat and self.rounds[0] == 1:
             return replace(self, one_round=True)
-        problem, lower = self.problem, self.lower
-        free = all(
-            np.array_equal(used(problem, 2, 1, lower), used(problem, 1, 2, lower))
-            for used in (limits.energy, limits.device_times)
-        )
+        fleet = self.problem.plain.fleet
+        free = not (fleet.round_time.any() or fleet.round_energy.any())
         return (
             replace(self, single_steps=self._affordable_rounds())
             if free and self.local_steps[0] == 1
