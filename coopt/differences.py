@@ -23,6 +23,7 @@ from coopt.monotone import Bound
 from coopt.problem import Constants, Problem
 from coopt.rows import Rows, plan_columns
 from coopt.solve import evaluate, solve_allocation
+from coopt.solvers.search import ROUNDING
 from coopt.tied import tied
 from coopt.validation import count, real
 
@@ -51,7 +52,8 @@ class Change:
     allocation : Allocation or None
         The optimum after the change; None where there is none.
     gain : float
-        By how much the objective fell; nan where there is no optimum.
+        By how much the objective fell; zero within 2e-12 of the objective, which is rounding; nan where there
+        is no optimum.
     predicted_gain : float or None
         The shadow price times the amount; None where there is no price.
     same_plan_error : float or None
@@ -358,4 +360,6 @@ def _solved(base: Allocation, trial: _Trial, fixed: dict[str, Any]) -> Change:
     except (InfeasibleError, InvalidProblemError) as error:
         return failed(str(error), same_plan)
     gain = base.objective_value - plan.objective_value
+    if abs(gain) <= ROUNDING * abs(base.objective_value):
+        gain = 0.0
     return Change(trial.quantity, trial.device, trial.amount, plan, gain, predicted, same_plan)
