@@ -1,6 +1,6 @@
 """How often whole batches at unequal sample costs are solved to optimality, and how long that takes.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/unequal_costs.py     # 2 minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/solvers/unequal_costs.py     # 1 minute of one core
     python benchmarks/solvers/unequal_costs.py --report              # the table from the committed CSV
 
 Two problems: the batches of one step alone (`allocate_batches`, twenty units a device on average), and the
