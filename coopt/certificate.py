@@ -1,7 +1,8 @@
 """Certificates: an allocation recomputed by code that shares nothing with the solvers.
 
 Feasibility is recomputed with correctly rounded sums, and the error bound at 50 digits from its symbolic
-statement in ``coopt_bounds``; neither the numeric kernels nor the inner solvers take part.
+statement in ``coopt_bounds``; neither the numeric kernels nor the inner solvers take part. A second proof of
+the lower bound is built with the solvers' help, and checked without it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Builds the proof that no plan has an error below a claimed value.
 
 A plain depth-first division of the plans into boxes: multipliers are tried where a box is weakest, and a box
-is divided until the checker accepts it. It needs only the claimed value, shares no step with the search
-that claims it, and what it gets wrong cannot make a false claim pass: the checker recomputes every bound.
+is divided until the checker accepts it. It needs only the claimed value, and nothing that the search found.
+Its multipliers come from the inner solvers that the search uses too; what these get wrong cannot make a false
+claim pass, since the checker recomputes every bound.
 """
 
 from __future__ import annotations
