@@ -82,7 +82,7 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
             axes.barh(place, [m for m, _ in stats], width, xerr=[h for _, h in stats], label=where)
         axes.set_yticks(np.arange(len(methods)) + 0.4 - width / 2, methods, fontsize=8)
         axes.set(xlabel="test accuracy, %")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)
 
     picture("batches", plot, folder, height=5.0)
     return table
