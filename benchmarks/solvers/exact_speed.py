@@ -6,8 +6,7 @@
 
 Fleets are random: 50 to 2,000 samples a device, lognormal gradient noise and throughput, about a second of
 communication; a sample costs the same everywhere. The limits admit up to 19 rounds and 3,800 local steps, and
-cost and time both matter. Every solve ends with a proved gap of at most 2e-12. "Compiled" is with the extra
-fast, "numpy" without it, on the same fleets in the same run.
+cost and time both matter. Every solve ends with a proved gap of at most 2e-12.
 
 Seconds are CPU time of one thread for solve_allocation on a problem that it has not seen before, the whole
 batches written; building the problem, with all its checks, is timed beside it. Short solves are repeated and
@@ -27,7 +26,6 @@ import argparse
 import csv
 import math
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -49,7 +47,6 @@ from coopt import (
     solve_allocation,
 )
 from coopt.solvers.batch import relax
-from coopt.solvers.passes import passes
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "exact_speed.csv"
@@ -60,7 +57,7 @@ BOUNDS: dict[str, Bound] = {
     "certified, gamma = z = 1": Certified(1, 1),
     "certified, family": Certified(),
 }
-ENGINES = ("numpy", "compiled")
+ENGINES = ("coopt", "cvxpy")
 PEER, INNER = "dynamite, fleets of peers.py", "inner problem, continuous"
 # The peer's largest fleets: half a minute a solve, once each.
 PEER_SIZES, INNER_SIZES, CLARABEL_MOST = (100, 1_000), (10_000, 100_000, 1_000_000), 100_000
@@ -96,15 +93,6 @@ CONSTANTS = Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_consta
 
 def budget_of(devices: int) -> Budget:
     return Budget(cost=4000 * devices, time=2000, round_cost=200 * devices)
-
-
-def use(engine: str) -> None:
-    """Have the solver take the passes of an engine."""
-    if engine == "numpy":
-        sys.modules["numba"] = None
-    else:
-        sys.modules.pop("numba", None)
-    passes.cache_clear()
 
 
 def seconds_of(run: Callable[[], object]) -> tuple[float, object]:
@@ -206,22 +194,19 @@ def reference(weights: np.ndarray, upper: np.ndarray, spend: float) -> float:
 
 def tasks() -> list[tuple[int, str, str, int]]:
     """Sizes, problems, engines and seeds, the engines side by side."""
-    found = [(n, PEER, engine, s) for n in PEER_SIZES for s in range(SEEDS) for engine in (*ENGINES, "cvxpy")]
+    found = [(n, PEER, engine, s) for n in PEER_SIZES for s in range(SEEDS) for engine in ENGINES]
     found += [
         (n, INNER, engine, s)
         for n in INNER_SIZES
         for s in range(SEEDS)
-        for engine in (*ENGINES, "cvxpy")
+        for engine in ENGINES
         if engine != "cvxpy" or (n <= CLARABEL_MOST and s == 0)
     ]
-    found += [
-        (n, name, engine, s) for n in SIZES for s in range(SEEDS) for name in BOUNDS for engine in ENGINES
-    ]
+    found += [(n, name, "coopt", s) for n in SIZES for s in range(SEEDS) for name in BOUNDS]
     return found
 
 
 def measure(devices: int, problem: str, engine: str, seed: int, unit: float) -> dict[str, object]:
-    use("compiled" if engine == "compiled" else "numpy")
     if problem == INNER:
         return inner(devices, seed, unit, engine)
     if problem in BOUNDS:
@@ -240,9 +225,7 @@ def measure(devices: int, problem: str, engine: str, seed: int, unit: float) -> 
 
 def run(known: set[tuple[str, ...]]) -> None:
     """Measure what is missing from the CSV, row by row."""
-    for engine in ENGINES:
-        use(engine)
-        solve_allocation(fleet_of(100, 99))  # imports and caches are not what is measured
+    solve_allocation(fleet_of(100, 99))  # imports and caches are not what is measured
     units: dict[tuple[int, int], float] = {}
     with TABLE.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
@@ -273,10 +256,10 @@ def cells(
     return found
 
 
-def slope(found: dict[tuple[int, str, str], dict[str, float]], name: str, engine: str, least: int) -> float:
+def slope(found: dict[tuple[int, str, str], dict[str, float]], name: str, least: int) -> float:
     """Exponent of the growth of seconds with the number of devices, from `least` on."""
     points = [
-        (n, cell["seconds"]) for (n, p, e), cell in found.items() if (p, e) == (name, engine) and n >= least
+        (n, cell["seconds"]) for (n, p, e), cell in found.items() if (p, e) == (name, "coopt") and n >= least
     ]
     sizes, seconds = np.log([point[0] for point in points]), np.log([point[1] for point in points])
     return float(np.polyfit(sizes, seconds, 1)[0])
@@ -287,58 +270,49 @@ def write_tables(rows: list[dict[str, str]], path: Path) -> None:
     lines = [
         f"Medians over {SEEDS} fleets of a size; passes are multiples of one np.sum over the four inputs.",
         "",
-        "| devices | bound | numpy: s | passes | compiled: s | passes | inner solves | building: s | gap |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| devices | bound | seconds | passes | inner solves | building: s | gap |",
+        "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for devices in SIZES:
         for name in BOUNDS:
-            if (devices, name, "compiled") not in found or (devices, name, "numpy") not in found:
+            if (cell := found.get((devices, name, "coopt"))) is None:
                 continue
-            plain, fast = found[devices, name, "numpy"], found[devices, name, "compiled"]
             lines.append(
-                f"| {devices:,} | {name} | {plain['seconds']:.3g} | {plain['passes']:,.0f} "
-                f"| {fast['seconds']:.3g} | {fast['passes']:,.0f} | {fast['inner_solves']:.0f} "
-                f"| {plain['build_seconds']:.2g} | {max(plain['largest'], fast['largest']):.1g} |"
+                f"| {devices:,} | {name} | {cell['seconds']:.3g} | {cell['passes']:,.0f} "
+                f"| {cell['inner_solves']:.0f} | {cell['build_seconds']:.2g} | {cell['largest']:.1g} |"
             )
-    lines += ["", "Exponents of the growth with the number of devices, numpy and compiled:", ""]
+    lines += ["", "Exponents of the growth with the number of devices:", ""]
     for name in BOUNDS:
-        steps = [(least, [slope(found, name, engine, least) for engine in ENGINES]) for least in FITTED_FROM]
-        lines += [
-            f"- {name}: "
-            + ", ".join(f"{one:.2f} and {two:.2f} from {least:,} on" for least, (one, two) in steps)
-        ]
+        steps = [f"{slope(found, name, least):.2f} from {least:,} on" for least in FITTED_FROM]
+        lines += [f"- {name}: " + ", ".join(steps)]
     lines += [""]
     lines += [
         "Beside cvxpy and Clarabel (DPP), by hand, on the fleets of peers.py under the published bound:",
         "",
-        "| devices | cvxpy, seconds | numpy, seconds | times faster | compiled, seconds | times faster |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| devices | cvxpy, seconds | coopt, seconds | times faster |",
+        "|---:|---:|---:|---:|",
     ]
     lines += [_beside(found, devices, PEER) for devices in PEER_SIZES]
     lines += [
         "",
         "The inner problem alone, continuous batches at one (K, tau); error of the value.",
         "",
-        "| devices | cvxpy: s | error | numpy: s | passes | error | compiled: s | passes | error |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| devices | cvxpy: s | error | coopt: s | passes | error |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
     for devices in INNER_SIZES:
         peer = found.get((devices, INNER, "cvxpy"))
         line = f"| {devices:,} | " + (
             f"{peer['seconds']:.3g} | {peer['largest']:.1g}" if peer else "not run | "
         )
-        for engine in ENGINES:
-            cell = found[devices, INNER, engine]
-            line += f" | {cell['seconds']:.3g} | {cell['passes']:.1f} | {cell['largest']:.1g}"
-        lines.append(line + " |")
+        cell = found[devices, INNER, "coopt"]
+        lines.append(f"{line} | {cell['seconds']:.3g} | {cell['passes']:.1f} | {cell['largest']:.1g} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _beside(found: dict[tuple[int, str, str], dict[str, float]], devices: int, problem: str) -> str:
-    peer, plain, fast = (found[devices, problem, engine]["seconds"] for engine in ("cvxpy", *ENGINES))
-    return (
-        f"| {devices:,} | {peer:.3g} | {plain:.3g} | {peer / plain:,.0f} | {fast:.3g} | {peer / fast:,.0f} |"
-    )
+    ours, peer = (found[devices, problem, engine]["seconds"] for engine in ENGINES)
+    return f"| {devices:,} | {peer:.3g} | {ours:.3g} | {peer / ours:,.0f} |"
 
 
 def draw_picture(rows: list[dict[str, str]], path: Path) -> None:
@@ -350,9 +324,8 @@ def draw_picture(rows: list[dict[str, str]], path: Path) -> None:
     found = cells(rows, ("seconds",))
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for color, name in enumerate(BOUNDS):
-        for engine, style in (("numpy", "o--"), ("compiled", "o-")):
-            points = [(n, found[n, name, engine]["seconds"]) for n in SIZES if (n, name, engine) in found]
-            axes.loglog(*zip(*points, strict=True), style, color=f"C{color}", label=f"{name}, {engine}")
+        points = [(n, found[n, name, "coopt"]["seconds"]) for n in SIZES if (n, name, "coopt") in found]
+        axes.loglog(*zip(*points, strict=True), "o-", color=f"C{color}", label=name)
     axes.set(xlabel="devices", ylabel="CPU time to a proved optimum [s]")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,17 +1,13 @@
 """Passes over a fleet: everything that the inner problem asks of all devices, in blocks that stay in cache.
 
 Each pass reads the arrays once and keeps nothing but a few sums and, where asked for, one array of results.
-With the extra ``fast`` installed the compiled forms in :mod:`coopt.solvers.fast` take their place; they do
-the same arithmetic on each device, so whole batches are the same, and sums agree up to rounding.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,140 +135,112 @@ class Units:
     many: Ints
 
 
-class Passes(Protocol):
-    """The passes, in numpy or compiled."""
-
-    def dual(
-        self,
-        devices: Devices,
-        shares: tuple[float, float],
-        level: float,
-        price: float,
-        pace: Pace | None,
-        out: Floats = ...,
-    ) -> Dual:
-        """Sums at one level of water; `price` is the dual variable of the budget. Batches go to `out`."""
-        ...
-
-    def units(
-        self, devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
-    ) -> tuple[Units, NDArray[np.intp]]:
-        """Units taken at two prices but for the time limit, and the devices that it may hold."""
-        ...
-
-    def noise(self, devices: Devices, batches: Ints) -> tuple[float, float]:
-        """Sums of both noise terms over the batches."""
-        ...
-
-
 def part(array: NDArray[Number], begin: int, end: int) -> NDArray[Number]:
     """One block of an array; an array of one entry is its own block."""
     return array if array.size == 1 else array[begin:end]
 
 
-class NumpyPasses:
-    """The passes in numpy."""
-
-    def dual(
-        self,
-        devices: Devices,
-        shares: tuple[float, float],
-        level: float,
-        price: float,
-        pace: Pace | None,
-        out: Floats = _NOWHERE,
-    ) -> Dual:
-        """See :class:`Passes`."""
-        sums = np.zeros(6)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for begin in range(0, len(devices), BLOCK):
-                target = out[begin : begin + BLOCK]
-                sums += self._dual_block(devices, shares, level, price, pace, begin, target)
-        spent, movable, *others = sums.tolist()
-        return Dual(spent, movable / level, *others)
-
-    def _dual_block(
-        self,
-        devices: Devices,
-        shares: tuple[float, float],
-        level: float,
-        price: float,
-        pace: Pace | None,
-        begin: int,
-        out: Floats,
-    ) -> tuple[float, ...]:
-        end = begin + BLOCK
-        weights, cost = _weights(devices, shares, begin, end), part(devices.cost, begin, end)
-        lower, upper = part(devices.lower, begin, end), part(devices.upper, begin, end)
-        wanted = weights / cost
-        np.sqrt(wanted, out=wanted)
-        wanted *= level
-        caps = None
-        # fmin and fmax pass over what is no number: no noise at no cost, no time for infinite speed.
-        if pace is None:
-            batches = np.fmax(wanted, lower)
-            np.minimum(batches, upper, out=batches)
-        else:
-            caps = _caps(devices, pace, begin, end)
-            batches = np.fmin(upper, caps)
-            np.minimum(np.fmax(wanted, lower), batches, out=batches)
-            np.maximum(batches, lower, out=batches)
-        out[:] = batches[: out.size]
-        free = batches == wanted
-        inverse = _inverse(batches, devices.population, begin, end)
-        if cost.size == 1:
-            spent, movable = cost[0] * batches.sum(), cost[0] * batches.sum(where=free)
-        else:
-            spending = cost * batches
-            spent, movable = spending.sum(), spending.sum(where=free)
-        held = pull = drag = 0.0
-        if caps is not None:
-            places = np.flatnonzero((batches >= caps) & (caps < upper))
-            if places.size:
-                s = batches[places]
-                push = np.maximum(weights[places] / (s * s) - price * _at(cost, places), 0.0)
-                speeds = push * _at(part(devices.throughput, begin, end), places)
-                held, pull = float((push * s).sum()), float(speeds.sum())
-                drag = float((speeds * _at(part(devices.round_time, begin, end), places)).sum())
-        inverse *= weights
-        return spent, movable, inverse.sum(), held, pull, drag
-
-    def units(
-        self, devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
-    ) -> tuple[Units, NDArray[np.intp]]:
-        """See :class:`Passes`."""
-        few = np.empty(len(devices), dtype=np.int64)
-        total, places, many, limited = 0, [_NOBODY], [_NOBODY], [_NOBODY]
-        with np.errstate(over="ignore", invalid="ignore"):
-            for begin in range(0, len(devices), BLOCK):
-                end = min(begin + BLOCK, len(devices))
-                multiple = part(devices.multiple, begin, end)
-                gains = _weights(devices, shares, begin, end) / multiple
-                least = np.floor(part(devices.lower, begin, end) / multiple)
-                most = np.floor(part(devices.upper, begin, end) / multiple)
-                block = few[begin:end]
-                block[:] = _taken(gains, dear, least, most)
-                more = _taken(gains, cheap, least, most)
-                if pace is not None:
-                    room = _caps(devices, pace, begin, end) / multiple
-                    limited.append(begin + np.flatnonzero(room < more + 2.0))
-                # What is taken is whole and below 2^53: sums of floats are exact.
-                total += int(block.sum())
-                found = np.flatnonzero(more > block)
-                places.append(begin + found)
-                many.append(more[found].astype(np.int64))
-        return Units(few, total, np.concatenate(places), np.concatenate(many)), np.concatenate(limited)
-
-    def noise(self, devices: Devices, batches: Ints) -> tuple[float, float]:
-        """See :class:`Passes`."""
-        first = second = 0.0
+def dual(
+    devices: Devices,
+    shares: tuple[float, float],
+    level: float,
+    price: float,
+    pace: Pace | None,
+    out: Floats = _NOWHERE,
+) -> Dual:
+    """Sums at one level of water; `price` is the dual variable of the budget. Batches go to `out`."""
+    sums = np.zeros(6)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for begin in range(0, len(devices), BLOCK):
-            end = begin + BLOCK
-            inverse = _inverse(batches[begin:end].astype(np.float64), devices.population, begin, end)
-            first += float((devices.first[begin:end] * inverse).sum())
-            inverse *= devices.second[begin:end]
-            second += float(inverse.sum())
-        return first, second
+            target = out[begin : begin + BLOCK]
+            sums += _dual_block(devices, shares, level, price, pace, begin, target)
+    spent, movable, *others = sums.tolist()
+    return Dual(spent, movable / level, *others)
+
+
+def _dual_block(
+    devices: Devices,
+    shares: tuple[float, float],
+    level: float,
+    price: float,
+    pace: Pace | None,
+    begin: int,
+    out: Floats,
+) -> tuple[float, ...]:
+    end = begin + BLOCK
+    weights, cost = _weights(devices, shares, begin, end), part(devices.cost, begin, end)
+    lower, upper = part(devices.lower, begin, end), part(devices.upper, begin, end)
+    wanted = weights / cost
+    np.sqrt(wanted, out=wanted)
+    wanted *= level
+    caps = None
+    # fmin and fmax pass over what is no number: no noise at no cost, no time for infinite speed.
+    if pace is None:
+        batches = np.fmax(wanted, lower)
+        np.minimum(batches, upper, out=batches)
+    else:
+        caps = _caps(devices, pace, begin, end)
+        batches = np.fmin(upper, caps)
+        np.minimum(np.fmax(wanted, lower), batches, out=batches)
+        np.maximum(batches, lower, out=batches)
+    out[:] = batches[: out.size]
+    free = batches == wanted
+    inverse = _inverse(batches, devices.population, begin, end)
+    if cost.size == 1:
+        spent, movable = cost[0] * batches.sum(), cost[0] * batches.sum(where=free)
+    else:
+        spending = cost * batches
+        spent, movable = spending.sum(), spending.sum(where=free)
+    held = pull = drag = 0.0
+    if caps is not None:
+        places = np.flatnonzero((batches >= caps) & (caps < upper))
+        if places.size:
+            s = batches[places]
+            push = np.maximum(weights[places] / (s * s) - price * _at(cost, places), 0.0)
+            speeds = push * _at(part(devices.throughput, begin, end), places)
+            held, pull = float((push * s).sum()), float(speeds.sum())
+            drag = float((speeds * _at(part(devices.round_time, begin, end), places)).sum())
+    inverse *= weights
+    return spent, movable, inverse.sum(), held, pull, drag
+
+
+def units(
+    devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
+) -> tuple[Units, NDArray[np.intp]]:
+    """Units taken at two prices but for the time limit, and the devices that it may hold."""
+    few = np.empty(len(devices), dtype=np.int64)
+    total, places, many, limited = 0, [_NOBODY], [_NOBODY], [_NOBODY]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, len(devices), BLOCK):
+            end = min(begin + BLOCK, len(devices))
+            multiple = part(devices.multiple, begin, end)
+            gains = _weights(devices, shares, begin, end) / multiple
+            least = np.floor(part(devices.lower, begin, end) / multiple)
+            most = np.floor(part(devices.upper, begin, end) / multiple)
+            block = few[begin:end]
+            block[:] = _taken(gains, dear, least, most)
+            more = _taken(gains, cheap, least, most)
+            if pace is not None:
+                room = _caps(devices, pace, begin, end) / multiple
+                limited.append(begin + np.flatnonzero(room < more + 2.0))
+            # What is taken is whole and below 2^53: sums of floats are exact.
+            total += int(block.sum())
+            found = np.flatnonzero(more > block)
+            places.append(begin + found)
+            many.append(more[found].astype(np.int64))
+    return Units(few, total, np.concatenate(places), np.concatenate(many)), np.concatenate(limited)
+
+
+def noise(devices: Devices, batches: Ints) -> tuple[float, float]:
+    """Sums of both noise terms over the batches."""
+    first = second = 0.0
+    for begin in range(0, len(devices), BLOCK):
+        end = begin + BLOCK
+        inverse = _inverse(batches[begin:end].astype(np.float64), devices.population, begin, end)
+        first += float((devices.first[begin:end] * inverse).sum())
+        inverse *= devices.second[begin:end]
+        second += float(inverse.sum())
+    return first, second
 
 
 def _weights(devices: Devices, shares: tuple[float, float], begin: int, end: int) -> Floats:
@@ -349,7 +317,7 @@ def optimum(
         first = devices.lower / np.sqrt(devices.first / devices.cost)
     level = float(np.min(first, initial=UNBOUNDED, where=first > 0.0))
     price = 1.0 / (level * level)
-    return level, price, passes().dual(devices, ALONE, level, price, pace)
+    return level, price, dual(devices, ALONE, level, price, pace)
 
 
 def least_spending(devices: Devices) -> float:
@@ -386,11 +354,11 @@ def water_level(
 
     Newton's method on the piecewise linear spending, kept inside a bracket, from the given level.
     """
-    low, high, run = 0.0, math.inf, passes()
+    low, high = 0.0, math.inf
     level = UNBOUNDED if spend == math.inf else level
     while True:
         price = 0.0 if level == UNBOUNDED else 1.0 / (level * level)
-        sums = run.dual(devices, shares, level, price, pace)
+        sums = dual(devices, shares, level, price, pace)
         excess = sums.spent - spend
         if abs(excess) <= enough * spend or (level == UNBOUNDED and excess <= 0.0):
             return level, price, sums
@@ -409,13 +377,3 @@ def _between(low: float, high: float) -> float:
         # All that could move has been moved: see whether everything fits.
         return max(low, UNBOUNDED)
     return math.sqrt(low) * math.sqrt(high) if low > 0.0 else high / 16.0
-
-
-@cache
-def passes() -> Passes:
-    """The compiled passes where numba is installed, else those in numpy."""
-    if find_spec("numba") is None:
-        return NumpyPasses()
-    from coopt.solvers.fast import CompiledPasses
-
-    return CompiledPasses()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coopt import limits
 from coopt.monotone import MonotoneForm
 from coopt.problem import Problem
+from coopt.solvers import passes
 from coopt.solvers.passes import (
     GUESSED_FROM,
     UNBOUNDED,
@@ -25,7 +26,6 @@ from coopt.solvers.passes import (
     Pace,
     Units,
     compact,
-    passes,
     starting_level,
     water_level,
 )
@@ -114,7 +114,6 @@ class Streamed:
         self.norms = self._sums()
         self._scales = np.where(self.norms > 0.0, self.norms, 1.0)
         self.ends = self._ends()
-        self._passes = passes()
         # Where the last continuous and the last whole solve ended: a level, and the logarithm of a price.
         self._level: float | None = None
         self._price: float | None = None
@@ -227,7 +226,7 @@ class Streamed:
         if missing > 0:
             few[places] += taken
         batches = few if _is_one(self.devices.multiple) else few * self.devices.multiple
-        noise = np.array(self._passes.noise(self.devices, batches)[: self.terms]) / self._scales
+        noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self._scales
         return Whole(batches, noise, float(_mix(angle, self.terms) @ noise))
 
     def _bracket(
@@ -279,7 +278,7 @@ class Streamed:
         pace: Pace | None,
     ) -> tuple[Units, int]:
         """Units at two prices, within the time limit, and the sum at the higher price."""
-        found, limited = self._passes.units(self.devices, shares, dear, cheap, pace)
+        found, limited = passes.units(self.devices, shares, dear, cheap, pace)
         if limited.size == 0:
             return found, found.total
         fleet_places = limited * self._every
