@@ -175,13 +175,12 @@ def _dual_block(
     wanted *= level
     caps = None
     # fmin and fmax pass over what is no number: no noise at no cost, no time for infinite speed.
+    batches = np.fmax(wanted, lower)
     if pace is None:
-        batches = np.fmax(wanted, lower)
         np.minimum(batches, upper, out=batches)
     else:
         caps = _caps(devices, pace, begin, end)
-        batches = np.fmin(upper, caps)
-        np.minimum(np.fmax(wanted, lower), batches, out=batches)
+        np.minimum(batches, np.fmin(upper, caps), out=batches)
         np.maximum(batches, lower, out=batches)
     out[:] = batches[: out.size]
     free = batches == wanted
