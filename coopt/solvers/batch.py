@@ -22,7 +22,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.limits import TOLERANCE
 from coopt.monotone import inverse_batches
 from coopt.solvers.knapsack import fill, units_at
-from coopt.solvers.passes import ALONE, alone, dual, optimum
+from coopt.solvers.passes import alone, optimum
 from coopt.validation import float_array, integer_array, real, same_value
 
 Floats = NDArray[np.float64]
@@ -167,8 +167,7 @@ def relax(
 ) -> Relaxation:
     """Continuous optimum of sum w_i (1/s_i - ref_i); the lower ends must fit the budget."""
     devices, batches = alone(weights, cost, lower, upper), np.empty(weights.size)
-    level, price, _ = optimum(devices, budget)
-    sums = dual(devices, ALONE, level, price, None, batches)
+    _, price, sums = optimum(devices, budget, out=batches)
     value = float(np.sum(weights * inverse_batches(batches, population)))
     return Relaxation(batches, price, value + price * (sums.spent - budget) if price else value)
 

@@ -306,17 +306,20 @@ def alone(
 
 
 def optimum(
-    devices: Devices, spend: float, pace: Pace | None = None, enough: float = SPENT
+    devices: Devices, spend: float, pace: Pace | None = None, enough: float = SPENT, out: Floats = _NOWHERE
 ) -> tuple[float, float, Dual]:
-    """The level at which the budget is spent up to a share `enough`, its price, and the sums there."""
+    """The level at which the budget is spent up to a share `enough`, its price, and the sums there.
+
+    The batches there go to `out`.
+    """
     if least_spending(devices) < spend:
-        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), enough)
+        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), enough, out)
     # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
     with np.errstate(divide="ignore", invalid="ignore"):
         first = devices.lower / np.sqrt(devices.first / devices.cost)
     level = float(np.min(first, initial=UNBOUNDED, where=first > 0.0))
     price = 1.0 / (level * level)
-    return level, price, dual(devices, ALONE, level, price, pace)
+    return level, price, dual(devices, ALONE, level, price, pace, out)
 
 
 def least_spending(devices: Devices) -> float:
@@ -348,16 +351,18 @@ def water_level(
     pace: Pace | None,
     level: float,
     enough: float,
+    out: Floats = _NOWHERE,
 ) -> tuple[float, float, Dual]:
     """The level at which the budget is spent up to a share `enough`, its price, and the sums there.
 
-    Newton's method on the piecewise linear spending, kept inside a bracket, from the given level.
+    Newton's method on the piecewise linear spending, kept inside a bracket, from the given level. The batches
+    at the end go to `out`.
     """
     low, high = 0.0, math.inf
     level = UNBOUNDED if spend == math.inf else level
     while True:
         price = 0.0 if level == UNBOUNDED else 1.0 / (level * level)
-        sums = dual(devices, shares, level, price, pace)
+        sums = dual(devices, shares, level, price, pace, out)
         excess = sums.spent - spend
         if abs(excess) <= enough * spend or (level == UNBOUNDED and excess <= 0.0):
             return level, price, sums
