@@ -195,10 +195,10 @@ def _dual_block(
         places = np.flatnonzero((batches >= caps) & (caps < upper))
         if places.size:
             s = batches[places]
-            push = np.maximum(weights[places] / (s * s) - price * _at(cost, places), 0.0)
-            speeds = push * _at(part(devices.throughput, begin, end), places)
+            push = np.maximum(weights[places] / (s * s) - price * at(cost, places), 0.0)
+            speeds = push * at(part(devices.throughput, begin, end), places)
             held, pull = float((push * s).sum()), float(speeds.sum())
-            drag = float((speeds * _at(part(devices.round_time, begin, end), places)).sum())
+            drag = float((speeds * at(part(devices.round_time, begin, end), places)).sum())
     inverse *= weights
     return spent, movable, inverse.sum(), held, pull, drag
 
@@ -278,7 +278,8 @@ def _taken(gains: Floats, price: float, least: Floats, most: Floats) -> Floats:
     return taken
 
 
-def _at(array: NDArray[np.float64], places: NDArray[np.intp]) -> Floats:
+def at(array: NDArray[Number], places: NDArray[np.intp]) -> NDArray[Number]:
+    """Entries of some devices; an array of one entry holds for all of them."""
     return array if array.size == 1 else array[places]
 
 

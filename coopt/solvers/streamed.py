@@ -25,6 +25,7 @@ from coopt.solvers.passes import (
     Devices,
     Pace,
     Units,
+    at,
     compact,
     starting_level,
     water_level,
@@ -284,7 +285,7 @@ class Streamed:
         fleet_places = limited * self._every
         caps = limits.largest_batches(
             self.problem, rounds, local_steps, self._upper[limited], fleet_places
-        ) // self._part(self.devices.multiple, limited)
+        ) // at(self.devices.multiple, limited)
         before = found.few[limited]
         found.few[limited] = np.minimum(before, caps)
         # Among the devices that take more when cheap, those that the time limit may hold.
@@ -301,11 +302,8 @@ class Streamed:
         gains = self.devices.first[places] * first
         if second != 0.0:
             gains += self.devices.second[places] * second
-        result: Floats = gains / self._part(self.devices.multiple, places)
+        result: Floats = gains / at(self.devices.multiple, places)
         return result
-
-    def _part(self, array: Ints, places: NDArray[np.intp]) -> Ints:
-        return array if array.size == 1 else array[places]
 
     def _shares(self, angle: float) -> tuple[float, float]:
         first, *second = (_mix(angle, self.terms) / self._scales).tolist()
