@@ -194,7 +194,7 @@ class Cutting:
 
     def _feasible(self, boxes: Ints) -> Ints:
         """The boxes without those whose cheapest and fastest plan breaks a limit, and without idle ends."""
-        k1, t1, k2, t2 = self._unmatched(boxes)
+        k1, t1, k2, t2 = self.ranges.unmatched(boxes)
         step, wait = self.ranges.slowest
         budget = self.problem.plain.budget
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -211,20 +211,6 @@ class Cutting:
         k2 = np.fmax(np.fmin(k2, most_k), k1).astype(np.int64)
         t2 = np.fmax(np.fmin(t2, most_t + 1.0), t1).astype(np.int64)
         return np.array([k1, t1, k2, t2])[:, fits]
-
-    def _unmatched(self, boxes: Ints) -> Ints:
-        """The boxes without plans that one round, or one step a round, matches: see :class:`Ranges`."""
-        k1, t1, k2, t2 = boxes
-        if self.ranges.one_round:
-            match, steps = k1 > self.ranges.rounds[0], self.ranges.local_steps[1]
-        elif self.ranges.single_steps:
-            match, steps = t1 > self.ranges.local_steps[0], self.ranges.single_steps
-        else:
-            return boxes
-        # Of a plan that is left, more steps than that.
-        k1 = np.where(match, np.maximum(k1, steps // t2 + 1), k1)
-        t1 = np.where(match, np.maximum(t1, steps // k2 + 1), t1)
-        return np.array([k1, t1, k2, t2])[:, (k1 <= k2) & (t1 <= t2)]
 
     def _floors_at(self, local_steps: Ints) -> tuple[Floats, Floats, Floats]:
         """Offsets, sizes and angles of the members at every tau, shape (m, n)."""

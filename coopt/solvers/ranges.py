@@ -56,8 +56,14 @@ class Ranges:
     def shrink(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
         """The smallest box that holds the feasible plans of a box that no others match; None if none are."""
         box = self._feasible(rounds, local_steps)
-        rest = None if box is None else self._unmatched(*box)
-        return rest if rest in (None, box) else self._feasible(*rest)
+        if box is None or not (self.one_round or self.single_steps):
+            return box
+        left = self.unmatched(np.array(box).T.reshape(4, 1))
+        if left.size == 0:
+            return None
+        k1, t1, k2, t2 = left[:, 0].tolist()
+        rest = (k1, k2), (t1, t2)
+        return box if rest == box else self._feasible(*rest)
 
     def _feasible(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
         most = min(rounds[1], self.most_rounds(local_steps[0]))
@@ -67,19 +73,19 @@ class Ranges:
         longest = local_steps[1] if steps is None else min(local_steps[1], steps)
         return (rounds[0], most), (local_steps[0], longest)
 
-    def _unmatched(self, rounds: Range, local_steps: Range) -> tuple[Range, Range] | None:
-        """What is left of a box without the plans that one round, or one step a round, matches."""
-        if self.one_round and rounds[0] > self.rounds[0]:
-            matched = self.local_steps[1]
-        elif self.single_steps and local_steps[0] > self.local_steps[0]:
-            matched = self.single_steps
+    def unmatched(self, boxes: Ints) -> Ints:
+        """The boxes (K1, tau1, K2, tau2), as columns, without plans that others match."""
+        k1, t1, k2, t2 = boxes
+        if self.one_round:
+            match, steps = k1 > self.rounds[0], self.local_steps[1]
+        elif self.single_steps:
+            match, steps = t1 > self.local_steps[0], self.single_steps
         else:
-            return rounds, local_steps
-        # Of a plan in the box with more steps than that.
-        fewest = max(rounds[0], matched // local_steps[1] + 1)
-        shortest = max(local_steps[0], matched // rounds[1] + 1)
-        left = (fewest, rounds[1]), (shortest, local_steps[1])
-        return left if fewest <= rounds[1] and shortest <= local_steps[1] else None
+            return boxes
+        # Of a plan that is left, more steps than that.
+        k1 = np.where(match, np.maximum(k1, steps // t2 + 1), k1)
+        t1 = np.where(match, np.maximum(t1, steps // k2 + 1), t1)
+        return np.array([k1, t1, k2, t2])[:, (k1 <= k2) & (t1 <= t2)]
 
     def roots(self) -> list[tuple[Range, Range]]:
         """Boxes that together hold all plans that no others match."""
