@@ -8,7 +8,7 @@
 
 The foreign solvers are no dependencies of coopt: make an environment of its own for them,
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install . pyscipopt maingopy casadi gekko
+    python -m venv .venv-peers && .venv-peers/bin/pip install . pyscipopt maingopy casadi gekko
 
 and run the script with its python; rows of packages that are missing stay as they are. The bound is the
 published one: its formula is short enough for every modelling language (peer_solvers/formula.py). Each peer
