@@ -79,7 +79,7 @@ $(BIN)/python:
 # torch goes first and by exact version: with it there, nothing that depends on it looks for another build.
 $(VENV)/.full: $(BIN)/python $(INPUTS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,plot,docs,torch,flower]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,fast,plot,docs,torch,flower]"
 	@touch $(VENV)/.full $(VENV)/.demo
 
 # Only what the demonstration needs: the library and matplotlib.

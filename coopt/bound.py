@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -18,16 +19,17 @@ from numpy.typing import NDArray
 
 from coopt import tradeoff
 from coopt.curvature import Curvature, check_step_size, curvature, log_contraction, required
-from coopt.drift import drift_sums
+from coopt.drift import sums_on_grid
 from coopt.errors import InvalidProblemError
 from coopt.monotone import (
     Bound,
     Floats,
     Floor,
+    Ints,
     MonotoneBase,
     MonotoneForm,
 )
-from coopt.one_round import Contraction, Fleetwide, round_effect
+from coopt.one_round import Contraction, Fleetwide, round_effect, round_effects
 from coopt.participation import refuse_absence, variance_share
 from coopt.problem import Problem
 from coopt.validation import real
@@ -47,13 +49,14 @@ ZS = (
 
 
 @dataclass(frozen=True)
-class _Exponential:
+class Exponential:
     """a(T) = q^T D0, b(T) = 1 - q^T: geometric convergence to the floor."""
 
     log_q: Floats
     gap: float
 
     def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """(a, b) of the active members at T = steps."""
         if active.size == 1:
             exponent = self.log_q[active, None] * steps
             return self.gap * np.exp(exponent), -np.expm1(exponent)
@@ -64,14 +67,18 @@ class _Exponential:
 
 
 @dataclass(frozen=True)
-class _Reciprocal:
+class Reciprocal:
     """a(T) = rate / T, b(T) = 1: sublinear convergence to the floor."""
 
     rate: Floats
 
     def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """(a, b) of the active members at T = steps."""
         start = self.rate[active, None] / steps
         return start, np.ones_like(start)
+
+
+Progress = Exponential | Reciprocal
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,18 @@ class _Form:
     population: NDArray[np.int64] | None
     noise_share: Floats
     progress: Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]
-    # (tau, members) -> their offsets, and their shares of the noise that drives drift
-    drift: Callable[[int, NDArray[np.intp]], tuple[Floats, Floats]]
+    # (tau, members) -> their offsets, and their shares of the noise that drives drift, of shape (n, m)
+    drift: Callable[[Ints, NDArray[np.intp]], tuple[Floats, Floats]]
 
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
+        offsets, shares = self.floors(np.array([local_steps]), active)
+        return Floor(offsets[0], shares[0], self.basis)
+
+    def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau."""
         offsets, drift_shares = self.drift(local_steps, active)
-        shares = np.column_stack([self.noise_share[active], drift_shares])[:, : len(self.basis)]
-        return Floor(offsets, shares, self.basis)
+        noise = np.broadcast_to(self.noise_share[active], drift_shares.shape)
+        return offsets, np.stack([noise, drift_shares][: len(self.basis)], axis=-1)
 
 
 def _population(problem: Problem) -> NDArray[np.int64] | None:
@@ -121,7 +133,7 @@ class Dynamite(MonotoneBase):
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
         eta, rho = problem.constants.learning_rate, problem.constants.quadratic_continuity
 
-        def penalty(h: float, tau: int) -> float:
+        def penalty(h: Floats, tau: Ints) -> Floats:
             return h / tau * (h / eta) if rho is None else rho * h * h
 
         return _published_form(self, problem, penalty)
@@ -152,28 +164,31 @@ class AdaCoOpt(MonotoneBase):
 
 
 def _published_form(
-    bound: Dynamite | AdaCoOpt, problem: Problem, penalty: Callable[[float, int], float]
+    bound: Dynamite | AdaCoOpt, problem: Problem, penalty: Callable[[Floats, Ints], Floats]
 ) -> MonotoneForm:
     constants = problem.constants
     eta, beta = constants.learning_rate, constants.smoothness
     c = required(constants, "pl_constant", bound.name)
     check_step_size(constants, 1.0 / beta, "1 / smoothness", bound.name)
     refuse_absence(problem.budget.participants, constants.gradient_bias, bound.name)
-    divergence = float(np.sum(problem.fleet.weights * problem.fleet.divergence))
+    divergence = problem.fleet.mean_divergence
     log_q = log_contraction(Fraction(eta) * Fraction(c))
     x = eta * beta
 
-    def drift(tau: int, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    def drift(tau: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         # h(tau) = eta delta sum_{j<tau} ((1 + x)^j - 1): a sum of positive terms.
-        h = drift_sums(0.0, math.log1p(x), tau, eta * divergence * x).linear
-        return np.full(active.size, penalty(h, tau) / -math.expm1(log_q * tau)), np.zeros(active.size)
+        scales = np.full((tau.size, 1), eta * divergence * x)
+        h = sums_on_grid(np.zeros(1), math.log1p(x), tau, scales, scales)[0]
+        with np.errstate(over="ignore"):
+            offsets = penalty(h, tau[:, None]) / -np.expm1(log_q * tau[:, None])
+        return np.repeat(offsets, active.size, axis=1), np.zeros((tau.size, active.size))
 
     return _Form(
         members=(bound,),
         basis=problem.fleet.noise_terms[:1],
         population=_population(problem),
         noise_share=np.array([x / (2.0 * c)]),
-        progress=_Exponential(np.array([log_q]), constants.initial_gap),
+        progress=Exponential(np.array([log_q]), constants.initial_gap),
         drift=drift,
     )
 
@@ -295,8 +310,8 @@ class Certified(YoungFamily):
             problem,
             known,
             at,
-            progress=lambda log_q: _Exponential(log_q, problem.constants.initial_gap),
-            length=lambda log_q, tau: -math.expm1(log_q * tau),
+            progress=lambda log_q: Exponential(log_q, problem.constants.initial_gap),
+            length=lambda log_q, tau: -np.expm1(log_q * tau),
         )
 
 
@@ -336,13 +351,20 @@ class NonConvex(YoungFamily):
                 sampling_factor=inverse * known.mean_smoothness / (2.0 * eta),
             )
 
-        def progress(_log_q: Floats) -> _Reciprocal:
-            return _Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
+        def progress(_log_q: Floats) -> Reciprocal:
+            return Reciprocal(noise_shares / (x / 2.0) * problem.constants.initial_gap / eta)
 
         gammas = [gamma for gamma, _ in self._pairs_for(problem, x)]
         shares = {gamma: at(gamma).noise_share for gamma in dict.fromkeys(gammas)}
         noise_shares = np.array([shares[gamma] for gamma in gammas])
-        return _young_form(self, problem, known, at, progress=progress, length=lambda _log_q, tau: float(tau))
+        return _young_form(
+            self, problem, known, at, progress=progress, length=lambda log_q, tau: np.zeros_like(log_q) + tau
+        )
+
+
+@cache
+def _members(kind: type[YoungFamily], pairs: tuple[tuple[float, float], ...]) -> tuple[Bound, ...]:
+    return tuple(kind(gamma, z) for gamma, z in pairs)
 
 
 def _young_form(
@@ -351,7 +373,7 @@ def _young_form(
     constants: Curvature,
     at: Callable[[float], Contraction],
     progress: Callable[[Floats], Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]],
-    length: Callable[[float, int], float],
+    length: Callable[[Floats, Ints | int], Floats],
 ) -> MonotoneForm:
     fleet, eta = problem.fleet, problem.constants.learning_rate
     divergence = fleet.root_divergence
@@ -367,10 +389,10 @@ def _young_form(
     )
     known: dict[tuple[float, int], tuple[float, float, float]] = {}
 
-    def sums(gamma: float, tau: int) -> tuple[float, float, float]:
+    def at_once(gamma: float, tau: int) -> tuple[float, float, float]:
         if (gamma, tau) not in known:
             point = contractions[gamma]
-            known[gamma, tau] = round_effect(point, fleetwide, tau, length(point.log_q, tau))
+            known[gamma, tau] = round_effect(point, fleetwide, tau, float(length(np.array(point.log_q), tau)))
         return known[gamma, tau]
 
     gammas, place = np.unique([gamma for gamma, _ in pairs], return_inverse=True)
@@ -378,19 +400,22 @@ def _young_form(
     with np.errstate(divide="ignore"):
         young = np.column_stack([1.0 + zs, 1.0 + 1.0 / zs])
 
-    def drift(tau: int, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        if active.size == 1:
-            found = np.array([sums(pairs[int(active[0])][0], tau)])
+    def drift(tau: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        used, back = np.unique(place[active], return_inverse=True)
+        if tau.size == 1:
+            found = np.array([[at_once(gamma, int(tau[0])) for gamma in gammas[used].tolist()]])
         else:
-            used, back = np.unique(place[active], return_inverse=True)
-            found = np.array([sums(gamma, tau) for gamma in gammas[used].tolist()])[back]
-        amounts = found[:, :2]
+            points = [contractions[gamma] for gamma in gammas[used].tolist()]
+            lengths = length(np.array([point.log_q for point in points]), tau[:, None])
+            found = round_effects(points, fleetwide, tau, lengths)
+        found = found[:, back]
+        amounts = found[..., :2]
         # An infinite share of nothing is nothing.
         terms = np.multiply(young[active], amounts, out=np.zeros_like(amounts), where=amounts > 0.0)
-        return terms[:, 0], terms[:, 1] + found[:, 2]
+        return terms[..., 0], terms[..., 1] + found[..., 2]
 
     return _Form(
-        members=tuple(type(bound)(gamma, z) for gamma, z in pairs),
+        members=_members(type(bound), tuple(pairs)),
         basis=fleet.noise_terms,
         population=_population(problem),
         noise_share=np.array([contractions[gamma].noise_share for gamma, _ in pairs]),

@@ -84,19 +84,16 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
 def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
     """The limits that forbid some smallest increase: one more round, local step, or unit of a batch."""
     fleet, budget, steps = problem.fleet, problem.budget, rounds * local_steps
-    prices = problem.plain.fleet
-    found = {
-        violation.limit
-        for longer in ((rounds + 1, local_steps), (rounds, local_steps + 1))
-        for violation in limits.overdrawn(problem, *longer, batches)
-    }
-    # What one more unit adds at most where it is of use and allowed.
-    dearest = hungriest = slowest = 0.0
+    prices, found = problem.plain.fleet, set()
+    # What one more unit adds at most where it is of use and allowed; seconds of a round as planned, with one
+    # more local step, and with one more unit.
+    dearest = hungriest = 0.0
+    seconds = np.zeros(3)
     for begin in range(0, len(fleet), limits.BLOCK):
         block = slice(begin, begin + limits.BLOCK)
         units = fleet.batch_multiple[block]
-        grown, growing = batches[block] + units, fleet.gradient_noise[block] > 0.0
-        allowed = grown <= fleet.max_batch[block]
+        growing = fleet.gradient_noise[block] > 0.0
+        allowed = batches[block] + units <= fleet.max_batch[block]
         if bool((growing & ~allowed).any()):
             found.add("max_batch")
         growing &= allowed
@@ -104,16 +101,30 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
         if budget.energy < math.inf:
             hungriest = max(hungriest, _most(steps * prices.sample_energy[block] * units, growing))
         if budget.time < math.inf:
-            times = limits.device_times(problem, rounds, local_steps, grown, block)
-            slowest = max(slowest, _most(times, growing))
-    if not limits.within(limits.cost(problem, rounds, local_steps, batches) + dearest, budget.cost):
+            step = batches[block] / fleet.throughput[block]
+            times = local_steps * step + fleet.round_time[block]
+            grown = local_steps * units / fleet.throughput[block]
+            step += times
+            grown += times
+            seconds = np.maximum(seconds, [times.max(), step.max(), _most(grown, growing)])
+    work = limits.work(problem, batches)
+    longer = ((rounds + 1, local_steps), (rounds, local_steps + 1))
+    used = max(k * (tau * work + problem.plain.budget.round_cost) for k, tau in longer)
+    if not limits.within(
+        max(used, limits.cost(problem, rounds, local_steps, batches) + dearest), budget.cost
+    ):
         found.add("cost")
-    if not limits.within(slowest, budget.time):
+    if not limits.within(max((rounds + 1) * seconds[0], rounds * seconds[1:].max()), budget.time):
         found.add("time")
     if budget.energy < math.inf:
         burnt = limits.energy(problem, rounds, local_steps, batches)
-        if not limits.within(burnt + hungriest, budget.energy):
+        most = max(limits.energy(problem, *each, batches) for each in longer)
+        if not limits.within(max(most, burnt + hungriest), budget.energy):
             found.add("energy")
+    if rounds == budget.max_rounds:
+        found.add("max_rounds")
+    if local_steps == budget.max_local_steps:
+        found.add("max_local_steps")
     return tuple(
         name
         for name in ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch")
@@ -199,7 +210,8 @@ def warn_of(problem: Problem, outcome: Outcome) -> None:
     """Warn of what makes the bound say little at this plan."""
     bound = outcome.bound
     floor = -math.inf
-    if isinstance(bound, MonotoneBound):
+    # The bound lies between the initial gap and the floor.
+    if isinstance(bound, MonotoneBound) and outcome.value > problem.constants.initial_gap:
         # After so many rounds nothing of the initial gap is left.
         batches = outcome.batch_sizes.astype(np.float64)
         floor = float(

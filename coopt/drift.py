@@ -17,6 +17,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.loops import loops
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
 LARGEST_EXPONENT = 709.0
 
 
@@ -54,28 +62,64 @@ def drift_sums(
     >>> drift_sums(log_q=0.0, log_r=0.0, local_steps=4, scale=1.0)  # alpha_j = beta_j = j
     DriftSums(linear=6.0, square=14.0, variance=6.0)
     """
+    return DriftSums(*sums_of(log_q, log_r, local_steps, scale, noise_scale))
+
+
+def sums_of(
+    log_q: float, log_r: float, local_steps: int, scale: float, noise_scale: float
+) -> tuple[float, float, float]:
+    """The sums as plain numbers; the extra ``fast`` compiles this function as it stands."""
     if scale == 0.0 and log_r * local_steps > LARGEST_EXPONENT:
         # Zero times an overflowing power is zero here: without divergence alpha plays no part.
-        return DriftSums(0.0, 0.0, math.inf)
+        return 0.0, 0.0, math.inf
+    bit = 1
+    while 2 * bit <= local_steps:
+        bit *= 2
     # Invariant: weight, alpha, beta, linear, square, variance belong to `steps` local steps.
     steps, weight, alpha, beta = 1, 1.0, scale, noise_scale
     linear = square = variance = 0.0
-    for bit in bin(local_steps)[3:]:
-        q, r = _power(log_q, steps), _power(log_r, steps)
+    while bit > 1:
+        bit //= 2
+        q, r = (
+            math.exp(log_q * steps),
+            math.exp(log_r * steps) if log_r * steps <= LARGEST_EXPONENT else math.inf,
+        )
         r2 = r * r
         square = q * square + alpha * alpha * weight + 2.0 * alpha * (r * linear) + r2 * square
         linear = q * linear + alpha * weight + r * linear
         variance = q * variance + beta * weight + r2 * variance
         alpha, beta, weight = alpha + r * alpha, beta + r2 * beta, q * weight + weight
         steps *= 2
-        if bit == "1":
-            q, r = _power(log_q, 1), _power(log_r, steps)
+        if local_steps & bit:
+            q, r = math.exp(log_q), math.exp(log_r * steps) if log_r * steps <= LARGEST_EXPONENT else math.inf
             square = q * square + alpha * alpha
             linear = q * linear + alpha
             variance = q * variance + beta
             alpha, beta, weight = alpha + r * scale, beta + r * r * noise_scale, q * weight + 1.0
             steps += 1
-    return DriftSums(*(math.inf if math.isnan(value) else value for value in (linear, square, variance)))
+    return (
+        math.inf if math.isnan(linear) else linear,
+        math.inf if math.isnan(square) else square,
+        math.inf if math.isnan(variance) else variance,
+    )
+
+
+def sums_on_grid(
+    log_q: Floats, log_r: float, local_steps: Ints, scales: Floats, noise_scales: Floats
+) -> Floats:
+    """The three sums for several q, shape (g,), at several tau, shape (n,): an array of shape (3, n, g).
+
+    The scales have shape (n, g).
+    """
+    found = np.empty((3, *scales.shape))
+    compiled = loops()
+    if compiled is not None:
+        compiled.drift.fill(log_q, log_r, local_steps, scales, noise_scales, found)
+        return found
+    for i, tau in enumerate(local_steps.tolist()):
+        for j, each in enumerate(log_q.tolist()):
+            found[:, i, j] = sums_of(each, log_r, tau, float(scales[i, j]), float(noise_scales[i, j]))
+    return found
 
 
 def geometric(log_ratio: float, count: int) -> float:
@@ -88,8 +132,3 @@ def geometric(log_ratio: float, count: int) -> float:
         return math.expm1(count * log_ratio) / math.expm1(log_ratio)
     except OverflowError:
         return math.inf
-
-
-def _power(log_base: float, exponent: int) -> float:
-    product = log_base * exponent
-    return math.exp(product) if product <= LARGEST_EXPONENT else math.inf

@@ -223,12 +223,17 @@ class Fleet:
         return mean, drift
 
     @cached_property
+    def mean_divergence(self) -> float:
+        """Sum p_i delta_i."""
+        return float(np.sum(self.weights * self.divergence))
+
+    @cached_property
     def root_divergence(self) -> float:
         """d_h, the root of sum p_i delta_i^2."""
         largest = float(self.divergence.max())
         # Scaled by the largest entry: its square may underflow.
         scaled = self.divergence / largest if largest else self.divergence
-        return largest * math.sqrt(float(self.weights @ (scaled * scaled)))
+        return largest * math.sqrt(float(np.sum(self.weights * (scaled * scaled))))
 
     def __len__(self) -> int:
         return int(self.samples.size)

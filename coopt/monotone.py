@@ -12,6 +12,7 @@ without replacement and zero otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,7 @@ from coopt.problem import Problem
 from coopt.validation import count, float_array
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @runtime_checkable
@@ -88,6 +90,18 @@ class MonotoneForm(Protocol):
         For fixed G the value a + b G must be monotone in T, in either direction.
         """
         ...
+
+
+def floors_at(form: MonotoneForm, local_steps: list[int], active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau.
+
+    A form may have a method of its own for this, `floors`, where that is faster than one tau after the other.
+    """
+    several: Callable[[Ints, NDArray[np.intp]], tuple[Floats, Floats]] | None = getattr(form, "floors", None)
+    if several is not None:
+        return several(np.array(local_steps), active)
+    floors = [form.floor(tau, active) for tau in local_steps]
+    return np.array([floor.offsets for floor in floors]), np.array([floor.shares for floor in floors])
 
 
 @runtime_checkable
@@ -163,9 +177,16 @@ def _at(form: MonotoneForm, rounds: int, local_steps: int) -> tuple[float, float
 
 
 def _weights(slope: float, floor: Floor) -> Floats:
+    shares = slope * floor.shares[0]
+    if np.isfinite(shares).all():
+        weights: Floats = floor.basis[0] * shares[0]
+        for share, basis in zip(shares[1:].tolist(), floor.basis[1:], strict=True):
+            weights += basis * share
+        return weights
     total = np.zeros(floor.basis[0].size)
-    for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True):
-        total += np.multiply(basis, slope * share, out=np.zeros_like(basis), where=basis > 0.0)
+    for share, basis in zip(shares.tolist(), floor.basis, strict=True):
+        # An infinite share of nothing is nothing.
+        total += np.multiply(basis, share, out=np.zeros_like(basis), where=basis > 0.0)
     return total
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from coopt.drift import drift_sums, geometric
+import numpy as np
+
+from coopt.drift import Floats, Ints, drift_sums, geometric, sums_on_grid
 from coopt.monotone import product
 from coopt.participation import end_sums
 
@@ -58,6 +60,28 @@ def round_effect(
     scale = point.sampling_factor * fleet.sampled / length * fleet.learning_rate**2
     square += product(ends.divergence, math.sqrt(scale) * fleet.divergence) ** 2
     return square, noise + scale * ends.noise, scale
+
+
+def round_effects(points: list[Contraction], fleet: Fleetwide, local_steps: Ints, lengths: Floats) -> Floats:
+    """The same for several points at several numbers of local steps: shape (n, g, 3) for lengths (n, g)."""
+    if fleet.sampled or fleet.bias:
+        return np.array(
+            [
+                [round_effect(point, fleet, tau, length) for point, length in zip(points, row, strict=True)]
+                for tau, row in zip(local_steps.tolist(), lengths.tolist(), strict=True)
+            ]
+        )
+    factors = np.array([point.drift_factor for point in points])
+    scales = np.sqrt(np.where(np.isinf(factors), 0.0, factors) / lengths) * fleet.learning_rate
+    log_q = np.array([point.log_q for point in points])
+    _, square, noise = sums_on_grid(
+        log_q, fleet.log_r, local_steps, scales * fleet.divergence, scales * scales
+    )
+    found = np.stack([square, noise, np.zeros_like(square)], axis=-1)
+    found[:, np.isinf(factors), :2] = math.inf if fleet.divergence else 0.0, math.inf
+    found[:, factors == 0.0] = 0.0
+    found[local_steps == 1] = 0.0
+    return found
 
 
 def _error_of(point: Contraction, fleet: Fleetwide, local_steps: int, length: float) -> tuple[float, float]:

@@ -179,7 +179,11 @@ def solve_allocation(
         about = None if constraints is not None else claim
         return describe(problem, _outcome(found, tolerance, solver, proposal.trace, about), begun)
     found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
-    trace: dict[str, float] = {"inner_solves": found.inner_solves, "boxes": found.boxes}
+    trace: dict[str, float] = {
+        "inner_solves": found.inner_solves,
+        "boxes": found.boxes,
+        "compiled": int(found.compiled),
+    }
     if warm_start is not None:
         trace["warm_start_used"] = int(start is not None)
     return describe(problem, _outcome(found, tolerance, _exact_name(chosen), trace, claim), begun)

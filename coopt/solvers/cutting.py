@@ -39,8 +39,6 @@ NEAR = 0.1
 # Inner solves, and boxes in hand, after which boxes with curves of integer optima do better.
 MOST_SOLVES = 64
 MOST_BOXES = 3000
-# In place of floors that no float holds.
-BEYOND = 1e300
 # Quotients are rounded up by this much.
 ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
 
@@ -218,24 +216,10 @@ class Cutting:
         new = [tau for tau in dict.fromkeys(taus) if tau not in self._columns]
         if new:
             self._columns |= {tau: len(self._columns) + i for i, tau in enumerate(new)}
-            self._floors = np.concatenate([self._floors, self._new_floors(new)], axis=2)
+            found = self.inner.floors(new, self._active).transpose(1, 2, 0)
+            self._floors = np.concatenate([self._floors, found], axis=2)
         offsets, sizes, angles = self._floors[:, :, [self._columns[tau] for tau in taus]]
         return offsets, sizes, angles
-
-    def _new_floors(self, local_steps: list[int]) -> Floats:
-        floors = [self.form.floor(tau, self._active) for tau in local_steps]
-        offsets = np.array([floor.offsets for floor in floors])
-        norms = self.inner.norms
-        with np.errstate(invalid="ignore", over="ignore"):
-            # Any share of no noise is nothing, an infinite one too.
-            amounts = np.array([floor.shares for floor in floors]) * norms
-            amounts[..., norms == 0.0] = 0.0
-            sizes = amounts.sum(axis=2)
-            angles = amounts[..., -1] / np.where(sizes > 0.0, sizes, 1.0)
-        found = np.array([offsets, sizes, angles if norms.size == 2 else np.zeros_like(sizes)])
-        # What no float holds is larger than anything of interest.
-        found[:, ~np.isfinite(found).all(axis=0)] = [[BEYOND], [0.0], [0.0]]
-        return found.swapaxes(1, 2)
 
     def _bounds(self, boxes: Ints, everywhere: bool = False) -> tuple[Floats, NDArray[np.intp]]:
         """The smallest bound over the members on every box, and whose it is.
@@ -339,19 +323,6 @@ class Cutting:
             self._solved[rounds, local_steps, angle] = whole.level
             self._table = None
             self.found(rounds, local_steps, whole)
-
-    def value(self, rounds: int, local_steps: int, whole: Whole) -> tuple[float, int]:
-        """The smallest value over the members of a plan, and whose it is."""
-        everyone = np.arange(len(self.form.members))
-        floor = self.form.floor(local_steps, everyone)
-        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), everyone)
-        with np.errstate(invalid="ignore"):
-            noise = np.where(whole.noise > 0.0, floor.shares * self.inner.norms * whole.noise, 0.0).sum(
-                axis=1
-            )
-        values = start[:, 0] + slope[:, 0] * (floor.offsets + noise)
-        best = int(values.argmin())
-        return float(values[best]), best
 
 
 def _parts(low: int, high: int) -> Ints:

@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
-from coopt.monotone import Floor, MonotoneBound, MonotoneForm, member_values
+from coopt.bound import Exponential, Progress, Reciprocal
+from coopt.loops import loops
+from coopt.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
-from coopt.solvers.cutting import Cutting
+from coopt.solvers.cutting import Cutting, Left
 from coopt.solvers.energy import TwoLimits
 from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
 from coopt.solvers.passes import SAMPLE, SAMPLED_FROM
@@ -131,6 +133,8 @@ class _Search:
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
         self.boxes = 0
+        # Whether compiled loops took part.
+        self.compiled = False
         self._solved: dict[tuple[int, int, float], float] = {}
 
     def run(self, time_limit: float | None, start: tuple[int, int, Ints] | None) -> Search:
@@ -154,31 +158,67 @@ class _Search:
         if queue:
             self._discard(queue[0][0])
         best = self._fewest_rounds()
-        return Search(best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes)
+        return Search(
+            best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes, self.compiled
+        )
 
     def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
         """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
         everyone = np.arange(len(self.form.members))
-        unit_cost, size = self.inner.unit_cost, len(self.problem.fleet)
+        unit_cost = self.inner.unit_cost
         roots = self.ranges.roots()
         if unit_cost is None:
             return [(-math.inf, _Box(*root, everyone)) for root in roots]
-        inner, start = Streamed(self.problem, self.form, unit_cost), None
-        if size >= SAMPLED_FROM:
-            start = _guess(self.problem, self.form, self.ranges, inner, deadline)
-        cutting = Cutting(self.problem, self.form, self.ranges, inner, self._threshold, self._hear)
-        self._cutting = cutting
-        left = cutting.run(deadline, start)
-        self.inner.solves += inner.solves
-        self._discard(cutting.discarded)
+        inner = self._streamed = Streamed(self.problem, self.form, unit_cost)
+        progress = self._known_progress()
+        left = self._cut(inner, deadline) if progress is None else self._sweep(inner, progress, deadline)
         if left is None:
             return []
         rest = [(_common(root[0], left.rounds), _common(root[1], left.local_steps)) for root in roots]
         return [(left.bound, _Box(k, tau, everyone)) for k, tau in rest if k[0] <= k[1] and tau[0] <= tau[1]]
 
+    def _known_progress(self) -> Progress | None:
+        """Progress that compiled loops know, where there are any and they know the whole problem."""
+        if loops() is None or self.ranges.one_round or self.ranges.single_steps:
+            return None
+        progress = self.form.progress
+        return progress if isinstance(progress, Exponential | Reciprocal) else None
+
+    def _sweep(self, inner: Streamed, progress: Progress, deadline: float) -> Left | None:
+        """Rule out what compiled loops can."""
+        from coopt.solvers.sweep import Sweep
+
+        sample = None
+        if len(inner.devices) >= SAMPLED_FROM:
+            few = inner.sampled(len(inner.devices) // SAMPLE)
+            sample = Sweep(self.form, progress, self.ranges, few, SAMPLE_TOLERANCE, math.inf)
+            sample.run(deadline)
+        sweep = Sweep(self.form, progress, self.ranges, inner, self.gap_tolerance, self.cutoff, sample)
+        left = sweep.run(deadline, self.best)
+        rounds, local_steps = int(sweep.best[1]), int(sweep.best[2])
+        if sweep.best[3] >= 0.0:
+            value, member = inner.value(rounds, local_steps, sweep.best[5:][: inner.terms])
+            batches = sweep.units * inner.devices.multiple
+            self.best = Incumbent(value, rounds, local_steps, batches, self.form.members[member])
+        self.inner.solves += sweep.solves
+        self.compiled = True
+        self._discard(float(sweep.best[4]))
+        return left
+
+    def _cut(self, inner: Streamed, deadline: float) -> Left | None:
+        """Rule out what rows for all (K, tau) can."""
+        start = None
+        if len(inner.devices) >= SAMPLED_FROM:
+            start = _guess(self.problem, self.form, self.ranges, inner, deadline)
+        cutting = Cutting(self.problem, self.form, self.ranges, inner, self._threshold, self._hear)
+        left = cutting.run(deadline, start)
+        self.inner.solves += inner.solves
+        self._discard(cutting.discarded)
+        return left
+
     def _hear(self, rounds: int, local_steps: int, whole: Whole) -> None:
         """Make an integer optimum the incumbent if it is better, or as good with fewer rounds or steps."""
-        value, member = self._cutting.value(rounds, local_steps, whole)
+        value, member = self._streamed.value(rounds, local_steps, whole.noise)
         if (value, rounds, local_steps) < (self.best.value, self.best.rounds, self.best.local_steps):
             self.best = Incumbent(value, rounds, local_steps, whole.batch_sizes, self.form.members[member])
 
@@ -448,8 +488,7 @@ class _Search:
 def _flat(form: MonotoneForm, local_steps: Range) -> bool:
     """Whether the floors are the same at all these tau: they never fall, so the ends decide."""
     everyone = np.arange(len(form.members))
-    first, last = (form.floor(tau, everyone) for tau in local_steps)
-    return np.array_equal(first.offsets, last.offsets) and np.array_equal(first.shares, last.shares)
+    return all(np.array_equal(*ends) for ends in floors_at(form, list(local_steps), everyone))
 
 
 def _guess(
@@ -461,7 +500,7 @@ def _guess(
 
     def found(rounds: int, local_steps: int, whole: Whole) -> None:
         nonlocal best
-        value, member = cutting.value(rounds, local_steps, whole)
+        value, member = sample.value(rounds, local_steps, whole.noise)
         best = min(best, (value, rounds, local_steps, member))
 
     def threshold() -> float:

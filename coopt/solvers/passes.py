@@ -6,13 +6,16 @@ Each pass reads the arrays once and keeps nothing but a few sums and, where aske
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from importlib import import_module
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.limits import BLOCK, TOLERANCE
+from coopt.loops import loops
 from coopt.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -63,9 +66,20 @@ class Devices:
     def __len__(self) -> int:
         return int(self.first.size)
 
+    @cached_property
+    def machine(self) -> Any:
+        """The same as compiled loops take it, with floats alone."""
+        columns = [getattr(self, field.name).astype(np.float64, copy=False).view() for field in fields(self)]
+        for column in columns:
+            # Code is compiled anew for every mixture of arrays that may be written to and others.
+            column.flags.writeable = False
+        return import_module("coopt.compiled").data.Devices(*columns)
+
     def sampled(self, every: int) -> Devices:
         """Every so-manieth device."""
-        arrays = {name: value for name, value in vars(self).items() if value.size > 1}
+        arrays = {
+            field.name: value for field in fields(self) if (value := getattr(self, field.name)).size > 1
+        }
         return replace(self, **{name: np.ascontiguousarray(value[::every]) for name, value in arrays.items()})
 
 
@@ -149,6 +163,10 @@ def dual(
     out: Floats = _NOWHERE,
 ) -> Dual:
     """Sums at one level of water; `price` is the dual variable of the budget. Batches go to `out`."""
+    compiled = loops()
+    if compiled is not None:
+        slack, steps = (math.inf, 1.0) if pace is None else (pace.slack, pace.steps)
+        return Dual(*compiled.passes.dual(devices.machine, *shares, level, price, slack, steps, out))
     sums = np.zeros(6)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for begin in range(0, len(devices), BLOCK):
@@ -193,12 +211,13 @@ def _dual_block(
     held = pull = drag = 0.0
     if caps is not None:
         places = np.flatnonzero((batches >= caps) & (caps < upper))
-        if places.size:
-            s = batches[places]
-            push = np.maximum(weights[places] / (s * s) - price * at(cost, places), 0.0)
-            speeds = push * at(part(devices.throughput, begin, end), places)
-            held, pull = float((push * s).sum()), float(speeds.sum())
-            drag = float((speeds * at(part(devices.round_time, begin, end), places)).sum())
+        s = batches[places]
+        push = weights[places] / (s * s) - price * at(cost, places)
+        some = push > 0.0
+        places, s, push = places[some], s[some], push[some]
+        speeds = push * at(part(devices.throughput, begin, end), places)
+        held, pull = float((push * s).sum()), float(speeds.sum())
+        drag = float((speeds * at(part(devices.round_time, begin, end), places)).sum())
     inverse *= weights
     return spent, movable, inverse.sum(), held, pull, drag
 
@@ -314,7 +333,9 @@ def optimum(
     The batches there go to `out`.
     """
     if least_spending(devices) < spend:
-        return water_level(devices, ALONE, spend, pace, starting_level(devices, spend), enough, out)
+        return water_level(
+            devices, ALONE, spend, pace, starting_level(devices, spend, pace=pace), enough, out
+        )
     # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
     with np.errstate(divide="ignore", invalid="ignore"):
         first = devices.lower / np.sqrt(devices.first / devices.cost)
@@ -329,7 +350,9 @@ def least_spending(devices: Devices) -> float:
     return float(each[0]) * len(devices) if each.size == 1 else float(each.sum())
 
 
-def starting_level(devices: Devices, spend: float, shares: tuple[float, float] = ALONE) -> float:
+def starting_level(
+    devices: Devices, spend: float, shares: tuple[float, float] = ALONE, pace: Pace | None = None
+) -> float:
     """A level at which about the budget is spent: that of a sample, or of no limits where it is small."""
     if spend == math.inf:
         return UNBOUNDED
@@ -337,7 +360,7 @@ def starting_level(devices: Devices, spend: float, shares: tuple[float, float] =
         sample = devices.sampled(len(devices) // SAMPLE)
         own, share = least_spending(sample), len(sample) / len(devices)
         budget = own + max(spend - least_spending(devices), 0.0) * share
-        return water_level(sample, shares, budget, None, starting_level(sample, budget, shares), 1e-9)[0]
+        return water_level(sample, shares, budget, pace, starting_level(sample, budget, shares), 1e-9)[0]
     every = -(-len(devices) // GUESSED_FROM)
     weights = devices.first[::every] * shares[0] + devices.second[::every] * shares[1]
     cost = devices.cost if devices.cost.size == 1 else devices.cost[::every]

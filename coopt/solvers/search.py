@@ -35,6 +35,8 @@ class Search:
         False when the time limit ended the search.
     inner_solves : int
     boxes : int
+    compiled : bool
+        Whether compiled loops took part.
     """
 
     best: Incumbent
@@ -42,3 +44,4 @@ class Search:
     finished: bool
     inner_solves: int
     boxes: int
+    compiled: bool = False

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
-from coopt.monotone import MonotoneForm
+from coopt.monotone import MonotoneForm, floors_at
 from coopt.problem import Problem
 from coopt.solvers import passes
 from coopt.solvers.passes import (
@@ -44,6 +44,8 @@ SECANTS = 8
 # Logarithms of prices at which nothing more, and all that is of use, is taken.
 DEAREST, CHEAPEST = 700.0, -744.0
 NODES = 5
+# In place of floors that no float holds.
+BEYOND = 1e300
 # Directions are extended beyond those between the two noise terms by this at most.
 FURTHEST = 100.0
 # Widest and narrowest bracket of a price, in logarithms.
@@ -109,11 +111,11 @@ class Streamed:
             round_time=compact(fleet.round_time),
         )
         # The devices that are taken, and what the smallest batches use, of all and of these.
-        self._every, self._share, self._upper = 1, 1.0, upper
-        self._least = self._own = limits.work(problem, lower)
+        self._every, self.share, self._upper = 1, 1.0, upper
+        self._least = self.own = limits.work(problem, lower)
         self.terms = len(basis)
         self.norms = self._sums()
-        self._scales = np.where(self.norms > 0.0, self.norms, 1.0)
+        self.scales = np.where(self.norms > 0.0, self.norms, 1.0)
         self.ends = self._ends()
         # Where the last continuous and the last whole solve ended: a level, and the logarithm of a price.
         self._level: float | None = None
@@ -125,11 +127,11 @@ class Streamed:
         sample = copy(self)
         sample.devices = self.devices.sampled(every)
         sample._every, sample._upper = every, self._upper[::every]
-        sample._share = len(sample.devices) / len(self.devices)
+        sample.share = len(sample.devices) / len(self.devices)
         fleet = self.problem.fleet
-        sample._own = float(np.sum(fleet.sample_cost[::every] * fleet.batch_range()[0][::every]))
+        sample.own = float(np.sum(fleet.sample_cost[::every] * fleet.batch_range()[0][::every]))
         sums = sample._sums()
-        sample._scales = np.where(sums > 0.0, sums, 1.0)
+        sample.scales = np.where(sums > 0.0, sums, 1.0)
         return sample
 
     def _ends(self) -> tuple[float, float]:
@@ -158,13 +160,32 @@ class Streamed:
     def adopt(self, sample: Streamed) -> None:
         """Start the next solve from where that for a sample ended, whose weights are larger by its share."""
         if sample._level is not None:
-            self._level = sample._level / math.sqrt(sample._share)
+            self._level = sample._level / math.sqrt(sample.share)
         if sample._price is not None:
-            self._price = sample._price + math.log(sample._share)
+            self._price = sample._price + math.log(sample.share)
 
     def _sums(self) -> Floats:
         terms = (self.devices.first, self.devices.second)[: self.terms]
         return np.array([float(np.sum(term)) for term in terms])
+
+    def floors(self, local_steps: list[int], active: NDArray[np.intp]) -> Floats:
+        """Offsets, sizes and angles of the members at every tau, shape (n, 3, m)."""
+        offsets, shares = floors_at(self.form, local_steps, active)
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Any share of no noise is nothing, an infinite one too.
+            amounts = shares * self.norms
+            amounts[..., self.norms == 0.0] = 0.0
+            sizes = amounts.sum(axis=2)
+            angles = amounts[..., -1] / np.where(sizes > 0.0, sizes, 1.0)
+        # An infinite share, which is one of the last term, of no noise is nothing: a large one is as good.
+        endless = np.isinf(sizes)
+        sizes[endless], angles[endless] = BEYOND, 1.0
+        found = np.stack([offsets, sizes, angles if self.terms == 2 else np.zeros_like(sizes)], axis=1)
+        # What no float holds is larger than anything of interest.
+        beyond = ~np.isfinite(found).all(axis=1)
+        for place, value in enumerate((BEYOND, 0.0, 0.0)):
+            found[:, place][beyond] = value
+        return found
 
     def row(self, rounds: int, local_steps: int, angle: float) -> Row:
         """A row from the continuous optimum at (K, tau), or from close to it."""
@@ -176,7 +197,7 @@ class Streamed:
             self._pilot.row(rounds, local_steps, angle)
             self.adopt(self._pilot)
         enough = ENOUGH if self._pilot is None else ENOUGH_WITH_PILOT
-        start = self._level or starting_level(self.devices, spend, shares)
+        start = self._level or starting_level(self.devices, spend, shares, pace)
         level, price, sums = water_level(self.devices, shares, spend, pace, start, enough)
         if level < UNBOUNDED:
             self._level = level
@@ -184,14 +205,25 @@ class Streamed:
         slope = rise = 0.0
         if price > 0.0:
             constant += price * (sums.spent - (self._shrunk(0.0) if self._every > 1 else 0.0))
-            slope += price * self._share * budget.cost * (1.0 + limits.TOLERANCE)
-            rise += price * self._share * budget.round_cost
+            slope += price * self.share * budget.cost * (1.0 + limits.TOLERANCE)
+            rise += price * self.share * budget.round_cost
         if pace is not None:
             slope += sums.pull * budget.time * (1.0 + limits.TOLERANCE)
             rise += sums.drag
         if not math.isfinite(constant + slope + rise):
             return Row(angle, 0.0, 0.0, 0.0)
         return Row(angle, constant, slope, rise)
+
+    def value(self, rounds: int, local_steps: int, noise: Floats) -> tuple[float, int]:
+        """The smallest value over the members of a plan with so much of each noise term, and whose it is."""
+        everyone = np.arange(len(self.form.members))
+        floor = self.form.floor(local_steps, everyone)
+        start, slope = self.form.progress(np.array([float(rounds * local_steps)]), everyone)
+        with np.errstate(invalid="ignore"):
+            amounts = np.where(noise > 0.0, floor.shares * self.norms * noise, 0.0).sum(axis=1)
+        values = start[:, 0] + slope[:, 0] * (floor.offsets + amounts)
+        best = int(values.argmin())
+        return float(values[best]), best
 
     def unlimited(self, angles: Floats) -> Floats:
         """About v(angle) per unit of budget if only the cost limited batches, from some of the devices."""
@@ -227,7 +259,7 @@ class Streamed:
         if missing > 0:
             few[places] += taken
         batches = few if _is_one(self.devices.multiple) else few * self.devices.multiple
-        noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self._scales
+        noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self.scales
         return Whole(batches, noise, float(_mix(angle, self.terms) @ noise))
 
     def _bracket(
@@ -306,14 +338,14 @@ class Streamed:
         return result
 
     def _shares(self, angle: float) -> tuple[float, float]:
-        first, *second = (_mix(angle, self.terms) / self._scales).tolist()
+        first, *second = (_mix(angle, self.terms) / self.scales).tolist()
         return first, (second[0] if second else 0.0)
 
     def _shrunk(self, amount: float) -> float:
         """What the devices that are taken may use of an amount, beyond their share of the least."""
         if self._every == 1 or amount == math.inf:
             return amount
-        return self._own + (amount - self._least) * self._share
+        return self.own + (amount - self._least) * self.share
 
 
 def _mix(angle: float, terms: int) -> Floats:
