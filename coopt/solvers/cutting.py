@@ -54,7 +54,7 @@ class Left:
 
 @dataclass(frozen=True)
 class _Table:
-    """Rows (constants, slopes, rises) and integer optima (K, tau, value), and their order by direction."""
+    """Rows (constants, slopes, rises), optima (K, tau, level, units, price), and their order by direction."""
 
     nodes: Floats
     starts: NDArray[np.intp]
@@ -98,7 +98,7 @@ class Cutting:
         self._active = np.arange(len(form.members))
         self._rows: list[Row] = []
         self._touched: list[tuple[int, float]] = []
-        self._solved: dict[tuple[int, int, float], float] = {}
+        self._solved: dict[tuple[int, int, float], Whole] = {}
         self._columns: dict[int, int] = {}
         self._floors: Floats = np.empty((3, len(form.members), 0))
         self._table: _Table | None = None
@@ -259,7 +259,9 @@ class Cutting:
         known = constant - np.maximum(pull / t1, pull / t2)
         if wholes.size:
             reached = (k1 >= wholes[0]) & (t1 >= wholes[1])
-            known = np.concatenate([known, np.where(reached, wholes[2], 0.0)])
+            # Each unit less costs its price at least.
+            fewer = np.maximum(wholes[3] - self._most_units(k1, t1), 0.0)
+            known = np.concatenate([known, np.where(reached, wholes[2] + wholes[4] * fewer, 0.0)])
         levels = np.maximum(np.maximum.reduceat(known[table.order], table.starts, axis=0), 0.0)
         if self.inner.terms == 1:
             return levels
@@ -279,11 +281,22 @@ class Cutting:
         noise: Floats = (1.0 - share) * levels[right - 1, places] + share * levels[right, places]
         return noise
 
+    def _most_units(self, rounds: Floats, local_steps: Floats) -> Floats:
+        """No plan uses more units a step; of a sample, none is said to use fewer than it has at first."""
+        budget = self.problem.plain.budget
+        if self.inner.share < 1.0 or budget.cost == math.inf:
+            return np.full(rounds.size, math.inf)
+        spend = (budget.cost * ROOM / rounds - budget.round_cost) / local_steps
+        units: Floats = np.floor(spend * (1.0 + 1e-12) / self.inner.unit_cost)
+        return units
+
     def _tabled(self) -> _Table:
         if self._table is None:
             angles = np.array([row.angle for row in self._rows] + [each[2] for each in self._solved])
             table = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
-            wholes = np.array([(k, t, level) for (k, t, _), level in self._solved.items()]).reshape(-1, 3)
+            wholes = np.array(
+                [(k, t, whole.level, whole.units, whole.price) for (k, t, _), whole in self._solved.items()]
+            ).reshape(-1, 5)
             order = np.argsort(angles, kind="stable")
             nodes, starts = np.unique(angles[order], return_index=True)
             self._table = _Table(nodes, starts, order, table.T[:, :, None], wholes.T[:, :, None])
@@ -320,7 +333,7 @@ class Cutting:
     def _whole(self, rounds: int, local_steps: int, angle: float) -> None:
         if (rounds, local_steps, angle) not in self._solved:
             whole = self.inner.whole(rounds, local_steps, angle)
-            self._solved[rounds, local_steps, angle] = whole.level
+            self._solved[rounds, local_steps, angle] = whole
             self._table = None
             self.found(rounds, local_steps, whole)
 

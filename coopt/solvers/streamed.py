@@ -73,11 +73,17 @@ class Whole:
         The noise terms, each over its sum at s = 1.
     level : float
         v(angle).
+    units : int
+        How many units may be used.
+    price : float
+        By so much the level rises for each unit less that may be used, at least.
     """
 
     batch_sizes: Ints
     noise: Floats
     level: float
+    units: int
+    price: float
 
 
 class Streamed:
@@ -244,7 +250,7 @@ class Streamed:
         units = limits.step_units(self.problem, rounds, local_steps, self.unit_cost)
         if self._every > 1:
             units = math.floor(self._shrunk(units * self.unit_cost) / self.unit_cost)
-        few, total, places, many = self._bracket(rounds, local_steps, angle, units)
+        few, total, places, many, price = self._bracket(rounds, local_steps, angle, units)
         self.solves += 1
         missing = units - total
         taken = many - few[places]
@@ -254,18 +260,22 @@ class Streamed:
             rank = np.arange(device.size) - np.repeat(np.cumsum(taken) - taken, taken)
             gains = self._gains(angle, places)[device]
             count = (few[places[device]] + rank).astype(np.float64)
-            best = np.argsort(-(gains / (count * (count + 1.0))), kind="stable")[:missing]
-            taken = np.bincount(device[best], minlength=places.size)
+            gains /= count * (count + 1.0)
+            best = np.argsort(-gains, kind="stable")[:missing]
+            taken, price = np.bincount(device[best], minlength=places.size), float(gains[best[-1]])
+        elif missing > 0:
+            # Everyone has all that is of use, or just what is left.
+            price = 0.0
         if missing > 0:
             few[places] += taken
         batches = few if _is_one(self.devices.multiple) else few * self.devices.multiple
         noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self.scales
-        return Whole(batches, noise, float(_mix(angle, self.terms) @ noise))
+        return Whole(batches, noise, float(_mix(angle, self.terms) @ noise), units, price)
 
     def _bracket(
         self, rounds: int, local_steps: int, angle: float, units: int
-    ) -> tuple[Ints, int, NDArray[np.intp], Ints]:
-        """Units of all devices at a price that is too dear, their sum, and who takes how many when cheap."""
+    ) -> tuple[Ints, int, NDArray[np.intp], Ints, float]:
+        """Units at a price that is too dear, their sum, who takes how many when cheap, and the dear price."""
         shares, pace = self._shares(angle), Pace.at(self.problem, rounds, local_steps)
         width = min(max(2.5 / math.sqrt(len(self.devices)), NARROW), WIDE)
         if self._pilot is not None:
@@ -299,7 +309,7 @@ class Streamed:
                 centre = _middle(low, high, width)
                 width *= 2.0
         self._price = centre
-        return found.few, total, found.places, found.many
+        return found.few, total, found.places, found.many, dear
 
     def _capped(
         self,

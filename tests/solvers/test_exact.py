@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +24,20 @@ from coopt import (
     NonConvex,
     Problem,
     Status,
+    evaluate,
     solve_allocation,
 )
+from coopt.loops import interpreted
 from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+
+
+@pytest.fixture(scope="module", autouse=True, params=["as installed", "numpy alone"])
+def inner_loops(request):
+    """Every law holds with compiled loops and without."""
+    with nullcontext() if request.param == "as installed" else interpreted():
+        yield
 
 
 PER_DEVICE = (
@@ -361,3 +371,21 @@ def test_warnings_name_what_is_wrong():
                 replace(problem, constants=replace(problem.constants, quadratic_continuity=1e-3)),
                 bound="dynamite",
             )
+
+
+def test_an_infinite_share_of_noise_that_can_vanish_rules_nothing_out():
+    # Without contraction lost to gamma, drift counts infinitely: nothing where whole data sets are batches.
+    problem = Problem(
+        Fleet(samples=[6, 7], gradient_noise=[1.0, 2.0], divergence=0.0, replacement=False),
+        Constants(learning_rate=0.5, smoothness=1.0, initial_gap=1.0, pl_constant=0.5),
+        Budget(cost=195, max_rounds=8, max_local_steps=5),
+    )
+    plan = solve_allocation(problem)
+    values = [
+        evaluate(problem, rounds, steps, [6, 7]).error_bound
+        for rounds in range(1, 9)
+        for steps in range(1, 6)
+        if not problem.violations(rounds, steps, [6, 7])
+    ]
+    assert plan.error_bound == pytest.approx(min(values), rel=1e-12)
+    assert plan.bound.startswith("certified(gamma=0.0")
