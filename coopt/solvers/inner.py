@@ -22,7 +22,7 @@ from coopt.errors import SolverError
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Problem
 from coopt.solvers.batch import Floats, Ints, Rounded, cap_multipliers, relax, round_batches, unit_curve
-from coopt.solvers.knapsack import units_at
+from coopt.solvers.priced import units_at
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from coopt.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.solvers.batch import cap_multipliers, relax
 from coopt.solvers.energy import TwoLimits, best_share, limit_units
 from coopt.solvers.inner import Inner
-from coopt.solvers.knapsack import best_price
+from coopt.solvers.priced import Knapsack, best_price
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -207,14 +207,10 @@ class _Prover:
         start = relax(weights, mixture.prices, spend, self.lower, most).multiplier
         if start == 0.0:
             return 0.0
-        return best_price(
-            weights / multiple,
-            mixture.prices * multiple,
-            spend,
-            self.lower // multiple,
-            most // multiple,
-            start,
-        ).price
+        knapsack = Knapsack(
+            weights / multiple, mixture.prices * multiple, spend, self.lower // multiple, most // multiple
+        )
+        return best_price(knapsack, start).price
 
     def _level(self, floor: Floor, place: tuple[int, int], angle: float) -> float:
         """The smallest noise in a direction, in whole batches; refutes the claim if that undercuts it."""

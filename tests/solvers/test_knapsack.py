@@ -139,7 +139,18 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
     expected = optimum(gains, prices, budget, least, most)
     for name in ("MOST_STATES", "MOST_WORK"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"coopt.solvers.knapsack.{name}", 2)
+            patch.setattr(f"coopt.solvers.partial.{name}", 2)
             found = fill(gains, prices.astype(float), budget * (1 + 1e-9), least, most, 1.0, cutoff=math.inf)
         assert found.lower_bound <= expected <= found.value
         assert found.lower_bound < found.value
+
+
+def test_a_device_with_too_many_choices_weakens_the_lower_bound(monkeypatch):
+    """Choices beyond the most that a device is offered were taken for no choices."""
+    monkeypatch.setattr("coopt.solvers.partial.MOST_CHOICES", 2)
+    rng = np.random.default_rng(101)
+    gains, prices = rng.lognormal(0.0, 1.0, 3), rng.integers(50, 100, 3)
+    least, most = np.ones(3, dtype=np.int64), np.full(3, 60)
+    budget = int(prices.sum()) * 20 + int(rng.integers(0, 50))
+    found = fill(gains, prices.astype(float), budget * (1 + 1e-9), least, most, 1.0, cutoff=math.inf)
+    assert found.lower_bound <= optimum(gains, prices, budget, least, most) <= found.value

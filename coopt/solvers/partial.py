@@ -1,0 +1,268 @@
+"""The best whole plan near prices at which every device takes its best number of units on its own.
+
+A plan has to have a certain count of units and to stay within a budget. With a price y of the budget and a
+charge on the count, device i takes the t_i that is best for it. What their dual value lacks of the value of
+a plan with the right count is
+
+    sum_i loss_i(t_i) + y (what the plan leaves of the budget),
+
+where loss_i(t) >= 0 is how much worse t is than the best at these prices, and convex in t. So only those
+numbers of units matter whose loss is below what the plan looked for may lack, which leaves few devices with
+few choices each. Plans of these are built device by device, keeping of two partial plans with the same
+count only the one that is cheaper and better. What a partial plan lacks is at least its losses so far,
+plus, for the part of the budget or of the count that it leaves or overdraws, the smallest loss per unit of
+it at which the devices to come can put that right.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.solvers.priced import Filled, Floats, Ints
+
+# Plans that lack little are looked for first: so little that this many devices have a choice, but no less
+# than this part of the most that is of interest; then those that lack so many times as much.
+FIRST_DEVICES, FIRST_PART, NEXT_LEVEL = 16, 2.0**-12, 4.0
+# Plans are equally good whose values differ by less than this part of what the numbers are computed from;
+# that much is taken off the lower bound for each device.
+GRAIN = 2.0**-48
+# Partial plans kept at most; beyond, the best are, and what is dropped weakens the lower bound.
+MOST_STATES = 20_000
+# Partial plans looked at for one level before the lower bound is taken as it is.
+MOST_WORK = 20_000_000
+# Choices that a device is offered at most to either side of what it takes at the prices.
+MOST_CHOICES = 1_000
+# Relative differences of values that are taken for none.
+ROUNDING = 1e-14
+# Rows of what plans use: the budget, and the count.
+BUDGET, COUNT = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What devices take at given prices, and how that misses the limits.
+
+    Attributes
+    ----------
+    gains, charges : ndarray, shape (N,)
+        g_i, and what a unit is charged at the prices.
+    uses : ndarray, shape (2, N)
+        What a unit takes of the budget, which may be negative, and what it adds to the count: whole numbers.
+    least, most, units : ndarray of int64, shape (N,)
+        The numbers of units that are admitted, and those that are best at the charges.
+    price : float
+        What is lost per unit of the budget that is left.
+    missing : ndarray, shape (2,)
+        What `units` leave of the budget, and by how much their count falls short; negative if exceeded.
+    dual : float
+        The dual value.
+    """
+
+    gains: Floats
+    charges: Floats
+    uses: Floats
+    least: Ints
+    most: Ints
+    units: Ints
+    price: float
+    missing: Floats
+    dual: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """More or fewer units of one device: the changes, and what they use of both limits and lose."""
+
+    device: int
+    change: Ints
+    uses: Floats
+    loss: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Partial:
+    """Partial plans: what they use of both limits, shape (2, n), their losses, what they lack at least."""
+
+    uses: Floats
+    loss: Floats
+    reach: Floats
+
+    def at(self, kept: NDArray[np.intp]) -> _Partial:
+        return _Partial(self.uses[:, kept], self.loss[kept], self.reach[kept])
+
+
+def improve(point: Point, found: Filled, cutoff: float) -> tuple[Filled, float]:
+    """The plan found or the best one at the point, and a lower bound on all at it, up to the cutoff."""
+    goal = min(found.value, cutoff)
+    if goal - point.dual <= ROUNDING * goal:
+        return found, min(point.dual, goal)
+    units, proved = _nearest(point, goal - point.dual)
+    if units is not None:
+        value = float(np.sum(point.gains / units))
+        if value < found.value:
+            found = replace(found, units=units, value=value)
+    return found, min(point.dual + proved, found.value, cutoff)
+
+
+def _nearest(point: Point, lacking: float) -> tuple[Ints | None, float]:
+    """The plan that lacks least, if that is below `lacking`, and how much every plan lacks or more."""
+    single = np.array([_single(point, 1), _single(point, -1)])
+    level, proved = lacking, 0.0
+    if point.gains.size > FIRST_DEVICES:
+        few = float(np.partition(single.min(axis=0), FIRST_DEVICES)[FIRST_DEVICES])
+        level = min(max(few, lacking * FIRST_PART), lacking)
+    while True:
+        units, lacks = _below(point, np.where(single < level, single, math.inf), level)
+        proved = max(proved, lacks)
+        if units is not None or lacks < 0.5 * level or level == lacking:
+            return units, proved
+        level = min(level * NEXT_LEVEL, lacking)
+
+
+def _below(point: Point, single: Floats, lacking: float) -> tuple[Ints | None, float]:
+    """The same, of plans that lack less than `lacking`; `single` has the losses below it of one unit."""
+    core, dropped = _core(point, single, lacking)
+    more, fewer = _rates(point, single, core)
+    largest = max((float(np.max(np.abs(choice.uses[BUDGET]))) for choice in core), default=0.0)
+    grain = GRAIN * (lacking + point.price * largest)
+    partial = _Partial(np.zeros((2, 1)), np.zeros(1), np.zeros(1))
+    steps: list[tuple[NDArray[np.intp], Ints]] = []
+    best, work = None, 0
+    if (unchanged := float(_lacks(point, partial)[0])) < lacking:
+        best, lacking = (0, 0), unchanged
+    for place, choice in enumerate(core, start=1):
+        width = partial.loss.size
+        work += width * choice.change.size
+        if work > MOST_WORK:
+            dropped = min(dropped, float(partial.reach.min()))
+            break
+        partial, kept = _extend(point, partial, choice, more[:, place], fewer[:, place], lacking, grain)
+        if kept.size == 0:
+            break
+        if kept.size > MOST_STATES:
+            ranked = np.argpartition(partial.reach, MOST_STATES)
+            dropped = min(dropped, float(partial.reach[ranked[MOST_STATES:]].min()))
+            ranked = np.sort(ranked[:MOST_STATES])
+            partial, kept = partial.at(ranked), kept[ranked]
+        steps.append((kept % width, choice.change[kept // width]))
+        lacks = _lacks(point, partial)
+        if lacks.min() < lacking:
+            best, lacking = (place, int(lacks.argmin())), float(lacks.min())
+    proved = min(lacking, dropped) - grain * len(core)
+    if best is None:
+        return None, proved
+    units, (place, plan) = point.units.copy(), best
+    for choice, (origin, change) in reversed(list(zip(core[:place], steps[:place], strict=True))):
+        units[choice.device] += change[plan]
+        plan = int(origin[plan])
+    return units, proved
+
+
+def _lacks(point: Point, partial: _Partial) -> Floats:
+    """What partial plans lack if all other devices stay; infinite where that misses a limit."""
+    left, short = point.missing[:, None] - partial.uses
+    return np.where((left >= 0.0) & (short == 0.0), partial.loss + point.price * left, math.inf)
+
+
+def _extend(
+    point: Point,
+    partial: _Partial,
+    choice: _Choice,
+    more: Floats,
+    fewer: Floats,
+    lacking: float,
+    grain: float,
+) -> tuple[_Partial, NDArray[np.intp]]:
+    """Partial plans with one more device decided, and which choice and plan each comes from."""
+    uses = (choice.uses[:, :, None] + partial.uses[:, None, :]).reshape(2, -1)
+    loss = (choice.loss[:, None] + partial.loss).ravel()
+    short = point.missing[:, None] - uses
+    with np.errstate(invalid="ignore"):
+        needed = np.where(short > 0.0, short * more[:, None], -short * fewer[:, None])
+    # inf * 0: what is met exactly needs nothing more.
+    needed[short == 0.0] = 0.0
+    reach = loss + needed.max(axis=0)
+    kept = np.flatnonzero(reach < lacking)
+    if kept.size > 0:
+        # Sums of the same gains in another order are as good as each other.
+        worth = np.rint((loss[kept] - point.price * uses[BUDGET, kept]) / grain)
+        kept = kept[_front(uses[:, kept], worth)]
+    return _Partial(uses, loss, reach).at(kept), kept
+
+
+def _front(uses: Floats, worth: Floats) -> NDArray[np.intp]:
+    """Of plans with the same count those that are better than all that cost no more."""
+    order = np.lexsort((worth, uses[BUDGET], uses[COUNT]))
+    worth, count = worth[order], uses[COUNT, order]
+    ends = [0, *(np.flatnonzero(count[1:] != count[:-1]) + 1).tolist(), worth.size]
+    front = np.ones(worth.size, dtype=np.bool_)
+    for first, end in itertools.pairwise(ends):
+        front[first + 1 : end] = worth[first + 1 : end] < np.minimum.accumulate(worth[first:end])[:-1]
+    return order[front]
+
+
+def _single(point: Point, change: int) -> Floats:
+    """The loss of each device by one unit more, or fewer; infinite where that is not admitted, or no use."""
+    units = point.units + change
+    movable = point.uses.any(axis=0) & (units >= point.least) & (units <= point.most)
+    loss = np.full(units.size, math.inf)
+    loss[movable] = _losses(point, np.flatnonzero(movable), change)
+    return loss
+
+
+def _losses(point: Point, devices: NDArray[np.intp], change: Ints | int) -> Floats:
+    """How much worse devices are with so many units more, without cancellation of 1 / t."""
+    units = point.units[devices].astype(np.float64)
+    loss: Floats = change * (point.charges[devices] - point.gains[devices] / (units * (units + change)))
+    return np.maximum(loss, 0.0)
+
+
+def _core(point: Point, single: Floats, lacking: float) -> tuple[list[_Choice], float]:
+    """The devices with a choice whose loss is below `lacking`, those with little loss per cost first.
+
+    And the smallest loss of a choice left out because a device has too many.
+    """
+    names = np.flatnonzero(np.isfinite(single).any(axis=0))
+    cost = np.abs(point.uses[BUDGET, names])
+    rate = np.divide(single[:, names].min(axis=0), cost, out=np.zeros(names.size), where=cost > 0.0)
+    names = names[np.argsort(rate, kind="stable")]
+    ends, beyond = np.zeros((2, names.size), dtype=np.int64), math.inf
+    for sign, end in zip((1, -1), ends, strict=True):
+        places, loss = np.arange(names.size), np.zeros(names.size)
+        for step in range(1, MOST_CHOICES + 2):
+            units = point.units[names[places]] + sign * step
+            places = places[(units <= point.most[names[places]]) & (units >= point.least[names[places]])]
+            loss = _losses(point, names[places], sign * step)
+            places, loss = places[loss < lacking], loss[loss < lacking]
+            if places.size == 0 or step > MOST_CHOICES:
+                break
+            end[places] = step
+        beyond = min(beyond, float(np.min(loss, initial=math.inf)))
+    core = []
+    for place, (more, fewer) in enumerate(ends.T.tolist()):
+        device, change = names[place], np.arange(-fewer, more + 1)
+        loss = _losses(point, names[place : place + 1], change)
+        core.append(_Choice(int(device), change, np.multiply.outer(point.uses[:, device], change), loss))
+    return core, beyond
+
+
+def _rates(point: Point, single: Floats, core: list[_Choice]) -> tuple[Floats, Floats]:
+    """Smallest losses per unit of budget and of count, used or given back, from each place of the core on.
+
+    Shape (2, len(core) + 1). One unit of a device loses least for each; what is left of the budget may also
+    stay, at its price.
+    """
+    devices = [choice.device for choice in core]
+    uses, (up, down) = point.uses[:, devices], single[:, devices]
+    found = []
+    for gain, loss, stays in ((up, down, point.price), (down, up, math.inf)):
+        rates = np.full((2, len(core) + 1), math.inf)
+        rates[BUDGET, -1] = stays
+        np.divide(np.where(uses > 0.0, gain, loss), np.abs(uses), out=rates[:, :-1], where=uses != 0.0)
+        found.append(np.minimum.accumulate(rates[:, ::-1], axis=1)[:, ::-1])
+    return found[0], found[1]
