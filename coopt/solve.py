@@ -97,8 +97,8 @@ def solve_allocation(
     Returns
     -------
     Allocation
-        With ``gap`` 0 up to rounding, but for large fleets whose sample costs differ very little; for the
-        objectives "cost" and "time", up to the tolerance of 1e-9 with which every limit is met.
+        With ``gap`` 0 up to rounding, unless a search among batches at unequal sample costs meets its limit;
+        for the objectives "cost" and "time", up to the tolerance of 1e-9 with which every limit is met.
 
     Raises
     ------

@@ -41,8 +41,8 @@ class BatchAllocation:
     value : float
         sum w_i / s_i.
     lower_bound : float
-        No admissible batch sizes have a smaller value; equal to `value` up to rounding, but for large
-        fleets with costs that differ very little.
+        No admissible batch sizes have a smaller value; equal to `value` up to rounding, unless the search
+        at unequal costs meets its limit.
     multiplier : float
         Dual variable of the budget: by how much the continuous optimum falls per unit of budget.
     """

@@ -2,7 +2,8 @@
 
 Minimise sum g_i / t_i over whole t_i with sum c_i t_i <= S. The best price of the budget gives a lower bound
 and units that nearly fit (:mod:`coopt.solvers.priced`); the best plan near that price is found and proved by
-partial plans (:mod:`coopt.solvers.partial`).
+partial plans (:mod:`coopt.solvers.partial`). Where all costs are nearly multiples of one cost, the price is
+too coarse, and plans with the same number of units are looked at together (:mod:`coopt.solvers.counted`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from coopt.solvers.counted import fill_by_count
 from coopt.solvers.partial import Point, improve
 from coopt.solvers.priced import Filled, Floats, Ints, Knapsack, Priced, best_price
 
@@ -19,6 +21,8 @@ from coopt.solvers.priced import Filled, Floats, Ints, Knapsack, Priced, best_pr
 FILL_PASSES = 64
 # Unit costs that are whole multiples of a decimal fraction down to this power are counted in it.
 FINEST_DECIMAL = 6
+# Relative gap from which on there is nothing left to look for.
+CLOSED = 1e-13
 # Part of the budget that covers the rounding of the sums.
 ROUNDING = 1e-15
 
@@ -98,6 +102,10 @@ def _exact(knapsack: Knapsack, priced: Priced) -> tuple[Knapsack, Priced]:
 
 def _close(knapsack: Knapsack, priced: Priced, found: Filled, cutoff: float) -> Filled:
     """The best plan, or the proof that none is below the cutoff."""
+    found = fill_by_count(knapsack, priced, found, cutoff)
+    goal = min(found.value, cutoff)
+    if goal - found.lower_bound <= CLOSED * goal:
+        return found
     units, price = priced.units, priced.price
     left = knapsack.budget - math.fsum((knapsack.costs * units).tolist())
     point = Point(
