@@ -27,7 +27,7 @@ from coopt import BoundWarning, Fleet, Problem, allocate_batches, solve_allocati
 Floats = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results"
-SIZES = (20, 100, 1000)
+SIZES = (20, 100, 1000, 10_000)
 SEEDS = 5
 COSTS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
     "real, 0.5 to 2": lambda rng, n: rng.uniform(0.5, 2.0, n),
@@ -36,6 +36,9 @@ COSTS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
     "lognormal": lambda rng, n: rng.lognormal(0.0, 1.0, n),
     "real, within 10 %": lambda rng, n: rng.uniform(1.0, 1.1, n),
     "real, within 1 %": lambda rng, n: rng.uniform(1.0, 1.01, n),
+    "real, within 0.1 %": lambda rng, n: rng.uniform(1.0, 1.001, n),
+    "real, within 1e-6": lambda rng, n: rng.uniform(1.0, 1.0 + 1e-6, n),
+    "1, 2 or 5, within 1 %": lambda rng, n: rng.choice([1.0, 2.0, 5.0], n) * rng.uniform(1.0, 1.01, n),
 }
 FIELDS = ("problem", "devices", "costs", "seed", "gap", "seconds")
 
