@@ -49,7 +49,7 @@ class _Lattice:
 def fill_by_count(knapsack: Knapsack, priced: Priced, found: Filled, cutoff: float) -> Filled:
     """The plan found or a better one, and a lower bound, from one count of units at a time.
 
-    As it is where costs are not near multiples of one cost, or too many counts matter.
+    The lower bound stays where costs are not near multiples of one cost, or too many counts matter.
     """
     lattice = _lattice(knapsack.costs)
     if lattice is None:
