@@ -169,7 +169,9 @@ def relax(
     """Continuous optimum of sum w_i (1/s_i - ref_i); the lower ends must fit the budget."""
     devices, batches = alone(weights, cost, lower, upper), np.empty(weights.size)
     _, price, sums = optimum(devices, budget, out=batches)
-    value = float(np.sum(weights * inverse_batches(batches, population)))
+    value = sums.value
+    if population is not None:
+        value = float(np.sum(weights * inverse_batches(batches, population)))
     return Relaxation(batches, price, value + price * (sums.spent - budget) if price else value)
 
 
