@@ -17,8 +17,10 @@ from coopt import (
     Dynamite,
     Fleet,
     InfeasibleError,
+    MissingDependencyError,
     NonConvex,
     Problem,
+    SolverError,
     limits,
     loops,
     solve_allocation,
@@ -33,7 +35,7 @@ from coopt.solvers.streamed import Streamed
 from problems import family_bounds, numeric_bounds, problems
 
 if loops.loops() is None:
-    pytest.skip("numba is not installed: the extra `fast` is missing", allow_module_level=True)
+    pytest.skip("no compiled loops: needs the extra `fast`, and `coopt compile`", allow_module_level=True)
 
 from coopt.compiled import drift, inner, search
 from coopt.compiled import passes as compiled_passes
@@ -281,11 +283,44 @@ def test_every_function_is_compiled_once():
         assert len(function.signatures) == 1
 
 
-def test_numpy_alone_does_where_numba_is_missing(monkeypatch):
+@pytest.fixture
+def looked_up_again():
+    """Loops are looked up once a process."""
+    loops._ready.cache_clear()
+    yield
+    loops._ready.cache_clear()
+
+
+def test_numpy_alone_does_where_numba_is_missing(monkeypatch, looked_up_again):
     monkeypatch.setattr(loops, "find_spec", lambda name: None if name == "numba" else util.find_spec(name))
-    loops._loaded.cache_clear()
-    try:
-        assert loops.loops() is None
-        assert solve_allocation(middling(0, size=4), bound="dynamite").trace["compiled"] == 0
-    finally:
-        loops._loaded.cache_clear()
+    assert loops.loops() is None
+    assert solve_allocation(middling(0, size=4), bound="dynamite").trace["compiled"] == 0
+    with pytest.raises(MissingDependencyError, match=r"coopt\[fast\]"):
+        loops.compile_loops()
+
+
+@pytest.mark.parametrize("text", [None, "made from other sources"])
+def test_only_code_made_from_these_sources_is_used(text, monkeypatch, tmp_path, looked_up_again):
+    monkeypatch.setattr(loops, "READY", tmp_path / "ready")
+    if text is not None:
+        loops.READY.write_text(text, encoding="utf-8")
+    assert loops.loops() is None
+
+
+def test_compiling_says_where_code_cannot_be_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(loops, "CODE", tmp_path / "file" / "code")
+    with pytest.raises(SolverError, match="cannot be kept there"):
+        loops.compile_loops()
+
+
+def test_the_list_of_sources_names_all_that_compiled_loops_import():
+    imported = {
+        line.split()[1]
+        for path in (loops.PACKAGE / "compiled").glob("*.py")
+        if path.name not in ("__init__.py", "example.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("from coopt.")
+    }
+    known = {".".join(path.relative_to(loops.PACKAGE.parent).with_suffix("").parts) for path in loops.SOURCES}
+    assert imported <= known
