@@ -299,6 +299,34 @@ USE = Lemma(
     source="the limits of DYNAMITE, section III",
 )
 
+_r, _r0, _bias, _root = sp.symbols("r r_0 epsilon D_root", nonnegative=True)
+_k_de, _k_ee, _price = sp.symbols("k_de k_ee pi", positive=True)
+
+TANGENT = Lemma(
+    name="monotone/tangent",
+    words="The square of r = 1/P is above its tangent at any r_0.",
+    hypotheses=(),
+    steps=(Combine(at_least(_r**2, 2 * _r0 * _r - _r0**2), (term((_r - _r0) ** 2),)),),
+    source="elementary",
+)
+_pull = _price - 2 * _k_de * _root
+
+PRICE_OF_BIAS = Lemma(
+    name="monotone/price-of-bias",
+    words="At a price pi of the bias, what it adds to the floor beside divergence is smallest at the bias "
+    "(pi - 2 k_de sqrt(D))/(2 k_ee).",
+    hypotheses=(),
+    steps=(
+        Combine(
+            at_least(
+                2 * _k_de * _root * _bias + _k_ee * _bias**2 - _price * _bias, -(_pull**2) / (4 * _k_ee)
+            ),
+            (term((2 * _k_ee * _bias - _pull) ** 2 / (4 * _k_ee)),),
+        ),
+    ),
+    source="elementary",
+)
+
 LEMMAS: tuple[Lemma, ...] = (
     AVERAGE_BELOW_LAST,
     DRIFT_AVERAGE_RISES,
@@ -313,4 +341,6 @@ LEMMAS: tuple[Lemma, ...] = (
     PRODUCT,
     PUBLISHED_FLOORS,
     USE,
+    TANGENT,
+    PRICE_OF_BIAS,
 )

@@ -87,6 +87,12 @@ def mutants():
             ),
         ),
     )
+    square = monotone.TANGENT.claim
+    yield "the tangent from above", with_claim(monotone.TANGENT, at_most(square.lhs, square.rhs))
+    yield (
+        "bias for nothing",
+        with_claim(monotone.PRICE_OF_BIAS, at_least(monotone.PRICE_OF_BIAS.claim.lhs, 0)),
+    )
     yield (
         "sign of a certificate",
         dataclasses.replace(
