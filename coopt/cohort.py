@@ -11,7 +11,6 @@ take epsilon as ``Constants.gradient_bias``; the theorem is ``coopt_bounds.cohor
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -28,13 +27,14 @@ from coopt.monotone import Bound
 from coopt.problem import Problem
 from coopt.solve import solve_allocation
 from coopt.solvers import exact
+from coopt.solvers.cohort_search import CohortSearch, Proof
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.search import ROUNDING
 from coopt.validation import count, real
 
-# Up to this many devices every cohort is looked at.
-EXACT_DEVICES = 10
-# Gap to which a cohort is solved while cohorts are compared.
+# Seconds that the search may take where the caller sets no limit.
+PROOF_SECONDS = 60.0
+# Gap to which the first cohorts are solved; the search solves the best of them again.
 PROBE_TOLERANCE = 1e-3
 
 
@@ -47,8 +47,8 @@ class Cohort:
     devices : tuple of int
         Those that train, in ascending order; the batch sizes of the plan are theirs.
     allocation : Allocation
-        Its problem is that of the cohort. Its lower bound is for all cohorts that were allowed where
-        every one was looked at, and -inf otherwise.
+        Its problem is that of the cohort. Its lower bound is for the plans of all cohorts that were
+        allowed, and ``trace["nodes"]`` says into how many sets they were divided to prove it.
     searches : int
         Cohorts that were solved or discarded by a search.
     """
@@ -114,9 +114,8 @@ def choose_cohort(
 ) -> Cohort:
     """Find which devices should train at all, at most so many, with the best plan for them.
 
-    Up to 10 devices every cohort is looked at, and the answer is proved. Beyond, devices are left out one
-    after the other in several orders (the slowest first, the dearest, the ones with the smallest share of
-    the divergence) as long as that helps; nothing is proved then.
+    Sets of cohorts are bounded from below and divided until what is left cannot be better. Fleets of up to 30
+    devices close in seconds, and most of 50; where the time limit ends the search, ``gap`` says what is left.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def choose_cohort(
     gap_tolerance : float, default 1e-9
         Relative gap at which the search may stop.
     time_limit : float, optional
-        Seconds after which the best cohort so far is returned, with a lower bound of -inf.
+        Seconds after which the best cohort so far is returned with its honest gap; default 60.
 
     Returns
     -------
@@ -163,54 +162,45 @@ def choose_cohort(
     size = len(problem.fleet)
     largest = size if most is None else min(count("most", most), size)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
-    seconds = math.inf if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
+    seconds = (
+        PROOF_SECONDS if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
+    )
     leave_out(problem, [])
-    search = _CohortSearch(problem, chosen, tolerance, time.perf_counter() + seconds)
-    if size <= EXACT_DEVICES:
-        return search.everything(largest)
-    return search.elimination(largest)
+    return _Choice(problem, chosen, tolerance).run(largest, seconds)
 
 
-class _CohortSearch:
-    def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float, deadline: float) -> None:
+class _Choice:
+    """The best cohort so far, and how it is looked for."""
+
+    def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float) -> None:
         self.problem = problem
         self.bound = bound
         self.tolerance = tolerance
-        self.deadline = deadline
         self.begun = time.perf_counter()
         self.value = math.inf
         self.best: NDArray[np.bool_] | None = None
-        self.lower = math.inf
         self.searches = 0
 
-    def everything(self, most: int) -> Cohort:
-        """Every cohort of at most so many devices, large ones first: their bias is small."""
-        size = len(self.problem.fleet)
-        finished = True
-        for trained in range(most, 0, -1):
-            for kept in itertools.combinations(range(size), trained):
-                if time.perf_counter() > self.deadline and self.best is not None:
-                    finished = False
-                    break
-                gone = np.ones(size, dtype=bool)
-                gone[list(kept)] = False
-                self._try(gone, self.tolerance)
-        return self._result(self.lower if finished else -math.inf)
+    def run(self, most: int, seconds: float) -> Cohort:
+        """The best of nested cohorts along several orders, and then what the search finds and proves."""
+        size, budget = len(self.problem.fleet), self.problem.budget
+        # So many distinct devices are drawn each round.
+        least = (budget.participants or 1) if budget.distinct_participants else 1
+        self.nested(least, most)
+        search = CohortSearch(self.problem, self.bound, least, most, self._try, self._threshold)
+        guess = np.ones(size, dtype=bool) if self.best is None else self.best
+        return self._result(search.run(guess, self.begun + seconds))
 
-    def elimination(self, most: int) -> Cohort:
-        """Nested cohorts along several orders, then single changes to the best of them."""
+    def nested(self, least: int, most: int) -> None:
+        """Leave out more and more devices in several orders, as far as `least` and `most` admit."""
         size = len(self.problem.fleet)
+        gone = size - most
         for order in self._orders():
-            least = size - most
-            for left_out in sorted({least, *(least + 2**k - 1 for k in range(size.bit_length()))}):
-                if left_out < size and time.perf_counter() < self.deadline:
-                    gone = np.zeros(size, dtype=bool)
-                    gone[order[:left_out]] = True
-                    self._try(gone, PROBE_TOLERANCE)
-        improved = self.best is not None
-        while improved and time.perf_counter() < self.deadline:
-            improved = any(self._try(gone, PROBE_TOLERANCE) for gone in self._neighbours(most))
-        return self._result(-math.inf)
+            for left_out in sorted({gone, *(gone + 2**k - 1 for k in range(size.bit_length()))}):
+                if left_out <= size - least:
+                    kept = np.ones(size, dtype=bool)
+                    kept[order[:left_out]] = False
+                    self._try(kept, PROBE_TOLERANCE)
 
     def _orders(self) -> Iterator[NDArray[np.intp]]:
         fleet = self.problem.fleet
@@ -227,59 +217,51 @@ class _CohortSearch:
                 yield np.lexsort((-burden, disturbing / np.maximum(burden, 1e-300)))
         yield np.argsort(disturbing, kind="stable")
 
-    def _neighbours(self, most: int) -> Iterator[NDArray[np.bool_]]:
-        """The best cohort with one device more, and with one less: the heaviest changes last."""
-        if self.best is None:
-            return
-        base = self.best.copy()
-        disturbing = self.problem.fleet.weights * self.problem.fleet.divergence
-        for device in np.argsort(disturbing, kind="stable").tolist():
-            changed = base.copy()
-            changed[device] = not base[device]
-            if 0 < int((~changed).sum()) <= most and time.perf_counter() < self.deadline:
-                yield changed
+    def _threshold(self) -> float:
+        return self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
 
-    def _try(self, gone: NDArray[np.bool_], tolerance: float) -> bool:
-        """Solve a cohort as far as it could be better than the best; whether it was."""
-        if not float(self.problem.fleet.weights[~gone].sum()) > 0.0:
-            return False
+    def _try(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
+        """Solve a cohort as far as it could be better than the best; what was proved of it."""
+        if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
+            return math.inf
         self.searches += 1
-        rest = _without(self.problem, gone)
+        rest = _without(self.problem, ~kept)
         try:
             ranges = feasible_ranges(rest, None, None)
         except InfeasibleError:
-            return False
-        cutoff = self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
-        found = exact.search(
-            rest.plain, self.bound.monotone_form(rest), ranges, tolerance, None, None, cutoff
-        )
-        self.lower = min(self.lower, found.lower_bound)
+            return math.inf
+        form, cutoff = self.bound.monotone_form(rest), self._threshold()
+        wanted = self.tolerance if tolerance is None else max(tolerance, self.tolerance)
+        found = exact.search(rest.plain, form, ranges, wanted, None, None, cutoff)
         if found.best.value < cutoff:
-            self.value, self.best = found.best.value, gone
-            return True
-        return False
+            self.value, self.best = found.best.value, kept
+        return found.lower_bound
 
-    def _result(self, lower: float) -> Cohort:
+    def _result(self, proof: Proof) -> Cohort:
         if self.best is None:
             feasible_ranges(self.problem, None, None)
             raise InfeasibleError("no plan fits for any cohort", binding="cost")
         plan = solve_allocation(
-            _without(self.problem, self.best), bound=self.bound, gap_tolerance=self.tolerance
+            _without(self.problem, ~self.best), bound=self.bound, gap_tolerance=self.tolerance
         )
-        lower = min(lower, plan.lower_bound)
-        proved = plan.error_bound - lower <= max(ROUNDING, self.tolerance) * abs(plan.error_bound)
-        status = (
-            plan.status if plan.lower_bound == lower else Status.GAP_TOLERANCE if proved else Status.HEURISTIC
-        )
+        lower = min(proof.lower_bound, plan.lower_bound)
+        gap = plan.error_bound - lower
+        status = plan.status
+        if gap > ROUNDING * plan.error_bound:
+            # The search stops at the tolerance, up to rounding.
+            close = gap <= 1.01 * self.tolerance * plan.error_bound
+            status = Status.GAP_TOLERANCE if close else Status.INTEGRALITY_GAP
+            status = status if proof.finished else Status.TIME_LIMIT
         # The claim is about cohorts now, not about the plans of one problem.
         plan = replace(
             plan,
             lower_bound=lower,
             status=status,
             solve_seconds=time.perf_counter() - self.begun,
+            trace={"searches": self.searches, "nodes": proof.nodes},
             claim=None,
         )
-        return Cohort(tuple(np.flatnonzero(~self.best).tolist()), plan, self.searches)
+        return Cohort(tuple(np.flatnonzero(self.best).tolist()), plan, self.searches)
 
 
 def _without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:

@@ -124,6 +124,8 @@ class CohortSearch:
         """Search from the cohort `guess` on, until `deadline` on the performance counter."""
         if 0 in self.ranges:
             return Proof(math.inf, 0, True)
+        # Where all train their weights may sum to one up to a tolerance only; those of others are divided.
+        self._try(np.ones_like(guess))
         pool = self._roots(guess)
         for turn in itertools.count():
             pool = self._decide(self._below(pool))
