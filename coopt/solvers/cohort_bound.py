@@ -28,7 +28,7 @@ from coopt.bound import YoungFamily
 from coopt.participation import probabilities
 from coopt.problem import Problem
 from coopt.solvers.cohort_effects import BEYOND, Effects
-from coopt.solvers.knapsack import units_at
+from coopt.solvers.priced import units_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
