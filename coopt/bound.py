@@ -28,6 +28,7 @@ from coopt.monotone import (
     Ints,
     MonotoneBase,
     MonotoneForm,
+    SeveralFloors,
 )
 from coopt.one_round import Contraction, Fleetwide, round_effect, round_effects
 from coopt.participation import refuse_absence, variance_share
@@ -82,7 +83,7 @@ Progress = Exponential | Reciprocal
 
 
 @dataclass(frozen=True)
-class _Form:
+class _Form(SeveralFloors):
     """The monotone form of the bounds below: noise of the average, noise that drives drift."""
 
     members: tuple[Bound, ...]

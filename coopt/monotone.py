@@ -12,7 +12,6 @@ without replacement and zero otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -67,6 +66,14 @@ class Floor:
     basis: tuple[Floats, ...]
 
 
+class SeveralFloors(ABC):
+    """A form that evaluates its floors at several tau faster than at one after the other."""
+
+    @abstractmethod
+    def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors."""
+
+
 class MonotoneForm(Protocol):
     """A bound, or a finite family of bounds, tied to a problem, in the form that allows pruning."""
 
@@ -93,13 +100,9 @@ class MonotoneForm(Protocol):
 
 
 def floors_at(form: MonotoneForm, local_steps: list[int], active: NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau.
-
-    A form may have a method of its own for this, `floors`, where that is faster than one tau after the other.
-    """
-    several: Callable[[Ints, NDArray[np.intp]], tuple[Floats, Floats]] | None = getattr(form, "floors", None)
-    if several is not None:
-        return several(np.array(local_steps), active)
+    """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau."""
+    if isinstance(form, SeveralFloors):
+        return form.floors(np.array(local_steps), active)
     floors = [form.floor(tau, active) for tau in local_steps]
     return np.array([floor.offsets for floor in floors]), np.array([floor.shares for floor in floors])
 
