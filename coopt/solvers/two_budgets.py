@@ -1,0 +1,286 @@
+"""Whole batch sizes within two budgets at once, on cost and on energy.
+
+Minimise sum g_i / t_i over whole t_i with sum_i u_ji t_i <= 1 for j = 1, 2: uses are in units of the limits.
+At prices y = (y_1, y_2) >= 0 device i takes its best number of units on its own, and the dual value
+
+    L(y) = sum_i min_t (g_i / t + sum_j y_j u_ji t) - sum_j y_j
+
+is a lower bound. It is concave, and the best prices are found by cutting the plane of prices. What L(y)
+lacks of the value of a feasible t splits into nonnegative terms,
+
+    sum g_i / t_i - L(y) = sum_i loss_i(t_i) + sum_j y_j (1 - sum_i u_ji t_i),
+
+where loss_i(t) is how much worse t is for device i at these prices than its best. So the plans that lack less
+than some level have no change with a loss above it. The devices that can change at all are divided in two
+halves, the partial plans of each with losses below the level are listed, and two of them are combined where
+together they leave little enough of both limits. The level starts low and grows until a plan is found, which
+is then the best of all, or until it reaches what is of interest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.solvers.knapsack import Filled
+from coopt.solvers.two_prices import Demand, Priced, best_prices
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Relative accuracy of the dual value where it only has to bound, and where it has to be closed.
+ROUGH, FINE = 1e-6, 1e-14
+# The first level admits the cheapest change of so many devices; it is at least this part of the last.
+FIRST, SMALLEST = 12, 1e-6
+# The ratio of a level to the one before: a small one, for the number of plans grows fast.
+GROWTH = 1.5
+# Partial plans in a half, and pairs of them, at most; what is left out weakens the lower bound.
+MOST_STATES = 50_000
+MOST_PAIRS = 20_000_000
+PAIRS_AT_ONCE = 1_000_000
+# Shorter lists are not searched for plans that use the same.
+MERGED_FROM, MIXING = 1_000, 0x9E3779B97F4A7C1
+# Changes of use are whole multiples of this part of the limit, so that their sums are exact. Two that differ
+# by less than SAME multiples differ by rounding.
+QUANTUM, SAME = 2.0**-50, 16
+# Part of the limits that covers the rounding of sums over all devices.
+ROUNDING = 1e-14
+
+
+def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Filled:
+    """Whole units within both limits, and how good they are at least.
+
+    Parameters
+    ----------
+    demand : Demand
+        The units `least` must fit; most = least where more units gain nothing.
+    prices : ndarray, shape (2,)
+        Where to look for the best prices first: the multipliers of the continuous problem.
+    cutoff : float, optional
+        Values from here on are of no interest: the optimum, or that no plan is below this, is proved.
+        None is content with a dual value as lower bound and a greedy plan.
+
+    Returns
+    -------
+    Filled
+    """
+    if bool((demand.left(demand.most) >= 0.0).all()):
+        value = demand.value(demand.most)
+        return Filled(demand.most, value, value)
+    demand = _capped(demand)
+    priced = best_prices(demand, prices, ROUGH if cutoff is None else FINE)
+    units = _topped_up(demand, _reduced(demand, priced), priced.prices)
+    value = demand.value(units)
+    found = Filled(units, value, min(priced.dual, value))
+    if cutoff is None or min(value, cutoff) <= found.lower_bound:
+        return found
+    return _close(demand, priced, found, cutoff)
+
+
+def _capped(demand: Demand) -> Demand:
+    """The same without units that no device could have even if all others had the least."""
+    room = np.maximum(demand.left(demand.least), 0.0) * (1.0 + ROUNDING)
+    more = (demand.most - demand.least).astype(np.float64)
+    for own, use in zip(room.tolist(), demand.uses, strict=True):
+        np.minimum(more, np.floor(np.divide(own, use, out=more.copy(), where=use > 0.0)), out=more)
+    return replace(demand, most=demand.least + more.astype(np.int64))
+
+
+def _reduced(demand: Demand, priced: Priced) -> Ints:
+    """Units that fit: without those that save most of the overdrawn limits for what they lose."""
+    units, left = priced.units.copy(), priced.left
+    while bool((left < ROUNDING).any()):
+        saved = demand.uses[left < ROUNDING].sum(axis=0)
+        free = np.flatnonzero((units > demand.least) & (saved > 0.0))
+        if free.size == 0:
+            return demand.least
+        fewer = units[free] - 1
+        order = free[np.argsort(demand.gains[free] / (units[free] * fewer) / saved[free], kind="stable")]
+        back = left[:, None] + np.cumsum(demand.uses[:, order], axis=1)
+        enough = (back >= ROUNDING) | (left >= ROUNDING)[:, None]
+        count = int(enough.all(axis=0).argmax()) if bool(enough[:, -1].all()) else order.size - 1
+        units[order[: count + 1]] -= 1
+        left = demand.left(units)
+    return units
+
+
+def _topped_up(demand: Demand, units: Ints, prices: Floats) -> Ints:
+    """Spend what is left on the best gain for its price that still fits; each pass takes one unit or more."""
+    units = units.copy()
+    price = np.maximum(prices @ demand.uses, np.finfo(float).tiny)
+    while True:
+        left = demand.left(units) - ROUNDING
+        fits = (units < demand.most) & (demand.uses <= left[:, None]).all(axis=0) & (demand.gains > 0.0)
+        places = np.flatnonzero(fits)
+        if places.size == 0:
+            return units
+        some = units[places].astype(np.float64)
+        rate = demand.gains[places] / (some * (some + 1.0)) / price[places]
+        order = places[np.argsort(-rate, kind="stable")]
+        affordable = (np.cumsum(demand.uses[:, order], axis=1) <= left[:, None]).all(axis=0)
+        units[order[: max(int(affordable.sum()), 1)]] += 1
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """More or fewer units of one device, none first: the change of uses, in quanta, and the loss."""
+
+    device: int
+    change: Ints
+    used: Ints
+    loss: Floats
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Partial plans of some devices: what they use more, in quanta, shape (2, n), and what they lose.
+
+    `dropped` is the smallest loss of any that was left out. `parents` lead back to the changes.
+    """
+
+    devices: list[_Changes]
+    used: Ints
+    loss: Floats
+    dropped: float
+    parents: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+    def changes(self, place: int) -> list[tuple[int, int]]:
+        """The devices that a partial plan changes, and by how many units."""
+        found = []
+        for choice, (origin, taken) in zip(reversed(self.devices), reversed(self.parents), strict=True):
+            found.append((choice.device, int(choice.change[taken[place]])))
+            place = int(origin[place])
+        return found
+
+
+def _close(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Filled:
+    """The best plan, or the one found if no plan that is better and below the cutoff could be found."""
+    base, dual = priced.units, priced.dual
+    goal = min(found.value, cutoff) - dual
+    single = np.minimum(_losses(demand, priced, 1), _losses(demand, priced, -1))
+    few = min(FIRST, single.size - 1)
+    level = max(float(np.partition(single, few)[few]), SMALLEST * goal)
+    proved = math.inf
+    while True:
+        level = min(level, goal)
+        if proved == math.inf:
+            devices = _changes(demand, priced, np.flatnonzero(single < level), level)
+            halves = _listed(devices[::2], level), _listed(devices[1::2], level)
+            dropped = min(halves[0].dropped, halves[1].dropped)
+        lacking, changes, skipped = _combined(*halves, priced, level)
+        if min(dropped, skipped) < level:
+            # The lists grow no further, but may still hold a good plan.
+            proved = min(proved, dropped, skipped)
+        if changes or level >= goal:
+            break
+        level *= GROWTH
+    units = base.copy() if changes else found.units
+    for device, change in changes:
+        units[device] += change
+    value = demand.value(units)
+    return Filled(units, value, min(max(dual + min(proved, lacking), found.lower_bound), value, cutoff))
+
+
+def _losses(demand: Demand, priced: Priced, change: int) -> Floats:
+    """How much worse devices are with so many units more, without cancellation of 1 / t; inf where barred."""
+    units = priced.units.astype(np.float64)
+    after = units + change
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = change * (priced.prices @ demand.uses - demand.gains / (units * after))
+    barred = (after < demand.least) | (after > demand.most)
+    losses: Floats = np.where(barred, math.inf, np.maximum(loss, 0.0))
+    return losses
+
+
+def _changes(demand: Demand, priced: Priced, devices: NDArray[np.intp], level: float) -> list[_Changes]:
+    """The changes of these devices with losses below the level, devices with the smallest losses first."""
+    part = Demand(demand.gains[devices], demand.uses[:, devices], demand.least[devices], demand.most[devices])
+    here = Priced(priced.prices, priced.units[devices], priced.left, priced.dual)
+    options: list[list[tuple[int, float]]] = [[(0, 0.0)] for _ in range(devices.size)]
+    for sign in (1, -1):
+        step, loss = 1, _losses(part, here, sign)
+        while bool((loss < level).any()):
+            for place in np.flatnonzero(loss < level).tolist():
+                options[place].append((sign * step, float(loss[place])))
+            step += 1
+            loss = _losses(part, here, sign * step)
+    quanta = np.rint(part.uses / QUANTUM).astype(np.int64)
+    found = []
+    for place, device in enumerate(devices.tolist()):
+        change = np.array([each for each, _ in options[place]])
+        loss = np.array([each for _, each in options[place]])
+        found.append(_Changes(device, change, quanta[:, place, None] * change, loss))
+    return sorted(found, key=lambda choice: (float(choice.loss[1:].min()), choice.device))
+
+
+def _listed(devices: list[_Changes], level: float) -> _Half:
+    """All partial plans with losses below the level; of those that use the same, the one that loses least."""
+    used, loss, dropped = np.zeros((2, 1), dtype=np.int64), np.zeros(1), math.inf
+    parents = []
+    for choice in devices:
+        total = np.add.outer(choice.loss, loss)
+        taken, origin = np.nonzero(total < level)
+        used = used[:, origin] + choice.used[:, taken]
+        loss = total[taken, origin]
+        kept = np.arange(loss.size) if loss.size < MERGED_FROM else _distinct(used // SAME, loss)
+        if kept.size > MOST_STATES:
+            ranked = kept[np.argpartition(loss[kept], MOST_STATES)]
+            dropped = min(dropped, float(loss[ranked[MOST_STATES]]))
+            kept = ranked[:MOST_STATES]
+        used, loss = used[:, kept], loss[kept]
+        parents.append((origin[kept], taken[kept]))
+    return _Half(devices, used, loss, dropped, parents)
+
+
+def _distinct(used: Ints, loss: Floats) -> NDArray[np.intp]:
+    """Places of the states with the least loss for each pair of uses."""
+    # One key for both; where two pairs share it by chance they are told apart below.
+    order = np.lexsort((loss, used[0] * MIXING + used[1]))
+    ordered = used[:, order]
+    first = np.concatenate([[True], (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)])
+    places: NDArray[np.intp] = order[first]
+    return places
+
+
+def _combined(
+    one: _Half, other: _Half, priced: Priced, level: float
+) -> tuple[float, list[tuple[int, int]], float]:
+    """The two partial plans that lack least together, what that is, and the least loss of any left out.
+
+    What they lack is their losses and the price of what they leave of the limits, which must not be negative.
+    """
+    left = np.floor((priced.left - ROUNDING) / QUANTUM).astype(np.int64)
+    prices = priced.prices * QUANTUM
+    windows = []
+    for axis in (0, 1):
+        order = np.argsort(other.used[axis], kind="stable")
+        keys, most = other.used[axis][order], left[axis] - one.used[axis]
+        with np.errstate(divide="ignore"):
+            least = most - (level - one.loss) / prices[axis]
+        start, stop = np.searchsorted(keys, least, "left"), np.searchsorted(keys, most, "right")
+        windows.append((int((stop - start).sum()), axis, order, start, stop))
+    _, axis, order, start, stop = min(windows, key=lambda window: window[:2])
+    ranked = np.argsort(one.loss, kind="stable")
+    counts = (stop - start)[ranked]
+    ends = np.cumsum(counts)
+    most = int(np.searchsorted(ends, MOST_PAIRS, "right"))
+    skipped = math.inf if most == ranked.size else float(one.loss[ranked[most]])
+    best, pair, begin = level, None, 0
+    while begin < most:
+        done = int(ends[begin - 1]) if begin else 0
+        end = max(int(np.searchsorted(ends[:most], done + PAIRS_AT_ONCE, "right")), begin + 1)
+        firsts = np.repeat(ranked[begin:end], counts[begin:end])
+        offsets = np.repeat(ends[begin:end] - counts[begin:end] - done, counts[begin:end])
+        seconds = order[start[firsts] + np.arange(firsts.size) - offsets]
+        rest = left[:, None] - one.used[:, firsts] - other.used[:, seconds]
+        lacks = one.loss[firsts] + other.loss[seconds] + prices @ rest
+        lacks[(rest < 0).any(axis=0)] = math.inf
+        if lacks.size and float(lacks.min()) < best:
+            place = int(lacks.argmin())
+            best, pair = float(lacks[place]), (int(firsts[place]), int(seconds[place]))
+        begin = end
+    changes = [] if pair is None else one.changes(pair[0]) + other.changes(pair[1])
+    return best, changes, skipped
