@@ -11,10 +11,10 @@ lacks of the value of a feasible t splits into nonnegative terms,
     sum g_i / t_i - L(y) = sum_i loss_i(t_i) + sum_j y_j (1 - sum_i u_ji t_i),
 
 where loss_i(t) is how much worse t is for device i at these prices than its best. So the plans that lack less
-than some level have no change with a loss above it. The devices that can change at all are divided in two
-halves, the partial plans of each with losses below the level are listed, and two of them are combined where
-together they leave little enough of both limits. The level starts low and grows until a plan is found, which
-is then the best of all, or until it reaches what is of interest.
+than some level have no change with a loss above it. The devices that can change are divided in two halves,
+those that use the same being taken as one, the partial plans of each half with losses below the level are
+listed, and two of them are combined where together they leave little enough of both limits. The level starts
+low and grows until a plan is found, which is then the best of all, or until it reaches what is of interest.
 """
 
 from __future__ import annotations
@@ -125,105 +125,129 @@ def _topped_up(demand: Demand, units: Ints, prices: Floats) -> Ints:
 
 
 @dataclass(frozen=True)
-class _Changes:
-    """More or fewer units of one device, none first: the change of uses, in quanta, and the loss."""
+class _Kind:
+    """The cheapest changes of all devices that use the same, none first.
 
-    device: int
-    change: Ints
+    Of each change `net` is the number of units, `used` what they use, in quanta, and `loss` what they lose;
+    `more` and `fewer` are the devices that take one unit more, or less, the cheapest first.
+    """
+
+    net: Ints
     used: Ints
     loss: Floats
+    more: NDArray[np.intp]
+    fewer: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class _Half:
-    """Partial plans of some devices: what they use more, in quanta, shape (2, n), and what they lose.
+    """Partial plans of some kinds: what they use more, in quanta, shape (2, n), and what they lose.
 
     `dropped` is the smallest loss of any that was left out. `parents` lead back to the changes.
     """
 
-    devices: list[_Changes]
+    kinds: list[_Kind]
     used: Ints
     loss: Floats
     dropped: float
     parents: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
-    def changes(self, place: int) -> list[tuple[int, int]]:
-        """The devices that a partial plan changes, and by how many units."""
-        found = []
-        for choice, (origin, taken) in zip(reversed(self.devices), reversed(self.parents), strict=True):
-            found.append((choice.device, int(choice.change[taken[place]])))
+    def apply(self, place: int, units: Ints) -> None:
+        """Make the changes of a partial plan."""
+        for kind, (origin, taken) in zip(reversed(self.kinds), reversed(self.parents), strict=True):
+            net = int(kind.net[taken[place]])
+            # A device may be there more than once.
+            np.add.at(units, kind.more[: max(net, 0)], 1)
+            np.add.at(units, kind.fewer[: max(-net, 0)], -1)
             place = int(origin[place])
-        return found
 
 
 def _close(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Filled:
     """The best plan, or the one found if no plan that is better and below the cutoff could be found."""
-    base, dual = priced.units, priced.dual
-    goal = min(found.value, cutoff) - dual
-    single = np.minimum(_losses(demand, priced, 1), _losses(demand, priced, -1))
-    few = min(FIRST, single.size - 1)
-    level = max(float(np.partition(single, few)[few]), SMALLEST * goal)
+    goal = min(found.value, cutoff) - priced.dual
+    everyone = np.arange(demand.gains.size)
+    first = np.array([_rises(demand, priced, everyone, sign) for sign in (1, -1)])
+    cheapest = first.min(axis=0)
+    few = min(FIRST, cheapest.size - 1)
+    level = max(float(np.partition(cheapest, few)[few]), SMALLEST * goal)
     proved = math.inf
     while True:
         level = min(level, goal)
         if proved == math.inf:
-            devices = _changes(demand, priced, np.flatnonzero(single < level), level)
-            halves = _listed(devices[::2], level), _listed(devices[1::2], level)
+            kinds = _kinds(demand, priced, first, level)
+            halves = _listed(kinds[::2], level), _listed(kinds[1::2], level)
             dropped = min(halves[0].dropped, halves[1].dropped)
-        lacking, changes, skipped = _combined(*halves, priced, level)
+        lacking, pair, skipped = _combined(*halves, priced, level)
         if min(dropped, skipped) < level:
             # The lists grow no further, but may still hold a good plan.
             proved = min(proved, dropped, skipped)
-        if changes or level >= goal:
+        if pair is not None or level >= goal:
             break
         level *= GROWTH
-    units = base.copy() if changes else found.units
-    for device, change in changes:
-        units[device] += change
+    units = found.units
+    if pair is not None:
+        units = priced.units.copy()
+        for half, place in zip(halves, pair, strict=True):
+            half.apply(place, units)
     value = demand.value(units)
-    return Filled(units, value, min(max(dual + min(proved, lacking), found.lower_bound), value, cutoff))
+    proved = max(priced.dual + min(proved, lacking), found.lower_bound)
+    return Filled(units, value, min(proved, value, cutoff))
 
 
-def _losses(demand: Demand, priced: Priced, change: int) -> Floats:
-    """How much worse devices are with so many units more, without cancellation of 1 / t; inf where barred."""
-    units = priced.units.astype(np.float64)
-    after = units + change
-    with np.errstate(divide="ignore", invalid="ignore"):
-        loss = change * (priced.prices @ demand.uses - demand.gains / (units * after))
-    barred = (after < demand.least) | (after > demand.most)
-    losses: Floats = np.where(barred, math.inf, np.maximum(loss, 0.0))
-    return losses
+def _rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int) -> Floats:
+    """What the last unit of a change adds to the loss, no less than the one before; inf where barred."""
+    sign = 1 if change > 0 else -1
+    after = (priced.units[places] + change).astype(np.float64)
+    barred = (after < demand.least[places]) | (after > demand.most[places])
+    product = (after - sign) * np.where(barred, 1.0, after)
+    rises = sign * (priced.prices @ demand.uses[:, places] - demand.gains[places] / product)
+    found: Floats = np.where(barred, math.inf, np.maximum(rises, 0.0))
+    return found
 
 
-def _changes(demand: Demand, priced: Priced, devices: NDArray[np.intp], level: float) -> list[_Changes]:
-    """The changes of these devices with losses below the level, devices with the smallest losses first."""
-    part = Demand(demand.gains[devices], demand.uses[:, devices], demand.least[devices], demand.most[devices])
-    here = Priced(priced.prices, priced.units[devices], priced.left, priced.dual)
-    options: list[list[tuple[int, float]]] = [[(0, 0.0)] for _ in range(devices.size)]
-    for sign in (1, -1):
-        step, loss = 1, _losses(part, here, sign)
-        while bool((loss < level).any()):
-            for place in np.flatnonzero(loss < level).tolist():
-                options[place].append((sign * step, float(loss[place])))
-            step += 1
-            loss = _losses(part, here, sign * step)
-    quanta = np.rint(part.uses / QUANTUM).astype(np.int64)
+def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[_Kind]:
+    """The changes with losses below the level, by kind, those with the smallest losses first.
+
+    Devices that use the same are as one: of all changes by so many units together only the cheapest matters.
+    """
+    steps = []
+    for sign, rises in zip((1, -1), first, strict=True):
+        places, change = np.flatnonzero(rises < level), sign
+        rises = rises[places]
+        while places.size:
+            steps.append((places, np.full(places.size, sign), rises))
+            change += sign
+            rises = _rises(demand, priced, places, change)
+            places, rises = places[rises < level], rises[rises < level]
+    if not steps:
+        return []
+    device, signs, rises = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    order = np.lexsort((rises, signs, *demand.uses[:, device]))
+    device, signs, rises = device[order], signs[order], rises[order]
+    uses = demand.uses[:, device]
+    starts = np.flatnonzero((uses[:, 1:] != uses[:, :-1]).any(axis=0)) + 1
     found = []
-    for place, device in enumerate(devices.tolist()):
-        change = np.array([each for each, _ in options[place]])
-        loss = np.array([each for _, each in options[place]])
-        found.append(_Changes(device, change, quanta[:, place, None] * change, loss))
-    return sorted(found, key=lambda choice: (float(choice.loss[1:].min()), choice.device))
+    for part in np.split(np.arange(device.size), starts):
+        sides = []
+        for sign in (1, -1):
+            own = part[signs[part] == sign]
+            losses = np.cumsum(rises[own])
+            sides.append((device[own][losses < level], losses[losses < level]))
+        (more, up), (fewer, down) = sides
+        net = np.concatenate([[0], np.arange(1, up.size + 1), -np.arange(1, down.size + 1)])
+        quanta = np.rint(uses[:, part[:1]] / QUANTUM).astype(np.int64)
+        found.append(_Kind(net, quanta * net, np.concatenate([[0.0], up, down]), more, fewer))
+    return sorted(found, key=lambda kind: float(kind.loss[1:].min()))
 
 
-def _listed(devices: list[_Changes], level: float) -> _Half:
+def _listed(kinds: list[_Kind], level: float) -> _Half:
     """All partial plans with losses below the level; of those that use the same, the one that loses least."""
     used, loss, dropped = np.zeros((2, 1), dtype=np.int64), np.zeros(1), math.inf
     parents = []
-    for choice in devices:
-        total = np.add.outer(choice.loss, loss)
+    for kind in kinds:
+        total = np.add.outer(kind.loss, loss)
         taken, origin = np.nonzero(total < level)
-        used = used[:, origin] + choice.used[:, taken]
+        used = used[:, origin] + kind.used[:, taken]
         loss = total[taken, origin]
         kept = np.arange(loss.size) if loss.size < MERGED_FROM else _distinct(used // SAME, loss)
         if kept.size > MOST_STATES:
@@ -232,7 +256,7 @@ def _listed(devices: list[_Changes], level: float) -> _Half:
             kept = ranked[:MOST_STATES]
         used, loss = used[:, kept], loss[kept]
         parents.append((origin[kept], taken[kept]))
-    return _Half(devices, used, loss, dropped, parents)
+    return _Half(kinds, used, loss, dropped, parents)
 
 
 def _distinct(used: Ints, loss: Floats) -> NDArray[np.intp]:
@@ -247,7 +271,7 @@ def _distinct(used: Ints, loss: Floats) -> NDArray[np.intp]:
 
 def _combined(
     one: _Half, other: _Half, priced: Priced, level: float
-) -> tuple[float, list[tuple[int, int]], float]:
+) -> tuple[float, tuple[int, int] | None, float]:
     """The two partial plans that lack least together, what that is, and the least loss of any left out.
 
     What they lack is their losses and the price of what they leave of the limits, which must not be negative.
@@ -282,5 +306,4 @@ def _combined(
             place = int(lacks.argmin())
             best, pair = float(lacks[place]), (int(firsts[place]), int(seconds[place]))
         begin = end
-    changes = [] if pair is None else one.changes(pair[0]) + other.changes(pair[1])
-    return best, changes, skipped
+    return best, pair, skipped

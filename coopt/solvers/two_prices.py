@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 # Prices are first looked for this close to the given ones, over the square root of the number of devices, and
 # then so many times farther, as long as that finds better ones.
-NEAR, FARTHER, FARTHEST = 2.0, 8.0, 64.0
+NEAR, FARTHER = 2.0, 8.0
 MOST_CUTS = 200
 
 
@@ -68,8 +68,7 @@ def best_prices(demand: Demand, prices: Floats, accuracy: float) -> Priced:
     while True:
         before = best.dual
         best, inside = _best_within(demand, best, reach * scale, accuracy)
-        # A wider search is worth it as long as it finds something.
-        if inside or best.dual - before <= accuracy * abs(before) or reach > FARTHEST:
+        if inside or best.dual - before <= accuracy * abs(before):
             return best
         reach *= FARTHER
 
