@@ -22,8 +22,8 @@ from coopt.problem import Budget, Problem
 from coopt.solvers.batch import Floats, Ints, Relaxation, Rounded, relax
 from coopt.solvers.inner import Inner, Spending
 from coopt.solvers.measure import common_measure, whole_multiple
-from coopt.solvers.two_budgets import fill_both
-from coopt.solvers.two_prices import Demand
+from coopt.solvers.two_budgets import FINE, fill_both
+from coopt.solvers.two_prices import Demand, best_prices
 
 # Steps towards the best share, and how nearly it has to meet both limits; any share is valid, a better one
 # bounds tighter.
@@ -80,28 +80,45 @@ class TwoLimits(Inner):
     ) -> Rounded:
         """Whole batches within both limits: the best ones if they are below `cutoff`."""
         del multiplier  # that of one mixture
-        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
-        upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
         weights, population = self.weights(floor, angle), self.form.population
-        share, best = self._best(weights, rounds, local_steps, upper)
-        units = limit_units(self.problem.budget)
-        uses, prices = np.zeros((2, len(fleet))), np.zeros(2)
-        for row, sample, limit, portion in (
-            (0, fleet.sample_cost, limits.step_budget(self.problem, rounds, local_steps), 1.0 - share),
-            (1, fleet.sample_energy, limits.step_energy(self.problem, rounds, local_steps), share),
-        ):
-            if 0.0 < limit < math.inf:
-                limit = whole_multiple(limit, self._measures[row])
-                uses[row] = sample * multiple / limit
-                prices[row] = best.multiplier * portion * limit / units[row]
-        least = self.lower // multiple
-        demand = Demand(weights / multiple, uses, least, np.where(weights > 0.0, upper // multiple, least))
+        demand, prices, _ = self._demand(weights, rounds, local_steps)
         reference = 0.0 if population is None else float(np.sum(weights / population))
         found = fill_both(demand, prices, None if cutoff is None else cutoff + reference)
         self.solves += 1
-        batches = found.units * multiple
+        batches = found.units * self.problem.fleet.batch_multiple
         value = float(np.sum(weights * inverse_batches(batches.astype(np.float64), population)))
         return Rounded(batches, value, min(found.lower_bound - reference, value))
+
+    def prices(self, weights: Floats, rounds: int, local_steps: int) -> tuple[float, float]:
+        """The multipliers of cost and energy of a step at (K, tau) that are best for whole batches."""
+        demand, prices, allowed = self._demand(weights, rounds, local_steps)
+        if bool((demand.left(demand.most) >= 0.0).all()):
+            return 0.0, 0.0
+        cost, energy = (best_prices(demand, prices, FINE).prices / allowed).tolist()
+        return cost, energy
+
+    def _demand(self, weights: Floats, rounds: int, local_steps: int) -> tuple[Demand, Floats, Floats]:
+        """The devices in units of batches and limits, continuous prices, and the limits of a step."""
+        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
+        upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
+        share, best = self._best(weights, rounds, local_steps, upper)
+        cost = whole_multiple(limits.step_budget(self.problem, rounds, local_steps), self._measures[0])
+        energy = whole_multiple(limits.step_energy(self.problem, rounds, local_steps), self._measures[1])
+        allowed = np.array([cost, energy])
+        # What is free fits a limit of nothing.
+        allowed = np.where(allowed > 0.0, allowed, math.inf)
+        with np.errstate(invalid="ignore"):
+            prices = (
+                best.multiplier * np.array([1.0 - share, share]) * allowed / limit_units(self.problem.budget)
+            )
+        least = self.lower // multiple
+        demand = Demand(
+            weights / multiple,
+            np.array([fleet.sample_cost, fleet.sample_energy]) * multiple / allowed[:, None],
+            least,
+            np.where(weights > 0.0, upper // multiple, least),
+        )
+        return demand, np.where(np.isfinite(allowed), prices, 0.0), allowed
 
     def _best(
         self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints

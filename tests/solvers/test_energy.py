@@ -14,11 +14,14 @@ from brute_force import optimum
 from coopt import (
     Budget,
     CertificateError,
+    Constants,
     Controller,
+    Fleet,
     InfeasibleError,
     InvalidProblemError,
     Problem,
     SolverError,
+    Status,
     evaluate,
     solve_allocation,
 )
@@ -56,7 +59,7 @@ def hungry(problem: Problem, seed: int, tightness: float, idle: float = 0.0) -> 
     tightness=st.floats(0.0, 1.0),
     idle=st.sampled_from([0.0, 0.5]),
 )
-def test_enumeration_lies_in_the_bracket(problem, bound, seed, tightness, idle):
+def test_equals_enumeration(problem, bound, seed, tightness, idle):
     problem = hungry(problem, seed, tightness, idle)
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
     try:
@@ -65,10 +68,35 @@ def test_enumeration_lies_in_the_bracket(problem, bound, seed, tightness, idle):
         assert expected is None
         return
     assert expected is not None
-    assert found.lower_bound <= expected * (1 + 1e-12)
-    assert expected <= found.error_bound * (1 + 1e-12)
+    assert found.error_bound == pytest.approx(expected, rel=1e-12)
+    assert found.gap <= 2e-12
     assert not problem.violations(found.rounds, found.local_steps, found.batch_sizes)
     found.certify()
+
+
+@pytest.mark.parametrize("devices", [10, 20, 100])
+@pytest.mark.parametrize("equal_costs", [True, False])
+def test_gaps_close_where_both_limits_bind(devices, equal_costs):
+    rng = np.random.default_rng(devices)
+    fleet = Fleet(
+        samples=rng.integers(50, 2000, devices),
+        gradient_noise=rng.lognormal(1.0, 1.0, devices),
+        divergence=rng.uniform(0.01, 0.2, devices),
+        throughput=rng.lognormal(4.0, 1.0, devices),
+        round_time=rng.uniform(0.1, 2.0, devices),
+        sample_cost=1.0 if equal_costs else rng.uniform(0.5, 1.5, devices),
+        sample_energy=rng.lognormal(0.0, 0.7, devices),
+        round_energy=rng.uniform(10.0, 50.0, devices),
+    )
+    constants = Constants(learning_rate=0.05, smoothness=4, initial_gap=2, pl_constant=0.5, curvature_floor=0)
+    budget = Budget(cost=4000 * devices, time=2000, round_cost=200 * devices)
+    free = solve_allocation(Problem(fleet, constants, budget), bound="dynamite")
+    problem = Problem(fleet, constants, replace(budget, energy=0.97 * free.energy))
+    plan = solve_allocation(problem, bound="dynamite")
+    assert min(plan.shadow_prices["cost"], plan.shadow_prices["energy"]) > 0.0
+    assert plan.gap <= 1e-12
+    assert plan.status is Status.OPTIMAL
+    plan.certify(deep=True)
 
 
 @settings(max_examples=10, deadline=None)
