@@ -28,6 +28,8 @@ from coopt.solvers.two_prices import Demand, best_prices
 # Steps towards the best share, and how nearly it has to meet both limits; any share is valid, a better one
 # bounds tighter.
 STEPS, BALANCED = 30, 1e-9
+# How far from a guess another share is tried, and how much farther the next one.
+STRIDE, WIDER = 0.02, 8.0
 
 
 class TwoLimits(Inner):
@@ -45,6 +47,7 @@ class TwoLimits(Inner):
         # Units of the mixture cost differently, and differently for each share.
         self.unit_cost = None
         fleet = problem.fleet
+        self._share = 0.5
         self._round_energy = float(np.sum(fleet.round_energy))
         self._measures = [
             common_measure(sample * fleet.batch_multiple)
@@ -57,10 +60,8 @@ class TwoLimits(Inner):
         share, _ = self._best(weights, rounds, local_steps, upper)
         cost, energy = limit_units(budget)
         dear, hungry = (1.0 - share) / cost, share / energy
-        sample, limit = (
-            hungry * fleet.sample_energy,
-            hungry * limits.step_energy(self.problem, rounds, local_steps),
-        )
+        sample = hungry * fleet.sample_energy
+        limit = hungry * limits.step_energy(self.problem, rounds, local_steps)
         slope, rise = hungry * budget.energy, hungry * self._round_energy
         if dear > 0.0:
             sample = sample + dear * fleet.sample_cost
@@ -107,10 +108,8 @@ class TwoLimits(Inner):
         allowed = np.array([cost, energy])
         # What is free fits a limit of nothing.
         allowed = np.where(allowed > 0.0, allowed, math.inf)
-        with np.errstate(invalid="ignore"):
-            prices = (
-                best.multiplier * np.array([1.0 - share, share]) * allowed / limit_units(self.problem.budget)
-            )
+        shares = np.array([1.0 - share, share]) / limit_units(self.problem.budget)
+        prices = best.multiplier * shares * np.where(np.isfinite(allowed), allowed, 0.0)
         least = self.lower // multiple
         demand = Demand(
             weights / multiple,
@@ -118,12 +117,17 @@ class TwoLimits(Inner):
             least,
             np.where(weights > 0.0, upper // multiple, least),
         )
-        return demand, np.where(np.isfinite(allowed), prices, 0.0), allowed
+        return demand, prices, allowed
 
     def _best(
         self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints
     ) -> tuple[float, Relaxation]:
-        return best_share(self.problem, weights, rounds, local_steps, self.lower, upper, self.form.population)
+        population = self.form.population
+        # That at the (K, tau) before is near.
+        self._share, best = best_share(
+            self.problem, weights, rounds, local_steps, self.lower, upper, population, self._share
+        )
+        return self._share, best
 
 
 def limit_units(budget: Budget) -> tuple[float, float]:
@@ -141,8 +145,12 @@ def best_share(
     lower: Ints,
     upper: Floats | Ints,
     population: Ints | None = None,
+    guess: float = 0.5,
 ) -> tuple[float, Relaxation]:
-    """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture."""
+    """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture.
+
+    It is looked for around the guess.
+    """
     fleet, budget = problem.fleet, problem.budget
     cost, energy = limit_units(budget)
     costs, energies = fleet.sample_cost / cost, fleet.sample_energy / energy
@@ -159,27 +167,25 @@ def best_share(
         over_cost = float(np.sum(costs * batches)) - step_cost if step_cost < math.inf else -math.inf
         return best, over_cost, float(np.sum(energies * batches)) - step_energy
 
-    left = right = 0.0
-    if step_cost < math.inf:
-        best, over_cost, over_energy = optimum(0.0)
-        if over_energy <= 0.0:
-            return 0.0, best
-        left = over_energy - over_cost
-    best, over_cost, over_energy = optimum(1.0)
-    if over_cost <= 0.0:
-        return 1.0, best
-    right = over_energy - over_cost
-    low, high, share = 0.0, 1.0, 0.5
+    share = guess if step_cost < math.inf else 1.0
+    low, high, left, right, stride = 0.0, 1.0, math.nan, math.nan, STRIDE
     for _ in range(STEPS):
-        # Regula falsi; the end that stays counts half (Illinois), which keeps both ends moving.
-        guess = (low * right - high * left) / (right - left) if right < left else 0.5
-        share = guess if low < guess < high else (low + high) / 2.0
         best, over_cost, over_energy = optimum(share)
         balance = over_energy - over_cost
-        if abs(balance) <= BALANCED * abs(step_energy):
+        slack = (share == 0.0 and over_energy <= 0.0) or (share == 1.0 and over_cost <= 0.0)
+        if slack or abs(balance) <= BALANCED * abs(step_energy):
             break
+        # Regula falsi; the end that stays counts half (Illinois), which keeps both ends moving.
         if balance > 0.0:
             low, left, right = share, balance, right / 2.0
         else:
             high, right, left = share, balance, left / 2.0
+        if math.isnan(left + right):
+            # No share on the other side yet.
+            share = min(max(share + math.copysign(stride, balance), 0.0), 1.0)
+            stride *= WIDER
+            continue
+        share = (low * right - high * left) / (right - left)
+        if not low < share < high:
+            share = (low + high) / 2.0
     return share, best
