@@ -32,6 +32,63 @@ STEPS, BALANCED = 30, 1e-9
 STRIDE, WIDER = 0.02, 8.0
 
 
+class BothLimits:
+    """The limits on cost and on energy of one problem, at any (K, tau).
+
+    Parameters
+    ----------
+    problem : Problem
+        With a finite ``budget.energy``.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        fleet = problem.plain.fleet
+        self._round_energy = float(np.sum(fleet.round_energy))
+        self._measures = [
+            common_measure(sample * fleet.batch_multiple)
+            for sample in (fleet.sample_cost, fleet.sample_energy)
+        ]
+        # The best share at the (K, tau) before is near the next one.
+        self._share = 0.5
+
+    def mixed(self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Floats | Ints) -> Spending:
+        """The best mixture of the limits at (K, tau), itself a limit on the work of a step."""
+        fleet, budget = self.problem.plain.fleet, self.problem.plain.budget
+        self._share, _ = best_share(self.problem, weights, *place, lower, upper, self._share)
+        cost, energy = limit_units(budget)
+        dear, hungry = (1.0 - self._share) / cost, self._share / energy
+        sample, limit = hungry * fleet.sample_energy, hungry * limits.step_energy(self.problem, *place)
+        slope, rise = hungry * budget.energy, hungry * self._round_energy
+        if dear > 0.0:
+            sample = sample + dear * fleet.sample_cost
+            limit += dear * limits.step_budget(self.problem, *place)
+            slope += dear * budget.cost
+            rise += dear * budget.round_cost
+        return Spending(sample, limit, slope * (1.0 + limits.TOLERANCE), rise)
+
+    def demand(
+        self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Ints
+    ) -> tuple[Demand, Floats, Floats]:
+        """The devices in units of batches and limits, continuous prices, and the limits of a step."""
+        fleet, multiple = self.problem.plain.fleet, self.problem.fleet.batch_multiple
+        self._share, best = best_share(self.problem, weights, *place, lower, upper, self._share)
+        cost = whole_multiple(limits.step_budget(self.problem, *place), self._measures[0])
+        energy = whole_multiple(limits.step_energy(self.problem, *place), self._measures[1])
+        # What is free fits a limit of nothing.
+        allowed = np.array([limit if limit > 0.0 else math.inf for limit in (cost, energy)])
+        shares = np.array([1.0 - self._share, self._share]) / limit_units(self.problem.budget)
+        prices = best.multiplier * shares * np.where(np.isfinite(allowed), allowed, 0.0)
+        least = lower // multiple
+        demand = Demand(
+            weights / multiple,
+            np.array([fleet.sample_cost, fleet.sample_energy]) * multiple / allowed[:, None],
+            least,
+            np.where(weights > 0.0, upper // multiple, least),
+        )
+        return demand, prices, allowed
+
+
 class TwoLimits(Inner):
     """The inner problem under both limits, as :class:`Inner` is under one.
 
@@ -46,29 +103,11 @@ class TwoLimits(Inner):
         super().__init__(problem, form)
         # Units of the mixture cost differently, and differently for each share.
         self.unit_cost = None
-        fleet = problem.fleet
-        self._share = 0.5
-        self._round_energy = float(np.sum(fleet.round_energy))
-        self._measures = [
-            common_measure(sample * fleet.batch_multiple)
-            for sample in (fleet.sample_cost, fleet.sample_energy)
-        ]
+        self._both = BothLimits(problem)
 
     def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
-        """The best mixture of the limits at (K, tau), itself a limit on the work of a step."""
-        budget, fleet = self.problem.budget, self.problem.fleet
-        share, _ = self._best(weights, rounds, local_steps, upper)
-        cost, energy = limit_units(budget)
-        dear, hungry = (1.0 - share) / cost, share / energy
-        sample = hungry * fleet.sample_energy
-        limit = hungry * limits.step_energy(self.problem, rounds, local_steps)
-        slope, rise = hungry * budget.energy, hungry * self._round_energy
-        if dear > 0.0:
-            sample = sample + dear * fleet.sample_cost
-            limit += dear * limits.step_budget(self.problem, rounds, local_steps)
-            slope += dear * budget.cost
-            rise += dear * budget.round_cost
-        return Spending(sample, limit, slope * (1.0 + limits.TOLERANCE), rise)
+        """The best mixture of the limits at (K, tau)."""
+        return self._both.mixed(weights, (rounds, local_steps), self.lower, upper)
 
     def exact(
         self,
@@ -99,35 +138,8 @@ class TwoLimits(Inner):
         return cost, energy
 
     def _demand(self, weights: Floats, rounds: int, local_steps: int) -> tuple[Demand, Floats, Floats]:
-        """The devices in units of batches and limits, continuous prices, and the limits of a step."""
-        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
         upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
-        share, best = self._best(weights, rounds, local_steps, upper)
-        cost = whole_multiple(limits.step_budget(self.problem, rounds, local_steps), self._measures[0])
-        energy = whole_multiple(limits.step_energy(self.problem, rounds, local_steps), self._measures[1])
-        allowed = np.array([cost, energy])
-        # What is free fits a limit of nothing.
-        allowed = np.where(allowed > 0.0, allowed, math.inf)
-        shares = np.array([1.0 - share, share]) / limit_units(self.problem.budget)
-        prices = best.multiplier * shares * np.where(np.isfinite(allowed), allowed, 0.0)
-        least = self.lower // multiple
-        demand = Demand(
-            weights / multiple,
-            np.array([fleet.sample_cost, fleet.sample_energy]) * multiple / allowed[:, None],
-            least,
-            np.where(weights > 0.0, upper // multiple, least),
-        )
-        return demand, prices, allowed
-
-    def _best(
-        self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints
-    ) -> tuple[float, Relaxation]:
-        population = self.form.population
-        # That at the (K, tau) before is near.
-        self._share, best = best_share(
-            self.problem, weights, rounds, local_steps, self.lower, upper, population, self._share
-        )
-        return self._share, best
+        return self._both.demand(weights, (rounds, local_steps), self.lower, upper)
 
 
 def limit_units(budget: Budget) -> tuple[float, float]:
@@ -140,19 +152,18 @@ def limit_units(budget: Budget) -> tuple[float, float]:
 def best_share(
     problem: Problem,
     weights: Floats,
-    rounds: int,
-    local_steps: int,
-    lower: Ints,
+    rounds: float,
+    local_steps: float,
+    lower: Floats | Ints,
     upper: Floats | Ints,
-    population: Ints | None = None,
     guess: float = 0.5,
 ) -> tuple[float, Relaxation]:
     """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture.
 
     It is looked for around the guess.
     """
-    fleet, budget = problem.fleet, problem.budget
-    cost, energy = limit_units(budget)
+    fleet = problem.plain.fleet
+    cost, energy = limit_units(problem.budget)
     costs, energies = fleet.sample_cost / cost, fleet.sample_energy / energy
     step_cost = limits.step_budget(problem, rounds, local_steps) / cost
     step_energy = limits.step_energy(problem, rounds, local_steps) / energy
@@ -162,7 +173,7 @@ def best_share(
         if share < 1.0:
             mixed = (1.0 - share) * costs + share * energies
             spend = (1.0 - share) * step_cost + share * step_energy
-        best = relax(weights, mixed, spend, lower, upper, population)
+        best = relax(weights, mixed, spend, lower, upper)
         batches = best.batch_sizes
         over_cost = float(np.sum(costs * batches)) - step_cost if step_cost < math.inf else -math.inf
         return best, over_cost, float(np.sum(energies * batches)) - step_energy

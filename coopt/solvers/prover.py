@@ -185,7 +185,7 @@ class _Prover:
         spend = limits.step_budget(self.problem, *place)
         if budget.energy == math.inf:
             return _Mixture(1.0, 0.0, fleet.sample_cost, spend)
-        share, _ = best_share(self.problem, weights, *place, self.lower, upper, self.form.population)
+        share, _ = best_share(self.problem, weights, *place, self.lower, upper)
         units = limit_units(budget)
         cost, energy = (1.0 - share) / units[0], share / units[1]
         prices, total = energy * fleet.sample_energy, energy * limits.step_energy(self.problem, *place)
