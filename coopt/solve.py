@@ -282,10 +282,6 @@ def _check_budget(problem: Problem, solver: str, learning_rate: float | str | No
                 f"{name} = {value!r}: solver='coopt-fl' is the published algorithm, which knows of no "
                 "such limit; use solver='exact', 'cvxpy' or 'closed-form'"
             )
-    if budget.participants is not None and learning_rate == "auto":
-        raise InvalidProblemError(
-            f"participants = {budget.participants}: needs a learning rate in numbers, not 'auto'"
-        )
 
 
 def _only_error(objective: str, solver: str) -> None:
@@ -301,7 +297,7 @@ def _choose_rate(
 ) -> Allocation:
     """The best learning rate with its plan."""
     found = rates.search(
-        problem.plain, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
+        problem, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
     )
     constants = replace(problem.constants, learning_rate=found.learning_rate)
     trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
