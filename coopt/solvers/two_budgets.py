@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.knapsack import Filled
+from coopt.solvers.knapsack import Filled, fill
 from coopt.solvers.two_prices import Demand, Priced, best_prices
 
 Floats = NDArray[np.float64]
@@ -33,6 +33,8 @@ Ints = NDArray[np.int64]
 
 # Relative accuracy of the dual value where it only has to bound, and where it has to be closed.
 ROUGH, FINE = 1e-6, 1e-14
+# A price so much smaller than the other is none.
+NO_PRICE = 1e-6
 # The first level admits the cheapest change of so many devices; it is at least this part of the last.
 FIRST, SMALLEST = 12, 1e-6
 # The ratio of a level to the one before: a small one, for the number of plans grows fast.
@@ -41,8 +43,8 @@ GROWTH = 1.5
 MOST_STATES = 50_000
 MOST_PAIRS = 20_000_000
 PAIRS_AT_ONCE = 1_000_000
-# Shorter lists are not searched for plans that use the same.
-MERGED_FROM, MIXING = 1_000, 0x9E3779B97F4A7C1
+# Lists of this length and up to that are searched for plans that use the same.
+MERGED_FROM, MERGED_AT_ONCE, MIXING = 1_000, 4 * MOST_STATES, 0x9E3779B97F4A7C1
 # Changes of use are whole multiples of this part of the limit, so that their sums are exact. Two that differ
 # by less than SAME multiples differ by rounding.
 QUANTUM, SAME = 2.0**-50, 16
@@ -73,11 +75,31 @@ def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Fi
     demand = _capped(demand)
     priced = best_prices(demand, prices, ROUGH if cutoff is None else FINE)
     units = _topped_up(demand, _reduced(demand, priced), priced.prices)
-    value = demand.value(units)
-    found = Filled(units, value, min(priced.dual, value))
-    if cutoff is None or min(value, cutoff) <= found.lower_bound:
+    found = _of(demand, units, priced.dual)
+    if cutoff is None:
         return found
-    return _close(demand, priced, found, cutoff)
+    for proof in (_close, _alone):
+        if min(found.value, cutoff) <= found.lower_bound:
+            break
+        found = proof(demand, priced, found, cutoff)
+    return found
+
+
+def _of(demand: Demand, units: Ints, bound: float) -> Filled:
+    value = demand.value(units)
+    return Filled(units, value, min(bound, value))
+
+
+def _alone(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Filled:
+    """What the limit with a price proves alone where the other has none, and its plan if that keeps both."""
+    axis = int(priced.prices.argmax())
+    price, other = float(priced.prices[axis]), float(priced.prices[1 - axis])
+    if other > NO_PRICE * price:
+        return found
+    alone = fill(demand.gains, demand.uses[axis], 1.0, demand.least, demand.most, price, cutoff)
+    fits = alone.value < found.value and bool((demand.left(alone.units) >= 0.0).all())
+    units = alone.units if fits else found.units
+    return _of(demand, units, max(found.lower_bound, alone.lower_bound))
 
 
 def _capped(demand: Demand) -> Demand:
@@ -174,8 +196,8 @@ def _close(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Fill
     while True:
         level = min(level, goal)
         if proved == math.inf:
-            kinds = _kinds(demand, priced, first, level)
-            halves = _listed(kinds[::2], level), _listed(kinds[1::2], level)
+            one, other = _divided(_kinds(demand, priced, first, level))
+            halves = _listed(one, level), _listed(other, level)
             dropped = min(halves[0].dropped, halves[1].dropped)
         lacking, pair, skipped = _combined(*halves, priced, level)
         if min(dropped, skipped) < level:
@@ -206,19 +228,21 @@ def _rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int
 
 
 def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[_Kind]:
-    """The changes with losses below the level, by kind, those with the smallest losses first.
+    """The changes with losses below the level, by kind.
 
     Devices that use the same are as one: of all changes by so many units together only the cheapest matters.
     """
     steps = []
     for sign, rises in zip((1, -1), first, strict=True):
         places, change = np.flatnonzero(rises < level), sign
-        rises = rises[places]
+        rises = losses = rises[places]
         while places.size:
             steps.append((places, np.full(places.size, sign), rises))
             change += sign
             rises = _rises(demand, priced, places, change)
-            places, rises = places[rises < level], rises[rises < level]
+            losses = losses + rises
+            few = losses < level
+            places, rises, losses = places[few], rises[few], losses[few]
     if not steps:
         return []
     device, signs, rises = (np.concatenate(parts) for parts in zip(*steps, strict=True))
@@ -237,7 +261,18 @@ def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[
         net = np.concatenate([[0], np.arange(1, up.size + 1), -np.arange(1, down.size + 1)])
         quanta = np.rint(uses[:, part[:1]] / QUANTUM).astype(np.int64)
         found.append(_Kind(net, quanta * net, np.concatenate([[0.0], up, down]), more, fewer))
-    return sorted(found, key=lambda kind: float(kind.loss[1:].min()))
+    return found
+
+
+def _divided(kinds: list[_Kind]) -> tuple[list[_Kind], list[_Kind]]:
+    """Two halves with about as many partial plans each."""
+    halves: tuple[list[_Kind], list[_Kind]] = ([], [])
+    plans = [1.0, 1.0]
+    for kind in sorted(kinds, key=lambda kind: (-kind.loss.size, float(kind.loss[1:].min()))):
+        smaller = int(plans[1] < plans[0])
+        halves[smaller].append(kind)
+        plans[smaller] *= kind.loss.size
+    return halves
 
 
 def _listed(kinds: list[_Kind], level: float) -> _Half:
@@ -249,14 +284,22 @@ def _listed(kinds: list[_Kind], level: float) -> _Half:
         taken, origin = np.nonzero(total < level)
         used = used[:, origin] + kind.used[:, taken]
         loss = total[taken, origin]
-        kept = np.arange(loss.size) if loss.size < MERGED_FROM else _distinct(used // SAME, loss)
-        if kept.size > MOST_STATES:
-            ranked = kept[np.argpartition(loss[kept], MOST_STATES)]
-            dropped = min(dropped, float(loss[ranked[MOST_STATES]]))
-            kept = ranked[:MOST_STATES]
+        kept, over = _cheapest(np.arange(loss.size), loss, MERGED_AT_ONCE)
+        if kept.size > MERGED_FROM:
+            kept = kept[_distinct(used[:, kept] // SAME, loss[kept])]
+        kept, left_out = _cheapest(kept, loss, MOST_STATES)
+        dropped = min(dropped, over, left_out)
         used, loss = used[:, kept], loss[kept]
         parents.append((origin[kept], taken[kept]))
     return _Half(kinds, used, loss, dropped, parents)
+
+
+def _cheapest(places: NDArray[np.intp], loss: Floats, most: int) -> tuple[NDArray[np.intp], float]:
+    """So many places at most, those with the smallest losses, and the smallest loss that is left out."""
+    if places.size <= most:
+        return places, math.inf
+    ranked = places[np.argpartition(loss[places], most)]
+    return ranked[:most], float(loss[ranked[most]])
 
 
 def _distinct(used: Ints, loss: Floats) -> NDArray[np.intp]:
