@@ -97,7 +97,8 @@ def solve_allocation(
     Returns
     -------
     Allocation
-        With ``gap`` 0 up to rounding, but for large fleets whose sample costs differ very little; for the
+        With ``gap`` 0 up to rounding, but for large fleets whose sample costs differ very little, or with
+        limits on cost and energy that both bind; for the
         objectives "cost" and "time", up to the tolerance of 1e-9 with which every limit is met.
 
     Raises
