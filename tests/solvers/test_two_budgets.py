@@ -129,10 +129,35 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
     expected, demand = optimum(*knapsack), demand_of(knapsack)
     for name in ("MOST_STATES", "MOST_PAIRS"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"coopt.solvers.two_budgets.{name}", 2)
+            patch.setattr(f"coopt.solvers.two_halves.{name}", 2)
             found = fill_both(demand, np.ones(2), cutoff=math.inf)
         assert found.lower_bound <= expected <= found.value
         assert found.lower_bound < found.value
+
+
+def test_where_one_limit_binds_it_decides(monkeypatch):
+    """Lists that are too short to prove anything leave the problem under that limit alone."""
+    monkeypatch.setattr("coopt.solvers.two_halves.MOST_STATES", 2)
+    rng = np.random.default_rng(1)
+    prices = rng.integers(5, 10, (2, 12))
+    budgets = np.array([5, 20]) * prices.sum(axis=1)
+    knapsack = rng.lognormal(0.0, 1.0, 12), prices, budgets, np.ones(12, int), np.full(12, 20)
+    found = fill_both(demand_of(knapsack), np.array([1.0, 0.0]), cutoff=math.inf)
+    expected = optimum(*knapsack)
+    assert found.value == pytest.approx(expected, rel=1e-12)
+    assert found.lower_bound == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_device_whose_units_use_next_to_nothing():
+    """It has a hundred thousand numbers of units of nearly the same worth: too many to list, not to bound."""
+    gains, least, most = np.array([1.0, 1.0, 2.0]), np.ones(3, int), np.array([100_000, 40, 40])
+    uses = np.array([[1e-9, 0.031, 0.042], [2e-9, 0.043, 0.032]])
+    found = fill_both(Demand(gains, uses, least, most), np.ones(2), math.inf)
+    plans = np.array(np.meshgrid(np.arange(1, 41), np.arange(1, 41))).reshape(2, -1)
+    fits = (uses[:, 1:] @ plans + 1e5 * uses[:, :1] <= 1.0).all(axis=0)
+    expected = 1e-5 + float((gains[1:, None] / plans).sum(axis=0)[fits].min())
+    assert found.lower_bound <= expected <= found.value
+    assert (uses @ found.units <= 1.0).all()
 
 
 @given(
