@@ -11,14 +11,16 @@ more of the dual value than is of interest, :mod:`coopt.solvers.two_halves` find
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.solvers.knapsack import Filled, fill
+from coopt.solvers.two_branches import divide
 from coopt.solvers.two_halves import ROUNDING, close
-from coopt.solvers.two_prices import Demand, Priced, best_prices
+from coopt.solvers.two_prices import Demand, Priced, at, best_prices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,20 +50,28 @@ def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Fi
     -------
     Filled
     """
-    if bool((demand.left(demand.most) >= 0.0).all()):
-        value = demand.value(demand.most)
-        return Filled(demand.most, value, value)
+    accuracy = ROUGH if cutoff is None else FINE
+
+    def rounded(demand: Demand, prices: Floats) -> tuple[Priced, Filled]:
+        if bool((demand.left(demand.most) >= 0.0).all()):
+            return at(demand, np.zeros(2)), _of(demand, demand.most, math.inf)
+        priced = best_prices(demand, prices, accuracy)
+        units = _topped_up(demand, _reduced(demand, priced), priced.prices)
+        return priced, _of(demand, units, priced.dual)
+
     demand = _capped(demand)
-    priced = best_prices(demand, prices, ROUGH if cutoff is None else FINE)
-    units = _topped_up(demand, _reduced(demand, priced), priced.prices)
-    found = _of(demand, units, priced.dual)
+    priced, found = rounded(demand, prices)
     if cutoff is None:
         return found
     for proof in (close, _alone):
         if min(found.value, cutoff) <= found.lower_bound:
-            break
+            return found
         found = proof(demand, priced, found, cutoff)
-    return found
+    if min(found.value, cutoff) <= found.lower_bound:
+        return found
+    return divide(
+        demand, priced, found, cutoff, lambda branch, before: rounded(_capped(branch), before.prices)
+    )
 
 
 def _of(demand: Demand, units: Ints, bound: float) -> Filled:

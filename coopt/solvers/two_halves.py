@@ -63,7 +63,7 @@ def close(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Fille
     """
     goal = min(found.value, cutoff) - priced.dual
     everyone = np.arange(demand.gains.size)
-    first = np.array([_rises(demand, priced, everyone, sign) for sign in (1, -1)])
+    first = np.array([rises(demand, priced, everyone, sign) for sign in (1, -1)])
     cheapest = first.min(axis=0)
     few = min(FIRST, cheapest.size - 1)
     level = max(float(np.partition(cheapest, few)[few]), SMALLEST * goal)
@@ -129,14 +129,14 @@ class _Half:
             place = int(origin[place])
 
 
-def _rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int) -> Floats:
+def rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int) -> Floats:
     """What the last unit of a change adds to the loss, no less than the one before; inf where barred."""
     sign = 1 if change > 0 else -1
     after = (priced.units[places] + change).astype(np.float64)
     barred = (after < demand.least[places]) | (after > demand.most[places])
     product = (after - sign) * np.where(barred, 1.0, after)
-    rises = sign * (priced.prices @ demand.uses[:, places] - demand.gains[places] / product)
-    found: Floats = np.where(barred, math.inf, np.maximum(rises, 0.0))
+    added = sign * (priced.prices @ demand.uses[:, places] - demand.gains[places] / product)
+    found: Floats = np.where(barred, math.inf, np.maximum(added, 0.0))
     return found
 
 
@@ -146,21 +146,21 @@ def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[
     Devices that use the same are as one: of all changes by so many units together only the cheapest matters.
     """
     steps = []
-    for sign, rises in zip((1, -1), first, strict=True):
-        places, change = np.flatnonzero(rises < level), sign
-        rises = losses = rises[places]
+    for sign, added in zip((1, -1), first, strict=True):
+        places, change = np.flatnonzero(added < level), sign
+        added = losses = added[places]
         while places.size:
-            steps.append((places, np.full(places.size, sign), rises))
+            steps.append((places, np.full(places.size, sign), added))
             change += sign
-            rises = _rises(demand, priced, places, change)
-            losses = losses + rises
+            added = rises(demand, priced, places, change)
+            losses = losses + added
             few = losses < level
-            places, rises, losses = places[few], rises[few], losses[few]
+            places, added, losses = places[few], added[few], losses[few]
     if not steps:
         return []
-    device, signs, rises = (np.concatenate(parts) for parts in zip(*steps, strict=True))
-    order = np.lexsort((rises, signs, *demand.uses[:, device]))
-    device, signs, rises = device[order], signs[order], rises[order]
+    device, signs, added = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    order = np.lexsort((added, signs, *demand.uses[:, device]))
+    device, signs, added = device[order], signs[order], added[order]
     uses = demand.uses[:, device]
     starts = np.flatnonzero((uses[:, 1:] != uses[:, :-1]).any(axis=0)) + 1
     found = []
@@ -168,7 +168,7 @@ def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[
         sides = []
         for sign in (1, -1):
             own = part[signs[part] == sign]
-            losses = np.cumsum(rises[own])
+            losses = np.cumsum(added[own])
             sides.append((device[own][losses < level], losses[losses < level]))
         (more, up), (fewer, down) = sides
         net = np.concatenate([[0], np.arange(1, up.size + 1), -np.arange(1, down.size + 1)])

@@ -129,15 +129,30 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
     expected, demand = optimum(*knapsack), demand_of(knapsack)
     for name in ("MOST_STATES", "MOST_PAIRS"):
         with monkeypatch.context() as patch:
+            patch.setattr("coopt.solvers.two_branches.MOST_WORK", 0)
             patch.setattr(f"coopt.solvers.two_halves.{name}", 2)
             found = fill_both(demand, np.ones(2), cutoff=math.inf)
         assert found.lower_bound <= expected <= found.value
         assert found.lower_bound < found.value
 
 
+@settings(max_examples=30, deadline=None)
+@given(knapsack=knapsacks(most_devices=6))
+def test_branches_close_what_lists_do_not(knapsack):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coopt.solvers.two_halves.MOST_STATES", 2)
+        patch.setattr("coopt.solvers.two_budgets.NO_PRICE", -1.0)
+        patch.setattr("coopt.solvers.two_branches.MOST_WORK", 20_000)
+        found = fill_both(demand_of(knapsack), np.ones(2), cutoff=math.inf)
+    expected = optimum(*knapsack)
+    assert found.value == pytest.approx(expected, rel=1e-12, abs=1e-300)
+    assert found.lower_bound == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
 def test_where_one_limit_binds_it_decides(monkeypatch):
     """Lists that are too short to prove anything leave the problem under that limit alone."""
     monkeypatch.setattr("coopt.solvers.two_halves.MOST_STATES", 2)
+    monkeypatch.setattr("coopt.solvers.two_branches.MOST_WORK", 0)
     rng = np.random.default_rng(1)
     prices = rng.integers(5, 10, (2, 12))
     budgets = np.array([5, 20]) * prices.sum(axis=1)
@@ -149,15 +164,15 @@ def test_where_one_limit_binds_it_decides(monkeypatch):
 
 
 def test_a_device_whose_units_use_next_to_nothing():
-    """It has a hundred thousand numbers of units of nearly the same worth: too many to list, not to bound."""
+    """It has a hundred thousand numbers of units of nearly the same worth: too many to list."""
     gains, least, most = np.array([1.0, 1.0, 2.0]), np.ones(3, int), np.array([100_000, 40, 40])
     uses = np.array([[1e-9, 0.031, 0.042], [2e-9, 0.043, 0.032]])
     found = fill_both(Demand(gains, uses, least, most), np.ones(2), math.inf)
     plans = np.array(np.meshgrid(np.arange(1, 41), np.arange(1, 41))).reshape(2, -1)
     fits = (uses[:, 1:] @ plans + 1e5 * uses[:, :1] <= 1.0).all(axis=0)
     expected = 1e-5 + float((gains[1:, None] / plans).sum(axis=0)[fits].min())
-    assert found.lower_bound <= expected <= found.value
-    assert (uses @ found.units <= 1.0).all()
+    assert found.value == pytest.approx(expected, rel=1e-12)
+    assert found.lower_bound == pytest.approx(expected, rel=1e-12)
 
 
 @given(
