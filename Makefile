@@ -57,7 +57,7 @@ bench: $(VENV)/.full $(VENV)/.compiled ## every table and picture in benchmarks/
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for name in headline batches theorem robustness streaming deep; do \
 	    $(BIN)/python -m benchmarks.federated.$$name; done
-	for script in benchmarks/solvers/{exact_speed,stress,unequal_costs,coopt_fl_gap,many,cohort,peers}.py \
+	for script in benchmarks/solvers/{exact_speed,stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py; do $(BIN)/python $$script; done
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes

@@ -27,10 +27,14 @@ def budget_for_all(budget: Budget, fleet: Fleet) -> Budget:
     Raises
     ------
     InvalidProblemError
-        If it is for some of the devices: a controller asks all of them every round.
+        If it is for some of the devices, or limits energy: a controller asks all devices every round, and
+        what they report is cost and time.
     """
     if budget.energy < math.inf:
-        raise InvalidProblemError(f"energy = {budget.energy!r}: a controller keeps no account of energy")
+        raise InvalidProblemError(
+            f"energy = {budget.energy!r}: a controller keeps no account of energy, which clients do not "
+            "report; use solve_allocation, and run its plan as a FixedPlan (coopt.adapters.fixed_plan)"
+        )
     if budget.participants is not None:
         raise InvalidProblemError(
             f"participants = {budget.participants}: a controller plans for all devices in every round"

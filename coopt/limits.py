@@ -178,14 +178,14 @@ def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Flo
     return tuple(found)
 
 
-def step_budget(problem: Problem, rounds: int, local_steps: int) -> float:
+def step_budget(problem: Problem, rounds: float, local_steps: float) -> float:
     """Largest work sum a_i s_i of one step that the cost limit admits for given (K, tau); may be < 0."""
     budget = problem.plain.budget
     limit = budget.cost * (1.0 + TOLERANCE)
     return (limit / rounds - budget.round_cost) / local_steps
 
 
-def step_energy(problem: Problem, rounds: int, local_steps: int) -> float:
+def step_energy(problem: Problem, rounds: float, local_steps: float) -> float:
     """Largest energy sum e_i s_i of one step that the energy limit admits for given (K, tau); may be < 0."""
     limit = problem.budget.energy * (1.0 + TOLERANCE)
     return (limit / rounds - float(np.sum(problem.plain.fleet.round_energy))) / local_steps

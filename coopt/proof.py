@@ -282,7 +282,6 @@ class Checker:
         weights = self.weights(support.direction)
         fleet, prices = self.fleet, support.price * self.fleet.sample_cost
         prices += support.energy_price * fleet.sample_energy
-        priced = prices.copy()
         prices[support.held] += support.push
         most = self.largest_batches(leaf.rounds[0], leaf.local_steps[0])
         least, rounding = self._dual(weights, prices, most)
@@ -303,14 +302,15 @@ class Checker:
         bound = np.maximum(bound - rounding, 0.0)
         if support.level is not None and pieces.single:
             reference = 0.0 if self.form.population is None else math.fsum(weights / self.form.population)
-            # Of all limits together, at the multipliers: one budget, at a price of one.
+            budgets = self._step_limits(pieces.first_product[0], pieces.most_steps[0])
+            limited = np.isfinite(budgets)
             value = smallest_value(
                 weights / self.multiple,
-                priced * self.multiple,
-                float(spend[0]),
+                np.array([fleet.sample_cost, fleet.sample_energy])[limited] * self.multiple,
+                budgets[limited],
                 self.lower // self.multiple,
                 most // self.multiple,
-                1.0,
+                np.array([support.price, support.energy_price])[limited],
                 support.level + reference,
             )
             bound = np.maximum(bound, value - reference)
@@ -329,14 +329,19 @@ class Checker:
     def _spend(self, support: Support, product: Floats | int, steps: Floats | int) -> Floats:
         """What cost and energy of one step can be worth together, for given K tau and tau."""
         total = np.zeros(np.shape(product))
-        if support.price > 0.0:
-            spend = self.cost_limit / product - self.budget.round_cost / steps
-            if self.unit is not None:
-                spend = self.unit * np.floor(spend / self.unit * (1.0 + OUTWARD))
-            total += support.price * spend
-        if support.energy_price > 0.0:
-            total += support.energy_price * (self.energy_limit / product - self.round_energy / steps)
+        for price, limit in zip(
+            (support.price, support.energy_price), self._step_limits(product, steps), strict=True
+        ):
+            if price > 0.0:
+                total += price * limit
         return total
+
+    def _step_limits(self, product: Floats | float, steps: Floats | float) -> Floats:
+        """What one step may cost and burn at most, for given K tau and tau; inf where there is no limit."""
+        cost = self.cost_limit / product - self.budget.round_cost / steps
+        if self.unit is not None:
+            cost = self.unit * np.floor(cost / self.unit * (1.0 + OUTWARD))
+        return np.array([cost, self.energy_limit / product - self.round_energy / steps])
 
     def weights(self, direction: tuple[float, ...]) -> Floats:
         """Weights of the noise in a direction, shape (N,)."""

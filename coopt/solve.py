@@ -97,8 +97,9 @@ def solve_allocation(
     Returns
     -------
     Allocation
-        With ``gap`` 0 up to rounding, unless a search among batches at unequal sample costs meets its limit;
-        for the objectives "cost" and "time", up to the tolerance of 1e-9 with which every limit is met.
+        With ``gap`` 0 up to rounding, unless a search among batches at unequal sample costs, or with limits
+        on cost and energy that both bind, meets its limit; for the objectives "cost" and "time", up to the
+        tolerance of 1e-9 with which every limit is met.
 
     Raises
     ------
@@ -173,7 +174,7 @@ def solve_allocation(
                 f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
                 "use solver='exact'"
             )
-        proposal = PROPOSERS[solver](problem.plain, chosen, ranges, **flexible)
+        proposal = PROPOSERS[solver](problem, chosen, ranges, **flexible)
         found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
         # Constraints of the user's own may have raised the lower bound.
         about = None if constraints is not None else claim
@@ -280,13 +281,12 @@ def _check_budget(problem: Problem, solver: str, learning_rate: float | str | No
         raise InvalidProblemError(
             f"gradient_bias = {problem.constants.gradient_bias!r}: needs a learning rate in numbers"
         )
-    if budget.energy < math.inf and solver in PROPOSERS:
-        raise InvalidProblemError(f"energy = {budget.energy!r}: needs solver='exact' (or 'auto')")
-    if budget.participants is not None and (learning_rate == "auto" or solver in PROPOSERS):
-        raise InvalidProblemError(
-            f"participants = {budget.participants}: needs solver='exact' (or 'auto') and a "
-            "learning rate in numbers"
-        )
+    for name, value in (("energy", budget.energy), ("participants", budget.participants)):
+        if solver == "coopt-fl" and value not in (math.inf, None):
+            raise InvalidProblemError(
+                f"{name} = {value!r}: solver='coopt-fl' is the published algorithm, which knows of no "
+                "such limit; use solver='exact', 'cvxpy' or 'closed-form'"
+            )
 
 
 def _only_error(objective: str, solver: str) -> None:
@@ -302,7 +302,7 @@ def _choose_rate(
 ) -> Allocation:
     """The best learning rate with its plan."""
     found = rates.search(
-        problem.plain, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
+        problem, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
     )
     constants = replace(problem.constants, learning_rate=found.learning_rate)
     trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
@@ -325,10 +325,6 @@ def _minimise(
 ) -> Search:
     if isinstance(bound, MonotoneBound):
         return exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, seconds, start)
-    if problem.budget.energy < math.inf:
-        raise SolverError(
-            f"bound {bound.name!r} declares no monotone form, which an energy limit needs: use another bound"
-        )
     return exhaustive.search(problem, bound, ranges, seconds, start)
 
 

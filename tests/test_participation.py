@@ -261,12 +261,23 @@ def test_bounds_for_all_devices_say_so(bound):
         evaluate(problem_of(participants=2), 10, 2, [5, 5, 5], bound)
 
 
-@pytest.mark.parametrize(
-    "options", [{"solver": "closed-form"}, {"solver": "cvxpy"}, {"learning_rate": "auto"}]
-)
-def test_solvers_for_all_devices_say_so(options):
-    with pytest.raises(InvalidProblemError, match="participants = 2: needs solver='exact'"):
-        solve_allocation(problem_of(participants=2), **options)
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize("solver", ["closed-form", "cvxpy"])
+@pytest.mark.parametrize("bound", [Certified(1, 1), NonConvex(1, 1)])
+def test_other_solvers_come_near_the_optimum(solver, bound, distinct):
+    problem = drawn(problem_of(), 2, distinct)
+    optimum = solve_allocation(problem, bound=bound)
+    plan = solve_allocation(problem, bound=bound, solver=solver)
+    plan.certify()
+    assert plan.lower_bound <= optimum.error_bound * (1 + 1e-12)
+    assert optimum.error_bound <= plan.error_bound * (1 + 1e-12)
+    assert plan.error_bound <= optimum.error_bound * 1.05
+    assert plan.trace["relaxation_value"] <= optimum.error_bound
+
+
+def test_the_published_algorithm_says_so():
+    with pytest.raises(InvalidProblemError, match="participants = 2: solver='coopt-fl' is the published"):
+        solve_allocation(problem_of(participants=2), solver="coopt-fl")
 
 
 def test_a_controller_asks_all_devices():

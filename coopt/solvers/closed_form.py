@@ -1,8 +1,8 @@
 """Rounds, local steps and batch sizes from formulas, a handful of passes over the fleet.
 
 Drop the limits of each batch and let K and s be real. With T = K tau steps in total the best batches then
-leave noise A T / (1 - rho T), where A and rho say what the cost limit, or the time limit, allows; both are
-sums over the fleet. What remains is a function of one number T with one stationary point:
+leave noise A T / (1 - rho T), where A and rho say what the limit on cost, on energy or on time allows; they
+are sums over the fleet. What remains is a function of one number T with one stationary point:
 
 * geometric progress q^T: y = -T ln q solves expm1(y) + y g = g^2 m with g = 1 - rho T; where rounds cost
   nothing (rho = 0) this is y + e^y = kappa, so y = kappa - W(e^kappa) with Lambert's W;
@@ -14,6 +14,7 @@ The derivations, and where each form holds, are in the documentation of the clos
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from coopt.errors import InfeasibleError, SolverError
 from coopt.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import Problem
 from coopt.solvers.batch import relax
+from coopt.solvers.energy import best_share
 from coopt.solvers.members import best_over_members
 from coopt.solvers.progress import Geometric, floor_at, lambert_steps, progress_of
 from coopt.solvers.proposal import Proposal
@@ -47,8 +49,8 @@ class ClosedForm:
     rounds, local_steps : float
         K and tau, real numbers.
     batch_sizes : ndarray, shape (N,)
-        s_i > 0, real numbers within the cost and the time limit at this K and tau, but not within the
-        limits of each batch.
+        s_i > 0, real numbers within the limits on cost, energy and time at this K and tau, but not within
+        those of each batch.
     value : float
         The bound at the optimum of the relaxation.
     """
@@ -68,7 +70,7 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     Parameters
     ----------
     problem : Problem
-        With a limit on cost or time.
+        With a limit on cost, energy or time.
     rounds : float
         K > 0.
     bound : Bound
@@ -84,7 +86,7 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     Raises
     ------
     InfeasibleError
-        If the rounds alone use up the cost or the time limit.
+        If the rounds alone use up a limit.
     SolverError
         If the bound has another progress.
 
@@ -94,16 +96,17 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     """
     form = _single(bound, problem)
     _, noise = floor_at(form, 1)
-    budget, slowest = problem.budget, float(problem.fleet.round_time.max())
+    fleet, budget = problem.plain.fleet, problem.plain.budget
     for limit, used, allowed in (
         ("cost", rounds * budget.round_cost, budget.cost),
-        ("time", rounds * slowest, budget.time),
+        ("energy", rounds * float(np.sum(fleet.round_energy)), budget.energy),
+        ("time", rounds * float(fleet.round_time.max()), budget.time),
     ):
         if used >= allowed:
             raise InfeasibleError(
                 f"{limit}: {rounds:g} rounds use {used:.6g} of {allowed:.6g} without any step", binding=limit
             )
-    products = _batches(problem, noise, rounds, 1.0, same_batch)
+    products = _batches(problem.plain, noise, rounds, 1.0, same_batch)
     step_noise = float(np.sum(noise / products))
     curve = progress_of(form, "closed-form")
     if isinstance(curve, Geometric):
@@ -133,8 +136,8 @@ def relaxation(
     -------
     ClosedForm
         ``value`` is a lower bound on the value of every plan (of every plan with the same batch
-        everywhere, if `same_batch`), and is reached where only one of the cost and the time limit
-        matters and all devices have the same round_time.
+        everywhere, if `same_batch`), and is reached where only one of the limits on cost, energy and
+        time matters and all devices have the same round_time.
 
     Raises
     ------
@@ -142,10 +145,11 @@ def relaxation(
         If the bound has another progress, or batches are drawn without replacement.
     """
     found = ranges or feasible_ranges(problem, None, None)
-    curves = _Curves(problem, _single(bound, problem), found, same_batch)
+    curves = _Curves(problem.plain, _single(bound, problem), found, same_batch)
     value, local_steps, steps = curves.best()
     rounds = steps / local_steps
-    batches = _batches(problem, floor_at(curves.form, local_steps)[1], rounds, float(local_steps), same_batch)
+    weights = floor_at(curves.form, local_steps)[1]
+    batches = _batches(problem.plain, weights, rounds, float(local_steps), same_batch)
     return ClosedForm(rounds, float(local_steps), batches, value)
 
 
@@ -161,11 +165,12 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
     SolverError
         If the bound has another progress, or batches are drawn without replacement.
     """
+    plain = problem.plain
     trace: dict[str, float] = {"inner_solves": 0}
 
     def rounded(member: Bound) -> list[Incumbent]:
         form = _single(member, problem)
-        curves = _Curves(problem, form, ranges, same_batch=False)
+        curves = _Curves(plain, form, ranges, same_batch=False)
         value, local_steps, _ = curves.best()
         trace["relaxation_value"] = value
         plans = []
@@ -175,8 +180,8 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
             if here == math.inf:
                 continue
             _, weights = floor_at(form, tau)
-            for rounds in rounds_near(problem, ranges, steps / tau, tau):
-                batches = whole_batches(problem, weights, rounds, tau).batch_sizes
+            for rounds in rounds_near(plain, ranges, steps / tau, tau):
+                batches = whole_batches(plain, weights, rounds, tau).batch_sizes
                 plans.append(
                     Incumbent(member.value(problem, rounds, tau, batches), rounds, tau, batches, member)
                 )
@@ -207,17 +212,23 @@ def _single(bound: Bound, problem: Problem) -> MonotoneForm:
 def _batches(
     problem: Problem, weights: Floats, rounds: float, local_steps: float, same_batch: bool
 ) -> Floats:
-    """The best real batches within the cost and the time limit at real K and tau."""
+    """The best real batches within the limits on cost, energy and time at real K and tau."""
     fleet, budget = problem.fleet, problem.budget
     spend = (budget.cost / rounds - budget.round_cost) / local_steps
+    burn = (budget.energy / rounds - float(np.sum(fleet.round_energy))) / local_steps
     with np.errstate(invalid="ignore"):
         caps = np.fmin(
             fleet.throughput * ((budget.time / rounds - fleet.round_time) / local_steps), UNLIMITED
         )
     if same_batch:
-        total = float(np.sum(fleet.sample_cost))
-        size = min(float(caps.min()), spend / total if total else UNLIMITED)
+        size = float(caps.min())
+        for sample, limit in ((fleet.sample_cost, spend), (fleet.sample_energy, burn)):
+            total = float(np.sum(sample))
+            size = min(size, limit / total if total else UNLIMITED)
         return np.full(len(fleet), size)
+    if burn < math.inf:
+        lower = np.zeros(len(fleet))
+        return best_share(problem, weights, rounds, local_steps, lower, caps)[1].batch_sizes
     return relax(weights, fleet.sample_cost, spend, np.zeros(len(fleet)), caps).batch_sizes
 
 
@@ -256,10 +267,11 @@ class _Curves:
             return math.inf, float(fewest * low)
         noise = self._noise(weights, high)
         stationary = [self.progress.best_steps(offset, amount, share) for amount, share in noise]
-        if len(noise) == 2:
-            (a, rho), (b, sigma) = noise
-            if a * sigma != b * rho:
-                stationary.append((a - b) / (a * sigma - b * rho))
+        stationary += [
+            (a - b) / (a * sigma - b * rho)
+            for (a, rho), (b, sigma) in itertools.combinations(noise, 2)
+            if a * sigma != b * rho
+        ]
         ends = float(fewest * low), float(most * high)
         places = {min(max(steps, ends[0]), ends[1]) for steps in stationary or [math.inf]}
         return min(
@@ -271,16 +283,22 @@ class _Curves:
         )
 
     def _noise(self, weights: Floats, local_steps: int) -> list[tuple[float, float]]:
-        """(A, rho) of the noise A T / (1 - rho T) that the cost limit, and the time limit, leave."""
+        """(A, rho) of the noise A T / (1 - rho T) that each limit, on cost, energy and time, leaves alone."""
         fleet, budget = self.problem.fleet, self.problem.budget
         found = []
-        if budget.cost < math.inf:
-            limit = budget.cost * (1.0 + limits.TOLERANCE)
+        for sample, rest, total in (
+            (fleet.sample_cost, budget.round_cost, budget.cost),
+            (fleet.sample_energy, float(np.sum(fleet.round_energy)), budget.energy),
+        ):
+            limit = total * (1.0 + limits.TOLERANCE)
+            if not 0.0 < limit < math.inf:
+                # What costs nothing meets a limit of nothing.
+                continue
             if self.same_batch:
-                amount = float(np.sum(weights)) * float(np.sum(fleet.sample_cost))
+                amount = float(np.sum(weights)) * float(np.sum(sample))
             else:
-                amount = float(np.sum(np.sqrt(weights * fleet.sample_cost))) ** 2
-            found.append((amount / limit, budget.round_cost / (limit * local_steps)))
+                amount = float(np.sum(np.sqrt(weights * sample))) ** 2
+            found.append((amount / limit, rest / (limit * local_steps)))
         if budget.time < math.inf:
             limit = budget.time * (1.0 + limits.TOLERANCE)
             if self.same_batch:

@@ -1,6 +1,7 @@
 """The joint problem by convex programming (cvxpy): slower than the exact solver, open to users' constraints.
 
-With y1 = 1/(K tau) and y2 = 1/tau every limit is linear in (s, y1, y2) and the noise sum w_i/s_i is convex.
+With y1 = 1/(K tau) and y2 = 1/tau every limit, on cost, energy and time, is linear in (s, y1, y2) and the
+noise sum w_i/s_i is convex.
 For tau in [low, high] the offset and the weights of the low end bound those of the whole range, so one
 convex problem bounds every plan of the range from below; ranges are halved until the best is a single tau.
 
@@ -25,6 +26,7 @@ from coopt.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import Problem
 from coopt.solvers.backend import Constraints, installed, own_constraints, run
 from coopt.solvers.batch import relax
+from coopt.solvers.energy import best_share
 from coopt.solvers.members import best_over_members
 from coopt.solvers.progress import Geometric, floor_at, progress_of
 from coopt.solvers.proposal import Proposal
@@ -111,7 +113,7 @@ def solve(
         for tau, point in joint.best_first():
             if not plans:
                 trace["relaxation_value"] = point.lower_bound
-            for rounds in rounds_near(problem, ranges, point.rounds, tau):
+            for rounds in rounds_near(problem.plain, ranges, point.rounds, tau):
                 batches = joint.whole(rounds, tau)
                 if batches is not None:
                     value = member.value(problem, rounds, tau, batches)
@@ -131,6 +133,29 @@ def solve(
     if single and trace["accurate"]:
         proved = trace["relaxation_value"]
     return Proposal(best, proved, trace)
+
+
+@dataclass(frozen=True)
+class _WorkLimit:
+    """K (tau sample @ s + round) <= total."""
+
+    sample: Floats
+    round: float
+    total: float
+
+
+def _work_limits(problem: Problem) -> list[_WorkLimit]:
+    """The limits on cost and on energy, where there are any."""
+    fleet, budget = problem.fleet, problem.budget
+    found = [
+        _WorkLimit(fleet.sample_cost, budget.round_cost, budget.cost * (1.0 + limits.TOLERANCE)),
+        _WorkLimit(
+            fleet.sample_energy,
+            float(np.sum(fleet.round_energy)),
+            budget.energy * (1.0 + limits.TOLERANCE),
+        ),
+    ]
+    return [limit for limit in found if limit.total < math.inf]
 
 
 class JointRelaxation:
@@ -164,7 +189,7 @@ class JointRelaxation:
         self.backend = installed(backend or DEFAULT_BACKEND)
         if not isinstance(bound, MonotoneBound):
             raise SolverError(f"solver 'cvxpy' needs the monotone form of bound {bound.name!r}")
-        self.problem, self.ranges = problem, ranges
+        self.problem, self.ranges = problem.plain, ranges
         self.form: MonotoneForm = bound.monotone_form(problem)
         self.progress = progress_of(self.form, "cvxpy")
         self.solves = 0
@@ -199,11 +224,13 @@ class JointRelaxation:
             self._excess >= 0.0,
             self._excess >= self._intercepts + self._slopes * z1,
         ]
-        self._cost = cp.Parameter(2, nonneg=True)
-        if budget.cost < math.inf:
-            work = fleet.sample_cost * self._scale
+        self._allowed = []
+        for limit in _work_limits(self.problem):
+            work = limit.sample * self._scale
             total = float(work.sum()) or 1.0
-            rules.append((work / total) @ self._x + self._cost[1] * z2 <= self._cost[0] * z1)
+            allowed = cp.Parameter(2, nonneg=True)
+            rules.append((work / total) @ self._x + allowed[1] * z2 <= allowed[0] * z1)
+            self._allowed.append((limit, total, allowed))
         self._step_time, self._round_time = cp.Parameter(size, nonneg=True), cp.Parameter(size, nonneg=True)
         if budget.time < math.inf:
             rules.append(cp.multiply(self._step_time, self._x) + self._round_time * z2 <= z1)
@@ -220,6 +247,8 @@ class JointRelaxation:
         rounds = math.ceil(math.sqrt(ranges.rounds[0] * max(ranges.most_rounds(tau), 1)))
         caps = np.maximum(np.minimum(upper, limits.time_caps(problem, rounds, tau)), lower)
         noise = fleet.weights**2 * fleet.gradient_noise
+        if problem.budget.energy < math.inf:
+            return best_share(problem, noise, rounds, tau, lower, caps)[1].batch_sizes
         spend = limits.step_budget(problem, rounds, tau)
         return relax(noise, fleet.sample_cost, spend, lower, caps).batch_sizes
 
@@ -291,14 +320,12 @@ class JointRelaxation:
         self._ends.value = np.array([shortest, 1.0])
         self._ratio = unit2 / unit1
         self._rounds.value = self._ratio / np.array([rounds[1], rounds[0]], dtype=np.float64)
-        if budget.cost < math.inf:
-            total = float(np.sum(fleet.sample_cost * self._scale)) or 1.0
-            limit = budget.cost * (1.0 + limits.TOLERANCE)
-            self._cost.value = np.array([limit * unit1, budget.round_cost * unit2]) / total
+        for limit, total, allowed in self._allowed:
+            allowed.value = np.array([limit.total * unit1, limit.round * unit2]) / total
         if budget.time < math.inf:
-            limit = budget.time * (1.0 + limits.TOLERANCE) * unit1
-            self._step_time.value = self._scale / fleet.throughput / limit
-            self._round_time.value = fleet.round_time * unit2 / limit
+            seconds = budget.time * (1.0 + limits.TOLERANCE) * unit1
+            self._step_time.value = self._scale / fleet.throughput / seconds
+            self._round_time.value = fleet.round_time * unit2 / seconds
 
     def _dinkelbach(
         self,

@@ -49,6 +49,7 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
     Liu et al., "DYNAMITE: Dynamic Interplay of Mini-Batch Size and Aggregation Frequency for Federated
     Learning with Static and Streaming Dataset", arXiv:2310.14906, Algorithm 1.
     """
+    problem = problem.plain
     if problem.budget.cost == math.inf:
         raise SolverError(
             "solver 'coopt-fl' splits a cost budget, and there is none: set Budget(cost=...), or use "

@@ -4,36 +4,89 @@ For any share t between 0 and 1 a plan that meets both limits meets their mixtur
 
     (1 - t) cost / R + t energy / E <= 1,
 
-which is a limit of the same form as that on cost alone. So whatever bounds plans under the mixture, its cuts,
-its dual values and its integer optima, bounds those under both limits. The share at which the continuous
-optimum of the mixture meets both is the best one, and is found at each (K, tau) anew. Whole
-batches that meet the mixture but break one of the two limits are cut and filled up again.
+which is a limit of the same form as that on cost alone. So whatever bounds plans under the mixture, its cuts
+among them, bounds those under both limits. The share at which the continuous optimum of the mixture meets
+both is the best one, and is found at each (K, tau) anew. Whole batches within both limits are the business
+of :mod:`coopt.solvers.two_budgets`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coopt import limits
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import Budget, Problem
-from coopt.solvers.batch import Floats, Ints, Rounded, relax
-from coopt.solvers.inner import Cut, Inner
+from coopt.solvers.batch import Floats, Ints, Relaxation, Rounded, relax
+from coopt.solvers.inner import Inner, Spending
+from coopt.solvers.measure import common_measure, whole_multiple
+from coopt.solvers.two_budgets import FINE, fill_both
+from coopt.solvers.two_prices import Demand, best_prices
 
 # Steps towards the best share, and how nearly it has to meet both limits; any share is valid, a better one
 # bounds tighter.
 STEPS, BALANCED = 30, 1e-9
-# Shares that are tried for whole batches at one (K, tau).
-MOST_SHARES = 12
-# Devices that are tried one by one once a whole prefix no longer fits, times the devices that each try sums.
-MOST_TRIED = 200_000
-# A mixture of two limits that are met is met but for the rounding of its sums.
-ROUNDING_UP = 1.0 + 1e-13
+# How far from a guess another share is tried, and how much farther the next one.
+STRIDE, WIDER = 0.02, 8.0
+
+
+class BothLimits:
+    """The limits on cost and on energy of one problem, at any (K, tau).
+
+    Parameters
+    ----------
+    problem : Problem
+        With a finite ``budget.energy``.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        fleet = problem.plain.fleet
+        self._round_energy = float(np.sum(fleet.round_energy))
+        self._measures = [
+            common_measure(sample * fleet.batch_multiple)
+            for sample in (fleet.sample_cost, fleet.sample_energy)
+        ]
+        # The best share at the (K, tau) before is near the next one.
+        self._share = 0.5
+
+    def mixed(self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Floats | Ints) -> Spending:
+        """The best mixture of the limits at (K, tau), itself a limit on the work of a step."""
+        fleet, budget = self.problem.plain.fleet, self.problem.plain.budget
+        self._share, _ = best_share(self.problem, weights, *place, lower, upper, self._share)
+        cost, energy = limit_units(budget)
+        dear, hungry = (1.0 - self._share) / cost, self._share / energy
+        sample, limit = hungry * fleet.sample_energy, hungry * limits.step_energy(self.problem, *place)
+        slope, rise = hungry * budget.energy, hungry * self._round_energy
+        if dear > 0.0:
+            sample = sample + dear * fleet.sample_cost
+            limit += dear * limits.step_budget(self.problem, *place)
+            slope += dear * budget.cost
+            rise += dear * budget.round_cost
+        return Spending(sample, limit, slope * (1.0 + limits.TOLERANCE), rise)
+
+    def demand(
+        self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Ints
+    ) -> tuple[Demand, Floats, Floats]:
+        """The devices in units of batches and limits, continuous prices, and the limits of a step."""
+        fleet, multiple = self.problem.plain.fleet, self.problem.fleet.batch_multiple
+        self._share, best = best_share(self.problem, weights, *place, lower, upper, self._share)
+        cost = whole_multiple(limits.step_budget(self.problem, *place), self._measures[0])
+        energy = whole_multiple(limits.step_energy(self.problem, *place), self._measures[1])
+        # What is free fits a limit of nothing.
+        allowed = np.array([limit if limit > 0.0 else math.inf for limit in (cost, energy)])
+        shares = np.array([1.0 - self._share, self._share]) / limit_units(self.problem.budget)
+        prices = best.multiplier * shares * np.where(np.isfinite(allowed), allowed, 0.0)
+        least = lower // multiple
+        demand = Demand(
+            weights / multiple,
+            np.array([fleet.sample_cost, fleet.sample_energy]) * multiple / allowed[:, None],
+            least,
+            np.where(weights > 0.0, upper // multiple, least),
+        )
+        return demand, prices, allowed
 
 
 class TwoLimits(Inner):
@@ -50,27 +103,11 @@ class TwoLimits(Inner):
         super().__init__(problem, form)
         # Units of the mixture cost differently, and differently for each share.
         self.unit_cost = None
-        self._last: tuple[float, Inner] | None = None
+        self._both = BothLimits(problem)
 
-    def cut(
-        self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
-    ) -> tuple[Cut, list[float]]:
-        """A cut from the best mixtures at (K, tau), and their budget multipliers."""
-        upper = self.upper
-        if self.problem.budget.time < math.inf:
-            caps = limits.time_caps(self.problem, rounds, local_steps)
-            upper = np.maximum(np.minimum(self.upper, caps), self.lower)
-        cuts, multipliers = [], []
-        for angle in angles.tolist():
-            share, _ = self._share(self.weights(floor, angle), rounds, local_steps, upper)
-            cut, multiplier = self._mixed(share).cut(floor, rounds, local_steps, np.array([angle]), corner)
-            self.solves += 1
-            cuts.append(cut)
-            multipliers += multiplier
-        constant, slope, rise = (
-            np.concatenate([getattr(cut, name) for cut in cuts]) for name in ("constant", "slope", "rise")
-        )
-        return Cut(angles, constant, slope, rise), multipliers
+    def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
+        """The best mixture of the limits at (K, tau)."""
+        return self._both.mixed(weights, (rounds, local_steps), self.lower, upper)
 
     def exact(
         self,
@@ -81,150 +118,28 @@ class TwoLimits(Inner):
         multiplier: float | None = None,
         cutoff: float | None = None,
     ) -> Rounded:
-        """Whole batches within both limits, and the bound that the best mixture proves."""
-        del multiplier  # that of another mixture
+        """Whole batches within both limits: the best ones if they are below `cutoff`."""
+        del multiplier  # that of one mixture
+        weights, population = self.weights(floor, angle), self.form.population
+        demand, prices, _ = self._demand(weights, rounds, local_steps)
+        reference = 0.0 if population is None else float(np.sum(weights / population))
+        found = fill_both(demand, prices, None if cutoff is None else cutoff + reference)
+        self.solves += 1
+        batches = found.units * self.problem.fleet.batch_multiple
+        value = float(np.sum(weights * inverse_batches(batches.astype(np.float64), population)))
+        return Rounded(batches, value, min(found.lower_bound - reference, value))
+
+    def prices(self, weights: Floats, rounds: int, local_steps: int) -> tuple[float, float]:
+        """The multipliers of cost and energy of a step at (K, tau) that are best for whole batches."""
+        demand, prices, allowed = self._demand(weights, rounds, local_steps)
+        if bool((demand.left(demand.most) >= 0.0).all()):
+            return 0.0, 0.0
+        cost, energy = (best_prices(demand, prices, FINE).prices / allowed).tolist()
+        return cost, energy
+
+    def _demand(self, weights: Floats, rounds: int, local_steps: int) -> tuple[Demand, Floats, Floats]:
         upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
-        weights = self.weights(floor, angle)
-        share, batches = self._share(weights, rounds, local_steps, upper)
-        low, high, proved = 0.0, 1.0, -math.inf
-        best = self._rounded(weights, batches, rounds, local_steps, upper, share)
-        # The share that is best for whole batches is another one: it is only looked for where it matters.
-        for _ in range(1 if cutoff is None else MOST_SHARES):
-            found = self._mixed(share).exact(floor, rounds, local_steps, angle, None, cutoff)
-            self.solves += 1
-            proved = max(proved, found.lower_bound)
-            whole = self._filled(
-                weights,
-                self._reduced(weights, found.batch_sizes, rounds, local_steps),
-                rounds,
-                local_steps,
-                upper,
-                share,
-            )
-            best = min(best, whole, key=lambda plan: self._noise(weights, plan))
-            if whole is found.batch_sizes or (cutoff is not None and proved >= cutoff):
-                break
-            hungry = limits.energy(self.problem, rounds, local_steps, found.batch_sizes)
-            if limits.within(hungry, self.problem.budget.energy):
-                high = share
-            else:
-                low = share
-            share = (low + high) / 2.0
-        value = self._noise(weights, best)
-        return Rounded(best, value, min(proved, value))
-
-    def _noise(self, weights: Floats, batches: Ints) -> float:
-        return float(np.sum(weights * inverse_batches(batches.astype(np.float64), self.form.population)))
-
-    def _share(
-        self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints
-    ) -> tuple[float, Floats]:
-        return best_share(self.problem, weights, rounds, local_steps, self.lower, upper, self.form.population)
-
-    def _mixed(self, share: float) -> Inner:
-        """The inner problem under the mixture of the limits alone."""
-        if self._last is None or self._last[0] != share:
-            self._last = share, Inner(self._mixture(share), self.form)
-        return self._last[1]
-
-    def _mixture(self, share: float) -> Problem:
-        fleet, budget = self.problem.fleet, self.problem.budget
-        cost, energy = limit_units(self.problem.budget)
-        mixed, limit = fleet.sample_energy * (share / energy), share * (budget.energy / energy)
-        rest = math.fsum(fleet.round_energy.tolist()) * (share / energy)
-        if share < 1.0:
-            mixed = mixed + fleet.sample_cost * ((1.0 - share) / cost)
-            limit += (1.0 - share) * (budget.cost / cost)
-            rest += (1.0 - share) * (budget.round_cost / cost)
-        none = np.zeros(len(fleet))
-        return Problem(
-            replace(fleet, sample_cost=mixed, sample_energy=none, round_energy=none),
-            self.problem.constants,
-            Budget(cost=limit * ROUNDING_UP, time=budget.time, round_cost=rest),
-        )
-
-    def _fits(self, rounds: int, local_steps: int, batches: Ints) -> bool:
-        budget = self.problem.budget
-        return limits.within(
-            limits.cost(self.problem, rounds, local_steps, batches), budget.cost
-        ) and limits.within(limits.energy(self.problem, rounds, local_steps, batches), budget.energy)
-
-    def _rounded(
-        self, weights: Floats, batches: Floats, rounds: int, local_steps: int, upper: Ints, share: float
-    ) -> Ints:
-        """Whole batches near continuous ones: what fits of these, filled up."""
-        multiple = self.problem.fleet.batch_multiple
-
-        def scaled(factor: float) -> Ints:
-            units = np.floor(batches * factor / multiple * (1.0 + 1e-12)).astype(np.int64)
-            clipped: Ints = np.clip(units * multiple, self.lower, np.maximum(upper, self.lower))
-            return clipped
-
-        whole = scaled(_largest(lambda factor: self._fits(rounds, local_steps, scaled(factor))))
-        return self._filled(weights, whole, rounds, local_steps, upper, share)
-
-    def _reduced(self, weights: Floats, batches: Ints, rounds: int, local_steps: int) -> Ints:
-        """Batches within the mixture, less the units that save most of the limit they break."""
-        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
-        while not self._fits(rounds, local_steps, batches):
-            burnt = limits.energy(self.problem, rounds, local_steps, batches)
-            hungry = not limits.within(burnt, self.problem.budget.energy)
-            saved = multiple * (fleet.sample_energy if hungry else fleet.sample_cost)
-            free = np.flatnonzero((batches - multiple >= self.lower) & (saved > 0.0))
-            if free.size == 0:
-                return self.lower.copy()
-            fewer = batches[free] - multiple[free]
-            loss = weights[free] * multiple[free] / (batches[free] * fewer.astype(np.float64))
-            order = free[np.argsort(loss / saved[free], kind="stable")]
-
-            def less(count: int, start: Ints = batches, order: NDArray[np.intp] = order) -> Ints:
-                trial = start.copy()
-                trial[order[:count]] -= multiple[order[:count]]
-                return trial
-
-            count = _first(order.size, lambda n: self._fits(rounds, local_steps, less(n)))
-            batches = less(count)
-        return batches
-
-    def _filled(
-        self, weights: Floats, whole: Ints, rounds: int, local_steps: int, upper: Ints, share: float
-    ) -> Ints:
-        """Batches that fit, with one unit more where it pays most; the same ones where none fits."""
-        fleet = self.problem.fleet
-        multiple = fleet.batch_multiple
-        cost, energy = limit_units(self.problem.budget)
-        price = multiple * ((1.0 - share) * fleet.sample_cost / cost + share * fleet.sample_energy / energy)
-        inverse = inverse_batches(whole.astype(np.float64), None)
-        gains = weights * (inverse - inverse_batches((whole + multiple).astype(np.float64), None))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            worth = np.where(gains > 0.0, gains / price, 0.0)
-        order = np.argsort(-worth, kind="stable")
-        order = order[(worth[order] > 0.0) & (whole[order] + multiple[order] <= upper[order])]
-
-        def raised(count: int) -> Ints:
-            trial = whole.copy()
-            trial[order[:count]] += multiple[order[:count]]
-            return trial
-
-        taken = _first(order.size, lambda n: not self._fits(rounds, local_steps, raised(n))) - 1
-        filled = raised(max(taken, 0))
-        more = taken > 0
-        for i in order[max(taken, 0) :][: MOST_TRIED // len(fleet) + 1].tolist():
-            filled[i] += multiple[i]
-            if self._fits(rounds, local_steps, filled):
-                more = True
-            else:
-                filled[i] -= multiple[i]
-        return filled if more else whole
-
-
-def _first(most: int, holds: Callable[[int], bool]) -> int:
-    """The smallest count up to `most` at which something holds that then goes on to hold; else most + 1."""
-    low, high = -1, most + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+        return self._both.demand(weights, (rounds, local_steps), self.lower, upper)
 
 
 def limit_units(budget: Budget) -> tuple[float, float]:
@@ -237,60 +152,51 @@ def limit_units(budget: Budget) -> tuple[float, float]:
 def best_share(
     problem: Problem,
     weights: Floats,
-    rounds: int,
-    local_steps: int,
-    lower: Ints,
+    rounds: float,
+    local_steps: float,
+    lower: Floats | Ints,
     upper: Floats | Ints,
-    population: Ints | None = None,
-) -> tuple[float, Floats]:
-    """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture."""
-    fleet, budget = problem.fleet, problem.budget
-    cost, energy = limit_units(budget)
+    guess: float = 0.5,
+) -> tuple[float, Relaxation]:
+    """The share of energy in the best mixture at (K, tau), and the continuous optimum of that mixture.
+
+    It is looked for around the guess.
+    """
+    fleet = problem.plain.fleet
+    cost, energy = limit_units(problem.budget)
     costs, energies = fleet.sample_cost / cost, fleet.sample_energy / energy
     step_cost = limits.step_budget(problem, rounds, local_steps) / cost
     step_energy = limits.step_energy(problem, rounds, local_steps) / energy
 
-    def optimum(share: float) -> tuple[Floats, float, float]:
+    def optimum(share: float) -> tuple[Relaxation, float, float]:
         mixed, spend = energies, step_energy
         if share < 1.0:
             mixed = (1.0 - share) * costs + share * energies
             spend = (1.0 - share) * step_cost + share * step_energy
-        best = relax(weights, mixed, spend, lower, upper, population).batch_sizes
-        over_cost = float(np.sum(costs * best)) - step_cost if step_cost < math.inf else -math.inf
-        return best, over_cost, float(np.sum(energies * best)) - step_energy
+        best = relax(weights, mixed, spend, lower, upper)
+        batches = best.batch_sizes
+        over_cost = float(np.sum(costs * batches)) - step_cost if step_cost < math.inf else -math.inf
+        return best, over_cost, float(np.sum(energies * batches)) - step_energy
 
-    left = right = 0.0
-    if step_cost < math.inf:
-        batches, over_cost, over_energy = optimum(0.0)
-        if over_energy <= 0.0:
-            return 0.0, batches
-        left = over_energy - over_cost
-    batches, over_cost, over_energy = optimum(1.0)
-    if over_cost <= 0.0:
-        return 1.0, batches
-    right = over_energy - over_cost
-    low, high, share = 0.0, 1.0, 0.5
+    share = guess if step_cost < math.inf else 1.0
+    low, high, left, right, stride = 0.0, 1.0, math.nan, math.nan, STRIDE
     for _ in range(STEPS):
-        # Regula falsi; the end that stays counts half (Illinois), which keeps both ends moving.
-        guess = (low * right - high * left) / (right - left) if right < left else 0.5
-        share = guess if low < guess < high else (low + high) / 2.0
-        batches, over_cost, over_energy = optimum(share)
+        best, over_cost, over_energy = optimum(share)
         balance = over_energy - over_cost
-        if abs(balance) <= BALANCED * abs(step_energy):
+        slack = (share == 0.0 and over_energy <= 0.0) or (share == 1.0 and over_cost <= 0.0)
+        if slack or abs(balance) <= BALANCED * abs(step_energy):
             break
+        # Regula falsi; the end that stays counts half (Illinois), which keeps both ends moving.
         if balance > 0.0:
             low, left, right = share, balance, right / 2.0
         else:
             high, right, left = share, balance, left / 2.0
-    return share, batches
-
-
-def _largest(fits: Callable[[float], bool]) -> float:
-    """The largest factor up to one that fits, to a part in a thousand million; zero always does."""
-    if fits(1.0):
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+        if math.isnan(left + right):
+            # No share on the other side yet.
+            share = min(max(share + math.copysign(stride, balance), 0.0), 1.0)
+            stride *= WIDER
+            continue
+        share = (low * right - high * left) / (right - left)
+        if not low < share < high:
+            share = (low + high) / 2.0
+    return share, best

@@ -84,6 +84,16 @@ class Curve:
         return bounds
 
 
+@dataclass(frozen=True)
+class Spending:
+    """A limit on the work of one step: sample @ s <= slope / (K tau) - rise / tau, which is `limit`."""
+
+    sample: Floats
+    limit: float
+    slope: float
+    rise: float
+
+
 def _hats(where: Floats, angles: Floats) -> Floats:
     """Weights of shape (*where.shape, d) that combine the directions `angles` into those asked for.
 
@@ -152,6 +162,15 @@ class Inner:
         first, second = floor.basis
         return (1.0 - angle) / norms[0] * first + angle / norms[1] * second
 
+    def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
+        """The limit on the work of a step at (K, tau): that on cost."""
+        del weights, upper  # for a choice among several limits
+        budget = self.problem.budget
+        spend = limits.step_budget(self.problem, rounds, local_steps)
+        return Spending(
+            self.problem.fleet.sample_cost, spend, budget.cost * (1.0 + limits.TOLERANCE), budget.round_cost
+        )
+
     def cut(
         self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
     ) -> tuple[Cut, list[float]]:
@@ -160,7 +179,6 @@ class Inner:
         It holds for plans with as many rounds and local steps as `corner` has, or more.
         """
         budget, fleet = self.problem.budget, self.problem.fleet
-        spend = limits.step_budget(self.problem, rounds, local_steps)
         timed = budget.time < math.inf
         caps = limits.time_caps(self.problem, rounds, local_steps) if timed else self.upper
         upper = np.maximum(np.minimum(self.upper, caps), self.lower) if timed else self.upper
@@ -168,16 +186,17 @@ class Inner:
         rows, multipliers = [], []
         for angle in angles.tolist():
             weights = self.weights(floor, angle)
-            best = relax(weights, fleet.sample_cost, spend, self.lower, upper, self.form.population)
+            spending = self.spending(weights, rounds, local_steps, upper)
+            best = relax(weights, spending.sample, spending.limit, self.lower, upper, self.form.population)
             self.solves += 1
             price = best.multiplier
-            prices = price * fleet.sample_cost
+            prices = price * spending.sample
             slope = rise = 0.0
             if price > 0.0:
-                slope += price * budget.cost * (1.0 + limits.TOLERANCE)
-                rise += price * budget.round_cost
+                slope += price * spending.slope
+                rise += price * spending.rise
             if timed:
-                held, push = cap_multipliers(weights, fleet.sample_cost, best, caps, self.upper)
+                held, push = cap_multipliers(weights, spending.sample, best, caps, self.upper)
                 prices[held] += push
                 pull = push * fleet.throughput[held]
                 slope += float(np.sum(pull)) * budget.time * (1.0 + limits.TOLERANCE)

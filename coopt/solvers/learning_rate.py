@@ -6,6 +6,8 @@ each bound are monotone, each in its own direction, and together they bound ever
 * the noise term of the floor never falls with the rate: take it at `low`;
 * the drift term is a factor that never rises, from Young's inequality, times an average that never falls:
   take the factor at `high` and the average at `low` (the published bounds have no such factor);
+* what drawing participants adds never falls either, but for a sum that multiplies its noise and falls where
+  losses are strongly convex: take that one at `high`;
 * progress at a given floor is monotone: take the better end.
 
 That is again a bound in monotone form, which the exact solver minimises; intervals whose minimum reaches the
@@ -22,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import AdaCoOpt, Dynamite, YoungFamily
+from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.errors import SolverError
 from coopt.monotone import Bound, Floor, MonotoneForm
 from coopt.problem import Problem
@@ -145,7 +147,7 @@ class _RateSearch:
             plan = self.found.best
             start = plan.rounds, plan.local_steps, plan.batch_sizes
         found = exact.search(
-            problem, self.bound.monotone_form(problem), self.ranges, tolerance, self._left(), start
+            problem.plain, self.bound.monotone_form(problem), self.ranges, tolerance, self._left(), start
         )
         self.values[rate] = found.best.value
         return found
@@ -213,7 +215,7 @@ class _RateSearch:
         self.solves += 1
         form = interval_form(self.problem, self.bound, low, high)
         return exact.search(
-            self.problem, form, self.ranges, PROBE_TOLERANCE, self._left(), None, self._cutoff()
+            self.problem.plain, form, self.ranges, PROBE_TOLERANCE, self._left(), None, self._cutoff()
         ).lower_bound
 
 
@@ -228,7 +230,11 @@ def interval_form(
         for rate in (low, high)
     ]
     factors = _young_factors(problem, forms[0], high) / _young_factors(problem, forms[0], low)
-    return _IntervalForm(forms[0], forms[1], factors)
+    convexity = problem.constants.curvature_floor or 0.0
+    drawn = None
+    if problem.budget.participants is not None and isinstance(bound, Certified) and convexity > 0.0:
+        drawn = low * convexity * (2.0 - low * convexity), high * convexity * (2.0 - high * convexity)
+    return _IntervalForm(forms[0], forms[1], factors, drawn)
 
 
 def _young_factors(problem: Problem, form: MonotoneForm, rate: float) -> Floats:
@@ -248,12 +254,14 @@ def _young_factors(problem: Problem, form: MonotoneForm, rate: float) -> Floats:
 class _IntervalForm:
     """A lower bound on a family for every rate between those of two forms, as a monotone form.
 
-    Every member stands twice, with the progress of either end.
+    Every member stands twice, with the progress of either end. `drawn` is 1 - r^2 at either end where what
+    the noise of a draw of participants is multiplied with may fall with the rate.
     """
 
     low: MonotoneForm
     high: MonotoneForm
     factors: Floats
+    drawn: tuple[float, float] | None
 
     @property
     def members(self) -> tuple[Bound, ...]:
@@ -268,6 +276,13 @@ class _IntervalForm:
         floor = self.low.floor(local_steps, index)
         shares = floor.shares.copy()
         shares[:, 1:] *= self.factors[index, None]
+        if self.drawn is not None and local_steps > 1:
+            low, high = (
+                _powers(form, shortfall, local_steps, index)
+                for form, shortfall in zip((self.low, self.high), self.drawn, strict=True)
+            )
+            fall = np.divide(high, low, out=np.ones_like(low), where=low > 0.0)
+            shares[:, 1:] *= np.minimum(fall, 1.0)[:, None]
         return Floor(floor.offsets * self.factors[index], shares, floor.basis)
 
     def progress(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
@@ -275,3 +290,12 @@ class _IntervalForm:
         ends = [form.progress(steps, index) for form in (self.low, self.high)]
         upper = (end == 1)[:, None]
         return np.where(upper, ends[1][0], ends[0][0]), np.where(upper, ends[1][1], ends[0][1])
+
+
+def _powers(form: MonotoneForm, shortfall: float, local_steps: int, members: NDArray[np.intp]) -> Floats:
+    """Sum of y^j over 0 < j < tau with y = max(r^2, q), for each member; `shortfall` is 1 - r^2."""
+    _, length = form.progress(np.ones(1), members)
+    short = np.minimum(shortfall, length[:, 0])
+    with np.errstate(divide="ignore"):
+        powers: Floats = (1.0 - short) * -np.expm1((local_steps - 1) * np.log1p(-short)) / short
+    return powers

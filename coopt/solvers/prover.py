@@ -165,12 +165,10 @@ class _Prover:
         norms = [norm or 1.0 for norm in (float(np.sum(part)) for part in floor.basis)]
         direction = (1.0 / norms[0],) if len(norms) == 1 else ((1.0 - angle) / norms[0], angle / norms[1])
         if single or not self.timed:
-            most = limits.largest_batches(self.problem, *place, self.inner.upper)
-            mixture = self._mixture(weights, place, most)
-            price = self._price(weights, mixture, most, place)
-            open_gap = single and self.inner.unit_cost is None and price > 0.0
+            price, energy_price = self._prices(weights, place)
+            open_gap = single and self.inner.unit_cost is None and price + energy_price > 0.0
             level = self._level(floor, place, angle) if open_gap else None
-            return Support(direction, price * mixture.cost, *NOTHING, level, price * mixture.energy)
+            return Support(direction, price, *NOTHING, level, energy_price)
         caps = limits.time_caps(self.problem, *place)
         upper = np.maximum(np.minimum(self.inner.upper, caps), self.lower)
         mixture = self._mixture(weights, place, upper)
@@ -187,7 +185,7 @@ class _Prover:
         spend = limits.step_budget(self.problem, *place)
         if budget.energy == math.inf:
             return _Mixture(1.0, 0.0, fleet.sample_cost, spend)
-        share, _ = best_share(self.problem, weights, *place, self.lower, upper, self.form.population)
+        share, _ = best_share(self.problem, weights, *place, self.lower, upper)
         units = limit_units(budget)
         cost, energy = (1.0 - share) / units[0], share / units[1]
         prices, total = energy * fleet.sample_energy, energy * limits.step_energy(self.problem, *place)
@@ -195,22 +193,26 @@ class _Prover:
             prices, total = prices + cost * fleet.sample_cost, total + cost * spend
         return _Mixture(cost, energy, prices, total)
 
-    def _price(self, weights: Floats, mixture: _Mixture, most: Ints, place: tuple[int, int]) -> float:
-        """The price with the best bound in whole batches."""
-        multiple, spend = self.problem.fleet.batch_multiple, mixture.spend
-        if float(np.sum(mixture.prices * most)) <= spend:
-            return 0.0
+    def _prices(self, weights: Floats, place: tuple[int, int]) -> tuple[float, float]:
+        """The prices of cost and energy with the best bound in whole batches."""
+        if isinstance(self.inner, TwoLimits):
+            return self.inner.prices(weights, *place)
+        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
+        most = limits.largest_batches(self.problem, *place, self.inner.upper)
+        spend = limits.step_budget(self.problem, *place)
+        if float(np.sum(fleet.sample_cost * most)) <= spend:
+            return 0.0, 0.0
         if self.inner.unit_cost is not None:
             # Only whole units are spent.
             units = limits.step_units(self.problem, *place, self.inner.unit_cost)
             spend = self.inner.unit_cost * units * (1.0 + limits.TOLERANCE)
-        start = relax(weights, mixture.prices, spend, self.lower, most).multiplier
+        start = relax(weights, fleet.sample_cost, spend, self.lower, most).multiplier
         if start == 0.0:
-            return 0.0
+            return 0.0, 0.0
         knapsack = Knapsack(
-            weights / multiple, mixture.prices * multiple, spend, self.lower // multiple, most // multiple
+            weights / multiple, fleet.sample_cost * multiple, spend, self.lower // multiple, most // multiple
         )
-        return best_price(knapsack, start).price
+        return best_price(knapsack, start).price, 0.0
 
     def _level(self, floor: Floor, place: tuple[int, int], angle: float) -> float:
         """The smallest noise in a direction, in whole batches; refutes the claim if that undercuts it."""

@@ -84,9 +84,13 @@ def _integer_program(
     up = cp.Variable(down.size, boolean=True)
     batches = down + cp.multiply(step, up)
     rules = own_constraints(constraints, batches)
-    spend = limits.step_budget(problem, rounds, local_steps)
-    if spend < np.inf:
-        rules.append(problem.fleet.sample_cost @ batches <= spend)
+    fleet = problem.fleet
+    for sample, limit in (
+        (fleet.sample_cost, limits.step_budget(problem, rounds, local_steps)),
+        (fleet.sample_energy, limits.step_energy(problem, rounds, local_steps)),
+    ):
+        if limit < np.inf:
+            rules.append(sample @ batches <= limit)
     worth = gains / (float(gains.max()) or 1.0)
     choice = cp.Problem(cp.Maximize(worth @ up), rules)
     if not choice.is_mixed_integer() or not all(term.is_affine() for rule in rules for term in rule.args):

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from coopt import limits
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints, Rounded, relax, round_batches
+from coopt.solvers.energy import BothLimits
 from coopt.solvers.ranges import Ranges
+from coopt.solvers.two_budgets import fill_both
 
 
 def whole_batches(
@@ -28,6 +30,10 @@ def whole_batches(
     least, most = fleet.batch_range()
     start = least if lower is None else lower
     caps = limits.largest_batches(problem, rounds, local_steps, most)
+    if problem.budget.energy < math.inf:
+        demand, prices, _ = BothLimits(problem).demand(weights, (rounds, local_steps), start, caps)
+        both = fill_both(demand, prices)
+        return Rounded(both.units * fleet.batch_multiple, both.value, both.lower_bound)
     spend = limits.step_budget(problem, rounds, local_steps)
     unit = fleet.unit_cost
     units = None if unit is None else limits.step_units(problem, rounds, local_steps, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ from coopt import (
     AdaCoOpt,
     Budget,
     Certified,
+    Constants,
     Dynamite,
+    Fleet,
     InvalidProblemError,
     NonConvex,
     Problem,
@@ -33,7 +36,7 @@ BOUNDS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     fleet=fleets(most_samples=30),
     known=constants(),
@@ -42,10 +45,14 @@ BOUNDS = st.sampled_from(
     share=st.floats(0, 1),
     rounds=st.integers(1, 1000),
     steps=st.integers(1, 30),
+    participants=st.one_of(st.none(), st.integers(1, 3)),
     data=st.data(),
 )
-def test_an_interval_bounds_every_rate_in_it(fleet, known, bound, ends, share, rounds, steps, data):
-    problem = Problem(fleet, known, Budget())
+def test_an_interval_bounds_every_rate_in_it(
+    fleet, known, bound, ends, share, rounds, steps, participants, data
+):
+    published = isinstance(bound, Dynamite | AdaCoOpt)
+    problem = Problem(fleet, known, Budget(participants=None if published else participants))
     low, high = (10.0**end * largest_rate(problem, bound) for end in ends)
     rate = min(max(low ** (1 - share) * high**share, low), high)
     lower, upper = fleet.batch_range()
@@ -56,6 +63,58 @@ def test_an_interval_bounds_every_rate_in_it(fleet, known, bound, ends, share, r
     # At the largest rate the interval ends one unit in the last place before it.
     slack = 1e-14 * known.initial_gap + 1e-300
     assert below <= bound.value(there, rounds, steps, batches) * (1 + 1e-9) + slack
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    contraction=st.sampled_from([1.0, 0.9, 0.5]),
+    convexity=st.sampled_from([1.0, 0.5, 0.1]),
+    z=st.sampled_from([0.01, 0.1, 1.0]),
+    coupling=st.sampled_from([0.01, None]),
+    places=st.tuples(*[st.floats(0.3, 1.0)] * 3).map(sorted),
+    steps=st.integers(2, 4),
+)
+def test_an_interval_bounds_the_noise_of_a_draw_that_falls_with_the_rate(
+    contraction, convexity, z, coupling, places, steps
+):
+    """Strongly convex losses forget early noise the faster the larger the rate is."""
+    problem = Problem(
+        Fleet(samples=[20, 10], gradient_noise=100.0, divergence=0.0),
+        Constants(
+            learning_rate=0.1,
+            smoothness=1.0,
+            initial_gap=0.0,
+            pl_constant=contraction,
+            curvature_floor=contraction * convexity,
+            coupling=coupling,
+        ),
+        Budget(participants=2),
+    )
+    bound = Certified(1.0, z)
+    low, rate, high = (place * largest_rate(problem, bound) for place in places)
+    form = interval_form(problem, bound, low, high)
+    there = replace(problem, constants=replace(problem.constants, learning_rate=rate))
+    below = member_values(form, 5, steps, np.ones(2)).min()
+    assert below <= bound.value(there, 5, steps, [1, 1]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("limit", ["energy", "participants"])
+def test_the_best_rate_under_other_limits(limit):
+    fleet = replace(PROBLEM.fleet, sample_energy=np.linspace(0.5, 2.0, len(PROBLEM.fleet)))
+    budget = replace(PROBLEM.budget, cost=2_000, max_local_steps=2)
+    free = Problem(fleet, PROBLEM.constants, budget)
+    used = solve_allocation(free, bound=NUMBERS).energy
+    amount = {"energy": 0.8 * used, "participants": 2}[limit]
+    problem = replace(free, budget=replace(budget, **{limit: amount}))
+    found = solve_allocation(problem, bound=NUMBERS, learning_rate="auto", time_limit=math.inf)
+    found.certify()
+    assert found.status is Status.GAP_TOLERANCE
+    assert found.gap <= 0.01 + 1e-9
+    for factor in (0.25, 0.5, 1.0):
+        rate = factor * largest_rate(problem, NUMBERS)
+        other = solve_allocation(problem, bound=NUMBERS, learning_rate=rate)
+        assert found.lower_bound <= other.error_bound
+        assert found.error_bound <= other.error_bound * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("bound", [NUMBERS, Dynamite()])

@@ -1,0 +1,79 @@
+"""Branch and bound over the units of single devices, for two limits where plans cannot all be listed.
+
+Where a few devices have units that use much and others ones that use next to nothing, what the best plan
+lacks of the dual value is due to the few: at the best prices one of them would take a part of a unit. It gets
+no more than the whole number below in one branch, and no less than the one above in the other. Both have
+larger dual values.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from coopt.solvers.priced import Filled
+from coopt.solvers.two_halves import rises
+from coopt.solvers.two_prices import Demand, Priced
+
+# Branches at most, times devices.
+MOST_WORK = 2_000
+# A device whose next unit is worth its price to this part of the dearest unit is torn between two numbers.
+TIE = 1e-6
+
+
+def divide(
+    demand: Demand,
+    priced: Priced,
+    found: Filled,
+    cutoff: float,
+    solve: Callable[[Demand, Priced], tuple[Priced, Filled]],
+) -> Filled:
+    """The best plan, or the one found, with the smallest bound of any branch that is left.
+
+    Parameters
+    ----------
+    demand : Demand
+    priced : Priced
+        At the best prices.
+    found : Filled
+        The best plan and bound known.
+    cutoff : float
+        Values from here on are of no interest.
+    solve : callable
+        Takes a branch and what was priced before; returns the best prices, and a plan with a bound.
+    """
+    best, order = found, itertools.count()
+    queue = [(found.lower_bound, next(order), demand, priced)]
+    for _ in range(MOST_WORK // demand.gains.size):
+        if not queue or queue[0][0] >= min(best.value, cutoff):
+            break
+        bound, _, node, here = heapq.heappop(queue)
+        for branch in _branches(node, here):
+            there, plan = solve(branch, here)
+            if plan.value < best.value:
+                best = plan
+            heapq.heappush(queue, (max(bound, plan.lower_bound), next(order), branch, there))
+    bound = queue[0][0] if queue else min(best.value, cutoff)
+    return replace(best, lower_bound=min(max(bound, found.lower_bound), best.value, cutoff))
+
+
+def _branches(node: Demand, here: Priced) -> list[Demand]:
+    """The branch divided at the number of units of the device that is torn and whose units are dearest."""
+    everyone = np.arange(node.gains.size)
+    up, down = (rises(node, here, everyone, sign) for sign in (1, -1))
+    price = here.prices @ node.uses
+    torn = np.where(np.minimum(up, down) <= TIE * price.max(), price, -1.0)
+    device = int(torn.argmax())
+    if torn[device] < 0.0:
+        device = int(np.minimum(up, down).argmin())
+    if not np.isfinite(min(up[device], down[device])):
+        return []
+    split = int(here.units[device]) - (0 if up[device] <= down[device] else 1)
+    most, least = node.most.copy(), node.least.copy()
+    most[device], least[device] = split, split + 1
+    raised = replace(node, least=least)
+    return [replace(node, most=most), *([raised] if bool((raised.left(least) >= 0.0).all()) else [])]
