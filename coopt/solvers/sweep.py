@@ -261,8 +261,10 @@ def _members(progress: Progress) -> data.Members:
 def _parts(low: int, high: int, count: int) -> Ints:
     """First and last of the parts of a range, geometrically, shape (n, 2)."""
     if high - low < count:
-        first = np.arange(low, high + 1)
+        firsts = list(range(low, high + 1))
     else:
-        first = np.unique((low * ((high + 1) / low) ** (np.arange(count) / count)).astype(np.int64))
-        first[0] = low
-    return np.array([first, np.append(first[1:] - 1, high)]).T
+        ratio = (high + 1) / low
+        firsts = [low, *(int(low * ratio ** (part / count)) for part in range(1, count))]
+        firsts = sorted({min(max(first, low), high) for first in firsts})
+    lasts = [*(first - 1 for first in firsts[1:]), high]
+    return np.array(list(zip(firsts, lasts, strict=True)))
