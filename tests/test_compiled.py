@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib import util
 
 import numpy as np
@@ -324,3 +326,47 @@ def test_the_list_of_sources_names_all_that_compiled_loops_import():
     }
     known = {".".join(path.relative_to(loops.PACKAGE.parent).with_suffix("").parts) for path in loops.SOURCES}
     assert imported <= known
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    size=st.sampled_from([1, 7, 513, 1500]),
+    plain=st.booleans(),
+    exponent=st.floats(-2.0, 2.0),
+    slack=st.one_of(st.none(), st.floats(0.0, 100.0)),
+)
+def test_a_bracket_tells_the_same_devices_apart(seed, size, plain, exponent, slack):
+    devices, level = devices_of(seed, size, plain), 10.0**exponent
+    pace = None if slack is None else Pace(slack, 3.0)
+    found = passes._bracket(devices, 0.95 * level, 1.05 * level, pace)
+    with interpreted():
+        expected = passes._bracket(devices, 0.95 * level, 1.05 * level, pace)
+    np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-12)
+    assert found[2].tolist() == expected[2].tolist()
+
+
+@pytest.mark.parametrize("numpy_alone", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    size=st.integers(2, 300),
+    share=st.floats(0.001, 0.999),
+    off=st.floats(-3.0, 3.0),
+    slack=st.one_of(st.none(), st.floats(5.0, 100.0)),
+)
+def test_one_pass_and_the_undecided_lead_to_the_level(numpy_alone, seed, size, share, off, slack):
+    devices = replace(devices_of(seed, size, plain=False), second=devices_of(seed, size, False).first)
+    pace = None if slack is None else Pace(slack, 3.0)
+    with interpreted() if numpy_alone else nullcontext():
+        least = passes.dual(devices, passes.ALONE, 1e-9, 0.0, pace).spent
+        most = passes.dual(devices, passes.ALONE, 1e9, 0.0, pace).spent
+        assume(most > least * 1.001)
+        spend = least + share * (most - least)
+        level, _, sums = passes.water_level(devices, passes.ALONE, spend, pace, 1.0, 1e-14)
+        assume(sums.movable > 0.0)
+        # Near the level it is found, and elsewhere something that may serve as a guess.
+        near = passes._narrowed(devices, spend, pace, level * (1.0 + 0.01 * off))
+        assert passes.dual(devices, passes.ALONE, near, 0.0, pace).spent == pytest.approx(spend, rel=1e-12)
+        far = passes._narrowed(devices, spend, pace, level * 10.0**off)
+        assert 0.0 < far < passes.UNBOUNDED

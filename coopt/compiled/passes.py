@@ -83,6 +83,60 @@ def dual(
     return spent, movable / level, value, held, pull, drag
 
 
+@quick
+def bracket(
+    devices: Devices, low: float, high: float, slack: float, steps: float, places: Ints
+) -> tuple[float, float, int]:
+    """What is spent between two levels of water, as far as that is linear, with weights `first` alone.
+
+    The part of those that stay at an end, that of the others per unit of level, and how many are undecided:
+    those who reach an end in between, which go to `places`.
+    """
+    size, timed = devices.first.size, slack < math.inf
+    cost, lower, upper = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
+    speed, wait = np.empty(WIDTH), np.empty(WIDTH)
+    cost[:], lower[:], upper[:] = devices.cost[0], devices.lower[0], devices.upper[0]
+    speed[:], wait[:] = devices.throughput[0], devices.round_time[0]
+    ends, undecided = np.empty(WIDTH), np.empty(WIDTH)
+    fixed = rate = 0.0
+    found = 0
+    for begin in range(0, size, WIDTH):
+        end = min(begin + WIDTH, size)
+        x = devices.first[begin:end]
+        if devices.cost.size > 1:
+            cost = devices.cost[begin:end]
+        if devices.lower.size > 1:
+            lower = devices.lower[begin:end]
+        if devices.upper.size > 1:
+            upper = devices.upper[begin:end]
+        if devices.throughput.size > 1:
+            speed = devices.throughput[begin:end]
+        if devices.round_time.size > 1:
+            wait = devices.round_time[begin:end]
+        for i in range(end - begin):
+            cap = (slack - wait[i]) * speed[i] / steps if timed else upper[i]
+            cap = cap if cap < upper[i] else upper[i]
+            ends[i] = lower[i] if lower[i] > cap else cap
+        part_fixed = part_rate = several = 0.0
+        for i in range(end - begin):
+            root = math.sqrt(x[i] / cost[i])
+            least = root * high if root * high > 0.0 else 0.0
+            most = root * low if root * low > 0.0 else 0.0
+            below, above = least <= lower[i], most >= ends[i]
+            free = most >= lower[i] and least <= ends[i] and not below and not above
+            part_fixed += cost[i] * lower[i] if below else (cost[i] * ends[i] if above else 0.0)
+            part_rate += cost[i] * root if free else 0.0
+            undecided[i] = 0.0 if below or above or free else 1.0
+            several += undecided[i]
+        fixed, rate = fixed + part_fixed, rate + part_rate
+        if several > 0.0:
+            for i in range(end - begin):
+                if undecided[i] > 0.0:
+                    places[found] = begin + i
+                    found += 1
+    return fixed, rate, found
+
+
 @exact
 def cap_of(
     speed: float, wait: float, upper: float, multiple: float, rounds: float, steps: float, limit: float

@@ -32,7 +32,11 @@ ALONE = (1.0, 0.0)
 GUESSED_FROM = 256
 SAMPLED_FROM, SAMPLE = 100_000, 10_000
 # By so small a share the budget may be missed where it is spent up to rounding.
-SPENT = 1e-15
+SPENT = 1e-14
+# The level of a sample is off by less than this part of it, most of the time.
+SPREAD = 0.05
+# Steps towards the level that the undecided devices lead to.
+MOST_STEPS = 50
 _NOWHERE = np.empty(0)
 _INFINITE, _ZERO = np.full(1, math.inf), np.zeros(1)
 _NOBODY = np.empty(0, dtype=np.int64)
@@ -74,6 +78,15 @@ class Devices:
             # Code is compiled anew for every mixture of arrays that may be written to and others.
             column.flags.writeable = False
         return import_module("coopt.compiled").data.Devices(*columns)
+
+    def at(self, places: NDArray[np.intp]) -> Devices:
+        """Some of the devices."""
+        arrays = {
+            field.name: value[places]
+            for field in fields(self)
+            if (value := getattr(self, field.name)).size == len(self)
+        }
+        return replace(self, **arrays)
 
     def sampled(self, every: int) -> Devices:
         """Every so-manieth device."""
@@ -333,15 +346,67 @@ def optimum(
     The batches there go to `out`.
     """
     if least_spending(devices) < spend:
-        return water_level(
-            devices, ALONE, spend, pace, starting_level(devices, spend, pace=pace), enough, out
-        )
+        level = starting_level(devices, spend, pace=pace)
+        if len(devices) >= SAMPLED_FROM and spend < math.inf:
+            level = _narrowed(devices, spend, pace, level)
+        return water_level(devices, ALONE, spend, pace, level, enough, out)
     # Nothing to spend: any level below the first breakpoint leaves everyone at the lower end.
     with np.errstate(divide="ignore", invalid="ignore"):
         first = devices.lower / np.sqrt(devices.first / devices.cost)
     level = float(np.min(first, initial=UNBOUNDED, where=first > 0.0))
     price = 1.0 / (level * level)
     return level, price, dual(devices, ALONE, level, price, pace, out)
+
+
+def _narrowed(devices: Devices, spend: float, pace: Pace | None, level: float) -> float:
+    """The level at which the budget is spent, if it is near the given one: else a better guess.
+
+    Between two levels most devices stay at one end, or reach neither, all the time: one pass sums these, and
+    the level follows from the few others.
+    """
+    fixed, rate, places = _bracket(devices, level * (1.0 - SPREAD), level * (1.0 + SPREAD), pace)
+    few = devices.at(places)
+    for _ in range(MOST_STEPS):
+        sums = dual(few, ALONE, level, 1.0 / (level * level), pace)
+        movable = rate + sums.movable
+        if not movable > 0.0:
+            break
+        step = level - (fixed + rate * level + sums.spent - spend) / movable
+        if not 0.0 < step < UNBOUNDED or abs(step - level) <= SPENT * level:
+            break
+        level = step
+    return level
+
+
+def _bracket(
+    devices: Devices, low: float, high: float, pace: Pace | None
+) -> tuple[float, float, NDArray[np.intp]]:
+    """What is spent between two levels by those who stay at an end, and by others per unit of level.
+
+    And the devices that reach an end in between.
+    """
+    compiled = loops()
+    if compiled is not None:
+        slack, steps = (math.inf, 1.0) if pace is None else (pace.slack, pace.steps)
+        places = np.empty(len(devices), dtype=np.int64)
+        fixed, rate, found = compiled.passes.bracket(devices.machine, low, high, slack, steps, places)
+        return fixed, rate, places[:found].copy()
+    fixed, rate, undecided = 0.0, 0.0, []
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for begin in range(0, len(devices), BLOCK):
+            end = begin + BLOCK
+            cost, lower = part(devices.cost, begin, end), part(devices.lower, begin, end)
+            upper = part(devices.upper, begin, end)
+            if pace is not None:
+                upper = np.maximum(np.fmin(upper, _caps(devices, pace, begin, end)), lower)
+            roots = np.sqrt(devices.first[begin:end] / cost)
+            np.nan_to_num(roots, copy=False, nan=0.0, posinf=math.inf)
+            below, above = roots * high <= lower, roots * low >= upper
+            free = ~below & ~above & (roots * low >= lower) & (roots * high <= upper)
+            fixed += float(np.sum(cost * lower * below)) + float(np.sum(cost * upper * (above & ~below)))
+            rate += float(np.sum(cost * roots, where=free))
+            undecided.append(begin + np.flatnonzero(~(below | above | free)))
+    return fixed, rate, np.concatenate(undecided)
 
 
 def least_spending(devices: Devices) -> float:
