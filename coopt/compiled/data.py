@@ -129,7 +129,7 @@ class Known(NamedTuple):
     best : ndarray, shape (7,)
         Value, rounds, local steps and member of the best plan, the smallest bound of what was discarded, and
         both noise terms of the best plan, each over its scale.
-    units : ndarray of int, shape (2, N)
+    units : tuple of two ndarrays of int, shape (N,)
         Units of the best plan and of the last one.
     warm : ndarray, shape (2, 2)
         Level of water and logarithm of a price where the last solves ended, of all devices and of the sample.
@@ -143,7 +143,7 @@ class Known(NamedTuple):
     rows: Floats
     wholes: Floats
     best: Floats
-    units: Ints
+    units: tuple[Ints, Ints]
     warm: Floats
     ends: tuple[float, float]
 

@@ -32,7 +32,7 @@ from coopt.solvers.passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
-from coopt.solvers.streamed import Streamed, Whole
+from coopt.solvers.streamed import Streamed, Whole, is_one
 
 Floats = NDArray[np.float64]
 
@@ -198,7 +198,8 @@ class _Search:
         rounds, local_steps = int(sweep.best[1]), int(sweep.best[2])
         if sweep.best[3] >= 0.0:
             value, member = inner.value(rounds, local_steps, sweep.best[5:][: inner.terms])
-            batches = sweep.units * inner.devices.multiple
+            multiple = inner.devices.multiple
+            batches = sweep.units if is_one(multiple) else sweep.units * multiple
             self.best = Incumbent(value, rounds, local_steps, batches, self.form.members[member])
         self.inner.solves += sweep.solves
         self.compiled = True

@@ -268,7 +268,7 @@ class Streamed:
             price = 0.0
         if missing > 0:
             few[places] += taken
-        batches = few if _is_one(self.devices.multiple) else few * self.devices.multiple
+        batches = few if is_one(self.devices.multiple) else few * self.devices.multiple
         noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self.scales
         return Whole(batches, noise, float(_mix(angle, self.terms) @ noise), units, price)
 
@@ -362,7 +362,8 @@ def _mix(angle: float, terms: int) -> Floats:
     return np.array([1.0 - angle, angle]) if terms == 2 else np.ones(1)
 
 
-def _is_one(multiple: Ints) -> bool:
+def is_one(multiple: Ints) -> bool:
+    """Whether batches come in any number of samples."""
     return multiple.size == 1 and int(multiple[0]) == 1
 
 

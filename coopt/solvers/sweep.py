@@ -97,7 +97,7 @@ class Sweep:
             rows=np.empty((MOST_ROWS, 5)),
             wholes=np.empty((MOST_WHOLES, 6)),
             best=np.array([math.inf, 0.0, 0.0, -1.0, math.inf, 0.0, 0.0]),
-            units=np.empty((2, size), dtype=np.int64),
+            units=(np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)),
             warm=np.zeros((2, 2)) if sample is None else sample.warm_starts,
             ends=inner.ends,
         )
@@ -121,8 +121,7 @@ class Sweep:
     @property
     def units(self) -> Ints:
         """Units of the best plan's batches, shape (N,)."""
-        units: Ints = self.known.units[self.known.counts[3]]
-        return units
+        return self.known.units[int(self.known.counts[3])]
 
     @property
     def solves(self) -> int:
