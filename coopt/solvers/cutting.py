@@ -98,7 +98,8 @@ class Cutting:
         self._active = np.arange(len(form.members))
         self._rows: list[Row] = []
         self._touched: list[tuple[int, float]] = []
-        self._solved: dict[tuple[int, int, float], Whole] = {}
+        # By (K, tau, angle): level, units, price.
+        self._solved: dict[tuple[int, int, float], tuple[float, int, float]] = {}
         self._columns: dict[int, int] = {}
         self._floors: Floats = np.empty((3, len(form.members), 0))
         self._table: _Table | None = None
@@ -294,9 +295,7 @@ class Cutting:
         if self._table is None:
             angles = np.array([row.angle for row in self._rows] + [each[2] for each in self._solved])
             table = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
-            wholes = np.array(
-                [(k, t, whole.level, whole.units, whole.price) for (k, t, _), whole in self._solved.items()]
-            ).reshape(-1, 5)
+            wholes = np.array([(k, t, *proved) for (k, t, _), proved in self._solved.items()]).reshape(-1, 5)
             order = np.argsort(angles, kind="stable")
             nodes, starts = np.unique(angles[order], return_index=True)
             self._table = _Table(nodes, starts, order, table.T[:, :, None], wholes.T[:, :, None])
@@ -333,7 +332,7 @@ class Cutting:
     def _whole(self, rounds: int, local_steps: int, angle: float) -> None:
         if (rounds, local_steps, angle) not in self._solved:
             whole = self.inner.whole(rounds, local_steps, angle)
-            self._solved[rounds, local_steps, angle] = whole
+            self._solved[rounds, local_steps, angle] = whole.level, whole.units, whole.price
             self._table = None
             self.found(rounds, local_steps, whole)
 
