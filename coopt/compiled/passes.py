@@ -15,6 +15,18 @@ CAPPED_UP_TO = 16_384
 
 
 @quick
+def filled(array: Floats) -> Floats:
+    """A block of the first entry, which stands for all where it is the only one."""
+    return np.full(WIDTH, array[0])
+
+
+@quick
+def part(array: Floats, block: Floats, begin: int, end: int) -> Floats:
+    """One block of an array; the given one where one entry holds for all devices."""
+    return array[begin:end] if array.size > 1 else block[: end - begin]
+
+
+@quick
 def dual(
     devices: Devices,
     first: float,
@@ -27,25 +39,17 @@ def dual(
 ) -> tuple[float, float, float, float, float, float]:
     """Sums at one level of water; there is no time limit where `slack` is infinite. Batches go to `out`."""
     size, timed = devices.first.size, slack < math.inf
-    cost, lower, upper = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
-    speed, wait = np.empty(WIDTH), np.empty(WIDTH)
-    cost[:], lower[:], upper[:] = devices.cost[0], devices.lower[0], devices.upper[0]
-    speed[:], wait[:] = devices.throughput[0], devices.round_time[0]
+    costs, lowers, uppers = filled(devices.cost), filled(devices.lower), filled(devices.upper)
+    speeds, waits = filled(devices.throughput), filled(devices.round_time)
     caps, weights, batches = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
     spent = movable = value = held = pull = drag = 0.0
     for begin in range(0, size, WIDTH):
         end = min(begin + WIDTH, size)
         x, y = devices.first[begin:end], devices.second[begin:end]
-        if devices.cost.size > 1:
-            cost = devices.cost[begin:end]
-        if devices.lower.size > 1:
-            lower = devices.lower[begin:end]
-        if devices.upper.size > 1:
-            upper = devices.upper[begin:end]
-        if devices.throughput.size > 1:
-            speed = devices.throughput[begin:end]
-        if devices.round_time.size > 1:
-            wait = devices.round_time[begin:end]
+        cost, lower = part(devices.cost, costs, begin, end), part(devices.lower, lowers, begin, end)
+        upper = part(devices.upper, uppers, begin, end)
+        speed = part(devices.throughput, speeds, begin, end)
+        wait = part(devices.round_time, waits, begin, end)
         for i in range(end - begin):
             cap = (slack - wait[i]) * speed[i] / steps if timed else upper[i]
             # Comparisons are false for no number, a device without limit that has no time left: no limit.
@@ -93,26 +97,18 @@ def bracket(
     those who reach an end in between, which go to `places`.
     """
     size, timed = devices.first.size, slack < math.inf
-    cost, lower, upper = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
-    speed, wait = np.empty(WIDTH), np.empty(WIDTH)
-    cost[:], lower[:], upper[:] = devices.cost[0], devices.lower[0], devices.upper[0]
-    speed[:], wait[:] = devices.throughput[0], devices.round_time[0]
+    costs, lowers, uppers = filled(devices.cost), filled(devices.lower), filled(devices.upper)
+    speeds, waits = filled(devices.throughput), filled(devices.round_time)
     ends, undecided = np.empty(WIDTH), np.empty(WIDTH)
     fixed = rate = 0.0
     found = 0
     for begin in range(0, size, WIDTH):
         end = min(begin + WIDTH, size)
         x = devices.first[begin:end]
-        if devices.cost.size > 1:
-            cost = devices.cost[begin:end]
-        if devices.lower.size > 1:
-            lower = devices.lower[begin:end]
-        if devices.upper.size > 1:
-            upper = devices.upper[begin:end]
-        if devices.throughput.size > 1:
-            speed = devices.throughput[begin:end]
-        if devices.round_time.size > 1:
-            wait = devices.round_time[begin:end]
+        cost, lower = part(devices.cost, costs, begin, end), part(devices.lower, lowers, begin, end)
+        upper = part(devices.upper, uppers, begin, end)
+        speed = part(devices.throughput, speeds, begin, end)
+        wait = part(devices.round_time, waits, begin, end)
         for i in range(end - begin):
             cap = (slack - wait[i]) * speed[i] / steps if timed else upper[i]
             cap = cap if cap < upper[i] else upper[i]

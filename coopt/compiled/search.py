@@ -163,19 +163,26 @@ def bound(
 
 
 @exact
-def judge(
-    members: Members, rounds: float, steps: float, floors: Floats, noise: tuple[float, float], known: Known
-) -> None:
-    """Make the last plan the best one if it is better, or as good with fewer rounds or local steps."""
+def smallest(members: Members, steps: float, floors: Floats, noise: tuple[float, float]) -> tuple[float, int]:
+    """The smallest value over the members after T = steps with so much of each noise, and whose it is."""
     best, member, kind, a, b = math.inf, -1, -1, 0.0, 0.0
     for m in range(floors.shape[1]):
         if members.kind[m] != kind:
             kind = members.kind[m]
-            a, b = progress(members, kind, rounds * steps)
+            a, b = progress(members, kind, steps)
         level = (1.0 - floors[2, m]) * noise[0] + floors[2, m] * noise[1]
         value = a + b * (floors[0, m] + floors[1, m] * level)
         if value < best:
             best, member = value, m
+    return best, member
+
+
+@exact
+def judge(
+    members: Members, rounds: float, steps: float, floors: Floats, noise: tuple[float, float], known: Known
+) -> None:
+    """Make the last plan the best one if it is better, or as good with fewer rounds or local steps."""
+    best, member = smallest(members, rounds * steps, floors, noise)
     old = known.best
     if best < old[0] or (best == old[0] and (rounds < old[1] or (rounds == old[1] and steps < old[2]))):
         old[0], old[1], old[2], old[3] = best, rounds, steps, member
@@ -315,7 +322,6 @@ def promising(
     Continuous batches of the sample, in the direction of the middle member, stand for all. Also the level of
     water there.
     """
-    members = system.members
     best, best_rounds, best_steps, best_member = math.inf, rounds[0], steps[0], 0
     level = best_level = 1.0
     for j in range(steps.size):
@@ -330,12 +336,7 @@ def promising(
             found = level_of(system.pilot, system.pilot_limits, shares, k, steps[j], 0.03, level)
             if found[0] < UNBOUNDED:
                 level = found[0]
-            kind, a, b = -1, 0.0, 0.0
-            for m in range(floors.shape[2]):
-                if members.kind[m] != kind:
-                    kind = members.kind[m]
-                    a, b = progress(members, kind, k * steps[j])
-                value = a + b * (floors[j, 0, m] + floors[j, 1, m] * found[3])
-                if value < best:
-                    best, best_rounds, best_steps, best_member, best_level = value, k, steps[j], m, level
+            value, member = smallest(system.members, k * steps[j], floors[j], (found[3], found[3]))
+            if value < best:
+                best, best_rounds, best_steps, best_member, best_level = value, k, steps[j], member, level
     return best_rounds, best_steps, best_member, best_level

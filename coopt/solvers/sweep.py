@@ -110,7 +110,11 @@ class Sweep:
         devices, limits, scales = self._described(inner)
         # The slices are of nobody.
         pilot = devices._replace(first=devices.first[:0], second=devices.second[:0]), limits, scales
-        self.system = self._with(pilot if sample is None else self._described(sample.inner))
+        if sample is not None:
+            pilot = self._described(sample.inner)
+        self.system = data.System(
+            devices, limits, pilot[0], pilot[1], self.members, np.array([scales, pilot[2]])
+        )
         self._columns: dict[int, Floats] = {}
 
     @property
@@ -203,8 +207,10 @@ class Sweep:
     def _guess(self, rounds: tuple[float, float], local_steps: Ints) -> tuple[float, float, float]:
         """A promising (K, tau) and member; the solves begin where the guess ended."""
         few = self.inner.sampled(-(-len(self.inner.devices) // GUESSED_FROM))
+        pilot, pilot_limits, sums = self._described(few)
+        scales = np.array([self.system.scales[0], sums])
         *found, level = search.promising(
-            self._with(self._described(few)),
+            self.system._replace(pilot=pilot, pilot_limits=pilot_limits, scales=scales),
             rounds,
             local_steps.astype(np.float64),
             self._floors(local_steps),
@@ -237,10 +243,6 @@ class Sweep:
             inner.share,
         )
         return inner.devices.machine, limits, np.append(inner.scales, 1.0)[:2]
-
-    def _with(self, pilot: tuple[data.Devices, data.Limits, Floats]) -> data.System:
-        devices, limits, scales = self._described(self.inner)
-        return data.System(devices, limits, pilot[0], pilot[1], self.members, np.array([scales, pilot[2]]))
 
 
 def _joined(spans: list[_Spans]) -> _Spans:
