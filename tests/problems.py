@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from coopt import AdaCoOpt, Budget, Certified, Constants, Dynamite, Fleet, NonConvex, Problem
+from coopt import AdaCoOpt, Budget, Certified, Constants, Dynamite, Fleet, NonConvex, Problem, limits
 
 MOST_ROUNDS = 8
 MOST_STEPS = 5
@@ -96,3 +96,11 @@ def problems(draw, equal_costs: bool = True, **fleet_options) -> Problem:
             time=math.inf if math.isnan(seconds) else seconds,
         ),
     )
+
+
+def feasible_pairs(problem, ranges):
+    """Every (K, tau) of the ranges at which the smallest batches fit."""
+    for rounds in range(ranges.rounds[0], ranges.rounds[1] + 1):
+        for steps in range(ranges.local_steps[0], ranges.local_steps[1] + 1):
+            if not limits.violations(problem.plain, rounds, steps, ranges.lower.astype(float)):
+                yield rounds, steps

@@ -34,7 +34,7 @@ from coopt.solvers.batch import relax
 from coopt.solvers.passes import Devices, Pace
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.streamed import Streamed
-from problems import family_bounds, numeric_bounds, problems
+from problems import family_bounds, feasible_pairs, numeric_bounds, problems
 
 if loops.loops() is None:
     pytest.skip("no compiled loops: needs the extra `fast`, and `coopt compile`", allow_module_level=True)
@@ -135,15 +135,6 @@ def swept(problem: Problem, bound) -> tuple[Sweep, Streamed]:
     return found, numpy_inner
 
 
-def pairs(found: Sweep, problem: Problem):
-    """Every feasible (K, tau)."""
-    ranges = found.ranges
-    for rounds in range(ranges.rounds[0], ranges.rounds[1] + 1):
-        for steps in range(ranges.local_steps[0], ranges.local_steps[1] + 1):
-            if not limits.violations(problem.plain, rounds, steps, ranges.lower.astype(float)):
-                yield rounds, steps
-
-
 single_bounds = st.sampled_from([Certified(1, 1), Dynamite(), NonConvex(0.5, 0.4)])
 
 
@@ -152,7 +143,7 @@ single_bounds = st.sampled_from([Certified(1, 1), Dynamite(), NonConvex(0.5, 0.4
 def test_integer_optima_are_the_same(problem, bound, angle):
     found, numpy_inner = swept(problem, bound)
     angle = angle if numpy_inner.terms == 2 else 0.0
-    for rounds, steps in pairs(found, problem):
+    for rounds, steps in feasible_pairs(problem, found.ranges):
         found.known.counts[:3] = 0
         inner.add_whole(found.system, float(rounds), float(steps), angle, found.known, found.scratch)
         whole = numpy_inner.whole(rounds, steps, angle)
@@ -166,7 +157,7 @@ def test_integer_optima_are_the_same(problem, bound, angle):
 def test_what_was_learnt_holds_at_every_rounds_and_steps(problem, bound, data):
     found, numpy_inner = swept(problem, bound)
     known = found.known
-    every = list(pairs(found, problem))
+    every = list(feasible_pairs(problem, found.ranges))
     angles = known.angles[: known.counts[0]].copy()
     for rounds, steps in data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=5)):
         last = data.draw(st.sampled_from([t for k, t in every if k == rounds and t >= steps]))

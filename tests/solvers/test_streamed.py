@@ -27,7 +27,7 @@ from coopt.solvers.batch import relax, round_batches
 from coopt.solvers.passes import Devices, water_level
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.streamed import Streamed
-from problems import problems
+from problems import feasible_pairs, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 
@@ -85,14 +85,6 @@ def streamed(problem, bound):
     return Streamed(problem.plain, bound.monotone_form(problem), problem.fleet.unit_cost), ranges
 
 
-def pairs(problem, ranges):
-    """Every feasible (K, tau)."""
-    for rounds in range(ranges.rounds[0], ranges.rounds[1] + 1):
-        for steps in range(ranges.local_steps[0], ranges.local_steps[1] + 1):
-            if not limits.violations(problem.plain, rounds, steps, ranges.lower.astype(float)):
-                yield rounds, steps
-
-
 @settings(max_examples=80, deadline=None)
 @given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0))
 def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
@@ -103,7 +95,7 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
     weights = first / (inner.norms[0] or 1.0)
     if inner.terms == 2:
         weights = (1.0 - angle) * weights + angle * second[0] / (inner.norms[1] or 1.0)
-    for rounds, steps in pairs(problem, ranges):
+    for rounds, steps in feasible_pairs(problem, ranges):
         whole = inner.whole(rounds, steps, angle)
         caps = limits.largest_batches(problem.plain, rounds, steps, upper)
         spend = limits.step_budget(problem.plain, rounds, steps)
@@ -126,7 +118,7 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
 @given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
 def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
     inner, ranges = streamed(problem, bound)
-    every = list(pairs(problem, ranges))
+    every = list(feasible_pairs(problem, ranges))
     row = inner.row(*data.draw(st.sampled_from(every)), angle)
     for rounds, steps in every:
         claim = row.constant - row.slope / (rounds * steps) + row.rise / steps
