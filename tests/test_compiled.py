@@ -361,3 +361,15 @@ def test_one_pass_and_the_undecided_lead_to_the_level(numpy_alone, seed, size, s
         assert passes.dual(devices, passes.ALONE, near, 0.0, pace).spent == pytest.approx(spend, rel=1e-12)
         far = passes._narrowed(devices, spend, pace, level * 10.0**off)
         assert 0.0 < far < passes.UNBOUNDED
+
+
+def test_a_guess_at_which_nobody_can_move_does_not_stop_the_way_to_the_level():
+    # Three devices, all of them at their ends one percent above the level.
+    rng = np.random.default_rng(1)
+    upper = rng.integers(4, 2000, 3).astype(float)
+    devices = passes.alone(np.array([1.0, 2.0, 3.0]), np.ones(1), np.ones(1), upper)
+    level = 0.995 * float(np.max(upper / np.sqrt([1.0, 2.0, 3.0])))
+    spend = passes.dual(devices, passes.ALONE, level, 0.0, None).spent
+    assert passes.dual(devices, passes.ALONE, 1.01 * level, 0.0, None).movable == 0.0
+    near = passes._narrowed(devices, spend, None, 1.01 * level)
+    assert passes.dual(devices, passes.ALONE, near, 0.0, None).spent == pytest.approx(spend, rel=1e-12)

@@ -35,8 +35,6 @@ SAMPLED_FROM, SAMPLE = 100_000, 10_000
 SPENT = 1e-14
 # The level of a sample is off by less than this part of it, most of the time.
 SPREAD = 0.05
-# Steps towards the level that the undecided devices lead to.
-MOST_STEPS = 50
 _NOWHERE = np.empty(0)
 _INFINITE, _ZERO = np.full(1, math.inf), np.zeros(1)
 _NOBODY = np.empty(0, dtype=np.int64)
@@ -78,15 +76,6 @@ class Devices:
             # Code is compiled anew for every mixture of arrays that may be written to and others.
             column.flags.writeable = False
         return import_module("coopt.compiled").data.Devices(*columns)
-
-    def at(self, places: NDArray[np.intp]) -> Devices:
-        """Some of the devices."""
-        arrays = {
-            field.name: value[places]
-            for field in fields(self)
-            if (value := getattr(self, field.name)).size == len(self)
-        }
-        return replace(self, **arrays)
 
     def sampled(self, every: int) -> Devices:
         """Every so-manieth device."""
@@ -361,21 +350,25 @@ def optimum(
 def _narrowed(devices: Devices, spend: float, pace: Pace | None, level: float) -> float:
     """The level at which the budget is spent, if it is near the given one: else a better guess.
 
-    Between two levels most devices stay at one end, or reach neither, all the time: one pass sums these, and
-    the level follows from the few others.
+    Between two levels most devices stay at one end, or reach neither, all the time: one pass sums these. What
+    is left is the same problem for the few others and one device more, which spends what the free ones do.
     """
-    fixed, rate, places = _bracket(devices, level * (1.0 - SPREAD), level * (1.0 + SPREAD), pace)
-    few = devices.at(places)
-    for _ in range(MOST_STEPS):
-        sums = dual(few, ALONE, level, 1.0 / (level * level), pace)
-        movable = rate + sums.movable
-        if not movable > 0.0:
-            break
-        step = level - (fixed + rate * level + sums.spent - spend) / movable
-        if not 0.0 < step < UNBOUNDED or abs(step - level) <= SPENT * level:
-            break
-        level = step
-    return level
+    low, high = level * (1.0 - SPREAD), level * (1.0 + SPREAD)
+    fixed, rate, places = _bracket(devices, low, high, pace)
+
+    def with_one_more(array: Floats, entry: float) -> Floats:
+        return np.append(np.broadcast_to(at(array, places), places.shape), entry)
+
+    few = alone(
+        with_one_more(devices.first, rate * rate),
+        with_one_more(devices.cost, 1.0),
+        with_one_more(devices.lower, 0.0),
+        with_one_more(devices.upper, math.inf),
+        with_one_more(devices.throughput, math.inf),
+        with_one_more(devices.round_time, 0.0),
+    )
+    found, _, _ = water_level(few, ALONE, max(spend - fixed, 0.0), pace, level, SPENT)
+    return min(max(found, low), high)
 
 
 def _bracket(
