@@ -7,9 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
-# What machine code is made from; coopt/loops.py has the same list.
-LOOPS := $(wildcard coopt/compiled/*.py) $(addprefix coopt/,drift.py limits.py validation.py) \
-    $(addprefix coopt/solvers/,cutting.py passes.py streamed.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help env demo test lint format types unit docs wheel-check bench \
@@ -18,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-env: $(VENV)/.full $(VENV)/.compiled ## make .venv with everything that development needs
+env: $(VENV)/.full ## make .venv with everything that development needs
 
 demo: $(VENV)/.demo ## plan the example fleet and draw the result
 	$(BIN)/coopt demo --plot coopt-demo.png
@@ -36,10 +33,10 @@ format: $(VENV)/.full ## let ruff mend what it can
 types: $(VENV)/.full ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(VENV)/.full $(VENV)/.compiled ## tests and docstring examples
+unit: $(VENV)/.full ## tests and docstring examples
 	$(BIN)/python -m pytest
 
-docs: $(VENV)/.full $(VENV)/.compiled ## build the documentation, running its examples
+docs: $(VENV)/.full ## build the documentation, running its examples
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
@@ -52,7 +49,7 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
-bench: $(VENV)/.full $(VENV)/.compiled ## every table and picture in benchmarks/; one core, about two hours
+bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about two hours
 	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for name in headline batches theorem robustness streaming deep; do \
@@ -82,12 +79,8 @@ $(BIN)/python:
 # torch goes first and by exact version: with it there, nothing that depends on it looks for another build.
 $(VENV)/.full: $(BIN)/python $(INPUTS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,fast,plot,docs,torch,flower]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,plot,docs,torch,flower]"
 	@touch $(VENV)/.full $(VENV)/.demo
-
-$(VENV)/.compiled: $(VENV)/.full $(LOOPS)
-	$(BIN)/coopt compile
-	@touch $@
 
 # Only what the demonstration needs: the library and matplotlib.
 $(VENV)/.demo: $(BIN)/python $(INPUTS)

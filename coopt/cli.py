@@ -1,4 +1,4 @@
-"""The command line: ``coopt plan`` for a fleet and a job of one's own, ``demo`` for the example, ``compile``.
+"""The command line: ``coopt plan`` for a fleet and a job of one's own and ``demo`` for the example.
 
 The exit code says what happened: 0 a plan was found, 2 the input is wrong, 3 no plan meets the limits,
 1 anything else that coopt raises on purpose. Results go to standard output, everything else to standard
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", BoundWarning)
         warnings.showwarning = _print_warning
         try:
-            return {"plan": _plan, "demo": _demo, "compile": _compile}[options.command](options)
+            return {"plan": _plan, "demo": _demo}[options.command](options)
         except CooptError as error:
             return _fail(error, _code(error))
 
@@ -110,23 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         help="plan the example fleet and compare with what is common today",
         description="Plan the example: 24 made-up phones, boards and a server.",
     )
-    commands.add_parser(
-        "compile",
-        help="compile the inner loops of the exact solver, once",
-        description="Compile the inner loops of the exact solver (needs numba: the extra 'fast').",
-    )
     for command in (plan, demo):
         command.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the plan (needs matplotlib)")
     return parser
-
-
-def _compile(_options: argparse.Namespace) -> int:
-    from coopt.loops import compile_loops
-
-    _note("compiling: most of a minute, once")
-    compile_loops()
-    _note("compiled; plans use it from now on")
-    return FOUND
 
 
 def _plan(options: argparse.Namespace) -> int:

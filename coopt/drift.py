@@ -20,8 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.loops import loops
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -68,7 +66,7 @@ def drift_sums(
 def sums_of(
     log_q: float, log_r: float, local_steps: int, scale: float, noise_scale: float
 ) -> tuple[float, float, float]:
-    """The sums as plain numbers; the extra ``fast`` compiles this function as it stands."""
+    """The sums as plain numbers."""
     if scale == 0.0 and log_r * local_steps > LARGEST_EXPONENT:
         # Zero times an overflowing power is zero here: without divergence alpha plays no part.
         return 0.0, 0.0, math.inf
@@ -112,10 +110,6 @@ def sums_on_grid(
     The scales have shape (n, g).
     """
     found = np.empty((3, *scales.shape))
-    compiled = loops()
-    if compiled is not None:
-        compiled.drift.fill(log_q, log_r, local_steps, scales, noise_scales, found)
-        return found
     for i, tau in enumerate(local_steps.tolist()):
         for j, each in enumerate(log_q.tolist()):
             found[:, i, j] = sums_of(each, log_r, tau, float(scales[i, j]), float(noise_scales[i, j]))

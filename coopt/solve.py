@@ -183,7 +183,6 @@ def solve_allocation(
     trace: dict[str, float] = {
         "inner_solves": found.inner_solves,
         "boxes": found.boxes,
-        "compiled": int(found.compiled),
     }
     if warm_start is not None:
         trace["warm_start_used"] = int(start is not None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import coopt
-from coopt import Allocation, Fleet, Problem, loops, solve_allocation
+from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import EXAMPLE, example_problem, main
 from coopt.files import read_problem
 
@@ -46,18 +46,6 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def run(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
-
-
-def test_compile_says_how_long_it_takes_and_what_came_of_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(loops, "compile_loops", lambda: None)
-    assert run("compile") == 0
-    assert "minute" in capsys.readouterr().err
-    monkeypatch.undo()
-    monkeypatch.setattr(loops, "find_spec", lambda _: None)
-    assert run("compile") == 1
-    assert "coopt[fast]" in capsys.readouterr().err
 
 
 def test_plan_prints_the_decision_and_writes_it(

@@ -12,8 +12,7 @@ Seconds are CPU time of one thread for solve_allocation on a problem that it has
 batches written; building the problem, with all its checks, is timed beside it. Short solves are repeated and
 the fastest counts, for the machine does other things as well. One pass is np.sum over the four float arrays
 of the fleet (noise, throughput, round time, sample cost): the least that any solver must do, and a unit that
-depends on the machine less than seconds do. Every solve is repeated with numpy alone, as without the extra
-fast; compiling, which takes half a minute once, is not counted.
+depends on the machine less than seconds do.
 
 The peer is the strongest there is without a search of its own: cvxpy with Clarabel on one compiled
 parametrised problem, golden section over K and tau, on the problems of peers.py. It has no integers and no
@@ -47,7 +46,6 @@ from coopt import (
     Problem,
     solve_allocation,
 )
-from coopt.loops import interpreted
 from coopt.solvers.batch import relax
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +57,7 @@ BOUNDS: dict[str, Bound] = {
     "certified, gamma = z = 1": Certified(1, 1),
     "certified, family": Certified(),
 }
-ENGINES = ("coopt", "numpy alone", "cvxpy")
+ENGINES = ("coopt", "cvxpy")
 PEER, INNER = "dynamite, fleets of peers.py", "inner problem, continuous"
 # The peer's largest fleets take minutes: once each.
 PEER_SIZES, INNER_SIZES = (100, 1_000), (10_000, 100_000, 1_000_000)
@@ -204,16 +202,11 @@ def tasks() -> list[tuple[int, str, str, int]]:
         for engine in ENGINES
         if engine != "cvxpy" or s == 0
     ]
-    found += [
-        (n, name, engine, s) for n in SIZES for s in range(SEEDS) for name in BOUNDS for engine in ENGINES[:2]
-    ]
+    found += [(n, name, "coopt", s) for n in SIZES for s in range(SEEDS) for name in BOUNDS]
     return found
 
 
 def measure(devices: int, problem: str, engine: str, seed: int, unit: float) -> dict[str, object]:
-    if engine == "numpy alone":
-        with interpreted():
-            return measure(devices, problem, "coopt", seed, unit)
     if problem == INNER:
         return inner(devices, seed, unit, engine)
     if problem in BOUNDS:
@@ -232,7 +225,7 @@ def measure(devices: int, problem: str, engine: str, seed: int, unit: float) -> 
 
 def run(known: set[tuple[str, ...]]) -> None:
     """Measure what is missing from the CSV, row by row."""
-    # Imports, caches and compiling are not what is measured.
+    # Imports and caches are not what is measured.
     for bound in BOUNDS.values():
         solve_allocation(fleet_of(100, 99), bound=bound)
     units: dict[tuple[int, int], float] = {}
@@ -279,18 +272,16 @@ def write_tables(rows: list[dict[str, str]], path: Path) -> None:
     lines = [
         f"Medians over {SEEDS} fleets of a size; passes are multiples of one np.sum over the four inputs.",
         "",
-        "| devices | bound | seconds | passes | inner solves | numpy alone: s | passes | building: s | gap |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| devices | bound | seconds | passes | inner solves | building: s | gap |",
+        "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for devices in SIZES:
         for name in BOUNDS:
             if (cell := found.get((devices, name, "coopt"))) is None:
                 continue
-            plain = found[devices, name, "numpy alone"]
             lines.append(
                 f"| {devices:,} | {name} | {cell['seconds']:.3g} | {cell['passes']:,.0f} "
-                f"| {cell['inner_solves']:.0f} | {plain['seconds']:.3g} | {plain['passes']:,.0f} "
-                f"| {cell['build_seconds']:.2g} | {max(cell['largest'], plain['largest']):.1g} |"
+                f"| {cell['inner_solves']:.0f} | {cell['build_seconds']:.2g} | {cell['largest']:.1g} |"
             )
     lines += ["", "Exponents of the growth with the number of devices:", ""]
     for name in BOUNDS:
@@ -300,33 +291,30 @@ def write_tables(rows: list[dict[str, str]], path: Path) -> None:
     lines += [
         "Beside cvxpy and Clarabel (DPP), by hand, on the fleets of peers.py under the published bound:",
         "",
-        "| devices | cvxpy, seconds | coopt, seconds | times faster | numpy alone, seconds | times faster |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| devices | cvxpy, seconds | coopt, seconds | times faster |",
+        "|---:|---:|---:|---:|",
     ]
     lines += [_beside(found, devices, PEER) for devices in PEER_SIZES]
     lines += [
         "",
         "The inner problem alone, continuous batches at one (K, tau); error of the value.",
         "",
-        "| devices | cvxpy: s | error | coopt: s | passes | error | numpy alone: s | passes | error |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| devices | cvxpy: s | error | coopt: s | passes | error |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
     for devices in INNER_SIZES:
         peer = found.get((devices, INNER, "cvxpy"))
         line = f"| {devices:,} | " + (
             f"{peer['seconds']:.3g} | {peer['largest']:.1g}" if peer else "not run | "
         )
-        cells_of = [found[devices, INNER, engine] for engine in ENGINES[:2]]
-        ends = [f"{cell['seconds']:.3g} | {cell['passes']:.1f} | {cell['largest']:.1g}" for cell in cells_of]
-        lines.append(f"{line} | {' | '.join(ends)} |")
+        cell = found[devices, INNER, "coopt"]
+        lines.append(f"{line} | {cell['seconds']:.3g} | {cell['passes']:.1f} | {cell['largest']:.1g} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _beside(found: dict[tuple[int, str, str], dict[str, float]], devices: int, problem: str) -> str:
-    ours, plain, peer = (found[devices, problem, engine]["seconds"] for engine in ENGINES)
-    return (
-        f"| {devices:,} | {peer:.3g} | {ours:.3g} | {peer / ours:,.0f} | {plain:.3g} | {peer / plain:,.0f} |"
-    )
+    ours, peer = (found[devices, problem, engine]["seconds"] for engine in ENGINES)
+    return f"| {devices:,} | {peer:.3g} | {ours:.3g} | {peer / ours:,.0f} |"
 
 
 def draw_picture(rows: list[dict[str, str]], path: Path) -> None:
@@ -338,9 +326,8 @@ def draw_picture(rows: list[dict[str, str]], path: Path) -> None:
     found = cells(rows, ("seconds",))
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for color, name in enumerate(BOUNDS):
-        for engine, style, label in (("coopt", "o-", name), ("numpy alone", ":", None)):
-            points = [(n, found[n, name, engine]["seconds"]) for n in SIZES if (n, name, engine) in found]
-            axes.loglog(*zip(*points, strict=True), style, color=f"C{color}", label=label)
+        points = [(n, found[n, name, "coopt"]["seconds"]) for n in SIZES if (n, name, "coopt") in found]
+        axes.loglog(*zip(*points, strict=True), "o-", color=f"C{color}", label=name)
     axes.set(xlabel="devices", ylabel="CPU time to a proved optimum [s]")
     axes.grid(alpha=0.3)
     axes.legend()

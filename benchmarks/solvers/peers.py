@@ -8,8 +8,7 @@
 
 The foreign solvers are no dependencies of coopt: make an environment of its own for them,
 
-    python -m venv .venv-peers && .venv-peers/bin/pip install ".[fast]" pyscipopt maingopy casadi gekko
-    .venv-peers/bin/coopt compile
+    python -m venv .venv-peers && .venv-peers/bin/pip install . pyscipopt maingopy casadi gekko
 
 and run the script with its python; rows of packages that are missing stay as they are. The bound is the
 published one: its formula is short enough for every modelling language (peer_solvers/formula.py). Each peer
@@ -68,7 +67,6 @@ class Peer:
 
 PEERS = {
     "coopt exact": Peer(ours.coopt_exact),
-    "coopt exact, numpy alone": Peer(ours.coopt_interpreted),
     "coopt closed form": Peer(ours.coopt_closed_form),
     "CoOptFL, best K": Peer(ours.coopt_fl),
     "AdaCoOpt's greedy, best K": Peer(ours.adacoopt),

@@ -20,8 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt import limits
-from coopt.bound import Exponential, Progress, Reciprocal
-from coopt.loops import loops
 from coopt.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
 from coopt.problem import Problem
 from coopt.solvers.batch import Ints
@@ -32,7 +30,7 @@ from coopt.solvers.passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search
-from coopt.solvers.streamed import Streamed, Whole, is_one
+from coopt.solvers.streamed import Streamed, Whole
 
 Floats = NDArray[np.float64]
 
@@ -133,8 +131,6 @@ class _Search:
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
         self.boxes = 0
-        # Whether compiled loops took part.
-        self.compiled = False
         self._solved: dict[tuple[int, int, float], float] = {}
 
     def run(self, time_limit: float | None, start: tuple[int, int, Ints] | None) -> Search:
@@ -158,9 +154,7 @@ class _Search:
         if queue:
             self._discard(queue[0][0])
         best = self._fewest_rounds()
-        return Search(
-            best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes, self.compiled
-        )
+        return Search(best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes)
 
     def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
         """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
@@ -170,41 +164,11 @@ class _Search:
         if unit_cost is None:
             return [(-math.inf, _Box(*root, everyone)) for root in roots]
         inner = self._streamed = Streamed(self.problem, self.form, unit_cost)
-        progress = self._known_progress()
-        left = self._cut(inner, deadline) if progress is None else self._sweep(inner, progress, deadline)
+        left = self._cut(inner, deadline)
         if left is None:
             return []
         rest = [(_common(root[0], left.rounds), _common(root[1], left.local_steps)) for root in roots]
         return [(left.bound, _Box(k, tau, everyone)) for k, tau in rest if k[0] <= k[1] and tau[0] <= tau[1]]
-
-    def _known_progress(self) -> Progress | None:
-        """Progress that compiled loops know, where there are any and they know the whole problem."""
-        if loops() is None or self.ranges.one_round or self.ranges.single_steps:
-            return None
-        progress = self.form.progress
-        return progress if isinstance(progress, Exponential | Reciprocal) else None
-
-    def _sweep(self, inner: Streamed, progress: Progress, deadline: float) -> Left | None:
-        """Rule out what compiled loops can."""
-        from coopt.solvers.sweep import Sweep
-
-        sample = None
-        if len(inner.devices) >= SAMPLED_FROM:
-            few = inner.sampled(len(inner.devices) // SAMPLE)
-            sample = Sweep(self.form, progress, self.ranges, few, SAMPLE_TOLERANCE, math.inf)
-            sample.run(deadline)
-        sweep = Sweep(self.form, progress, self.ranges, inner, self.gap_tolerance, self.cutoff, sample)
-        left = sweep.run(deadline, self.best)
-        rounds, local_steps = int(sweep.best[1]), int(sweep.best[2])
-        if sweep.best[3] >= 0.0:
-            value, member = inner.value(rounds, local_steps, sweep.best[5:][: inner.terms])
-            multiple = inner.devices.multiple
-            batches = sweep.units if is_one(multiple) else sweep.units * multiple
-            self.best = Incumbent(value, rounds, local_steps, batches, self.form.members[member])
-        self.inner.solves += sweep.solves
-        self.compiled = True
-        self._discard(float(sweep.best[4]))
-        return left
 
     def _cut(self, inner: Streamed, deadline: float) -> Left | None:
         """Rule out what rows for all (K, tau) can."""

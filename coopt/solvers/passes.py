@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from importlib import import_module
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.limits import BLOCK, TOLERANCE
-from coopt.loops import loops
 from coopt.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -67,15 +64,6 @@ class Devices:
 
     def __len__(self) -> int:
         return int(self.first.size)
-
-    @cached_property
-    def machine(self) -> Any:
-        """The same as compiled loops take it, with floats alone."""
-        columns = [getattr(self, field.name).astype(np.float64, copy=False).view() for field in fields(self)]
-        for column in columns:
-            # Code is compiled anew for every mixture of arrays that may be written to and others.
-            column.flags.writeable = False
-        return import_module("coopt.compiled").data.Devices(*columns)
 
     def sampled(self, every: int) -> Devices:
         """Every so-manieth device."""
@@ -165,10 +153,6 @@ def dual(
     out: Floats = _NOWHERE,
 ) -> Dual:
     """Sums at one level of water; `price` is the dual variable of the budget. Batches go to `out`."""
-    compiled = loops()
-    if compiled is not None:
-        slack, steps = (math.inf, 1.0) if pace is None else (pace.slack, pace.steps)
-        return Dual(*compiled.passes.dual(devices.machine, *shares, level, price, slack, steps, out))
     sums = np.zeros(6)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for begin in range(0, len(devices), BLOCK):
@@ -378,12 +362,6 @@ def _bracket(
 
     And the devices that reach an end in between.
     """
-    compiled = loops()
-    if compiled is not None:
-        slack, steps = (math.inf, 1.0) if pace is None else (pace.slack, pace.steps)
-        places = np.empty(len(devices), dtype=np.int64)
-        fixed, rate, found = compiled.passes.bracket(devices.machine, low, high, slack, steps, places)
-        return fixed, rate, places[:found].copy()
     fixed, rate, undecided = 0.0, 0.0, []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for begin in range(0, len(devices), BLOCK):

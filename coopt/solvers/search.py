@@ -35,8 +35,6 @@ class Search:
         False when the time limit ended the search.
     inner_solves : int
     boxes : int
-    compiled : bool
-        Whether compiled loops took part.
     """
 
     best: Incumbent
@@ -44,4 +42,3 @@ class Search:
     finished: bool
     inner_solves: int
     boxes: int
-    compiled: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -27,17 +26,9 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.loops import interpreted
 from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
-
-
-@pytest.fixture(scope="module", autouse=True, params=["as installed", "numpy alone"])
-def inner_loops(request):
-    """Every law holds with compiled loops and without."""
-    with nullcontext() if request.param == "as installed" else interpreted():
-        yield
 
 
 PER_DEVICE = (

@@ -21,7 +21,6 @@ from coopt import (
     limits,
     solve_allocation,
 )
-from coopt.loops import interpreted
 from coopt.solvers import exact, passes
 from coopt.solvers.batch import relax, round_batches
 from coopt.solvers.passes import Devices, water_level
@@ -30,13 +29,6 @@ from coopt.solvers.streamed import Streamed
 from problems import feasible_pairs, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def numpy_alone():
-    """Compiled loops have tests of their own."""
-    with interpreted():
-        yield
 
 
 bounds = st.sampled_from([Certified(1, 1), Dynamite(), NonConvex(0.5, 0.4)])

@@ -6,7 +6,6 @@ import numpy as np
 from peer_solvers.formula import MOST_ROUNDS, Answer
 
 from coopt import Dynamite, Problem, solve_allocation
-from coopt.loops import interpreted
 from coopt.solvers import exhaustive
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole import whole_batches
@@ -15,11 +14,6 @@ from coopt.solvers.whole import whole_batches
 def coopt_exact(problem: Problem) -> Answer:
     plan = solve_allocation(problem, bound="dynamite")
     return Answer(plan.rounds, plan.local_steps, plan.batch_sizes, f"proved, gap {plan.gap:.0e}")
-
-
-def coopt_interpreted(problem: Problem) -> Answer:
-    with interpreted():
-        return coopt_exact(problem)
 
 
 def coopt_closed_form(problem: Problem) -> Answer:
