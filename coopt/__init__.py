@@ -27,7 +27,7 @@ from coopt.monotone import Bound
 from coopt.pareto import Frontier, FrontierPoint, frontier
 from coopt.participants import choose_participants
 from coopt.probe import ClientProbe
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
-    from coopt.problem import Budget, Fleet
+    from coopt.problem.problem import Budget, Fleet
     from coopt.round_plan import RoundPlan
     from coopt.screening import Observations
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from coopt.bound import resolve_bound
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Parts
-from coopt.problem import Problem
-from coopt.validation import count, integer_array, real, same_value
+from coopt.problem.problem import Problem
+from coopt.problem.validation import count, integer_array, real, same_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,7 +225,7 @@ class Allocation:
         InvalidProblemError
             If the bound is the user's own: it cannot be read back from its name.
         """
-        from coopt.files import problem_to_dict
+        from coopt.problem.files import problem_to_dict
 
         if self.custom_bound is not None:
             raise InvalidProblemError(
@@ -263,7 +263,7 @@ class Allocation:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Rebuild an allocation from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
-        from coopt.files import problem_from_dict
+        from coopt.problem.files import problem_from_dict
 
         values = dict(data)
         try:

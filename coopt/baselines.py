@@ -11,7 +11,7 @@ import numpy as np
 
 from coopt.allocation import Allocation
 from coopt.errors import BoundWarning, InfeasibleError
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
 from coopt.solve import evaluate, solve_allocation
 
 FEDAVG_EPOCHS, FEDAVG_BATCH = 5, 32

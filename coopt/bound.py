@@ -32,8 +32,8 @@ from coopt.monotone import (
 )
 from coopt.one_round import Contraction, Fleetwide, round_effect, round_effects
 from coopt.participation import refuse_absence, variance_share
-from coopt.problem import Problem
-from coopt.validation import real
+from coopt.problem.problem import Problem
+from coopt.problem.validation import real
 
 Auto = Literal["auto"]
 

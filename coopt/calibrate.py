@@ -10,7 +10,7 @@ import math
 
 from coopt import estimate
 from coopt.estimate import Estimates
-from coopt.problem import Constants
+from coopt.problem.problem import Constants
 from coopt.trend import Estimate
 
 # Below this share of the smoothness, a Polyak-Lojasiewicz constant means "no progress" for any budget.

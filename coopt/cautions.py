@@ -5,7 +5,7 @@ from __future__ import annotations
 from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.curvature import STEP_SIZE_SLACK
 from coopt.monotone import Bound
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
 from coopt.tradeoff import TradeOff
 
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from coopt.allocation import Allocation, Certificate, Status
 from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
 from coopt.errors import CertificateError
-from coopt.limits import TOLERANCE
 from coopt.monotone import MonotoneBound
-from coopt.problem import Problem
+from coopt.problem.limits import TOLERANCE
+from coopt.problem.problem import Problem
 from coopt.proof import Checker, Proof
 from coopt.solvers import prover
 

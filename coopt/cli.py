@@ -20,7 +20,7 @@ from coopt.errors import BoundWarning, CooptError, InfeasibleError, InvalidProbl
 
 if TYPE_CHECKING:
     from coopt.allocation import Allocation
-    from coopt.problem import Problem
+    from coopt.problem.problem import Problem
 
 FOUND, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
 
@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from coopt.files import read_problem
-    from coopt.problem import Fleet, Problem
+    from coopt.problem.files import read_problem
+    from coopt.problem.problem import Fleet, Problem
     from coopt.solve import solve_allocation
     from coopt.table import print_allocation
 
@@ -193,8 +193,8 @@ def example_problem() -> Problem:
     """
     from importlib import resources
 
-    from coopt.files import read_problem
-    from coopt.problem import Fleet, Problem
+    from coopt.problem.files import read_problem
+    from coopt.problem.problem import Fleet, Problem
 
     with resources.as_file(resources.files("coopt.data")) as folder:
         return Problem(*read_problem(folder / "job.toml", Fleet.from_csv(folder / "fleet.csv")))

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from coopt.allocation import Allocation, Status
 from coopt.bound import YoungFamily, resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.fleet import Fleet
 from coopt.monotone import Bound
-from coopt.problem import Problem
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
+from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation
 from coopt.solvers import exact
 from coopt.solvers.cohort_search import CohortSearch, Proof
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.search import ROUNDING
-from coopt.validation import count, real
 
 # Seconds that the search may take where the caller sets no limit.
 PROOF_SECONDS = 60.0

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from coopt import estimate, estimate_published, validation
+from coopt import estimate, estimate_published
 from coopt.accounting import MOST_OVER_PLAN, budget_for_all, charge, duration, samples_of
 from coopt.atomic import write_atomically
 from coopt.calibrate import calibrate
@@ -28,7 +28,8 @@ from coopt.policies import Choice, Policy, Situation
 from coopt.policies.horizon import forecast
 from coopt.policies.resolve import resolve_policy
 from coopt.policies.warm_up import warm_up
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem import validation
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 from coopt.screening import LARGEST, Ignored, screen

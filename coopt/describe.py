@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.allocation import Allocation, Claim, Status
 from coopt.bound import has_name
 from coopt.cautions import cautions
 from coopt.errors import BoundWarning
 from coopt.monotone import Bound, MonotoneBound, member_values
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
+from coopt.problem.validation import LARGEST_COUNT
 from coopt.solvers.batch import cap_multipliers, relax
 from coopt.solvers.energy import best_share, limit_units
 from coopt.solvers.passes import Pace, alone, optimum
-from coopt.validation import LARGEST_COUNT
 
 # To which the budget is spent where its price is found.
 PRICE_TOLERANCE = 1e-7

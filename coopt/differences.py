@@ -20,12 +20,12 @@ from coopt.allocation import Allocation
 from coopt.bound import resolve_bound
 from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.monotone import Bound
-from coopt.problem import Constants, Problem
+from coopt.problem.problem import Constants, Problem
+from coopt.problem.validation import count, real
 from coopt.rows import Rows, plan_columns
 from coopt.solve import evaluate, solve_allocation
 from coopt.solvers.search import ROUNDING
 from coopt.tied import tied
-from coopt.validation import count, real
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coopt.accounting import samples_processed
 from coopt.policies.situation import Choice
-from coopt.problem import Budget, Fleet
+from coopt.problem.problem import Budget, Fleet
 from coopt.round_plan import StopReason
 
 Floats = npt.NDArray[np.float64]

@@ -10,11 +10,11 @@ from coopt.allocation import Allocation
 from coopt.bound import resolve_bound
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.monotone import Bound
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
+from coopt.problem.validation import choice
 from coopt.rows import Rows, plan_columns
 from coopt.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 from coopt.tied import tied
-from coopt.validation import choice
 
 
 @dataclass(frozen=True)

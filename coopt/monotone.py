@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem import Problem
-from coopt.validation import count, float_array
+from coopt.problem.problem import Problem
+from coopt.problem.validation import count, float_array
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,12 +19,12 @@ from coopt.allocation import Allocation, Status
 from coopt.bound import YoungFamily, resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.monotone import Bound
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
+from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation
 from coopt.solvers import exact
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.search import ROUNDING
-from coopt.validation import count, real
 
 
 def choose_participants(

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.bound import YoungFamily
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.monotone import member_values
+from coopt.problem import limits
 from coopt.solvers.batch import allocate_batches
 from coopt.table import quantity
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from coopt.allocation import Allocation
     from coopt.monotone import Bound, MonotoneForm
-    from coopt.problem import Problem
+    from coopt.problem.problem import Problem
 
 # Okabe and Ito's colours, which stay apart for every common kind of colour blindness.
 CHOSEN, COST, TIME, HELD, INK, BEYOND = "#D55E00", "#CC79A7", "#0072B2", "#999999", "#222222", "#e6e6e6"

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
 from coopt.exhaust import smallest_value
-from coopt.limits import TOLERANCE
 from coopt.monotone import Floor, MonotoneForm, weighted
-from coopt.problem import Problem
+from coopt.problem.limits import TOLERANCE
+from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

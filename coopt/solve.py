@@ -16,7 +16,8 @@ from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
+from coopt.problem.validation import choice, count, integer_array, optional_count, real
 from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.backend import Constraints
@@ -25,7 +26,6 @@ from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.search import ROUNDING, Search
 from coopt.tradeoff import TradeOff
-from coopt.validation import choice, count, integer_array, optional_count, real
 
 Ints = NDArray[np.int64]
 

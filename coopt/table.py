@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coopt import limits
 from coopt.bound import NonConvex
+from coopt.problem import limits
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from coopt.bound import has_name
 from coopt.monotone import Bound, Floats, MonotoneBound, MonotoneForm
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 
 
 class Tied:

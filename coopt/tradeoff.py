@@ -19,8 +19,8 @@ from coopt.curvature import curvature, log_contraction, required
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Floats, Parts, inverse_batches
 from coopt.participation import refuse_absence
-from coopt.problem import Constants, Problem
-from coopt.validation import count, float_array, real
+from coopt.problem.problem import Constants, Problem
+from coopt.problem.validation import count, float_array, real
 
 # In gamma a bound is the more sensitive the larger gamma is, by what contraction a little of it takes away;
 # an even grid of its square root costs 0.8 % as long as the bound is above 1e-9 of the initial gap.

@@ -13,7 +13,7 @@ import pytest
 import coopt
 from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import EXAMPLE, example_problem, main
-from coopt.files import read_problem
+from coopt.problem.files import read_problem
 
 FLEET = """\
 names,samples,gradient_noise,divergence,throughput,round_time

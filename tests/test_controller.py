@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coopt.controller import Controller
 from coopt.errors import InvalidProblemError
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal
-from coopt.problem import Budget, Fleet
+from coopt.problem.problem import Budget, Fleet
 from coopt.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 from online import Training
@@ -185,7 +185,7 @@ import sys, os, json
 sys.path.insert(0, {tests!r})
 from online import Training
 from coopt.controller import Controller
-from coopt.problem import Budget, Fleet
+from coopt.problem.problem import Budget, Fleet
 from coopt.round_plan import RoundPlan
 training = Training(4, seed=5)
 controller = Controller(Fleet(training.samples, 1.0, 1.0), Budget(cost=4000, round_cost=20), 0.1)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Constants, Fleet, Problem
-from coopt.limits import (
+from coopt.problem.limits import (
     TOLERANCE,
     device_times,
     largest_batches,
@@ -23,7 +23,7 @@ from coopt.limits import (
     time_caps,
     within,
 )
-from coopt.validation import LARGEST_COUNT
+from coopt.problem.validation import LARGEST_COUNT
 
 CONSTANTS = Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0)
 ALLOWED = 1 + Fraction(1, 10**9)

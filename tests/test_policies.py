@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from coopt.bound import Certified
 from coopt.errors import InvalidProblemError
 from coopt.estimate_published import PublishedEstimates
-from coopt.limits import work
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import forecast
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.limits import work
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.solve import solve_allocation
 
 UNKNOWN = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)

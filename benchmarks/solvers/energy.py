@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from exact_speed import fleet_of
 
-from coopt import Bound, BoundWarning, Certified, Dynamite, Problem, limits, solve_allocation
+from coopt import Bound, BoundWarning, Certified, Dynamite, Problem, solve_allocation
+from coopt.problem import limits
 from coopt.solvers.batch import relax
 
 RESULTS = Path(__file__).parent / "results"

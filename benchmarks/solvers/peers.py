@@ -44,7 +44,7 @@ from peer_solvers.maingo import maingo
 from peer_solvers.scip import scip
 
 from coopt import BoundWarning, Problem, evaluate, solve_allocation
-from coopt.limits import most_rounds
+from coopt.problem.limits import most_rounds
 from coopt.solvers.whole import whole_batches
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike
 
 from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
 from coopt.errors import InvalidProblemError
+from coopt.problem.validation import count, integer_array, real
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 from coopt.screening import Ignored, screen
-from coopt.validation import count, integer_array, real
 
 if TYPE_CHECKING:
     from coopt.allocation import Allocation
-    from coopt.fleet import Fleet
+    from coopt.problem.fleet import Fleet
 
 
 class FixedPlan:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.validation import count, float_array, real, same_value
+from coopt.problem.validation import count, float_array, real, same_value
 
 Floats = NDArray[np.float64]
 

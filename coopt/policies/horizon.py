@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coopt import limits
 from coopt.drift import drift_sums
 from coopt.policies.situation import Choice, Floats, Situation
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import relax, round_batches
 
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)

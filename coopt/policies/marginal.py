@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from coopt import limits
 from coopt.bound import AdaCoOpt as AdaCoOptBound
 from coopt.bound import Dynamite
 from coopt.errors import InvalidProblemError
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem import limits
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.solvers.batch import relax, round_batches
 
 Split = Literal["noise", "data", "speed", "uniform"]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from coopt import limits
+from coopt.problem import limits
 
 if TYPE_CHECKING:
     from coopt.estimate_published import PublishedEstimates
-    from coopt.problem import Budget, Problem
+    from coopt.problem.problem import Budget, Problem
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 from coopt.policies.situation import Choice, clip_batches
 
 if TYPE_CHECKING:
-    from coopt.problem import Problem
+    from coopt.problem.problem import Problem
 
 SHARE = 0.02  # of what is left, per round
 STEPS, BATCH = 2, 16

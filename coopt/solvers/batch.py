@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.limits import TOLERANCE
 from coopt.monotone import inverse_batches
+from coopt.problem.limits import TOLERANCE
+from coopt.problem.validation import float_array, integer_array, real, same_value
 from coopt.solvers.knapsack import fill
 from coopt.solvers.passes import alone, optimum
 from coopt.solvers.priced import units_at
-from coopt.validation import float_array, integer_array, real, same_value
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import InfeasibleError, SolverError
 from coopt.monotone import Bound, MonotoneBound, MonotoneForm
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import relax
 from coopt.solvers.energy import best_share
 from coopt.solvers.members import best_over_members

@@ -23,10 +23,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.bound import YoungFamily
 from coopt.participation import probabilities
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.cohort_effects import BEYOND, Effects
 from coopt.solvers.priced import units_at
 

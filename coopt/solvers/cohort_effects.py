@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.bound import ZS, YoungFamily
-from coopt.fleet import Fleet
 from coopt.monotone import MonotoneForm
-from coopt.problem import Problem
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from coopt.bound import YoungFamily
 from coopt.errors import InfeasibleError
-from coopt.fleet import Fleet
-from coopt.problem import Problem
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 from coopt.solvers.cohort_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes
 from coopt.solvers.ranges import feasible_ranges
 

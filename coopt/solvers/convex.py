@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import InfeasibleError, SolverError
 from coopt.monotone import Bound, MonotoneBound, MonotoneForm
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.backend import Constraints, installed, own_constraints, run
 from coopt.solvers.batch import relax
 from coopt.solvers.energy import best_share

@@ -17,10 +17,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.monotone import MonotoneBound, MonotoneForm, member_values
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import relax
 from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.monotone import MonotoneForm
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.streamed import Row, Streamed, Whole
 

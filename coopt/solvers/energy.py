@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 
-from coopt import limits
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
-from coopt.problem import Budget, Problem
+from coopt.problem import limits
+from coopt.problem.problem import Budget, Problem
 from coopt.solvers.batch import Floats, Ints, Relaxation, Rounded, relax
 from coopt.solvers.inner import Inner, Spending
 from coopt.solvers.measure import common_measure, whole_multiple

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints
 from coopt.solvers.cutting import Cutting, Left
 from coopt.solvers.energy import TwoLimits

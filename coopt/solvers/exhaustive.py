@@ -7,7 +7,7 @@ import time
 
 from coopt.errors import SolverError
 from coopt.monotone import Bound
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Incumbent, Search

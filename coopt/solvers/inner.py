@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import SolverError
 from coopt.monotone import Floor, MonotoneForm, inverse_batches
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import Floats, Ints, Rounded, cap_multipliers, relax, round_batches, unit_curve
 from coopt.solvers.priced import units_at
 

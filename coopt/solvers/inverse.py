@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from coopt.errors import InfeasibleError
-from coopt.limits import TOLERANCE
-from coopt.problem import Problem
+from coopt.problem.limits import TOLERANCE
+from coopt.problem.problem import Problem
 from coopt.solvers.search import Incumbent, Search
 
 # A plan that uses this much less than another one is told apart from it by every limit.

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.errors import SolverError
 from coopt.monotone import Bound, Floor, MonotoneForm
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
 from coopt.solvers import exact
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.search import Search

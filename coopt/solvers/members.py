@@ -8,7 +8,7 @@ import numpy as np
 
 from coopt.errors import SolverError
 from coopt.monotone import Bound, MonotoneBound, member_values
-from coopt.problem import Problem
+from coopt.problem.problem import Problem
 from coopt.solvers.search import Incumbent
 
 # Each change of member lowers the value; a handful suffices in practice.

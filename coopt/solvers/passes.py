@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.limits import BLOCK, TOLERANCE
-from coopt.problem import Problem
+from coopt.problem.limits import BLOCK, TOLERANCE
+from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import CertificateError
 from coopt.monotone import Floor, MonotoneForm, member_values
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.solvers.batch import cap_multipliers, relax
 from coopt.solvers.energy import TwoLimits, best_share, limit_units

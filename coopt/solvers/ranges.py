@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.limits import BLOCK
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.limits import BLOCK
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints
 
 Range = tuple[int, int]

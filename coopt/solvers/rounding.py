@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.errors import SolverError
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.backend import Constraints, own_constraints, run
 from coopt.solvers.batch import Ints
 

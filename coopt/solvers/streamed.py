@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
 from coopt.monotone import MonotoneForm, floors_at
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers import passes
 from coopt.solvers.passes import (
     GUESSED_FROM,

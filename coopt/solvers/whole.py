@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import limits
-from coopt.problem import Problem
+from coopt.problem import limits
+from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints, Rounded, relax, round_batches
 from coopt.solvers.energy import BothLimits
 from coopt.solvers.ranges import Ranges

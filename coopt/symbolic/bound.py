@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.monotone import Bound, Floor, MonotoneBase, MonotoneForm
-from coopt.problem import Problem
-from coopt.validation import float_array
+from coopt.problem.problem import Problem
+from coopt.problem.validation import float_array
 
 Floats = NDArray[np.float64]
 Compiled = Callable[[float, int, Mapping[str, float]], float]

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coopt import BatchAllocation, InfeasibleError, InvalidProblemError, allocate_batches
-from coopt.limits import TOLERANCE
+from coopt.problem.limits import TOLERANCE
 from coopt.solvers.batch import relax, round_batches, unit_curve
 
 weight = st.one_of(st.just(0.0), st.floats(-6.0, 6.0).map(lambda exponent: 10.0**exponent))

@@ -23,7 +23,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.bound import resolve_bound
-from coopt.limits import step_budget, time_caps
+from coopt.problem.limits import step_budget, time_caps
 from coopt.solvers import convex
 from coopt.solvers.batch import relax
 from coopt.solvers.closed_form import relaxation

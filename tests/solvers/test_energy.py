@@ -26,7 +26,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.describe import shadow_prices
-from coopt.limits import step_budget, step_energy, time_caps
+from coopt.problem.limits import step_budget, step_energy, time_caps
 from coopt.solvers.batch import relax
 from coopt.solvers.energy import best_share, limit_units
 from fleets import random_problem

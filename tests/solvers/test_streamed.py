@@ -18,9 +18,9 @@ from coopt import (
     InfeasibleError,
     NonConvex,
     Problem,
-    limits,
     solve_allocation,
 )
+from coopt.problem import limits
 from coopt.solvers import exact, passes
 from coopt.solvers.batch import relax, round_batches
 from coopt.solvers.passes import Devices, water_level

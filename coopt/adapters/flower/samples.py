@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coopt import validation
 from coopt.adapters.flower.exchange import Exchange
 from coopt.errors import InvalidProblemError
+from coopt.problem import validation
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid

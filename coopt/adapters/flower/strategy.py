@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from coopt import validation
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
@@ -25,7 +24,8 @@ from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.controller import Controller
 from coopt.errors import CooptError, InvalidProblemError
-from coopt.problem import Budget
+from coopt.problem import validation
+from coopt.problem.problem import Budget
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 

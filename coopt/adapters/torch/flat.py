@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from coopt import validation
 from coopt.errors import InvalidProblemError
+from coopt.problem import validation
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coopt import validation
 from coopt.accounting import samples_of
 from coopt.adapters.aggregate import aggregation_shares
 from coopt.adapters.planner import Planner
@@ -26,6 +25,7 @@ from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
+from coopt.problem import validation
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from coopt.errors import InvalidProblemError
-from coopt.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.problem import Budget, Constants, Fleet, Problem
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name != "replacement")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt import limits
 from coopt.errors import InvalidProblemError
-from coopt.fleet import Fleet
 from coopt.participation import check_participants, probabilities
-from coopt.validation import float_array, optional_count, optional_real, real, same_value
+from coopt.problem import limits
+from coopt.problem.fleet import Fleet
+from coopt.problem.validation import float_array, optional_count, optional_real, real, same_value
 
 if TYPE_CHECKING:
-    from coopt.limits import Violation
+    from coopt.problem.limits import Violation
 
 __all__ = ["Budget", "Constants", "Fleet", "Problem"]
 
@@ -302,12 +302,12 @@ class Problem:
             If the file cannot be read, a key is unknown (the nearest valid one is given) or a value
             is wrong.
         """
-        from coopt.files import read_problem
+        from coopt.problem.files import read_problem
 
         return cls(*read_problem(Path(path)))
 
     def to_toml(self, path: str | Path) -> None:
         """Write the problem as one TOML file; :meth:`from_toml` gives back an equal problem."""
-        from coopt.files import write_problem
+        from coopt.problem.files import write_problem
 
         write_problem(self, Path(path))

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.validation import LARGEST_COUNT
+from coopt.problem.validation import LARGEST_COUNT
 
 if TYPE_CHECKING:
-    from coopt.problem import Problem
+    from coopt.problem.problem import Problem
 
 TOLERANCE = 1e-9
 # Devices that are looked at together: a dozen temporary arrays of this length stay in cache.

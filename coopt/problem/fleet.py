@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.validation import float_array, integer_array, same_value
+from coopt.problem.validation import float_array, integer_array, same_value
 
 WEIGHT_SUM_TOLERANCE = 1e-9
 
@@ -265,7 +265,7 @@ class Fleet:
             If the file cannot be read, a column is unknown (the nearest valid name is given), or a
             cell is not a number (row and column are given).
         """
-        from coopt.files import fleet_columns
+        from coopt.problem.files import fleet_columns
 
         return cls(**fleet_columns(Path(path), fields))
 
@@ -277,7 +277,7 @@ class Fleet:
         InvalidProblemError
             If batches are drawn without replacement: that is not a column, so keep it in the TOML file.
         """
-        from coopt.files import write_fleet_csv
+        from coopt.problem.files import write_fleet_csv
 
         write_fleet_csv(self, Path(path))
 
