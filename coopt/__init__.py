@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from coopt._version import __version__
 from coopt.allocation import Allocation, Certificate, Status
-from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex
 from coopt.cohort import Cohort, choose_cohort, leave_out
 from coopt.controller import Controller
 from coopt.differences import Change, Sensitivity, sensitivity
@@ -23,7 +22,9 @@ from coopt.errors import (
     SolverError,
 )
 from coopt.many import Solutions, solve_many
-from coopt.monotone import Bound
+from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from coopt.objectives.monotone import Bound
+from coopt.objectives.tradeoff import TradeOff
 from coopt.pareto import Frontier, FrontierPoint, frontier
 from coopt.participants import choose_participants
 from coopt.probe import ClientProbe
@@ -32,7 +33,6 @@ from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.batch import BatchAllocation
-from coopt.tradeoff import TradeOff
 
 __all__ = [
     "AdaCoOpt",

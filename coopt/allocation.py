@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import resolve_bound
 from coopt.errors import InvalidProblemError
-from coopt.monotone import Bound, Parts
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import Bound, Parts
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, integer_array, real, same_value
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.allocation import Allocation, Certificate, Status
-from coopt.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
 from coopt.errors import CertificateError
-from coopt.monotone import MonotoneBound
+from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
+from coopt.objectives.monotone import MonotoneBound
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 from coopt.proof import Checker, Proof

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.allocation import Allocation, Status
-from coopt.bound import YoungFamily, resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.monotone import Bound
+from coopt.objectives.bound import YoungFamily, resolve_bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real

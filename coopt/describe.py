@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.allocation import Allocation, Claim, Status
-from coopt.bound import has_name
-from coopt.cautions import cautions
 from coopt.errors import BoundWarning
-from coopt.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.bound import has_name
+from coopt.objectives.cautions import cautions
+from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.problem.validation import LARGEST_COUNT

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from coopt.allocation import Allocation
-from coopt.bound import resolve_bound
 from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
-from coopt.monotone import Bound
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, real
 from coopt.rows import Rows, plan_columns

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coopt.allocation import Allocation
-from coopt.bound import resolve_bound
 from coopt.errors import CooptError, InvalidProblemError
-from coopt.monotone import Bound
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice
 from coopt.rows import Rows, plan_columns

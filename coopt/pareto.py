@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coopt.allocation import Allocation
-from coopt.bound import resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.monotone import Bound
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
 from coopt.rows import Rows, plan_columns

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coopt.allocation import Allocation, Status
-from coopt.bound import YoungFamily, resolve_bound
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.monotone import Bound
+from coopt.objectives.bound import YoungFamily, resolve_bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation

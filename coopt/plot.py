@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import YoungFamily
 from coopt.errors import InvalidProblemError, MissingDependencyError
-from coopt.monotone import member_values
+from coopt.objectives.bound import YoungFamily
+from coopt.objectives.monotone import member_values
 from coopt.problem import limits
 from coopt.solvers.batch import allocate_batches
 from coopt.table import quantity
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from coopt.allocation import Allocation
-    from coopt.monotone import Bound, MonotoneForm
+    from coopt.objectives.monotone import Bound, MonotoneForm
     from coopt.problem.problem import Problem
 
 # Okabe and Ito's colours, which stay apart for every common kind of colour blindness.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
 from coopt.exhaust import smallest_value
-from coopt.monotone import Floor, MonotoneForm, weighted
+from coopt.objectives.monotone import Floor, MonotoneForm, weighted
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.allocation import Allocation, Claim, Status
-from coopt.bound import resolve_bound
 from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
-from coopt.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.tradeoff import TradeOff
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
 from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
@@ -25,7 +26,6 @@ from coopt.solvers.batch import allocate_batches
 from coopt.solvers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.search import ROUNDING, Search
-from coopt.tradeoff import TradeOff
 
 Ints = NDArray[np.int64]
 

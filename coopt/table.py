@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coopt.bound import NonConvex
+from coopt.objectives.bound import NonConvex
 from coopt.problem import limits
 
 if TYPE_CHECKING:

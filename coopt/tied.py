@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
-from coopt.bound import has_name
-from coopt.monotone import Bound, Floats, MonotoneBound, MonotoneForm
+from coopt.objectives.bound import has_name
+from coopt.objectives.monotone import Bound, Floats, MonotoneBound, MonotoneForm
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from coopt import Bound, Problem
-from coopt.monotone import member_values
+from coopt.objectives.monotone import member_values
 
 
 def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -> float | None:

@@ -28,8 +28,8 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.bound import GAMMAS, ZS, resolve_bound
-from coopt.monotone import MonotoneBound
+from coopt.objectives.bound import GAMMAS, ZS, resolve_bound
+from coopt.objectives.monotone import MonotoneBound
 from problems import constants, fleets, numeric_bounds
 
 KINDS = {"certified": Certified, "nonconvex": NonConvex}

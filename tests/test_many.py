@@ -22,7 +22,7 @@ from coopt import (
     solve_allocation,
     solve_many,
 )
-from coopt.bound import Certified
+from coopt.objectives.bound import Certified
 from coopt.tied import Tied, tied
 from fleets import random_problem
 

@@ -27,7 +27,7 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.monotone import member_values
+from coopt.objectives.monotone import member_values
 from fleets import random_problem
 from problems import MOST_ROUNDS, MOST_STEPS, problems
 

@@ -18,7 +18,7 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.symbolic import from_sympy
+from coopt.objectives.symbolic import from_sympy
 
 K, tau, eta, beta, c, q, rho, D_0, sigma2, nu2, deltabar, G, N = sp.symbols(
     "K tau eta beta c q rho D_0 sigma2 nu2 deltabar G N"
@@ -197,7 +197,7 @@ def test_other_solvers_take_proved_formulas(solver):
 
 
 def test_is_found_beside_the_bounds():
-    from coopt import bound, symbolic
+    from coopt.objectives import bound, symbolic
 
     assert bound.from_sympy is symbolic.from_sympy
     with pytest.raises(AttributeError, match="from_simpy"):

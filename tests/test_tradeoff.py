@@ -26,9 +26,9 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.bound import resolve_bound
-from coopt.monotone import MonotoneBound
-from coopt.tradeoff import GAMMAS, RATIOS, drift_costs
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import MonotoneBound
+from coopt.objectives.tradeoff import GAMMAS, RATIOS, drift_costs
 from coopt_bounds import tradeoff as theory
 from problems import constants, fleets
 
@@ -151,7 +151,7 @@ def test_the_first_sweep_is_the_theorem(step, low, q, steps):
     factor, high = 0.3, 1.0
     weights = factor * q ** np.arange(steps - 1.0, -1.0, -1.0)[:, None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coopt.tradeoff.SWEEPS", 1)
+        patch.setattr("coopt.objectives.tradeoff.SWEEPS", 1)
         found = drift_costs(weights, step=step, low=low, high=high, coupling=high, ratio=0.0)
     best = drift_costs(weights, step=step, low=low, high=high, coupling=high, ratio=0.0)
     with mpmath.workdps(50):
@@ -167,7 +167,7 @@ def test_the_first_sweep_is_the_theorem(step, low, q, steps):
 
 def test_it_evaluates_to_the_theorem_at_its_growth(monkeypatch):
     """The whole bound, at 50 digits from its symbolic statement."""
-    monkeypatch.setattr("coopt.tradeoff.SWEEPS", 1)
+    monkeypatch.setattr("coopt.objectives.tradeoff.SWEEPS", 1)
     fleet = Fleet([4, 4], gradient_noise=[1.0, 2.0], divergence=[0.1, 0.3])
     known = Constants(0.37, 1.0, 2.0, pl_constant=0.11, curvature_floor=-0.2, mean_smoothness=0.8)
     values = {

@@ -32,7 +32,7 @@ from benchmarks.theory.report import Row, picture, save
 from coopt import BoundWarning, Budget, Certified, Constants, Dynamite, Fleet, Problem
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.torch import FederatedTrainer, SharedData
-from coopt.monotone import MonotoneBase, member_values
+from coopt.objectives.monotone import MonotoneBase, member_values
 from coopt.policies import Choice, Situation
 from coopt.policies.horizon import forecast
 

@@ -24,7 +24,7 @@ import numpy as np
 from peer_solvers.formula import instance
 
 from coopt import BoundWarning, Problem, solve_allocation, solve_many
-from coopt.bound import resolve_bound
+from coopt.objectives.bound import resolve_bound
 from coopt.tied import tied
 
 RESULTS = Path(__file__).parent / "results"

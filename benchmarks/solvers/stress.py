@@ -37,7 +37,7 @@ from coopt import (
     Problem,
     solve_allocation,
 )
-from coopt.monotone import MonotoneBound, member_values
+from coopt.objectives.monotone import MonotoneBound, member_values
 
 RESULTS = Path(__file__).parent / "results"
 INSTANCES = 400

@@ -17,7 +17,7 @@ from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import Truth, simulate
 from benchmarks.theory.validity import SIGMAS
 from coopt import Certified, NonConvex
-from coopt.monotone import MonotoneBase
+from coopt.objectives.monotone import MonotoneBase
 
 # How many of N devices take part.
 COUNTS = {"one": lambda n: 1, "half": lambda n: n // 2, "as many as there are": lambda n: n}

@@ -17,7 +17,7 @@ from benchmarks.theory.instances import FAMILIES, Floats, Instance, draw
 from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import simulate
 from coopt import Budget, Certified, Constants, Dynamite, Fleet, Problem, TradeOff
-from coopt.monotone import MonotoneBase, member_values
+from coopt.objectives.monotone import MonotoneBase, member_values
 
 LOCAL_STEPS = (1, 2, 4, 8, 16, 32)
 BATCHES = (1, 2, 4, 8, 16)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt import Constants, Problem
-from coopt.curvature import curvature
-from coopt.tradeoff import GAMMAS, drift_costs
+from coopt.objectives.curvature import curvature
+from coopt.objectives.tradeoff import GAMMAS, drift_costs
 
 Floats = NDArray[np.float64]
 

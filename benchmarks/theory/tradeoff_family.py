@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from benchmarks.theory.tradeoff import Floats, drift_costs_of
 from coopt import Bound, Constants, InvalidProblemError, Problem
-from coopt.curvature import curvature
-from coopt.monotone import Floor, MonotoneBase, MonotoneForm
-from coopt.tradeoff import GAMMAS
+from coopt.objectives.curvature import curvature
+from coopt.objectives.monotone import Floor, MonotoneBase, MonotoneForm
+from coopt.objectives.tradeoff import GAMMAS
 
 RATIOS = (0.0, *(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 9)))
 LONGEST = 128  # local steps; the floor of longer rounds would take too long, so it is infinite

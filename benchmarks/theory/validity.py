@@ -18,7 +18,7 @@ from benchmarks.theory.instances import FAMILIES, Instance, sample
 from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import Truth, simulate
 from coopt import AdaCoOpt, Certified, Dynamite, NonConvex, Problem, TradeOff
-from coopt.monotone import MonotoneBase
+from coopt.objectives.monotone import MonotoneBase
 
 # A bound counts as violated where the measured mean exceeds it by this many standard errors.
 SIGMAS = 4.0

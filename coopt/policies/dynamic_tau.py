@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coopt.drift import drift_sums
+from coopt.objectives.drift import drift_sums
 from coopt.policies.situation import Choice, Situation, clip_batches, rounds_left
 
 SEARCH_FACTOR, LARGEST_TAU = 10, 100

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coopt.drift import drift_sums
+from coopt.objectives.drift import drift_sums
 from coopt.policies.situation import Choice, Floats, Situation
 from coopt.problem import limits
 from coopt.problem.problem import Problem

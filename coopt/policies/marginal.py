@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from coopt.bound import AdaCoOpt as AdaCoOptBound
-from coopt.bound import Dynamite
 from coopt.errors import InvalidProblemError
+from coopt.objectives.bound import AdaCoOpt as AdaCoOptBound
+from coopt.objectives.bound import Dynamite
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
 from coopt.problem.problem import Budget, Constants, Fleet, Problem

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.participation import check_participants, probabilities
 from coopt.problem import limits
 from coopt.problem.fleet import Fleet
+from coopt.problem.participation import check_participants, probabilities
 from coopt.problem.validation import float_array, optional_count, optional_real, real, same_value
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.monotone import inverse_batches
+from coopt.objectives.monotone import inverse_batches
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.validation import float_array, integer_array, real, same_value
 from coopt.solvers.knapsack import fill

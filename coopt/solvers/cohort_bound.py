@@ -23,9 +23,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import YoungFamily
-from coopt.participation import probabilities
+from coopt.objectives.bound import YoungFamily
 from coopt.problem import limits
+from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort_effects import BEYOND, Effects
 from coopt.solvers.priced import units_at

@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import ZS, YoungFamily
-from coopt.monotone import MonotoneForm
+from coopt.objectives.bound import ZS, YoungFamily
+from coopt.objectives.monotone import MonotoneForm
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 

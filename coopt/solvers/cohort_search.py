@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import YoungFamily
 from coopt.errors import InfeasibleError
+from coopt.objectives.bound import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes

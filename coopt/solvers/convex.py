@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, SolverError
-from coopt.monotone import Bound, MonotoneBound, MonotoneForm
+from coopt.objectives.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.backend import Constraints, installed, own_constraints, run

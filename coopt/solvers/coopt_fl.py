@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
-from coopt.monotone import MonotoneBound, MonotoneForm, member_values
+from coopt.objectives.monotone import MonotoneBound, MonotoneForm, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.batch import relax

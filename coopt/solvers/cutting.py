@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.monotone import MonotoneForm
+from coopt.objectives.monotone import MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.ranges import Ranges

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from coopt.monotone import Floor, MonotoneForm, inverse_batches
+from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
 from coopt.problem.problem import Budget, Problem
 from coopt.solvers.batch import Floats, Ints, Relaxation, Rounded, relax

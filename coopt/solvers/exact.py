@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
+from coopt.objectives.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints

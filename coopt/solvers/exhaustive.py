@@ -6,7 +6,7 @@ import math
 import time
 
 from coopt.errors import SolverError
-from coopt.monotone import Bound
+from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
 from coopt.solvers.batch import Ints
 from coopt.solvers.ranges import Ranges

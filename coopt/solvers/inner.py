@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import SolverError
-from coopt.monotone import Floor, MonotoneForm, inverse_batches
+from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.batch import Floats, Ints, Rounded, cap_multipliers, relax, round_batches, unit_curve

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.errors import SolverError
-from coopt.monotone import Bound, Floor, MonotoneForm
+from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
+from coopt.objectives.monotone import Bound, Floor, MonotoneForm
 from coopt.problem.problem import Problem
 from coopt.solvers import exact
 from coopt.solvers.ranges import Ranges

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from coopt.errors import SolverError
-from coopt.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.problem.problem import Problem
 from coopt.solvers.search import Incumbent
 

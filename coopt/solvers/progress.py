@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import SolverError
-from coopt.monotone import MonotoneForm
+from coopt.objectives.monotone import MonotoneForm
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
-from coopt.monotone import Floor, MonotoneForm, member_values
+from coopt.objectives.monotone import Floor, MonotoneForm, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.proof import Checker, Judged, Leaf, Proof, Support

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coopt.monotone import Bound
+from coopt.objectives.monotone import Bound
 from coopt.solvers.batch import Ints
 
 # Sums over a fleet agree to about this much between two orders of evaluation.

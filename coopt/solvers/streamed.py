@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.monotone import MonotoneForm, floors_at
+from coopt.objectives.monotone import MonotoneForm, floors_at
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers import passes

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from coopt import BoundWarning, Dynamite, InfeasibleError, NonConvex, SolverError, Status, solve_allocation
-from coopt.bound import resolve_bound
-from coopt.monotone import MonotoneBase
+from coopt.objectives.bound import resolve_bound
+from coopt.objectives.monotone import MonotoneBase
 from coopt.solvers import closed_form
 from coopt.solvers.closed_form import co_optimised, relaxation
 from coopt.solvers.progress import lambert_steps

@@ -22,7 +22,7 @@ from coopt import (
     Status,
     solve_allocation,
 )
-from coopt.bound import resolve_bound
+from coopt.objectives.bound import resolve_bound
 from coopt.problem.limits import step_budget, time_caps
 from coopt.solvers import convex
 from coopt.solvers.batch import relax

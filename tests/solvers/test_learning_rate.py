@@ -24,7 +24,7 @@ from coopt import (
     Status,
     solve_allocation,
 )
-from coopt.monotone import member_values
+from coopt.objectives.monotone import member_values
 from coopt.solvers.learning_rate import interval_form, largest_rate
 from problems import constants, fleets
 from test_pareto import NUMBERS, PROBLEM

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coopt.curvature import curvature, log_contraction, required
 from coopt.errors import InvalidProblemError
-from coopt.monotone import Bound, Floats, Parts, inverse_batches
-from coopt.participation import refuse_absence
+from coopt.objectives.curvature import curvature, log_contraction, required
+from coopt.objectives.monotone import Bound, Floats, Parts, inverse_batches
+from coopt.objectives.participation import refuse_absence
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, float_array, real
 

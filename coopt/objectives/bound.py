@@ -1,7 +1,7 @@
 """Error bounds in numbers: for given (K, tau) each is an offset plus a weighted sum of 1 / s_i.
 
 The package ``coopt_bounds`` states and proves each bound symbolically; the numbers here agree with it to
-1e-12. The structure that they share is in :mod:`coopt.monotone`.
+1e-12. The structure that they share is in :mod:`coopt.objectives.monotone`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import tradeoff
-from coopt.curvature import Curvature, check_step_size, curvature, log_contraction, required
-from coopt.drift import sums_on_grid
 from coopt.errors import InvalidProblemError
-from coopt.monotone import (
+from coopt.objectives import tradeoff
+from coopt.objectives.curvature import Curvature, check_step_size, curvature, log_contraction, required
+from coopt.objectives.drift import sums_on_grid
+from coopt.objectives.monotone import (
     Bound,
     Floats,
     Floor,
@@ -30,8 +30,8 @@ from coopt.monotone import (
     MonotoneForm,
     SeveralFloors,
 )
-from coopt.one_round import Contraction, Fleetwide, round_effect, round_effects
-from coopt.participation import refuse_absence, variance_share
+from coopt.objectives.one_round import Contraction, Fleetwide, round_effect, round_effects
+from coopt.objectives.participation import refuse_absence, variance_share
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
 
@@ -470,7 +470,7 @@ def resolve_bound(bound: str | Bound) -> Bound:
 def __getattr__(name: str) -> object:
     """Find ``from_sympy`` here as well, beside the bounds that it adds to; sympy is loaded on first use."""
     if name == "from_sympy":
-        from coopt.symbolic import from_sympy
+        from coopt.objectives.symbolic import from_sympy
 
         return from_sympy
-    raise AttributeError(f"module 'coopt.bound' has no attribute {name!r}")
+    raise AttributeError(f"module 'coopt.objectives.bound' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.monotone import Bound, Floor, MonotoneBase, MonotoneForm
+from coopt.objectives.monotone import Bound, Floor, MonotoneBase, MonotoneForm
 from coopt.problem.problem import Problem
 from coopt.problem.validation import float_array
 

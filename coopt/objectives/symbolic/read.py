@@ -13,8 +13,8 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.symbolic.bound import Compiled, Monotone, Reading
-from coopt.symbolic.prove import NotProvedError, split
+from coopt.objectives.symbolic.bound import Compiled, Monotone, Reading
+from coopt.objectives.symbolic.prove import NotProvedError, split
 from coopt_bounds import symbols as documented
 from coopt_bounds.algebra import nonnegative as visibly_nonnegative
 

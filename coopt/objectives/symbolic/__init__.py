@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from coopt.symbolic.bound import MonotoneSymbolicBound, SymbolicBound
+from coopt.objectives.symbolic.bound import MonotoneSymbolicBound, SymbolicBound
 
 if TYPE_CHECKING:
     import sympy as sp
@@ -59,7 +59,7 @@ def from_sympy(
     Noise, and a drift that grows with the local steps:
 
     >>> import sympy as sp
-    >>> from coopt.symbolic import from_sympy
+    >>> from coopt.objectives.symbolic import from_sympy
     >>> K, tau, eta, D_0, sigma2, B = sp.symbols("K tau eta D_0 sigma2 B")
     >>> formula = 2 * D_0 / (eta * K * tau) + eta * sigma2 + B * (tau - 1)
     >>> bound = from_sympy(formula, name="mine", values={"B": 0.01})
@@ -71,7 +71,7 @@ def from_sympy(
     >>> from_sympy(D_0 / (K * tau) + eta * sigma2 / tau, name="mine").reason
     'the floor is not proved nondecreasing in tau'
     """
-    from coopt.symbolic.read import read
+    from coopt.objectives.symbolic.read import read
 
     reading, form, reason = read(expression, values or {}, learning_rate_limit)
     return (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coopt.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
-from coopt.curvature import STEP_SIZE_SLACK
-from coopt.monotone import Bound
+from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
+from coopt.objectives.curvature import STEP_SIZE_SLACK
+from coopt.objectives.monotone import Bound
+from coopt.objectives.tradeoff import TradeOff
 from coopt.problem.problem import Problem
-from coopt.tradeoff import TradeOff
 
 
 def cautions(bound: Bound, problem: Problem, rounds: int, local_steps: int, floor: float) -> tuple[str, ...]:

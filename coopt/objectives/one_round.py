@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coopt.drift import Floats, Ints, drift_sums, geometric, sums_on_grid
-from coopt.monotone import product
-from coopt.participation import end_sums
+from coopt.objectives.drift import Floats, Ints, drift_sums, geometric, sums_on_grid
+from coopt.objectives.monotone import product
+from coopt.objectives.participation import end_sums
 
 
 @dataclass(frozen=True)
