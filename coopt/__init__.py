@@ -32,7 +32,7 @@ from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solve import allocate_batches, evaluate, solve_allocation
-from coopt.solvers.batch import BatchAllocation
+from coopt.solvers.whole_units.batches import BatchAllocation
 
 __all__ = [
     "AdaCoOpt",

@@ -27,10 +27,10 @@ from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation
-from coopt.solvers import exact
-from coopt.solvers.cohort_search import CohortSearch, Proof
+from coopt.solvers.cohort.branch_and_bound import CohortSearch, Proof
+from coopt.solvers.contract import ROUNDING
+from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.search import ROUNDING
 
 # Seconds that the search may take where the caller sets no limit.
 PROOF_SECONDS = 60.0

@@ -18,9 +18,9 @@ from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.problem.validation import LARGEST_COUNT
-from coopt.solvers.batch import cap_multipliers, relax
-from coopt.solvers.energy import best_share, limit_units
-from coopt.solvers.passes import Pace, alone, optimum
+from coopt.solvers.exact.cost_and_energy import best_share, limit_units
+from coopt.solvers.fleet_passes import Pace, alone, optimum
+from coopt.solvers.whole_units.batches import cap_multipliers, relax
 
 # To which the budget is spent where its price is found.
 PRICE_TOLERANCE = 1e-7

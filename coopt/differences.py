@@ -24,7 +24,7 @@ from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, real
 from coopt.rows import Rows, plan_columns
 from coopt.solve import evaluate, solve_allocation
-from coopt.solvers.search import ROUNDING
+from coopt.solvers.contract import ROUNDING
 from coopt.tied import tied
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")

@@ -22,9 +22,9 @@ from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation
-from coopt.solvers import exact
+from coopt.solvers.contract import ROUNDING
+from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.search import ROUNDING
 
 
 def choose_participants(

@@ -18,7 +18,7 @@ from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.objectives.bound import YoungFamily
 from coopt.objectives.monotone import member_values
 from coopt.problem import limits
-from coopt.solvers.batch import allocate_batches
+from coopt.solvers.whole_units.batches import allocate_batches
 from coopt.table import quantity
 
 if TYPE_CHECKING:

@@ -19,13 +19,15 @@ from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.objectives.tradeoff import TradeOff
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
-from coopt.solvers import closed_form, convex, coopt_fl, exact, exhaustive, inverse
+from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
-from coopt.solvers.backend import Constraints
-from coopt.solvers.batch import allocate_batches
-from coopt.solvers.proposal import Proposal
+from coopt.solvers.contract import ROUNDING, Search
+from coopt.solvers.exact import box_search as exact
+from coopt.solvers.proposers import closed_form, convex, coopt_fl
+from coopt.solvers.proposers.backend import Constraints
+from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
-from coopt.solvers.search import ROUNDING, Search
+from coopt.solvers.whole_units.batches import allocate_batches
 
 Ints = NDArray[np.int64]
 

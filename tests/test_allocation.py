@@ -23,7 +23,7 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.solvers.batch import relax
+from coopt.solvers.whole_units.batches import relax
 from fleets import SINGLE_BOUNDS, problems, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from logcosh import Instance, expected_error
 
-from coopt.solvers.batch import relax
+from coopt.solvers.whole_units.batches import relax
 
 TILTS = (0.0, 1.0)  # weight of the noise that drives drift in the shape of the batches
 

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from coopt import BoundWarning, Budget, Constants, Dynamite, Fleet, InfeasibleError, Problem, SolverError
-from coopt.solvers import closed_form, coopt_fl, exact
+from coopt.solvers.exact import box_search as exact
+from coopt.solvers.proposers import closed_form, coopt_fl
 from coopt.solvers.ranges import feasible_ranges
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,7 +26,7 @@ from exact_speed import fleet_of
 
 from coopt import Bound, BoundWarning, Certified, Dynamite, Problem, solve_allocation
 from coopt.problem import limits
-from coopt.solvers.batch import relax
+from coopt.solvers.whole_units.batches import relax
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "energy.csv"

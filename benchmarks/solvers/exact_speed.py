@@ -46,7 +46,7 @@ from coopt import (
     Problem,
     solve_allocation,
 )
-from coopt.solvers.batch import relax
+from coopt.solvers.whole_units.batches import relax
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "exact_speed.csv"

@@ -45,7 +45,7 @@ from peer_solvers.scip import scip
 
 from coopt import BoundWarning, Problem, evaluate, solve_allocation
 from coopt.problem.limits import most_rounds
-from coopt.solvers.whole import whole_batches
+from coopt.solvers.whole_batches import whole_batches
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "peers.csv"

@@ -19,7 +19,7 @@ from coopt.objectives.drift import drift_sums
 from coopt.policies.situation import Choice, Floats, Situation
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import relax, round_batches
+from coopt.solvers.whole_units.batches import relax, round_batches
 
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)
 FIRST_RATIO, LAST_RATIO = 2.0, 1.06

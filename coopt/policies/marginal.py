@@ -14,7 +14,7 @@ from coopt.objectives.bound import Dynamite
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
-from coopt.solvers.batch import relax, round_batches
+from coopt.solvers.whole_units.batches import relax, round_batches
 
 Split = Literal["noise", "data", "speed", "uniform"]
 LARGEST_TAU = 10

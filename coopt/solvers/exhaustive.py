@@ -8,10 +8,10 @@ import time
 from coopt.errors import SolverError
 from coopt.objectives.monotone import Bound
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import Ints
+from coopt.solvers.contract import Incumbent, Search
 from coopt.solvers.ranges import Ranges
-from coopt.solvers.search import Incumbent, Search
-from coopt.solvers.whole import whole_batches
+from coopt.solvers.whole_batches import whole_batches
+from coopt.solvers.whole_units.batches import Ints
 
 # Some seconds of inner solves for a small fleet; a bound with a monotone form has no such limit.
 MOST_PAIRS = 200_000
@@ -24,7 +24,7 @@ def search(
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
 ) -> Search:
-    """Minimise any bound over the ranges; see :func:`coopt.solvers.exact.search`.
+    """Minimise any bound over the ranges; see :func:`coopt.solvers.exact.box_search.search`.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from coopt.errors import InfeasibleError
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
-from coopt.solvers.search import Incumbent, Search
+from coopt.solvers.contract import Incumbent, Search
 
 # A plan that uses this much less than another one is told apart from it by every limit.
 DISTINCT = 2.5 * TOLERANCE

@@ -28,9 +28,9 @@ from coopt.errors import SolverError
 from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, YoungFamily
 from coopt.objectives.monotone import Bound, Floor, MonotoneForm
 from coopt.problem.problem import Problem
-from coopt.solvers import exact
+from coopt.solvers.contract import Search
+from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import Ranges
-from coopt.solvers.search import Search
 
 Floats = NDArray[np.float64]
 

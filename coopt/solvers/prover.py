@@ -19,10 +19,10 @@ from coopt.objectives.monotone import Floor, MonotoneForm, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.proof import Checker, Judged, Leaf, Proof, Support
-from coopt.solvers.batch import cap_multipliers, relax
-from coopt.solvers.energy import TwoLimits, best_share, limit_units
-from coopt.solvers.inner import Inner
-from coopt.solvers.priced import Knapsack, best_price
+from coopt.solvers.exact.cost_and_energy import TwoLimits, best_share, limit_units
+from coopt.solvers.exact.inner import Inner
+from coopt.solvers.whole_units.batches import cap_multipliers, relax
+from coopt.solvers.whole_units.unit_prices import Knapsack, best_price
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,7 +13,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.problem import limits
 from coopt.problem.limits import BLOCK
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import Ints
+from coopt.solvers.whole_units.batches import Ints
 
 Range = tuple[int, int]
 Floats = NDArray[np.float64]

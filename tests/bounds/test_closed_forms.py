@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import Dynamite, NonConvex
-from coopt.solvers.closed_form import co_optimised, relaxation
-from coopt.solvers.progress import Geometric, lambert_steps
+from coopt.solvers.proposers.closed_form import co_optimised, relaxation
+from coopt.solvers.proposers.progress import Geometric, lambert_steps
 from coopt_bounds import ProofError, closed_forms
 from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.proof import Combine

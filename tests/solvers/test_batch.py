@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coopt import BatchAllocation, InfeasibleError, InvalidProblemError, allocate_batches
 from coopt.problem.limits import TOLERANCE
-from coopt.solvers.batch import relax, round_batches, unit_curve
+from coopt.solvers.whole_units.batches import relax, round_batches, unit_curve
 
 weight = st.one_of(st.just(0.0), st.floats(-6.0, 6.0).map(lambda exponent: 10.0**exponent))
 prices = st.sampled_from([0.1, 0.3, 0.5, 1.0, 1.1, 2.0, 7.0])

@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from coopt import BoundWarning, Dynamite, InfeasibleError, NonConvex, SolverError, Status, solve_allocation
 from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import MonotoneBase
-from coopt.solvers import closed_form
-from coopt.solvers.closed_form import co_optimised, relaxation
-from coopt.solvers.progress import lambert_steps
+from coopt.solvers.proposers import closed_form
+from coopt.solvers.proposers.closed_form import co_optimised, relaxation
+from coopt.solvers.proposers.progress import lambert_steps
 from fleets import BOUNDS, SINGLE_BOUNDS, problems, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coopt import Certified, NonConvex, Problem, leave_out
-from coopt.solvers.cohort_bound import IN, OPEN, OUT, CohortBound, Nodes
-from coopt.solvers.cohort_effects import Effects
+from coopt.solvers.cohort.effects import Effects
+from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, CohortBound, Nodes
 from fleets import random_problem
 from problems import problems
 

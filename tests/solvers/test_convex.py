@@ -24,12 +24,12 @@ from coopt import (
 )
 from coopt.objectives.bound import resolve_bound
 from coopt.problem.limits import step_budget, time_caps
-from coopt.solvers import convex
-from coopt.solvers.batch import relax
-from coopt.solvers.closed_form import relaxation
-from coopt.solvers.progress import floor_at
+from coopt.solvers.proposers import convex
+from coopt.solvers.proposers.closed_form import relaxation
+from coopt.solvers.proposers.progress import floor_at
+from coopt.solvers.proposers.rounding import meets
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.rounding import meets
+from coopt.solvers.whole_units.batches import relax
 from fleets import BOUNDS, SINGLE_BOUNDS, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import InfeasibleError, InvalidProblemError, SolverError, evaluate, solve_allocation
-from coopt.solvers.coopt_fl import no_straggler_split, proportional_split, uniform_split
+from coopt.solvers.proposers.coopt_fl import no_straggler_split, proportional_split, uniform_split
 from fleets import BOUNDS, problems, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -20,7 +20,7 @@ from coopt import (
     allocate_batches,
     solve_allocation,
 )
-from coopt.solvers.knapsack import fill
+from coopt.solvers.whole_units.knapsack import fill
 
 gain = st.one_of(st.just(1.0), st.floats(-1.0, 1.0).map(lambda exponent: 10.0**exponent))
 

@@ -27,8 +27,8 @@ from coopt import (
 )
 from coopt.describe import shadow_prices
 from coopt.problem.limits import step_budget, step_energy, time_caps
-from coopt.solvers.batch import relax
-from coopt.solvers.energy import best_share, limit_units
+from coopt.solvers.exact.cost_and_energy import best_share, limit_units
+from coopt.solvers.whole_units.batches import relax
 from fleets import random_problem
 from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
 

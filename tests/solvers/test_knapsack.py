@@ -20,7 +20,7 @@ from coopt import (
     allocate_batches,
     solve_allocation,
 )
-from coopt.solvers.knapsack import fill
+from coopt.solvers.whole_units.knapsack import fill
 
 gain = st.one_of(st.just(0.0), st.floats(-4.0, 4.0).map(lambda exponent: 10.0**exponent))
 
@@ -139,7 +139,7 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
     expected = optimum(gains, prices, budget, least, most)
     for name in ("MOST_STATES", "MOST_WORK"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"coopt.solvers.partial.{name}", 2)
+            patch.setattr(f"coopt.solvers.whole_units.near_prices.{name}", 2)
             found = fill(gains, prices.astype(float), budget * (1 + 1e-9), least, most, 1.0, cutoff=math.inf)
         assert found.lower_bound <= expected <= found.value
         assert found.lower_bound < found.value
@@ -147,7 +147,7 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
 
 def test_a_device_with_too_many_choices_weakens_the_lower_bound(monkeypatch):
     """Choices beyond the most that a device is offered were taken for no choices."""
-    monkeypatch.setattr("coopt.solvers.partial.MOST_CHOICES", 2)
+    monkeypatch.setattr("coopt.solvers.whole_units.near_prices.MOST_CHOICES", 2)
     rng = np.random.default_rng(101)
     gains, prices = rng.lognormal(0.0, 1.0, 3), rng.integers(50, 100, 3)
     least, most = np.ones(3, dtype=np.int64), np.full(3, 60)

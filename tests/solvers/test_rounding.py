@@ -8,9 +8,9 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+from coopt.solvers.proposers.rounding import meets, next_to
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.rounding import meets, next_to
-from coopt.solvers.whole import rounds_near, whole_batches
+from coopt.solvers.whole_batches import rounds_near, whole_batches
 from fleets import random_problem
 
 

@@ -21,11 +21,12 @@ from coopt import (
     solve_allocation,
 )
 from coopt.problem import limits
-from coopt.solvers import exact, passes
-from coopt.solvers.batch import relax, round_batches
-from coopt.solvers.passes import Devices, water_level
+from coopt.solvers import fleet_passes as passes
+from coopt.solvers.exact import box_search as exact
+from coopt.solvers.exact.equal_costs import Streamed
+from coopt.solvers.fleet_passes import Devices, water_level
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.streamed import Streamed
+from coopt.solvers.whole_units.batches import relax, round_batches
 from problems import feasible_pairs, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt.solvers.tangents import Tangent, peak
+from coopt.solvers.whole_units.tangents import Tangent, peak
 
 lines = st.lists(st.tuples(st.floats(-100.0, 100.0), st.floats(-100.0, 100.0)), min_size=1, max_size=20)
 

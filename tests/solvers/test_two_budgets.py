@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt.solvers.measure import common_measure, whole_multiple
-from coopt.solvers.two_budgets import fill_both
-from coopt.solvers.two_prices import Demand, at, best_prices
+from coopt.solvers.common_measure import common_measure, whole_multiple
+from coopt.solvers.whole_units.two_limits import fill_both
+from coopt.solvers.whole_units.two_limits_prices import Demand, at, best_prices
 
 gain = st.one_of(st.just(0.0), st.floats(-4.0, 4.0).map(lambda exponent: 10.0**exponent))
 
@@ -129,8 +129,8 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
     expected, demand = optimum(*knapsack), demand_of(knapsack)
     for name in ("MOST_STATES", "MOST_PAIRS"):
         with monkeypatch.context() as patch:
-            patch.setattr("coopt.solvers.two_branches.MOST_WORK", 0)
-            patch.setattr(f"coopt.solvers.two_halves.{name}", 2)
+            patch.setattr("coopt.solvers.whole_units.two_limits_branching.MOST_WORK", 0)
+            patch.setattr(f"coopt.solvers.whole_units.two_limits_listing.{name}", 2)
             found = fill_both(demand, np.ones(2), cutoff=math.inf)
         assert found.lower_bound <= expected <= found.value
         assert found.lower_bound < found.value
@@ -140,9 +140,9 @@ def test_what_is_dropped_weakens_the_lower_bound(monkeypatch):
 @given(knapsack=knapsacks(most_devices=6))
 def test_branches_close_what_lists_do_not(knapsack):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coopt.solvers.two_halves.MOST_STATES", 2)
-        patch.setattr("coopt.solvers.two_budgets.NO_PRICE", -1.0)
-        patch.setattr("coopt.solvers.two_branches.MOST_WORK", 20_000)
+        patch.setattr("coopt.solvers.whole_units.two_limits_listing.MOST_STATES", 2)
+        patch.setattr("coopt.solvers.whole_units.two_limits.NO_PRICE", -1.0)
+        patch.setattr("coopt.solvers.whole_units.two_limits_branching.MOST_WORK", 20_000)
         found = fill_both(demand_of(knapsack), np.ones(2), cutoff=math.inf)
     expected = optimum(*knapsack)
     assert found.value == pytest.approx(expected, rel=1e-12, abs=1e-300)
@@ -151,8 +151,8 @@ def test_branches_close_what_lists_do_not(knapsack):
 
 def test_where_one_limit_binds_it_decides(monkeypatch):
     """Lists that are too short to prove anything leave the problem under that limit alone."""
-    monkeypatch.setattr("coopt.solvers.two_halves.MOST_STATES", 2)
-    monkeypatch.setattr("coopt.solvers.two_branches.MOST_WORK", 0)
+    monkeypatch.setattr("coopt.solvers.whole_units.two_limits_listing.MOST_STATES", 2)
+    monkeypatch.setattr("coopt.solvers.whole_units.two_limits_branching.MOST_WORK", 0)
     rng = np.random.default_rng(1)
     prices = rng.integers(5, 10, (2, 12))
     budgets = np.array([5, 20]) * prices.sum(axis=1)

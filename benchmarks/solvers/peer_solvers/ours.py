@@ -8,7 +8,7 @@ from peer_solvers.formula import MOST_ROUNDS, Answer
 from coopt import Dynamite, Problem, solve_allocation
 from coopt.solvers import exhaustive
 from coopt.solvers.ranges import feasible_ranges
-from coopt.solvers.whole import whole_batches
+from coopt.solvers.whole_batches import whole_batches
 
 
 def coopt_exact(problem: Problem) -> Answer:

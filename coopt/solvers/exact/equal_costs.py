@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from coopt.objectives.monotone import MonotoneForm, floors_at
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers import passes
-from coopt.solvers.passes import (
+from coopt.solvers import fleet_passes as passes
+from coopt.solvers.fleet_passes import (
     GUESSED_FROM,
     UNBOUNDED,
     Devices,

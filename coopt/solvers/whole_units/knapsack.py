@@ -1,9 +1,10 @@
 """Whole batch sizes within a budget where a unit costs more on some devices than on others.
 
 Minimise sum g_i / t_i over whole t_i with sum c_i t_i <= S. The best price of the budget gives a lower bound
-and units that nearly fit (:mod:`coopt.solvers.priced`); the best plan near that price is found and proved by
-partial plans (:mod:`coopt.solvers.partial`). Where all costs are nearly multiples of one cost, the price is
-too coarse, and plans with the same number of units are looked at together (:mod:`coopt.solvers.counted`).
+and units that nearly fit (:mod:`coopt.solvers.whole_units.unit_prices`); the best plan near that price is
+found and proved by partial plans (:mod:`coopt.solvers.whole_units.near_prices`). Where all costs are nearly
+multiples of one cost, the price is too coarse, and plans with the same number of units are looked at together
+(:mod:`coopt.solvers.whole_units.branch_on_counts`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from coopt.solvers.counted import fill_by_count
-from coopt.solvers.partial import Point, improve
-from coopt.solvers.priced import Filled, Floats, Ints, Knapsack, Priced, best_price
+from coopt.solvers.whole_units.branch_on_counts import fill_by_count
+from coopt.solvers.whole_units.near_prices import Point, improve
+from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints, Knapsack, Priced, best_price
 
 # The fill stops when no candidate fits; each pass takes at least one.
 FILL_PASSES = 64

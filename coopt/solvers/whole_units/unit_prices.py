@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.tangents import Tangent, peak
+from coopt.solvers.whole_units.tangents import Tangent, peak
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

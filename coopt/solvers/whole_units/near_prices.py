@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.priced import Filled, Floats, Ints
+from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints
 
 # Plans that lack little are looked for first: so little that this many devices have a choice, but no less
 # than this part of the most that is of interest; then those that lack so many times as much.

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import Ints, Rounded, relax, round_batches
-from coopt.solvers.energy import BothLimits
+from coopt.solvers.exact.cost_and_energy import BothLimits
 from coopt.solvers.ranges import Ranges
-from coopt.solvers.two_budgets import fill_both
+from coopt.solvers.whole_units.batches import Ints, Rounded, relax, round_batches
+from coopt.solvers.whole_units.two_limits import fill_both
 
 
 def whole_batches(

@@ -7,7 +7,7 @@ For any share t between 0 and 1 a plan that meets both limits meets their mixtur
 which is a limit of the same form as that on cost alone. So whatever bounds plans under the mixture, its cuts
 among them, bounds those under both limits. The share at which the continuous optimum of the mixture meets
 both is the best one, and is found at each (K, tau) anew. Whole batches within both limits are the business
-of :mod:`coopt.solvers.two_budgets`.
+of :mod:`coopt.solvers.whole_units.two_limits`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
 from coopt.problem.problem import Budget, Problem
-from coopt.solvers.batch import Floats, Ints, Relaxation, Rounded, relax
-from coopt.solvers.inner import Inner, Spending
-from coopt.solvers.measure import common_measure, whole_multiple
-from coopt.solvers.two_budgets import FINE, fill_both
-from coopt.solvers.two_prices import Demand, best_prices
+from coopt.solvers.common_measure import common_measure, whole_multiple
+from coopt.solvers.exact.inner import Inner, Spending
+from coopt.solvers.whole_units.batches import Floats, Ints, Relaxation, Rounded, relax
+from coopt.solvers.whole_units.two_limits import FINE, fill_both
+from coopt.solvers.whole_units.two_limits_prices import Demand, best_prices
 
 # Steps towards the best share, and how nearly it has to meet both limits; any share is valid, a better one
 # bounds tighter.

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from coopt.objectives.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import Ints
-from coopt.solvers.cutting import Cutting, Left
-from coopt.solvers.energy import TwoLimits
-from coopt.solvers.inner import Curve, Cut, Directions, Inner, Values
-from coopt.solvers.passes import SAMPLE, SAMPLED_FROM
-from coopt.solvers.pieces import MOST_PIECES, Pieces, Range, divide
+from coopt.solvers.contract import Incumbent, Search
+from coopt.solvers.exact.cost_and_energy import TwoLimits
+from coopt.solvers.exact.equal_costs import Streamed, Whole
+from coopt.solvers.exact.global_cuts import Cutting, Left
+from coopt.solvers.exact.inner import Curve, Cut, Directions, Inner, Values
+from coopt.solvers.exact.pieces import MOST_PIECES, Pieces, Range, divide
+from coopt.solvers.fleet_passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.ranges import Ranges
-from coopt.solvers.search import Incumbent, Search
-from coopt.solvers.streamed import Streamed, Whole
+from coopt.solvers.whole_units.batches import Ints
 
 Floats = NDArray[np.float64]
 

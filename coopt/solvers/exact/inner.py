@@ -21,8 +21,16 @@ from coopt.errors import SolverError
 from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.batch import Floats, Ints, Rounded, cap_multipliers, relax, round_batches, unit_curve
-from coopt.solvers.priced import units_at
+from coopt.solvers.whole_units.batches import (
+    Floats,
+    Ints,
+    Rounded,
+    cap_multipliers,
+    relax,
+    round_batches,
+    unit_curve,
+)
+from coopt.solvers.whole_units.unit_prices import units_at
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.priced import Filled
-from coopt.solvers.two_prices import Demand, Priced
+from coopt.solvers.whole_units.two_limits_prices import Demand, Priced
+from coopt.solvers.whole_units.unit_prices import Filled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from coopt.objectives.monotone import MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.exact.equal_costs import Row, Streamed, Whole
 from coopt.solvers.ranges import Ranges
-from coopt.solvers.streamed import Row, Streamed, Whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from coopt.errors import SolverError
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.backend import Constraints, own_constraints, run
-from coopt.solvers.batch import Ints
+from coopt.solvers.proposers.backend import Constraints, own_constraints, run
+from coopt.solvers.whole_units.batches import Ints
 
 Floats = NDArray[np.float64]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coopt.solvers.partial import Point, improve
-from coopt.solvers.priced import Filled, Floats, Ints, Knapsack, Priced, units_at
-from coopt.solvers.tangents import Tangent, peak
+from coopt.solvers.whole_units.near_prices import Point, improve
+from coopt.solvers.whole_units.tangents import Tangent, peak
+from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints, Knapsack, Priced, units_at
 
 # The common cost is looked for among the median cost and its parts down to this one.
 MOST_PARTS = 8

@@ -7,7 +7,7 @@ takes the largest t with w_i / (t (t-1)) >= c, that is t(c) = floor(1/2 + sqrt(1
 
 * with equal unit costs, the budget is met exactly by t(c) and a selection among the few devices whose
   next unit is priced at the margin, which is the greedy optimum without its n steps;
-* with unequal costs it is a knapsack, see :mod:`coopt.solvers.knapsack`.
+* with unequal costs it is a knapsack, see :mod:`coopt.solvers.whole_units.knapsack`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.monotone import inverse_batches
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.validation import float_array, integer_array, real, same_value
-from coopt.solvers.knapsack import fill
-from coopt.solvers.passes import alone, optimum
-from coopt.solvers.priced import units_at
+from coopt.solvers.fleet_passes import alone, optimum
+from coopt.solvers.whole_units.knapsack import fill
+from coopt.solvers.whole_units.unit_prices import units_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

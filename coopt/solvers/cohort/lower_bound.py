@@ -27,8 +27,8 @@ from coopt.objectives.bound import YoungFamily
 from coopt.problem import limits
 from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem
-from coopt.solvers.cohort_effects import BEYOND, Effects
-from coopt.solvers.priced import units_at
+from coopt.solvers.cohort.effects import BEYOND, Effects
+from coopt.solvers.whole_units.unit_prices import units_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

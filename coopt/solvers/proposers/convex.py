@@ -24,16 +24,16 @@ from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.monotone import Bound, MonotoneBound, MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.backend import Constraints, installed, own_constraints, run
-from coopt.solvers.batch import relax
-from coopt.solvers.energy import best_share
-from coopt.solvers.members import best_over_members
-from coopt.solvers.progress import Geometric, floor_at, progress_of
-from coopt.solvers.proposal import Proposal
+from coopt.solvers.contract import Incumbent
+from coopt.solvers.exact.cost_and_energy import best_share
+from coopt.solvers.proposers.backend import Constraints, installed, own_constraints, run
+from coopt.solvers.proposers.one_member import best_over_members
+from coopt.solvers.proposers.progress import Geometric, floor_at, progress_of
+from coopt.solvers.proposers.proposal import Proposal
+from coopt.solvers.proposers.rounding import next_to
 from coopt.solvers.ranges import Range, Ranges
-from coopt.solvers.rounding import next_to
-from coopt.solvers.search import Incumbent
-from coopt.solvers.whole import rounds_near, whole_batches
+from coopt.solvers.whole_batches import rounds_near, whole_batches
+from coopt.solvers.whole_units.batches import relax
 
 Floats = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from coopt.solvers.priced import Filled
-from coopt.solvers.two_halves import rises
-from coopt.solvers.two_prices import Demand, Priced
+from coopt.solvers.whole_units.two_limits_listing import rises
+from coopt.solvers.whole_units.two_limits_prices import Demand, Priced
+from coopt.solvers.whole_units.unit_prices import Filled
 
 # Branches at most, times devices.
 MOST_WORK = 2_000

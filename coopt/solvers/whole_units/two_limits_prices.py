@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.priced import units_at
+from coopt.solvers.whole_units.unit_prices import units_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

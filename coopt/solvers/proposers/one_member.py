@@ -9,7 +9,7 @@ import numpy as np
 from coopt.errors import SolverError
 from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.problem.problem import Problem
-from coopt.solvers.search import Incumbent
+from coopt.solvers.contract import Incumbent
 
 # Each change of member lowers the value; a handful suffices in practice.
 CHANGES = 10

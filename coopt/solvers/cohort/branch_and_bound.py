@@ -1,4 +1,4 @@
-"""Which devices should train: branch and bound over nodes of :mod:`coopt.solvers.cohort_bound`.
+"""Which devices should train: branch and bound over nodes of :mod:`coopt.solvers.cohort.lower_bound`.
 
 The nodes with the smallest bounds are divided, many at a time: the range whose width, or the devices whose
 choice, a node's bound suffers from most. A device is settled where training, or not, would raise the bound
@@ -21,7 +21,7 @@ from coopt.errors import InfeasibleError
 from coopt.objectives.bound import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
-from coopt.solvers.cohort_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes
+from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes
 from coopt.solvers.ranges import feasible_ranges
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,8 @@ At prices y = (y_1, y_2) >= 0 device i takes its best number of units on its own
     L(y) = sum_i min_t (g_i / t + sum_j y_j u_ji t) - sum_j y_j
 
 is a lower bound. At the best prices, what the devices take is made to fit, device by device; where that lacks
-more of the dual value than is of interest, :mod:`coopt.solvers.two_halves` finds the optimum.
+more of the dual value than is of interest, :mod:`coopt.solvers.whole_units.two_limits_listing` finds the
+optimum.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.knapsack import fill
-from coopt.solvers.priced import Filled
-from coopt.solvers.two_branches import divide
-from coopt.solvers.two_halves import ROUNDING, close
-from coopt.solvers.two_prices import Demand, Priced, at, best_prices
+from coopt.solvers.whole_units.knapsack import fill
+from coopt.solvers.whole_units.two_limits_branching import divide
+from coopt.solvers.whole_units.two_limits_listing import ROUNDING, close
+from coopt.solvers.whole_units.two_limits_prices import Demand, Priced, at, best_prices
+from coopt.solvers.whole_units.unit_prices import Filled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from coopt.solvers.search import Incumbent
+from coopt.solvers.contract import Incumbent
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Which devices should train: effects, a lower bound, and the search."""

@@ -1,0 +1,1 @@
+"""Global optima over rounds, local steps and batch sizes, with a proof."""

@@ -1,0 +1,316 @@
+"""Rounds, local steps and batch sizes from formulas, a handful of passes over the fleet.
+
+Drop the limits of each batch and let K and s be real. With T = K tau steps in total the best batches then
+leave noise A T / (1 - rho T), where A and rho say what the limit on cost, on energy or on time allows; they
+are sums over the fleet. What remains is a function of one number T with one stationary point:
+
+* geometric progress q^T: y = -T ln q solves expm1(y) + y g = g^2 m with g = 1 - rho T; where rounds cost
+  nothing (rho = 0) this is y + e^y = kappa, so y = kappa - W(e^kappa) with Lambert's W;
+* progress r / T: T = 1 / (rho + sqrt(A / r)), a square-root law.
+
+The derivations, and where each form holds, are in the documentation of the closed forms.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.errors import InfeasibleError, SolverError
+from coopt.objectives.monotone import Bound, MonotoneBound, MonotoneForm
+from coopt.problem import limits
+from coopt.problem.problem import Problem
+from coopt.solvers.contract import Incumbent
+from coopt.solvers.exact.cost_and_energy import best_share
+from coopt.solvers.proposers.one_member import best_over_members
+from coopt.solvers.proposers.progress import Geometric, floor_at, lambert_steps, progress_of
+from coopt.solvers.proposers.proposal import Proposal
+from coopt.solvers.ranges import Ranges, feasible_ranges
+from coopt.solvers.whole_batches import rounds_near, whole_batches
+from coopt.solvers.whole_units.batches import relax
+
+Floats = NDArray[np.float64]
+
+# Stands for "no limit" where a product with a zero cost must stay zero.
+UNLIMITED = 1e300
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The optimum of a relaxation, from formulas.
+
+    Attributes
+    ----------
+    rounds, local_steps : float
+        K and tau, real numbers.
+    batch_sizes : ndarray, shape (N,)
+        s_i > 0, real numbers within the limits on cost, energy and time at this K and tau, but not within
+        those of each batch.
+    value : float
+        The bound at the optimum of the relaxation.
+    """
+
+    rounds: float
+    local_steps: float
+    batch_sizes: Floats
+    value: float
+
+
+def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool = False) -> ClosedForm:
+    """Local steps and batch sizes for a given number of rounds, drift between devices left out.
+
+    For given K every limit fixes the product tau s_i alone, so the noise of the best batches is
+    proportional to tau, and tau = y / x with x = -K ln q and y + e^y = 1 + x D0 / (noise of one step).
+
+    Parameters
+    ----------
+    problem : Problem
+        With a limit on cost, energy or time.
+    rounds : float
+        K > 0.
+    bound : Bound
+        A single bound, not a family, with geometric or reciprocal progress.
+    same_batch : bool, default False
+        Whether every device has the same batch size.
+
+    Returns
+    -------
+    ClosedForm
+        ``value`` leaves out drift.
+
+    Raises
+    ------
+    InfeasibleError
+        If the rounds alone use up a limit.
+    SolverError
+        If the bound has another progress.
+
+    References
+    ----------
+    Liu et al., "DYNAMITE", arXiv:2310.14906: co-optimal tau and s for a given K, there by approximation.
+    """
+    form = _single(bound, problem)
+    _, noise = floor_at(form, 1)
+    fleet, budget = problem.plain.fleet, problem.plain.budget
+    for limit, used, allowed in (
+        ("cost", rounds * budget.round_cost, budget.cost),
+        ("energy", rounds * float(np.sum(fleet.round_energy)), budget.energy),
+        ("time", rounds * float(fleet.round_time.max()), budget.time),
+    ):
+        if used >= allowed:
+            raise InfeasibleError(
+                f"{limit}: {rounds:g} rounds use {used:.6g} of {allowed:.6g} without any step", binding=limit
+            )
+    products = _batches(problem.plain, noise, rounds, 1.0, same_batch)
+    step_noise = float(np.sum(noise / products))
+    curve = progress_of(form, "closed-form")
+    if isinstance(curve, Geometric):
+        x = curve.rate * rounds
+        steps = lambert_steps(x * curve.gap / step_noise) / x
+    else:
+        steps = math.sqrt(curve.rate / rounds / step_noise)
+    return ClosedForm(rounds, steps, products / steps, curve.value(rounds * steps, 0.0, step_noise * steps))
+
+
+def relaxation(
+    problem: Problem, bound: Bound, same_batch: bool = False, ranges: Ranges | None = None
+) -> ClosedForm:
+    """The best real K and s and integer tau, drift included, the limits of each batch left out.
+
+    Parameters
+    ----------
+    problem : Problem
+    bound : Bound
+        A single bound, not a family, with geometric or reciprocal progress.
+    same_batch : bool, default False
+        Whether every device has the same batch size.
+    ranges : Ranges, optional
+        Ranges of K and tau; by default all that are feasible.
+
+    Returns
+    -------
+    ClosedForm
+        ``value`` is a lower bound on the value of every plan (of every plan with the same batch
+        everywhere, if `same_batch`), and is reached where only one of the limits on cost, energy and
+        time matters and all devices have the same round_time.
+
+    Raises
+    ------
+    SolverError
+        If the bound has another progress, or batches are drawn without replacement.
+    """
+    found = ranges or feasible_ranges(problem, None, None)
+    curves = _Curves(problem.plain, _single(bound, problem), found, same_batch)
+    value, local_steps, steps = curves.best()
+    rounds = steps / local_steps
+    weights = floor_at(curves.form, local_steps)[1]
+    batches = _batches(problem.plain, weights, rounds, float(local_steps), same_batch)
+    return ClosedForm(rounds, float(local_steps), batches, value)
+
+
+def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
+    """The relaxation's optimum rounded to a plan within all limits, and what it took.
+
+    A few K next to the relaxation's are tried, at its tau and the two neighbours; at each the whole batches
+    are the best there are within the limits. For a family of bounds this is repeated with the member that is
+    best at the plan until it stays.
+
+    Raises
+    ------
+    SolverError
+        If the bound has another progress, or batches are drawn without replacement.
+    """
+    plain = problem.plain
+    trace: dict[str, float] = {"inner_solves": 0}
+
+    def rounded(member: Bound) -> list[Incumbent]:
+        form = _single(member, problem)
+        curves = _Curves(plain, form, ranges, same_batch=False)
+        value, local_steps, _ = curves.best()
+        trace["relaxation_value"] = value
+        plans = []
+        first, last = ranges.local_steps
+        for tau in range(max(local_steps - 1, first), min(local_steps + 1, last) + 1):
+            here, steps = curves.within(tau, tau)
+            if here == math.inf:
+                continue
+            _, weights = floor_at(form, tau)
+            for rounds in rounds_near(plain, ranges, steps / tau, tau):
+                batches = whole_batches(plain, weights, rounds, tau).batch_sizes
+                plans.append(
+                    Incumbent(member.value(problem, rounds, tau, batches), rounds, tau, batches, member)
+                )
+        trace["inner_solves"] += len(plans)
+        return plans
+
+    return Proposal(best_over_members(problem, bound, rounded, "closed-form"), trace=trace)
+
+
+def _single(bound: Bound, problem: Problem) -> MonotoneForm:
+    if not isinstance(bound, MonotoneBound):
+        raise SolverError(
+            f"solver 'closed-form' needs the monotone form of bound {bound.name!r}: use solver='exact'"
+        )
+    if not problem.fleet.replacement:
+        raise SolverError(
+            "solver 'closed-form' has no formula for batches drawn without replacement: use solver='exact'"
+        )
+    form = bound.monotone_form(problem)
+    if len(form.members) > 1:
+        raise SolverError(
+            f"bound {bound.name!r} is a family of {len(form.members)}: a closed form holds for one of its "
+            "members()"
+        )
+    return form
+
+
+def _batches(
+    problem: Problem, weights: Floats, rounds: float, local_steps: float, same_batch: bool
+) -> Floats:
+    """The best real batches within the limits on cost, energy and time at real K and tau."""
+    fleet, budget = problem.fleet, problem.budget
+    spend = (budget.cost / rounds - budget.round_cost) / local_steps
+    burn = (budget.energy / rounds - float(np.sum(fleet.round_energy))) / local_steps
+    with np.errstate(invalid="ignore"):
+        caps = np.fmin(
+            fleet.throughput * ((budget.time / rounds - fleet.round_time) / local_steps), UNLIMITED
+        )
+    if same_batch:
+        size = float(caps.min())
+        for sample, limit in ((fleet.sample_cost, spend), (fleet.sample_energy, burn)):
+            total = float(np.sum(sample))
+            size = min(size, limit / total if total else UNLIMITED)
+        return np.full(len(fleet), size)
+    if burn < math.inf:
+        lower = np.zeros(len(fleet))
+        return best_share(problem, weights, rounds, local_steps, lower, caps)[1].batch_sizes
+    return relax(weights, fleet.sample_cost, spend, np.zeros(len(fleet)), caps).batch_sizes
+
+
+class _Curves:
+    """The bound as a function of T alone, for one tau or for a range of them."""
+
+    def __init__(self, problem: Problem, form: MonotoneForm, ranges: Ranges, same_batch: bool) -> None:
+        self.problem = problem
+        self.form = form
+        self.ranges = ranges
+        self.same_batch = same_batch
+        self.progress = progress_of(form, "closed-form")
+
+    def best(self) -> tuple[float, int, float]:
+        """(value, tau, T) of the best integer tau, by bounding whole ranges of tau."""
+        first, last = self.ranges.local_steps
+        value, steps = self.within(first, last)
+        queue = [(value, first, last, steps)]
+        while True:
+            value, low, high, steps = heapq.heappop(queue)
+            if low == high:
+                return value, low, steps
+            middle = min(math.isqrt(low * high), high - 1)
+            for part in ((low, middle), (middle + 1, high)):
+                value, steps = self.within(*part)
+                heapq.heappush(queue, (value, *part, steps))
+
+    def within(self, low: int, high: int) -> tuple[float, float]:
+        """Smallest value for tau in [low, high], and its T; a lower bound unless low = high.
+
+        Offset and weights are smallest at the low end, and what rounds cost in all at the high end.
+        """
+        fewest, most = self.ranges.rounds[0], self.ranges.most_rounds(low)
+        offset, weights = floor_at(self.form, low)
+        if most < fewest or not (math.isfinite(offset) and np.isfinite(weights).all()):
+            return math.inf, float(fewest * low)
+        noise = self._noise(weights, high)
+        stationary = [self.progress.best_steps(offset, amount, share) for amount, share in noise]
+        stationary += [
+            (a - b) / (a * sigma - b * rho)
+            for (a, rho), (b, sigma) in itertools.combinations(noise, 2)
+            if a * sigma != b * rho
+        ]
+        ends = float(fewest * low), float(most * high)
+        places = {min(max(steps, ends[0]), ends[1]) for steps in stationary or [math.inf]}
+        return min(
+            (
+                self.progress.value(steps, offset, max((_at(*each, steps) for each in noise), default=0.0)),
+                steps,
+            )
+            for steps in places
+        )
+
+    def _noise(self, weights: Floats, local_steps: int) -> list[tuple[float, float]]:
+        """(A, rho) of the noise A T / (1 - rho T) that each limit, on cost, energy and time, leaves alone."""
+        fleet, budget = self.problem.fleet, self.problem.budget
+        found = []
+        for sample, rest, total in (
+            (fleet.sample_cost, budget.round_cost, budget.cost),
+            (fleet.sample_energy, float(np.sum(fleet.round_energy)), budget.energy),
+        ):
+            limit = total * (1.0 + limits.TOLERANCE)
+            if not 0.0 < limit < math.inf:
+                # What costs nothing meets a limit of nothing.
+                continue
+            if self.same_batch:
+                amount = float(np.sum(weights)) * float(np.sum(sample))
+            else:
+                amount = float(np.sum(np.sqrt(weights * sample))) ** 2
+            found.append((amount / limit, rest / (limit * local_steps)))
+        if budget.time < math.inf:
+            limit = budget.time * (1.0 + limits.TOLERANCE)
+            if self.same_batch:
+                amount = float(np.sum(weights)) / float(fleet.throughput.min())
+            else:
+                amount = float(np.sum(weights / fleet.throughput))
+            found.append((amount / limit, float(fleet.round_time.min()) / (limit * local_steps)))
+        return found
+
+
+def _at(amount: float, share: float, steps: float) -> float:
+    left = 1.0 - share * steps
+    if amount == 0.0:
+        return 0.0
+    return amount * steps / left if left > 0.0 else math.inf

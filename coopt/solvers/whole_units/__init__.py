@@ -1,0 +1,1 @@
+"""Whole batch sizes at one (K, tau), within one limit or two."""
