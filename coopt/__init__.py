@@ -8,7 +8,6 @@ proves that nothing better exists. Start with :func:`solve_allocation`.
 from __future__ import annotations
 
 from coopt._version import __version__
-from coopt.allocation import Allocation, Certificate, Status
 from coopt.cohort import Cohort, choose_cohort, leave_out
 from coopt.controller import Controller
 from coopt.differences import Change, Sensitivity, sensitivity
@@ -27,6 +26,7 @@ from coopt.objectives.monotone import Bound
 from coopt.objectives.tradeoff import TradeOff
 from coopt.pareto import Frontier, FrontierPoint, frontier
 from coopt.participants import choose_participants
+from coopt.plans.allocation import Allocation, Certificate, Status
 from coopt.probe import ClientProbe
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.report import ClientReport

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coopt.allocation import Allocation
 from coopt.errors import BoundWarning, InfeasibleError
+from coopt.plans.allocation import Allocation
 from coopt.problem.problem import Problem
 from coopt.solve import evaluate, solve_allocation
 

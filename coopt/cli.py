@@ -19,7 +19,7 @@ from coopt._version import __version__
 from coopt.errors import BoundWarning, CooptError, InfeasibleError, InvalidProblemError
 
 if TYPE_CHECKING:
-    from coopt.allocation import Allocation
+    from coopt.plans.allocation import Allocation
     from coopt.problem.problem import Problem
 
 FOUND, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
@@ -116,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from coopt.plans.table import print_allocation
     from coopt.problem.files import read_problem
     from coopt.problem.problem import Fleet, Problem
     from coopt.solve import solve_allocation
-    from coopt.table import print_allocation
 
     _check_outputs(options.plot, options.json, options.csv)
     fleet = Fleet.from_csv(options.fleet)
@@ -141,7 +141,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _plan_many(problems: Sequence[Problem], options: argparse.Namespace) -> int:
     """Plan several jobs for one fleet; the exit code is that of the first that has no plan."""
     from coopt.many import solve_many
-    from coopt.table import print_solutions
+    from coopt.plans.table import print_solutions
 
     if options.json is not None or options.plot is not None:
         raise InvalidProblemError("--json and --plot are for one job: use --csv for several")
@@ -166,8 +166,8 @@ def _code(error: CooptError) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from coopt.baselines import baselines
+    from coopt.plans.table import print_allocation, print_comparison
     from coopt.solve import solve_allocation
-    from coopt.table import print_allocation, print_comparison
 
     _check_outputs(options.plot)
     problem = example_problem()
@@ -203,7 +203,7 @@ def example_problem() -> Problem:
 def _check_outputs(picture: Path | None, *files: Path | None) -> None:
     """Refuse what cannot be written before the work rather than after it."""
     if picture is not None:
-        from coopt.plot import check_picture
+        from coopt.plans.plot import check_picture
 
         check_picture(picture)
     for path in (picture, *files):
@@ -216,7 +216,7 @@ def _check_outputs(picture: Path | None, *files: Path | None) -> None:
 
 def _draw(allocation: Allocation, path: Path | None) -> None:
     if path is not None:
-        from coopt.plot import save_plot
+        from coopt.plans.plot import save_plot
 
         save_plot(allocation, path)
         _note(f"picture written to {path}")

@@ -19,10 +19,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.allocation import Allocation, Status
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.bound import YoungFamily, resolve_bound
 from coopt.objectives.monotone import Bound
+from coopt.plans.allocation import Allocation, Status
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from coopt.allocation import Allocation
 from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import Bound
+from coopt.plans.allocation import Allocation
+from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, real
-from coopt.rows import Rows, plan_columns
 from coopt.solve import evaluate, solve_allocation
 from coopt.solvers.contract import ROUNDING
 from coopt.tied import tied

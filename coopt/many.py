@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from coopt.allocation import Allocation
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import Bound
+from coopt.plans.allocation import Allocation
+from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice
-from coopt.rows import Rows, plan_columns
 from coopt.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 from coopt.tied import tied
 

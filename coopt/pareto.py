@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from coopt.allocation import Allocation
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import Bound
+from coopt.plans.allocation import Allocation
+from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
-from coopt.rows import Rows, plan_columns
 from coopt.solve import solve_allocation
 from coopt.tied import tied
 

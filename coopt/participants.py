@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from coopt.allocation import Allocation, Status
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.bound import YoungFamily, resolve_bound
 from coopt.objectives.monotone import Bound
+from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.solve import solve_allocation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coopt.plot import BEYOND, CHOSEN, INK, need_matplotlib
+from coopt.plans.plot import BEYOND, CHOSEN, INK, need_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.allocation import Allocation, Claim, Status
-from coopt.describe import Outcome, describe
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import Bound, MonotoneBound, member_values
 from coopt.objectives.tradeoff import TradeOff
+from coopt.plans.allocation import Allocation, Claim, Status
+from coopt.plans.describe import Outcome, describe
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
 from coopt.solvers import exhaustive, inverse

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import CertificateError
-from coopt.exhaust import smallest_value
+from coopt.plans.enumeration import smallest_value
 
 gain = st.one_of(st.just(0.0), st.floats(-3.0, 3.0).map(lambda exponent: 10.0**exponent))
 
@@ -72,7 +72,7 @@ def test_two_budgets_against_all_plans(knapsack, seed, tightness, share):
 
 
 def test_it_gives_up_rather_than_guess(monkeypatch):
-    monkeypatch.setattr("coopt.exhaust.MOST_PARTIAL", 3)
+    monkeypatch.setattr("coopt.plans.enumeration.MOST_PARTIAL", 3)
     rng = np.random.default_rng(0)
     gains, costs = rng.uniform(1, 2, 20), rng.uniform(1, 2, (2, 20))
     least, most = np.ones(20, dtype=np.int64), np.full(20, 9)

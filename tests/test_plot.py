@@ -21,7 +21,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.cli import example_problem
-from coopt.plot import bound_surface, plot_allocation, save_plot
+from coopt.plans.plot import bound_surface, plot_allocation, save_plot
 
 CONSTANTS = Constants(
     learning_rate=0.1, smoothness=1.0, initial_gap=2.0, pl_constant=0.02, curvature_floor=0.02

@@ -27,8 +27,8 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.proof import Checker, Leaf, Proof, Support
-from coopt.solvers.prover import prove
+from coopt.plans.proof import Checker, Leaf, Proof, Support
+from coopt.plans.prover import prove
 from problems import MOST_ROUNDS, MOST_STEPS, family_bounds, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

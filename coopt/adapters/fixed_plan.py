@@ -17,7 +17,7 @@ from coopt.round_plan import RoundPlan, Stopped, StopReason
 from coopt.screening import Ignored, screen
 
 if TYPE_CHECKING:
-    from coopt.allocation import Allocation
+    from coopt.plans.allocation import Allocation
     from coopt.problem.fleet import Fleet
 
 

@@ -25,7 +25,7 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.describe import shadow_prices
+from coopt.plans.describe import shadow_prices
 from coopt.problem.limits import step_budget, step_energy, time_caps
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.whole_units.batches import relax

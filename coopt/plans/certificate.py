@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.allocation import Allocation, Certificate, Status
 from coopt.errors import CertificateError
 from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
 from coopt.objectives.monotone import MonotoneBound
+from coopt.plans import prover
+from coopt.plans.allocation import Allocation, Certificate, Status
+from coopt.plans.proof import Checker, Proof
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
-from coopt.proof import Checker, Proof
-from coopt.solvers import prover
 
 AGREEMENT = 1e-11
 DIGITS = 50

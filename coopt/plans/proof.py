@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
-from coopt.exhaust import smallest_value
 from coopt.objectives.monotone import Floor, MonotoneForm, weighted
+from coopt.plans.enumeration import smallest_value
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 

@@ -21,7 +21,7 @@ from coopt.problem.validation import count, integer_array, real, same_value
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from coopt.proof import Proof
+    from coopt.plans.proof import Proof
 
 # Batch sizes are listed one by one up to this many devices, and summarised beyond.
 LISTED_DEVICES = 20
@@ -182,7 +182,7 @@ class Allocation:
         Like `shadow_prices` at this K and tau with continuous batch sizes; zero where the cap does not hold
         the batch back.
         """
-        from coopt.describe import cap_prices
+        from coopt.plans.describe import cap_prices
 
         return cap_prices(self.problem, self.bound_object, self.rounds, self.local_steps)
 
@@ -213,7 +213,7 @@ class Allocation:
             If anything disagrees with what this allocation claims; with `deep`, also if `lower_bound`
             cannot be proved, or a plan refutes it.
         """
-        from coopt.certificate import certify
+        from coopt.plans.certificate import certify
 
         return certify(self, deep)
 
@@ -305,7 +305,7 @@ class Allocation:
 
     def plot(self) -> Figure:
         """Draw the error bound over (K, tau) and the batch sizes; needs the extra ``plot``."""
-        from coopt.plot import plot_allocation
+        from coopt.plans.plot import plot_allocation
 
         return plot_allocation(self)
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
 from coopt.objectives.monotone import Floor, MonotoneForm, member_values
+from coopt.plans.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.solvers.exact.cost_and_energy import TwoLimits, best_share, limit_units
 from coopt.solvers.exact.inner import Inner
 from coopt.solvers.whole_units.batches import cap_multipliers, relax

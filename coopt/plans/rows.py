@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from coopt.allocation import Allocation
 from coopt.errors import InvalidProblemError, MissingDependencyError
+from coopt.plans.allocation import Allocation
 
 
 class Rows(ABC):

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.objectives.bound import YoungFamily
 from coopt.objectives.monotone import member_values
+from coopt.plans.table import quantity
 from coopt.problem import limits
 from coopt.solvers.whole_units.batches import allocate_batches
-from coopt.table import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from coopt.allocation import Allocation
     from coopt.objectives.monotone import Bound, MonotoneForm
+    from coopt.plans.allocation import Allocation
     from coopt.problem.problem import Problem
 
 # Okabe and Ito's colours, which stay apart for every common kind of colour blindness.

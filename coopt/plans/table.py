@@ -13,9 +13,9 @@ from coopt.problem import limits
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from coopt.allocation import Allocation
     from coopt.baselines import Baseline
     from coopt.many import Solutions
+    from coopt.plans.allocation import Allocation
 
 # Above this many devices a table of them is longer than a screen, and a summary says more.
 MOST_ROWS = 20

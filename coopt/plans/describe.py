@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.allocation import Allocation, Claim, Status
 from coopt.errors import BoundWarning
 from coopt.objectives.bound import has_name
 from coopt.objectives.cautions import cautions
 from coopt.objectives.monotone import Bound, MonotoneBound, member_values
+from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.problem.validation import LARGEST_COUNT
