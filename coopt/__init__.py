@@ -8,9 +8,7 @@ proves that nothing better exists. Start with :func:`solve_allocation`.
 from __future__ import annotations
 
 from coopt._version import __version__
-from coopt.cohort import Cohort, choose_cohort, leave_out
 from coopt.controller import Controller
-from coopt.differences import Change, Sensitivity, sensitivity
 from coopt.errors import (
     BoundWarning,
     CertificateError,
@@ -20,18 +18,20 @@ from coopt.errors import (
     MissingDependencyError,
     SolverError,
 )
-from coopt.many import Solutions, solve_many
 from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
 from coopt.objectives.monotone import Bound
 from coopt.objectives.tradeoff import TradeOff
-from coopt.pareto import Frontier, FrontierPoint, frontier
-from coopt.participants import choose_participants
 from coopt.plans.allocation import Allocation, Certificate, Status
 from coopt.probe import ClientProbe
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.questions.cohort import Cohort, choose_cohort, leave_out
+from coopt.questions.differences import Change, Sensitivity, sensitivity
+from coopt.questions.many import Solutions, solve_many
+from coopt.questions.pareto import Frontier, FrontierPoint, frontier
+from coopt.questions.participants import choose_participants
+from coopt.questions.solve import allocate_batches, evaluate, solve_allocation
 from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
-from coopt.solve import allocate_batches, evaluate, solve_allocation
 from coopt.solvers.whole_units.batches import BatchAllocation
 
 __all__ = [

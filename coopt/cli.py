@@ -119,7 +119,7 @@ def _plan(options: argparse.Namespace) -> int:
     from coopt.plans.table import print_allocation
     from coopt.problem.files import read_problem
     from coopt.problem.problem import Fleet, Problem
-    from coopt.solve import solve_allocation
+    from coopt.questions.solve import solve_allocation
 
     _check_outputs(options.plot, options.json, options.csv)
     fleet = Fleet.from_csv(options.fleet)
@@ -140,8 +140,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _plan_many(problems: Sequence[Problem], options: argparse.Namespace) -> int:
     """Plan several jobs for one fleet; the exit code is that of the first that has no plan."""
-    from coopt.many import solve_many
     from coopt.plans.table import print_solutions
+    from coopt.questions.many import solve_many
 
     if options.json is not None or options.plot is not None:
         raise InvalidProblemError("--json and --plot are for one job: use --csv for several")
@@ -165,9 +165,10 @@ def _code(error: CooptError) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from coopt.baselines import baselines
-    from coopt.plans.table import print_allocation, print_comparison
-    from coopt.solve import solve_allocation
+    from coopt.plans.table import print_allocation
+    from coopt.questions.baselines import baselines
+    from coopt.questions.solve import solve_allocation
+    from coopt.questions.tables import print_comparison
 
     _check_outputs(options.plot)
     problem = example_problem()

@@ -23,7 +23,7 @@ from coopt import (
     solve_many,
 )
 from coopt.objectives.bound import Certified
-from coopt.tied import Tied, tied
+from coopt.questions.cached_form import Tied, tied
 from fleets import random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")

@@ -16,7 +16,7 @@ from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, H
 from coopt.policies.horizon import forecast
 from coopt.problem.limits import work
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
-from coopt.solve import solve_allocation
+from coopt.questions.solve import solve_allocation
 
 UNKNOWN = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
 

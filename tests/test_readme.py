@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from coopt import Allocation, solve_allocation
-from coopt.baselines import baselines
 from coopt.cli import example_problem
+from coopt.questions.baselines import baselines
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 

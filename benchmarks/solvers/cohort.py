@@ -35,7 +35,7 @@ from coopt import (
     leave_out,
     solve_allocation,
 )
-from coopt.cohort import _Choice
+from coopt.questions.cohort import _Choice
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (8, 15, 20, 30, 50, 100, 1000)

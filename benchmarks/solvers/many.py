@@ -25,7 +25,7 @@ from peer_solvers.formula import instance
 
 from coopt import BoundWarning, Problem, solve_allocation, solve_many
 from coopt.objectives.bound import resolve_bound
-from coopt.tied import tied
+from coopt.questions.cached_form import tied
 
 RESULTS = Path(__file__).parent / "results"
 COUNT, REPETITIONS = 6, 3

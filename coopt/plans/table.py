@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +12,6 @@ from coopt.problem import limits
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from coopt.baselines import Baseline
-    from coopt.many import Solutions
     from coopt.plans.allocation import Allocation
 
 # Above this many devices a table of them is longer than a screen, and a summary says more.
@@ -40,56 +37,6 @@ def print_allocation(allocation: Allocation) -> None:
     console.print(f"{allocation.status.value}\n", style="green" if allocation.gap == 0.0 else "yellow")
 
 
-def print_comparison(best: Allocation, others: Sequence[Baseline]) -> None:
-    """Print how other ways to choose compare with a plan.
-
-    Parameters
-    ----------
-    best : Allocation
-    others : sequence of Baseline
-    """
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    table = _table("What is common, with the rest at its best within the same limits")
-    for heading in ("K", "tau", "batch sizes", "bound", "vs plan"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("this plan", *_comparison_cells(best, best), style="bold")
-    for other in others:
-        if other.allocation is None:
-            table.add_row(other.label, "none within the limits")
-        else:
-            table.add_row(other.label, *_comparison_cells(other.allocation, best))
-    console.print(table)
-    gap = best.problem.constants.initial_gap
-    console.print(
-        "\nBounds are proved limits on the error, not measured errors. Before training the error is "
-        f"{gap:g}: a larger bound certifies nothing, though training may still help.\n"
-    )
-
-
-def print_solutions(solutions: Solutions) -> None:
-    """Print one line for each of several problems.
-
-    Parameters
-    ----------
-    solutions : Solutions
-    """
-    from rich.console import Console
-    from rich.markup import escape
-
-    table = _table("Plans")
-    for heading in ("K", "tau", "batch sizes", "bound", "cost", "time", "gap"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, plan in zip(solutions.names, solutions.allocations, strict=True):
-        if plan is None:
-            table.add_row(escape(name), "none")
-            continue
-        counts = (f"{plan.rounds:,}", f"{plan.local_steps:,}", _range(plan), f"{plan.error_bound:.4g}")
-        table.add_row(escape(name), *counts, _amount(plan.cost), f"{_amount(plan.time)} s", f"{plan.gap:.1g}")
-    Console(highlight=False).print(table)
-
-
 def quantity(allocation: Allocation) -> str:
     """Say what the bound of a plan bounds."""
     nonconvex = isinstance(allocation.bound_object, NonConvex)
@@ -98,11 +45,11 @@ def quantity(allocation: Allocation) -> str:
 
 def _decision(allocation: Allocation) -> Table:
     fleet = allocation.problem.fleet
-    table = _table(f"Plan for {len(fleet)} device{'' if len(fleet) == 1 else 's'}", header=False)
+    table = new_table(f"Plan for {len(fleet)} device{'' if len(fleet) == 1 else 's'}", header=False)
     table.add_column(justify="right")
     table.add_row("rounds K", f"[bold]{allocation.rounds:,}[/bold]")
     table.add_row("local steps per round tau", f"[bold]{allocation.local_steps:,}[/bold]")
-    table.add_row("batch sizes", f"[bold]{_range(allocation)}[/bold]")
+    table.add_row("batch sizes", f"[bold]{batch_range(allocation)}[/bold]")
     if len(fleet) > MOST_ROWS:
         batches = allocation.batch_sizes
         table.add_row("  median", f"{np.median(batches):,.0f}")
@@ -113,7 +60,7 @@ def _decision(allocation: Allocation) -> Table:
 
 
 def _error(allocation: Allocation) -> Table:
-    table = _table(f"{quantity(allocation)}: {allocation.bound}", header=False)
+    table = new_table(f"{quantity(allocation)}: {allocation.bound}", header=False)
     table.add_column(justify="right")
     table.add_column(justify="right")
     parts = allocation.parts
@@ -134,7 +81,7 @@ def _error(allocation: Allocation) -> Table:
 def _use(allocation: Allocation) -> Table:
     """What the plan uses of each limit; a limit is marked where it binds."""
     budget = allocation.problem.budget
-    table = _table("Limits")
+    table = new_table("Limits")
     for heading in ("used", "limit", "share", ""):
         table.add_column(heading, justify="right")
     slowest = int(_device_times(allocation).argmax())
@@ -155,7 +102,7 @@ def _use(allocation: Allocation) -> Table:
         else:
             share = f"{used / limit:.1%}" if limit > 0.0 else ""
             note = ", ".join([*marks, remark] if remark else marks)
-            table.add_row(label, f"{_amount(used)}{unit}", f"{_amount(limit)}{unit}", share, note)
+            table.add_row(label, f"{amount(used)}{unit}", f"{amount(limit)}{unit}", share, note)
     return table
 
 
@@ -164,7 +111,7 @@ def _devices(allocation: Allocation) -> Table:
     fleet = problem.fleet
     timed = limits.time_caps(problem, allocation.rounds, allocation.local_steps)
     times = _device_times(allocation)
-    table = _table("Devices")
+    table = new_table("Devices")
     for heading in ("batch size", "largest allowed", "largest in time", "busy"):
         table.add_column(heading, justify="right")
     for i, batch in enumerate(allocation.batch_sizes.tolist()):
@@ -174,23 +121,13 @@ def _devices(allocation: Allocation) -> Table:
             f"[bold]{batch:,}[/bold]",
             f"{fleet.max_batch[i]:,}",
             in_time,
-            f"{_amount(float(times[i]))} s",
+            f"{amount(float(times[i]))} s",
         )
     return table
 
 
-def _comparison_cells(allocation: Allocation, best: Allocation) -> tuple[str, ...]:
-    ratio = allocation.error_bound / best.error_bound if best.error_bound > 0.0 else float("nan")
-    return (
-        f"{allocation.rounds:,}",
-        f"{allocation.local_steps:,}",
-        _range(allocation),
-        f"{allocation.error_bound:.4g}",
-        f"{ratio:.3g}x",
-    )
-
-
-def _table(title: str, *, header: bool = True) -> Table:
+def new_table(title: str, *, header: bool = True) -> Table:
+    """An empty table in the style of all of coopt's, with its first column."""
     from rich import box
     from rich.table import Table
 
@@ -208,7 +145,8 @@ def _table(title: str, *, header: bool = True) -> Table:
     return table
 
 
-def _range(allocation: Allocation) -> str:
+def batch_range(allocation: Allocation) -> str:
+    """The batch sizes of a plan, from the smallest to the largest."""
     low, high = int(allocation.batch_sizes.min()), int(allocation.batch_sizes.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
@@ -230,6 +168,6 @@ def _device_times(allocation: Allocation) -> limits.Floats:
     )
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
     """Write a number to about six digits with thousands separated."""
     return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.6g}"

@@ -23,9 +23,9 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, real
-from coopt.solve import evaluate, solve_allocation
+from coopt.questions.cached_form import tied
+from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.contract import ROUNDING
-from coopt.tied import tied
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))

@@ -9,7 +9,7 @@ from coopt.plans.plot import BEYOND, CHOSEN, INK, need_matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from coopt.pareto import Frontier
+    from coopt.questions.pareto import Frontier
 
 UNITS = {
     "cost": "cost",

@@ -13,8 +13,8 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice
-from coopt.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
-from coopt.tied import tied
+from coopt.questions.cached_form import tied
+from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 
 
 @dataclass(frozen=True)

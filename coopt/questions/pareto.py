@@ -13,8 +13,8 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
-from coopt.solve import solve_allocation
-from coopt.tied import tied
+from coopt.questions.cached_form import tied
+from coopt.questions.solve import solve_allocation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ class Frontier(Rows):
 
     def plot(self) -> Figure:
         """Draw the objective against what varies; needs the extra ``plot``."""
-        from coopt.plot_frontier import plot_frontier
+        from coopt.questions.plot_frontier import plot_frontier
 
         return plot_frontier(self)
 

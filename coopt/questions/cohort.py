@@ -26,7 +26,7 @@ from coopt.plans.allocation import Allocation, Status
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
-from coopt.solve import solve_allocation
+from coopt.questions.solve import solve_allocation
 from coopt.solvers.cohort.branch_and_bound import CohortSearch, Proof
 from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact

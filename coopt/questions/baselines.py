@@ -12,7 +12,7 @@ import numpy as np
 from coopt.errors import BoundWarning, InfeasibleError
 from coopt.plans.allocation import Allocation
 from coopt.problem.problem import Problem
-from coopt.solve import evaluate, solve_allocation
+from coopt.questions.solve import evaluate, solve_allocation
 
 FEDAVG_EPOCHS, FEDAVG_BATCH = 5, 32
 

@@ -21,7 +21,7 @@ from coopt.objectives.monotone import Bound
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
-from coopt.solve import solve_allocation
+from coopt.questions.solve import solve_allocation
 from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import feasible_ranges

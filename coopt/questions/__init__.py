@@ -1,0 +1,1 @@
+"""What a user can ask: one plan, many, trade-offs, sensitivities, cohorts and participants."""

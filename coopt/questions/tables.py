@@ -1,0 +1,71 @@
+"""Tables of several plans: the common ways to choose, and many problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coopt.plans.allocation import Allocation
+from coopt.plans.table import amount, batch_range, new_table
+from coopt.questions.baselines import Baseline
+from coopt.questions.many import Solutions
+
+
+def print_comparison(best: Allocation, others: Sequence[Baseline]) -> None:
+    """Print how other ways to choose compare with a plan.
+
+    Parameters
+    ----------
+    best : Allocation
+    others : sequence of Baseline
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    table = new_table("What is common, with the rest at its best within the same limits")
+    for heading in ("K", "tau", "batch sizes", "bound", "vs plan"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("this plan", *_comparison_cells(best, best), style="bold")
+    for other in others:
+        if other.allocation is None:
+            table.add_row(other.label, "none within the limits")
+        else:
+            table.add_row(other.label, *_comparison_cells(other.allocation, best))
+    console.print(table)
+    gap = best.problem.constants.initial_gap
+    console.print(
+        "\nBounds are proved limits on the error, not measured errors. Before training the error is "
+        f"{gap:g}: a larger bound certifies nothing, though training may still help.\n"
+    )
+
+
+def print_solutions(solutions: Solutions) -> None:
+    """Print one line for each of several problems.
+
+    Parameters
+    ----------
+    solutions : Solutions
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    table = new_table("Plans")
+    for heading in ("K", "tau", "batch sizes", "bound", "cost", "time", "gap"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, plan in zip(solutions.names, solutions.allocations, strict=True):
+        if plan is None:
+            table.add_row(escape(name), "none")
+            continue
+        counts = (f"{plan.rounds:,}", f"{plan.local_steps:,}", batch_range(plan), f"{plan.error_bound:.4g}")
+        table.add_row(escape(name), *counts, amount(plan.cost), f"{amount(plan.time)} s", f"{plan.gap:.1g}")
+    Console(highlight=False).print(table)
+
+
+def _comparison_cells(allocation: Allocation, best: Allocation) -> tuple[str, ...]:
+    ratio = allocation.error_bound / best.error_bound if best.error_bound > 0.0 else float("nan")
+    return (
+        f"{allocation.rounds:,}",
+        f"{allocation.local_steps:,}",
+        batch_range(allocation),
+        f"{allocation.error_bound:.4g}",
+        f"{ratio:.3g}x",
+    )
