@@ -18,11 +18,12 @@ from coopt.errors import (
     MissingDependencyError,
     SolverError,
 )
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.report import ClientReport
 from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
 from coopt.objectives.monotone import Bound
 from coopt.objectives.tradeoff import TradeOff
 from coopt.plans.allocation import Allocation, Certificate, Status
-from coopt.probe import ClientProbe
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.questions.cohort import Cohort, choose_cohort, leave_out
 from coopt.questions.differences import Change, Sensitivity, sensitivity
@@ -30,7 +31,6 @@ from coopt.questions.many import Solutions, solve_many
 from coopt.questions.pareto import Frontier, FrontierPoint, frontier
 from coopt.questions.participants import choose_participants
 from coopt.questions.solve import allocate_batches, evaluate, solve_allocation
-from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 from coopt.solvers.whole_units.batches import BatchAllocation
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
+    from coopt.measuring.screening import Observations
     from coopt.problem.problem import Budget, Fleet
     from coopt.round_plan import RoundPlan
-    from coopt.screening import Observations
 
 Floats = npt.NDArray[np.float64]
 

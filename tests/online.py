@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.round_plan import RoundPlan
 
 DIMENSION = 3

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from coopt.controller import Controller
 from coopt.errors import InvalidProblemError
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal
 from coopt.problem.problem import Budget, Fleet
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 from online import Training
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt import estimate, estimate_published
-from coopt.average import Average
-from coopt.regression import FadingLine
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
-from coopt.screening import screen
-from coopt.trend import Trend
+from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.estimates.average import Average
+from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.trend import Trend
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.screening import screen
 
 DIMENSION = 8
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt.errors import InvalidProblemError
-from coopt.estimate_published import PublishedEstimates
+from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.objectives.bound import Certified
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import forecast

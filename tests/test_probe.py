@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from coopt.errors import InvalidProblemError
-from coopt.probe import ClientProbe
-from coopt.report import ClientReport
-from coopt.sketch import count_sketch
+from coopt.measuring.gradient_sketch import count_sketch
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.report import ClientReport
 
 DIMENSION = 5
 

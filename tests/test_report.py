@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coopt.errors import InvalidProblemError
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 
 number = st.floats(allow_nan=True, allow_infinity=True)
 count = st.integers(0, 10**12)

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coopt import ClientProbe, estimate, estimate_published
-from coopt.estimate import Estimates
-from coopt.screening import screen
+from coopt import ClientProbe
+from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.screening import screen
 from coopt.streaming import Reservoir
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,7 +19,7 @@ from hindsight import best_fixed
 from logcosh import DEVICES, Instance, Simulation, expected_error, instance
 
 from coopt import ClientReport, Controller
-from coopt.report import HalfBatches
+from coopt.measuring.report import HalfBatches
 from coopt.round_plan import RoundPlan
 
 RESULTS = Path(__file__).parent / "results"

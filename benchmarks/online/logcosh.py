@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coopt import Budget, ClientReport, Fleet, RoundPlan
-from coopt.report import HalfBatches, SameBatchPair
+from coopt.measuring.report import HalfBatches, SameBatchPair
 
 DEVICES, DIMENSION = 8, 5
 

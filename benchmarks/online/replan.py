@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from coopt import Budget, ClientReport, Controller, Fleet
-from coopt.report import HalfBatches, SameBatchPair
+from coopt.measuring.report import HalfBatches, SameBatchPair
 from coopt.round_plan import RoundPlan
 
 RESULTS = Path(__file__).parent / "results"

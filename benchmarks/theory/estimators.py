@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.theory.instances import Floats
 from benchmarks.theory.report import Row, command_line, picture, save
-from coopt import estimate, estimate_published
-from coopt.probe import ClientProbe
-from coopt.report import ClientReport
-from coopt.screening import screen
+from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import screen
 
 DEVICES, SIZE, BATCH, LOCAL_STEPS, ETA, RIDGE = 10, 20, 8, 5, 0.2, 0.05
 

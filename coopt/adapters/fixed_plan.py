@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 
 from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
 from coopt.errors import InvalidProblemError
+from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import Ignored, screen
 from coopt.problem.validation import count, integer_array, real
-from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
-from coopt.screening import Ignored, screen
 
 if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation

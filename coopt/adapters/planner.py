@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 
 

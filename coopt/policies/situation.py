@@ -11,7 +11,7 @@ import numpy.typing as npt
 from coopt.problem import limits
 
 if TYPE_CHECKING:
-    from coopt.estimate_published import PublishedEstimates
+    from coopt.measuring.estimates.estimate_published import PublishedEstimates
     from coopt.problem.problem import Budget, Problem
 
 Ints = npt.NDArray[np.int64]

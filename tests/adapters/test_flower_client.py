@@ -30,7 +30,7 @@ from coopt.adapters.flower.client import (
     torch_client_app,
 )
 from coopt.adapters.flower.records import pack_report, unpack_report
-from coopt.report import HalfBatches, SameBatchPair
+from coopt.measuring.report import HalfBatches, SameBatchPair
 from fake_grid import FakeGrid, FakeTime, Node, install_clock
 
 SAMPLES = [30, 50, 20]

@@ -15,7 +15,7 @@ from torch.nn import functional  # noqa: E402
 from coopt.adapters.draws import draw_positions  # noqa: E402
 from coopt.adapters.torch import FlatModel, LocalClient, LocalWork, ProbeOptions, local_update  # noqa: E402
 from coopt.errors import InvalidProblemError  # noqa: E402
-from coopt.probe import ClientProbe  # noqa: E402
+from coopt.measuring.probe import ClientProbe  # noqa: E402
 
 
 def problem(samples: int = 30) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:

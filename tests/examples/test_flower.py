@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 
 pytest.importorskip("flwr", reason="coopt[flower] is not installed")

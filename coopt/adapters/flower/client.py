@@ -23,7 +23,7 @@ from coopt.adapters.flower.records import (
     task_of,
 )
 from coopt.errors import InvalidProblemError
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 
 if TYPE_CHECKING:
     from torch import Tensor

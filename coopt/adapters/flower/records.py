@@ -9,7 +9,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from coopt.errors import InvalidProblemError
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 
 QUERY = "query.coopt"
 REPORT = "coopt"

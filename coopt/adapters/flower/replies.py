@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flwr.app import Message
 
     from coopt.adapters.flower.mailbox import Reply
-    from coopt.report import ClientReport
+    from coopt.measuring.report import ClientReport
 
 logger = getLogger("flwr")
 

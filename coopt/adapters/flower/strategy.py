@@ -24,9 +24,9 @@ from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.controller import Controller
 from coopt.errors import CooptError, InvalidProblemError
+from coopt.measuring.report import ClientReport
 from coopt.problem import validation
 from coopt.problem.problem import Budget
-from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped, StopReason
 
 logger = getLogger("flwr")

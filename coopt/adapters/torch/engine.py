@@ -16,7 +16,7 @@ from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.data import ClientRows
 from coopt.adapters.torch.flat import FlatModel, own_randomness
 from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, client_seed
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -14,8 +14,8 @@ from torch import Tensor
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.flat import FlatModel, own_randomness
 from coopt.errors import InvalidProblemError
-from coopt.probe import ClientProbe
-from coopt.report import ClientReport
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.report import ClientReport
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

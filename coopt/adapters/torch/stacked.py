@@ -22,7 +22,7 @@ from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.local import ProbeOptions
 from coopt.adapters.torch.stack import Stack
 from coopt.adapters.torch.stacked_probe import StackedProbe
-from coopt.report import ClientReport
+from coopt.measuring.report import ClientReport
 
 Ints = npt.NDArray[np.int64]
 

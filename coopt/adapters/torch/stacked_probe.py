@@ -13,8 +13,8 @@ from torch import Tensor
 from coopt.adapters.torch.engine import RoundWork
 from coopt.adapters.torch.local import ProbeOptions
 from coopt.adapters.torch.stack import Stack
-from coopt.report import HalfBatches, SameBatchPair
-from coopt.sketch import count_sketch
+from coopt.measuring.gradient_sketch import count_sketch
+from coopt.measuring.report import HalfBatches, SameBatchPair
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -25,8 +25,8 @@ from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
+from coopt.measuring.report import ClientReport
 from coopt.problem import validation
-from coopt.report import ClientReport
 from coopt.round_plan import RoundPlan, Stopped
 
 if TYPE_CHECKING:

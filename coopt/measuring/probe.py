@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
-from coopt.sketch import count_sketch
+from coopt.measuring.gradient_sketch import count_sketch
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 
 Vector = npt.NDArray[np.float64]
 GradientFunction = Callable[[Vector, Any], tuple[float, npt.ArrayLike]]

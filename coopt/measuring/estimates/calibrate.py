@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from coopt import estimate
-from coopt.estimate import Estimates
+from coopt.measuring.estimates import estimate
+from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates.trend import Estimate
 from coopt.problem.problem import Constants
-from coopt.trend import Estimate
 
 # Below this share of the smoothness, a Polyak-Lojasiewicz constant means "no progress" for any budget.
 LEAST_CONTRACTION = 1e-6

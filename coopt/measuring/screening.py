@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coopt.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

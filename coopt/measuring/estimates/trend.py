@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from coopt.average import Average
-from coopt.regression import FadingLine
+from coopt.measuring.estimates.average import Average
+from coopt.measuring.estimates.regression import FadingLine
 
 DECAYS = (0.95, 0.9, 0.8)
 LINE_DECAY = 0.7

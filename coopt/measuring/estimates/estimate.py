@@ -16,11 +16,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from coopt.average import Average
-from coopt.regression import FadingLine
-from coopt.report import ClientReport
-from coopt.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
-from coopt.trend import Estimate, Trend
+from coopt.measuring.estimates.average import Average
+from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.trend import Estimate, Trend
+from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,7 +69,7 @@ class Estimates:
     steps : int
         Local steps taken so far.
     memory : dict
-        Values believed last, see `coopt.screening.remember`.
+        Values believed last, see `coopt.measuring.screening.remember`.
     """
 
     samples: npt.NDArray[np.int64]
@@ -186,7 +186,7 @@ def update(
 
     Examples
     --------
-    >>> from coopt.report import ClientReport, HalfBatches
+    >>> from coopt.measuring.report import ClientReport, HalfBatches
     >>> report = ClientReport(client=0, round=0, samples=9, local_steps=1, batch_size=4,
     ...                       samples_processed=4, loss=float("nan"), seconds_computing=2.0,
     ...                       halves=HalfBatches(2, 2, 1.0, 0.25))

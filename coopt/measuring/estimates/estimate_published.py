@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coopt.screening import SMALLEST
+from coopt.measuring.screening import SMALLEST
 
 if TYPE_CHECKING:
-    from coopt.screening import Observations
+    from coopt.measuring.screening import Observations
 
 Floats = npt.NDArray[np.float64]
 

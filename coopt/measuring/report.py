@@ -1,7 +1,7 @@
 """What a client tells the server after a round: a handful of scalars, and at most two vectors.
 
 Reports come from machines that nobody controls, so building one checks types alone; whether its values can be
-believed is for the server to judge (:mod:`coopt.screening`).
+believed is for the server to judge (:mod:`coopt.measuring.screening`).
 """
 
 from __future__ import annotations

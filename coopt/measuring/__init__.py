@@ -1,0 +1,1 @@
+"""What clients and pilots measure, and what the server believes of it."""
