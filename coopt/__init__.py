@@ -8,7 +8,6 @@ proves that nothing better exists. Start with :func:`solve_allocation`.
 from __future__ import annotations
 
 from coopt._version import __version__
-from coopt.controller import Controller
 from coopt.errors import (
     BoundWarning,
     CertificateError,
@@ -23,6 +22,8 @@ from coopt.measuring.report import ClientReport
 from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
 from coopt.objectives.monotone import Bound
 from coopt.objectives.tradeoff import TradeOff
+from coopt.online.controller import Controller
+from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.plans.allocation import Allocation, Certificate, Status
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.questions.cohort import Cohort, choose_cohort, leave_out
@@ -31,7 +32,6 @@ from coopt.questions.many import Solutions, solve_many
 from coopt.questions.pareto import Frontier, FrontierPoint, frontier
 from coopt.questions.participants import choose_participants
 from coopt.questions.solve import allocate_batches, evaluate, solve_allocation
-from coopt.round_plan import RoundPlan, Stopped
 from coopt.solvers.whole_units.batches import BatchAllocation
 
 __all__ = [

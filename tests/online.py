@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
-from coopt.round_plan import RoundPlan
+from coopt.online.round_plan import RoundPlan
 
 DIMENSION = 3
 LEARNING_RATE = 0.1

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt.controller import Controller
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.online.controller import Controller
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal
 from coopt.problem.problem import Budget, Fleet
-from coopt.round_plan import RoundPlan, Stopped, StopReason
 from online import Training
 
 POLICIES = {
@@ -184,9 +184,9 @@ SERVER = """
 import sys, os, json
 sys.path.insert(0, {tests!r})
 from online import Training
-from coopt.controller import Controller
+from coopt.online.controller import Controller
 from coopt.problem.problem import Budget, Fleet
-from coopt.round_plan import RoundPlan
+from coopt.online.round_plan import RoundPlan
 training = Training(4, seed=5)
 controller = Controller(Fleet(training.samples, 1.0, 1.0), Budget(cost=4000, round_cost=20), 0.1)
 state, log = sys.argv[1], sys.argv[2]

@@ -23,8 +23,8 @@ from hindsight import best_fixed
 from logcosh import Instance, Simulation, expected_error, instance
 
 from coopt import Controller
+from coopt.online.round_plan import RoundPlan
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Policy
-from coopt.round_plan import RoundPlan
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

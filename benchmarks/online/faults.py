@@ -20,7 +20,7 @@ from logcosh import DEVICES, Instance, Simulation, expected_error, instance
 
 from coopt import ClientReport, Controller
 from coopt.measuring.report import HalfBatches
-from coopt.round_plan import RoundPlan
+from coopt.online.round_plan import RoundPlan
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = range(100, 120)

@@ -15,7 +15,7 @@ import numpy as np
 
 from coopt import Budget, ClientReport, Controller, Fleet
 from coopt.measuring.report import HalfBatches, SameBatchPair
-from coopt.round_plan import RoundPlan
+from coopt.online.round_plan import RoundPlan
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 40

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coopt.accounting import MOST_OVER_PLAN, charge, duration, samples_of
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored, screen
+from coopt.online.accounting import MOST_OVER_PLAN, charge, duration, samples_of
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.validation import count, integer_array, real
-from coopt.round_plan import RoundPlan, Stopped, StopReason
 
 if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation

@@ -11,8 +11,8 @@ import pytest
 from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan, Stopped
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.errors import InvalidProblemError
+from coopt.online.round_plan import StopReason
 from coopt.policies import FedAvg
-from coopt.round_plan import StopReason
 
 FLEET = Fleet(
     [40, 60, 80], 1.0, 1.0, throughput=[10, 20, 40], round_time=0.5, sample_cost=[1, 2, 3], round_cost=7.0

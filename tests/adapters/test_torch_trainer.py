@@ -20,7 +20,7 @@ from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
 from coopt.adapters.system import SystemModel  # noqa: E402
 from coopt.adapters.torch import EarlyStop, FederatedTrainer, History, ProbeOptions, SharedData  # noqa: E402
 from coopt.errors import InvalidProblemError  # noqa: E402
-from coopt.round_plan import StopReason  # noqa: E402
+from coopt.online.round_plan import StopReason  # noqa: E402
 from coopt.streaming import Fifo  # noqa: E402
 
 CLIENTS = 5

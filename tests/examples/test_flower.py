@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from coopt.measuring.report import ClientReport
-from coopt.round_plan import RoundPlan, Stopped, StopReason
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 
 pytest.importorskip("flwr", reason="coopt[flower] is not installed")
 pytest.importorskip("torch", reason="coopt[torch] is not installed")

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord
 
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
-from coopt.atomic import write_atomically
 from coopt.errors import InvalidProblemError
+from coopt.online.atomic_file import write_atomically
 
 STATE = "state.json"
 VERSION = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp.strategy import Result
 
-from coopt.round_plan import Stopped
+from coopt.online.round_plan import Stopped
 
 
 @dataclass(frozen=True)

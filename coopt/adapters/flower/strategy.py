@@ -22,12 +22,12 @@ from coopt.adapters.flower.exchange import Exchange
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task
 from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
-from coopt.controller import Controller
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
+from coopt.online.controller import Controller
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem import validation
 from coopt.problem.problem import Budget
-from coopt.round_plan import RoundPlan, Stopped, StopReason
 
 logger = getLogger("flwr")
 

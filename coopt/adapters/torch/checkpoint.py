@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from coopt.atomic import write_atomically
 from coopt.errors import InvalidProblemError
+from coopt.online.atomic_file import write_atomically
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

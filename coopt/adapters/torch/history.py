@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.online.round_plan import Stopped, StopReason
 from coopt.plans.plot import need_matplotlib
 from coopt.plans.rows import Rows
-from coopt.round_plan import Stopped, StopReason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

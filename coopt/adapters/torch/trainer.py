@@ -13,9 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coopt.accounting import samples_of
 from coopt.adapters.aggregate import aggregation_shares
-from coopt.adapters.planner import Planner
 from coopt.adapters.torch import checkpoint as checkpoints
 from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
 from coopt.adapters.torch.engine import RoundWork
@@ -26,8 +24,10 @@ from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
+from coopt.online.accounting import samples_of
+from coopt.online.planner import Planner
+from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem import validation
-from coopt.round_plan import RoundPlan, Stopped
 
 if TYPE_CHECKING:
     from tqdm import tqdm

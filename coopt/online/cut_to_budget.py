@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coopt.accounting import samples_processed
+from coopt.online.accounting import samples_processed
+from coopt.online.round_plan import StopReason
 from coopt.policies.situation import Choice
 from coopt.problem.problem import Budget, Fleet
-from coopt.round_plan import StopReason
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

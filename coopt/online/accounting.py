@@ -12,8 +12,8 @@ from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
     from coopt.measuring.screening import Observations
+    from coopt.online.round_plan import RoundPlan
     from coopt.problem.problem import Budget, Fleet
-    from coopt.round_plan import RoundPlan
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,23 +16,23 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from coopt.accounting import MOST_OVER_PLAN, budget_for_all, charge, duration, samples_of
-from coopt.atomic import write_atomically
 from coopt.errors import InvalidProblemError
-from coopt.fit import fit_round
 from coopt.measuring.estimates import estimate, estimate_published
 from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import LARGEST, Ignored, screen
+from coopt.online.accounting import MOST_OVER_PLAN, budget_for_all, charge, duration, samples_of
+from coopt.online.atomic_file import write_atomically
+from coopt.online.cut_to_budget import fit_round
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import Choice, Policy, Situation
 from coopt.policies.horizon import forecast
 from coopt.policies.resolve import resolve_policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
-from coopt.round_plan import RoundPlan, Stopped, StopReason
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
 

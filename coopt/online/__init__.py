@@ -1,0 +1,1 @@
+"""The controller and what it rests on: accounts, plans of a round, and the contract of all planners."""
