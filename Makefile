@@ -22,9 +22,10 @@ demo: $(VENV)/.demo ## plan the example fleet and draw the result
 
 test: lint types unit docs wheel-check ## everything that continuous integration checks
 
-lint: $(VENV)/.full ## ruff: rules and format
+lint: $(VENV)/.full ## ruff: rules and format; import-linter: rooms import one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.full ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -140,8 +140,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _plan_many(problems: Sequence[Problem], options: argparse.Namespace) -> int:
     """Plan several jobs for one fleet; the exit code is that of the first that has no plan."""
-    from coopt.plans.table import print_solutions
     from coopt.questions.many import solve_many
+    from coopt.questions.tables import print_solutions
 
     if options.json is not None or options.plot is not None:
         raise InvalidProblemError("--json and --plot are for one job: use --csv for several")

@@ -28,6 +28,20 @@ numeric_bounds = st.sampled_from(
 )
 family_bounds = st.sampled_from([Certified(), NonConvex()])
 
+# Three devices with limits on cost and time that both matter, and a bound with numbers.
+THREE_DEVICES = Problem(
+    Fleet(
+        samples=[600, 300, 100],
+        gradient_noise=[4.0, 2.0, 1.0],
+        divergence=0.05,
+        throughput=[40.0, 20.0, 80.0],
+        round_time=1.0,
+    ),
+    Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5, curvature_floor=0.0),
+    Budget(cost=20_000, time=2_000, round_cost=100),
+)
+NUMBERS = Certified(1, 1)
+
 
 @st.composite
 def fleets(draw, equal_costs: bool = True, most_devices: int = 4, most_samples: int = 7) -> Fleet:

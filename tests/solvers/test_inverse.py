@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, InfeasibleError, InvalidProblemError, Status, solve_allocation
-from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
-from test_pareto import NUMBERS, PROBLEM
+from problems import MOST_ROUNDS, MOST_STEPS, NUMBERS, numeric_bounds, problems
+from problems import THREE_DEVICES as PROBLEM
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 

@@ -26,8 +26,8 @@ from coopt import (
 )
 from coopt.objectives.monotone import member_values
 from coopt.solvers.learning_rate import interval_form, largest_rate
-from problems import constants, fleets
-from test_pareto import NUMBERS, PROBLEM
+from problems import NUMBERS, constants, fleets
+from problems import THREE_DEVICES as PROBLEM
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 

@@ -1,1 +1,1 @@
-"""Running estimates of a training's constants from client reports: pure functions (state, reports) -> state."""
+"""Running estimates of the constants from client reports: pure functions (state, reports) -> state."""

@@ -206,7 +206,7 @@ while isinstance(plan := controller.plan(), RoundPlan):
 
 def test_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
-    script.write_text(SERVER.format(tests=str(Path(__file__).parent)))
+    script.write_text(SERVER.format(tests=str(Path(__file__).parents[1])))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(name: str, kill: int) -> int:

@@ -6,22 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from coopt import Budget, Certified, Constants, Fleet, InvalidProblemError, Problem, frontier
+from coopt import InvalidProblemError, frontier
+from problems import NUMBERS
+from problems import THREE_DEVICES as PROBLEM
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
-
-PROBLEM = Problem(
-    Fleet(
-        samples=[600, 300, 100],
-        gradient_noise=[4.0, 2.0, 1.0],
-        divergence=0.05,
-        throughput=[40.0, 20.0, 80.0],
-        round_time=1.0,
-    ),
-    Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=0.5, curvature_floor=0.0),
-    Budget(cost=20_000, time=2_000, round_cost=100),
-)
-NUMBERS = Certified(1, 1)
 
 
 def plans(trade):
