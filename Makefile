@@ -56,7 +56,8 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	for name in headline batches theorem robustness streaming deep; do \
 	    $(BIN)/python -m benchmarks.federated.$$name; done
 	for script in benchmarks/solvers/{exact_speed,stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers}.py \
-	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py; do $(BIN)/python $$script; done
+	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py \
+	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes
 	$(BIN)/python -m pytest -m deployment

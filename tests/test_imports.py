@@ -1,28 +1,44 @@
-"""`import coopt` loads numpy and nothing else that takes long; the optional parts stay optional."""
+"""`import coopt` loads nothing that takes long; the optional parts stay optional."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
+
+import coopt
 
 HEAVY = ("scipy", "sympy", "cvxpy", "rich", "tomli_w", "matplotlib", "torch", "flwr", "tqdm", "mpmath")
+STUB = Path(coopt.__file__).with_name("__init__.pyi")
 
 
 def modules_after(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter holds after a statement."""
     code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+    return set(run.stdout.splitlines()[-1].split())
 
 
-def test_import_loads_numpy_alone() -> None:
-    loaded = modules_after("import coopt")
-    assert "numpy" in loaded
-    assert not loaded.intersection(HEAVY)
+def stub_names() -> dict[str, str]:
+    """Where the stub says that each public name is defined."""
+    statements = ast.parse(STUB.read_text(encoding="utf-8")).body
+    return {
+        alias.name: f"coopt.{node.module}"
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
-def test_every_public_name_is_there_without_loading_more() -> None:
+def test_import_loads_nothing_that_takes_long() -> None:
+    assert not modules_after("import coopt").intersection({*HEAVY, "numpy"})
+
+
+def test_every_public_name_is_there_without_loading_more_than_numpy() -> None:
     loaded = modules_after("from coopt import *")
+    assert "numpy" in loaded
     assert not loaded.intersection(HEAVY)
 
 
@@ -32,4 +48,25 @@ def test_the_command_line_parses_its_arguments_without_loading_more() -> None:
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    coopt.cli.main(['--version'])"
     )
-    assert not loaded.intersection(HEAVY)
+    assert not loaded.intersection({*HEAVY, "numpy"})
+
+
+def test_a_plan_on_the_command_line_loads_no_solver_but_ours() -> None:
+    data = Path(coopt.__file__).with_name("data")
+    arguments = ["plan", str(data / "fleet.csv"), str(data / "job.toml")]
+    loaded = modules_after(f"import coopt.cli\ncoopt.cli.main({arguments})")
+    assert "rich" in loaded
+    assert not loaded.intersection({"scipy", "sympy", "cvxpy", "matplotlib"})
+
+
+def test_the_stub_says_what_is_there() -> None:
+    for name, module in stub_names().items():
+        assert getattr(coopt, name) is getattr(importlib.import_module(module), name), name
+
+
+def test_names_are_listed_where_people_look_for_them() -> None:
+    names = sorted(stub_names())
+    assert sorted(coopt.__all__) == sorted(dir(coopt)) == names
+    body = ast.parse(STUB.read_text(encoding="utf-8")).body
+    (listed,) = (node.value for node in body if isinstance(node, ast.Assign))
+    assert sorted(ast.literal_eval(listed)) == names

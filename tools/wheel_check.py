@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WHEEL_MUST_HOLD = (
     "coopt/__init__.py",
+    "coopt/__init__.pyi",
     "coopt/py.typed",
     "coopt/data/fleet.csv",
     "coopt/data/job.toml",

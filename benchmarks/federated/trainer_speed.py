@@ -125,7 +125,7 @@ class PflResearch:
     """pfl-research in a process of its own, asked a turn at a time."""
 
     def __init__(self, python: Path) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [python, Path(__file__).parent / "pfl_worker.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

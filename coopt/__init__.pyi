@@ -1,0 +1,74 @@
+# The public names, and where each is defined.
+# coopt/__init__.py reads this file to load a name when it is first used.
+
+from ._version import __version__
+from .errors import (
+    BoundWarning,
+    CertificateError,
+    CooptError,
+    InfeasibleError,
+    InvalidProblemError,
+    MissingDependencyError,
+    SolverError,
+)
+from .measuring.probe import ClientProbe
+from .measuring.report import ClientReport
+from .objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from .objectives.monotone import Bound
+from .objectives.tradeoff import TradeOff
+from .online.controller import Controller
+from .online.round_plan import RoundPlan, Stopped
+from .plans.allocation import Allocation, Certificate, Status
+from .problem.problem import Budget, Constants, Fleet, Problem
+from .questions.cohort import Cohort, choose_cohort, leave_out
+from .questions.differences import Change, Sensitivity, sensitivity
+from .questions.many import Solutions, solve_many
+from .questions.pareto import Frontier, FrontierPoint, frontier
+from .questions.participants import choose_participants
+from .questions.solve import allocate_batches, evaluate, solve_allocation
+from .solvers.whole_units.batches import BatchAllocation
+
+__all__ = [
+    "AdaCoOpt",
+    "Allocation",
+    "BatchAllocation",
+    "Bound",
+    "BoundWarning",
+    "Budget",
+    "Certificate",
+    "CertificateError",
+    "Certified",
+    "Change",
+    "ClientProbe",
+    "ClientReport",
+    "Cohort",
+    "Constants",
+    "Controller",
+    "CooptError",
+    "Dynamite",
+    "Fleet",
+    "Frontier",
+    "FrontierPoint",
+    "InfeasibleError",
+    "InvalidProblemError",
+    "MissingDependencyError",
+    "NonConvex",
+    "Problem",
+    "RoundPlan",
+    "Sensitivity",
+    "Solutions",
+    "SolverError",
+    "Status",
+    "Stopped",
+    "TradeOff",
+    "__version__",
+    "allocate_batches",
+    "choose_cohort",
+    "choose_participants",
+    "evaluate",
+    "frontier",
+    "leave_out",
+    "sensitivity",
+    "solve_allocation",
+    "solve_many",
+]
