@@ -14,6 +14,8 @@ from .errors import (
 from .measuring.probe import ClientProbe
 from .measuring.report import ClientReport
 from .objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from .objectives.forecast.forecast import Forecast
+from .objectives.forecast.model import LocalModel
 from .objectives.monotone import Bound
 from .objectives.tradeoff import TradeOff
 from .online.controller import Controller
@@ -47,10 +49,12 @@ __all__ = [
     "CooptError",
     "Dynamite",
     "Fleet",
+    "Forecast",
     "Frontier",
     "FrontierPoint",
     "InfeasibleError",
     "InvalidProblemError",
+    "LocalModel",
     "MissingDependencyError",
     "NonConvex",
     "Problem",

@@ -1,0 +1,261 @@
+"""The forecast: the loss that a plan is expected to reach, from a quadratic model of every device."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.federation import Federation, kept
+from coopt.objectives.forecast.model import Floats, LocalModel
+from coopt.objectives.monotone import Bound, inverse_batches
+from coopt.objectives.participation import variance_share
+from coopt.problem.problem import Problem
+from coopt.problem.validation import count, float_array, optional_real, same_value
+
+# From here on steps along the largest curvature of the average loss overshoot by more than they correct.
+STABLE = 2.0
+# Federations that are remembered: an online run has one, a search over rates one for each.
+KEPT = 2
+
+
+class Plan(Protocol):
+    """What a curve needs of a plan."""
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that the plan answers."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def local_steps(self) -> int:
+        """Tau."""
+        ...
+
+    @property
+    def batch_sizes(self) -> NDArray[np.int64]:
+        """s_i, shape (N,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """The expected F - F* of a plan on a quadratic model of every device: a forecast, not a bound.
+
+    Exact for quadratic losses with noise that does not depend on the model; elsewhere it is as good as the
+    model, which was measured at one point in a few directions. Plans are ranked by it far better than by
+    bounds, which hold for the worst loss with the same constants; its values are good to a factor of about
+    two. Like every objective it is, for given rounds and local steps, an offset plus a sum of nonnegative
+    weights over the batch sizes.
+
+    Parameters
+    ----------
+    model : LocalModel
+        What was measured. It knows its devices by position.
+    learning_rate : float, optional
+        eta [1 / curvature]; default that of the problem.
+    trained : tuple of int, optional
+        The devices that train, by their positions in the model; default all. The loss that counts stays that
+        of all devices.
+
+    Notes
+    -----
+    F* is the model's lowest value over the directions whose curvature is above :attr:`floor`. Curvatures
+    above 1.9 / eta, which a few rows overestimate, are cut to it in the local steps.
+
+    References
+    ----------
+    Zhang et al., "Which Algorithmic Choices Matter at Which Batch Sizes? Insights From a Noisy Quadratic
+    Model", NeurIPS 2019, arXiv:1907.04164; Charles and Konecny, "Convergence and Accuracy Trade-Offs in
+    Federated Learning and Meta-Learning", AISTATS 2021, arXiv:2103.05032.
+
+    Examples
+    --------
+    Two devices that pull apart along one of two directions: more local steps drift further.
+
+    >>> import numpy as np
+    >>> from coopt import Budget, Constants, Fleet, Forecast, LocalModel, Problem
+    >>> model = LocalModel(
+    ...     weights=[0.5, 0.5],
+    ...     gradients=[[1.0, 0.2], [1.0, -0.2]],
+    ...     curvatures=[np.diag([1.0, 0.5]), np.diag([1.0, 0.1])],
+    ...     covariances=[0.1 * np.eye(2)] * 2,
+    ...     samples=[100, 100],
+    ... )
+    >>> problem = Problem(Fleet([100, 100], 0.2, 0.2), Constants(0.1, 1.0, 0.5), Budget())
+    >>> forecast = Forecast(model)
+    >>> [round(forecast.value(problem, 100 // tau, tau, 10), 5) for tau in (1, 5, 50)]
+    [0.00026, 0.00036, 0.01224]
+    """
+
+    model: LocalModel
+    learning_rate: float | None = None
+    trained: tuple[int, ...] | None = None
+    # What was computed for one federation serves every plan for it, and every copy of the forecast.
+    _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
+        object.__setattr__(self, "learning_rate", rate)
+
+    def __eq__(self, other: object) -> bool:
+        return same_value(self, other)
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and files."""
+        return "forecast"
+
+    @property
+    def floor(self) -> float:
+        """Curvature from which on a direction counts for F* [curvature]."""
+        return self.model.loss.floor
+
+    @property
+    def initial_gap(self) -> float:
+        """F - F* where the model was measured [loss]."""
+        return self.model.loss.initial_gap
+
+    @property
+    def largest_rate(self) -> float:
+        """The learning rate from which on training is unstable [1 / curvature]."""
+        largest = self.model.loss.largest
+        return STABLE / largest if largest > 0.0 else math.inf
+
+    @property
+    def devices(self) -> int:
+        """How many devices train."""
+        return len(self.model) if self.trained is None else len(self.trained)
+
+    def members(self) -> tuple[Bound, ...]:
+        """The forecast itself: it is no family."""
+        return (self,)
+
+    def with_learning_rate(self, learning_rate: float | None) -> Forecast:
+        """The same at another learning rate; None leaves it to the problem."""
+        return replace(self, learning_rate=learning_rate)
+
+    def restricted(self, devices: Iterable[int]) -> Forecast:
+        """The forecast where only these of its devices train.
+
+        Parameters
+        ----------
+        devices : iterable of int
+            Positions among the devices of this forecast, in the order of the fleet that trains.
+
+        Raises
+        ------
+        InvalidProblemError
+            If a position is out of range.
+        """
+        own = range(len(self.model)) if self.trained is None else self.trained
+        places = [count("devices", device, minimum=0) for device in devices]
+        for place in places:
+            if place >= len(own):
+                raise InvalidProblemError(
+                    f"devices = {place}: must be below {len(own)}, the devices of the forecast"
+                )
+        return replace(self, trained=tuple(own[place] for place in places))
+
+    def rate(self, problem: Problem) -> float:
+        """The learning rate: its own, or that of the problem."""
+        return problem.constants.learning_rate if self.learning_rate is None else self.learning_rate
+
+    def federation(self, problem: Problem) -> Federation:
+        """The devices that train, tied to a learning rate, to weights, and to who takes part.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the fleet has another number of devices, or the learning rate is not below `largest_rate`.
+        """
+        fleet, budget = problem.fleet, problem.budget
+        if len(fleet) != self.devices:
+            raise InvalidProblemError(
+                f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
+                "knows them by position; use Forecast.restricted where some of them never train"
+            )
+        rate = self.rate(problem)
+        if rate >= self.largest_rate:
+            raise InvalidProblemError(
+                f"learning_rate = {rate!r}: training is unstable from 2 / {self.model.loss.largest:.6g} = "
+                f"{self.largest_rate:.6g} on, by the largest curvature that was measured"
+            )
+        drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
+        shares, noise_shares = fleet.weights, self._noise_shares(problem)
+        key = (self.trained, rate, float(drawn), shares.tobytes(), noise_shares.tobytes())
+        return kept(
+            self._known,
+            key,
+            KEPT,
+            lambda: Federation.of(self.model, self.trained, rate, shares, noise_shares, float(drawn)),
+        )
+
+    def _noise_shares(self, problem: Problem) -> Floats:
+        """With which the noise of devices is added: squared weights, as often as they are drawn."""
+        fleet, budget = problem.fleet, problem.budget
+        shares, taken = fleet.weights**2, budget.participants
+        if taken is not None and budget.distinct_participants:
+            shares = shares * (len(fleet) / taken)
+        elif taken is not None:
+            shares = shares + fleet.weights * (1.0 - fleet.weights) / taken
+        if fleet.replacement:
+            # The variance among the samples held is smaller than that of what they are drawn from.
+            shares = shares * ((fleet.samples - 1.0) / fleet.samples)
+        return shares
+
+    def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
+        """(offset, weights), weights of shape (N,), of the forecast offset + sum(weights / batch_sizes).
+
+        Raises
+        ------
+        InvalidProblemError
+            If the fleet has another number of devices, or the learning rate is not below `largest_rate`.
+        """
+        mean, weights = self._at(problem, np.array([count("rounds", rounds)]), local_steps)
+        offset = float(mean[0])
+        if not problem.fleet.replacement:
+            offset -= float(np.sum(weights[:, 0] / problem.fleet.samples))
+        return offset, weights[:, 0]
+
+    def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
+        """Expected F - F* of one plan [loss]; inf where it is no finite number.
+
+        Parameters
+        ----------
+        problem : Problem
+        rounds, local_steps : int
+        batch_sizes : array_like, shape (N,)
+        """
+        return float(self._values(problem, np.array([count("rounds", rounds)]), local_steps, batch_sizes)[0])
+
+    def curve(self, plan: Plan) -> Floats:
+        """Expected F - F* before training and after each round of a plan, shape (K + 1,) [loss]."""
+        rounds = np.arange(1, plan.rounds + 1)
+        values = self._values(plan.problem, rounds, plan.local_steps, plan.batch_sizes)
+        return np.concatenate([[self.initial_gap], values])
+
+    def _values(
+        self, problem: Problem, rounds: NDArray[np.int64], local_steps: int, batch_sizes: ArrayLike
+    ) -> Floats:
+        batches = float_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=0.0, strict=True)
+        inverse = inverse_batches(batches, None if problem.fleet.replacement else problem.fleet.samples)
+        federation, tau = self.federation(problem), count("local_steps", local_steps)
+        packed = inverse @ federation.noise(tau)
+        values = federation.mean(rounds, tau) + packed @ federation.rounds(tau).sensitivity(rounds)
+        return np.where(np.isfinite(values), values, math.inf)
+
+    def _at(self, problem: Problem, rounds: NDArray[np.int64], local_steps: int) -> tuple[Floats, Floats]:
+        federation, tau = self.federation(problem), count("local_steps", local_steps)
+        return federation.mean(rounds, tau), federation.weights(rounds, tau)

@@ -1,0 +1,238 @@
+"""One round of local steps and averaging on a quadratic model, and any number of such rounds.
+
+With e = z - z* the distance to the best model, J_i = I - eta H_i and r_i = g_i + H_i z* what device i still
+pulls there, tau local steps on every device and averaging with the weights q_i are
+
+    e <- M e - v + noise,    M = sum q_i J_i^tau,    v = eta sum q_i S_i r_i,    S_i = sum_{j<tau} J_i^j,
+
+and the covariance of the noise is sum P_i / s_i with P_i = eta^2 q_i^2 sum_{j<tau} J_i^j C_i J_i^j. After K
+rounds the mean is M^K e_0 - sum_{k<K} M^k v, and batches add sum_i <G_K, P_i> / s_i to the expected loss,
+with G_K = 1/2 sum_{k<K} M^k H M^k. M is symmetric, so in its eigenbasis sums over rounds are geometric.
+
+Drift and variance need no further constants: devices that pull apart show in v, those that contract at
+different speeds in M.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.objectives.forecast.geometric import decay, joint, power, ratio, total
+from coopt.objectives.forecast.model import Devices, Floats, Loss
+
+Ints = NDArray[np.int64]
+
+# Rounds that are looked at together: some matrices of m x m for each have to fit.
+CHUNK = 256
+
+
+class Rounds(Protocol):
+    """Any number of rounds of the same number of local steps."""
+
+    def mean(self, rounds: Ints) -> Floats:
+        """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""
+        ...
+
+    def sensitivity(self, rounds: Ints) -> Floats:
+        """G_K, packed as columns: their products with packed noise are what batches of one add."""
+        ...
+
+
+def packed_places(m: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Rows and columns of the upper triangle, and how often each entry is in a symmetric matrix."""
+    rows, columns = np.triu_indices(m)
+    return rows, columns, np.where(rows == columns, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """tau local steps on every device, in the eigenbasis of its curvature; arrays of shape (N, m).
+
+    Attributes
+    ----------
+    step : ndarray
+        eta times the curvatures: one step leaves 1 - step of a component.
+    decayed : ndarray
+        1 - (1 - step)^tau.
+    summed : ndarray
+        sum_{j<tau} (1 - step)^j.
+    """
+
+    step: Floats
+    decayed: Floats
+    summed: Floats
+    local_steps: int
+
+    @classmethod
+    def of(cls, step: Floats, local_steps: int) -> Steps:
+        """So many steps."""
+        decayed = decay(step, local_steps)
+        return cls(step, decayed, ratio(decayed, step, local_steps), local_steps)
+
+    def contraction(self, devices: Devices, shares: Floats) -> Floats:
+        """I - M, shape (m, m)."""
+        m = self.step.shape[1]
+        vectors = devices.vectors
+        scaled = vectors * (shares[:, None] * self.decayed)[:, None, :]
+        summed = scaled.transpose(1, 0, 2).reshape(m, -1) @ vectors.transpose(1, 0, 2).reshape(m, -1).T
+        both: Floats = (summed + summed.T) / 2.0
+        return both
+
+    def noise(self, devices: Devices, scale: Floats) -> Floats:
+        """P_i of every device for a batch of one, packed, shape (N, m (m + 1) / 2)."""
+        x, y = self.step[:, :, None], self.step[:, None, :]
+        sums = ratio(joint(self.decayed[:, :, None], self.decayed[:, None, :]), joint(x, y), self.local_steps)
+        sums *= devices.covariances
+        sums *= scale[:, None, None]
+        matrices = devices.vectors @ sums @ devices.vectors.transpose(0, 2, 1)
+        rows, columns, _ = packed_places(self.step.shape[1])
+        packed: Floats = matrices[:, rows, columns]
+        return packed
+
+
+@dataclass(frozen=True)
+class FullRounds:
+    """Rounds in which every device takes part, in the eigenbasis of M.
+
+    Attributes
+    ----------
+    loss : Loss
+    step : ndarray, shape (m,)
+        Eigenvalues of I - M.
+    vectors : ndarray, shape (m, m)
+        Eigenvectors, as columns.
+    start, drift : ndarray, shape (m,)
+        e_0 and v in that basis.
+    """
+
+    loss: Loss
+    step: Floats
+    vectors: Floats
+    start: Floats
+    drift: Floats
+
+    @classmethod
+    def of(cls, loss: Loss, contraction: Floats, drift: Floats) -> FullRounds:
+        """Rounds with I - M = `contraction` and v = `drift`."""
+        step, vectors = np.linalg.eigh(contraction)
+        # Averages of contractions, but for rounding.
+        step = np.clip(step, 0.0, 2.0 - 1e-12)
+        return cls(loss, step, vectors, -(loss.best @ vectors), drift @ vectors)
+
+    def mean(self, rounds: Ints) -> Floats:
+        """F - F* after these numbers of rounds, but for mini-batch noise."""
+        counts = rounds.astype(np.float64)[:, None]
+        away = self.start * power(self.step, counts) - self.drift * total(self.step, counts)
+        return self.loss.at(away @ self.vectors.T)
+
+    def sensitivity(self, rounds: Ints) -> Floats:
+        """G_K of these numbers of rounds, packed as columns."""
+        curvature = self.vectors.T @ self.loss.curvature @ self.vectors / 2.0
+        rows, columns, often = packed_places(self.step.size)
+        pairs = joint(self.step[:, None], self.step[None, :])
+        found = np.empty((rows.size, rounds.size))
+        for begin in range(0, rounds.size, CHUNK):
+            counts = rounds[begin : begin + CHUNK].astype(np.float64)
+            decayed = decay(self.step, counts[:, None])
+            sums = ratio(joint(decayed[:, :, None], decayed[:, None, :]), pairs, counts[:, None, None])
+            sums *= curvature
+            matrices = self.vectors @ sums @ self.vectors.T
+            found[:, begin : begin + CHUNK] = (matrices[:, rows, columns] * often).T
+        return found
+
+
+class SampledRounds:
+    """Rounds in which only some devices take part, drawn anew each round.
+
+    Which devices are drawn moves the averaged model, by an amount that depends on where it is: the second
+    moments of (e, 1) then obey a linear map T that is no product of small ones. Its adjoint is applied to the
+    loss, one round after the other: <T*^K loss, start> is the expected loss.
+
+    Parameters
+    ----------
+    loss : Loss
+    contraction, drift : ndarray, shapes (m, m) and (m,)
+        I - M and v.
+    changes : ndarray, shape (N, m, m + 1)
+        How the change that device i makes to (e, 1) differs from the average one.
+    spread : ndarray, shape (N,)
+        Weights with which the squares of these differences add to the second moment.
+    """
+
+    def __init__(
+        self, loss: Loss, contraction: Floats, drift: Floats, changes: Floats, spread: Floats
+    ) -> None:
+        m = drift.size
+        self._m = m
+        move = np.zeros((m + 1, m + 1))
+        move[:m, :m] = np.eye(m) - contraction
+        move[:m, m] = -drift
+        move[m, m] = 1.0
+        self._move = move
+        # adjoint[(b, d), (a, c)] = sum_i w_i D_i[a, b] D_i[c, d]
+        flat = changes.reshape(changes.shape[0], -1)
+        products = (flat * spread[:, None]).T @ flat
+        products = products.reshape(m, m + 1, m, m + 1).transpose(1, 3, 0, 2)
+        self._spread = products.reshape((m + 1) ** 2, m * m)
+        start = np.append(-loss.best, 1.0)
+        self._start = np.outer(start, start)
+        form = np.zeros((m + 1, m + 1))
+        form[:m, :m] = loss.curvature / 2.0
+        form[:m, m] = form[m, :m] = loss.slope / 2.0
+        self._form = form
+        self._sum = np.zeros((m, m))
+        self._means: list[float] = []
+        self._sums: list[Floats] = []
+
+    def _reach(self, rounds: int) -> None:
+        m, (rows, columns, often) = self._m, packed_places(self._m)
+        while len(self._means) < rounds:
+            own = self._form[:m, :m]
+            self._sum = self._sum + own
+            self._sums.append(self._sum[rows, columns] * often)
+            drawn = (self._spread @ own.ravel()).reshape(m + 1, m + 1)
+            moved = self._move.T @ self._form @ self._move + drawn
+            self._form = (moved + moved.T) / 2.0
+            self._means.append(float(np.sum(self._form * self._start)))
+
+    def mean(self, rounds: Ints) -> Floats:
+        """F - F* after these numbers of rounds, but for mini-batch noise."""
+        self._reach(int(rounds.max()))
+        return np.array(self._means)[rounds - 1]
+
+    def sensitivity(self, rounds: Ints) -> Floats:
+        """G_K of these numbers of rounds, packed as columns."""
+        self._reach(int(rounds.max()))
+        return np.array([self._sums[k - 1] for k in rounds.tolist()]).T
+
+
+def rounds_of(
+    loss: Loss, devices: Devices, residuals: Floats, steps: Steps, rate: float, shares: Floats, drawn: float
+) -> Rounds:
+    """Rounds of so many local steps.
+
+    Parameters
+    ----------
+    residuals : ndarray, shape (N, m)
+        r_i of every device in the eigenbasis of its curvature.
+    steps : Steps
+    rate : float
+        eta.
+    shares : ndarray, shape (N,)
+        q_i.
+    drawn : float
+        The share of the variance between devices that drawing some of them adds; 0 where all take part.
+    """
+    contraction = steps.contraction(devices, shares)
+    pulls = np.einsum("nab,nb->na", devices.vectors, rate * steps.summed * residuals)
+    drift = shares @ pulls
+    if drawn == 0.0:
+        return FullRounds.of(loss, contraction, drift)
+    vectors = devices.vectors
+    own = (vectors * steps.decayed[:, None, :]) @ vectors.transpose(0, 2, 1)
+    changes = np.concatenate([contraction - own, (drift - pulls)[:, :, None]], axis=2)
+    return SampledRounds(loss, contraction, drift, changes, drawn * shares)
