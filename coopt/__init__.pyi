@@ -8,9 +8,12 @@ from .errors import (
     CooptError,
     InfeasibleError,
     InvalidProblemError,
+    MeasurementWarning,
     MissingDependencyError,
     SolverError,
 )
+from .measuring.from_gradients import measure
+from .measuring.measurement import Measurement
 from .measuring.probe import ClientProbe
 from .measuring.report import ClientReport
 from .objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
@@ -55,6 +58,8 @@ __all__ = [
     "InfeasibleError",
     "InvalidProblemError",
     "LocalModel",
+    "Measurement",
+    "MeasurementWarning",
     "MissingDependencyError",
     "NonConvex",
     "Problem",
@@ -72,6 +77,7 @@ __all__ = [
     "evaluate",
     "frontier",
     "leave_out",
+    "measure",
     "sensitivity",
     "solve_allocation",
     "solve_many",

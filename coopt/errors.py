@@ -62,3 +62,7 @@ class MissingDependencyError(CooptError, ImportError):
 
 class BoundWarning(UserWarning):
     """The bound is valid but says little here, or rests on a constant that cannot hold."""
+
+
+class MeasurementWarning(UserWarning):
+    """What was measured is an estimate, and here a poor one: the message says why and what would help."""

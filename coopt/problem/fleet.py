@@ -117,17 +117,7 @@ class Fleet:
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
-        if weights is None:
-            shares = held / float(held.sum())
-            shares.flags.writeable = False
-        else:
-            shares = float_array("weights", weights, size, minimum=0.0)
-            total = float(shares.sum())
-            if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
-                raise InvalidProblemError(
-                    f"weights sum to {total!r}: they must sum to 1 within {WEIGHT_SUM_TOLERANCE:g}; "
-                    "divide them by their sum, or leave them out for samples / samples.sum()"
-                )
+        shares = aggregation_weights(weights, held)
         if not isinstance(replacement, bool | np.bool_):
             raise InvalidProblemError(f"replacement = {replacement!r}: must be true or false")
         values = {
@@ -146,7 +136,7 @@ class Fleet:
             else integer_array("max_batch", max_batch, size, minimum=1),
             "batch_multiple": integer_array("batch_multiple", batch_multiple, size, minimum=1),
             "replacement": bool(replacement),
-            "names": _device_names(names, size),
+            "names": device_names(names, size),
             "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
             "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),
             "round_energy": float_array("round_energy", round_energy, size, minimum=0.0),
@@ -287,7 +277,24 @@ def _same_everywhere(array: NDArray[np.float64] | NDArray[np.int64]) -> bool:
     return array.strides == (0,) or bool((array == array[0]).all())
 
 
-def _device_names(names: object, size: int) -> tuple[str, ...] | None:
+def aggregation_weights(weights: ArrayLike | None, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The weights given if they sum to one, else raise InvalidProblemError; default: samples' shares."""
+    if weights is None:
+        shares: NDArray[np.float64] = samples / float(samples.sum())
+        shares.flags.writeable = False
+        return shares
+    shares = float_array("weights", weights, samples.size, minimum=0.0)
+    total = float(shares.sum())
+    if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
+        raise InvalidProblemError(
+            f"weights sum to {total!r}: they must sum to 1 within {WEIGHT_SUM_TOLERANCE:g}; "
+            "divide them by their sum, or leave them out for samples / samples.sum()"
+        )
+    return shares
+
+
+def device_names(names: object, size: int) -> tuple[str, ...] | None:
+    """The names if there is one for each device, else raise InvalidProblemError; None stays None."""
     if names is None:
         return None
     if (

@@ -1,0 +1,379 @@
+"""A federation in a few directions: what a forecast is made of."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.forecast import Forecast
+from coopt.objectives.forecast.model import LocalModel
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Constants
+from coopt.problem.validation import same_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """Each device's gradient, curvature and noise at one model, in a few directions that all share.
+
+    Made by :func:`coopt.measure` and ``coopt.adapters.torch.measure``; what was measured on a few rows is an
+    estimate, and everything derived from it a forecast, never a bound.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray of int64, shape (N,)
+        Samples that each device holds, d_i.
+    weights : numpy.ndarray, shape (N,)
+        Aggregation weights p_i; they sum to one.
+    names : tuple of str, or None
+        Names of the devices.
+    gradients : numpy.ndarray, shape (N, m)
+        Gradient of each device in the directions Q, Q'g_i [gradient].
+    curvatures : numpy.ndarray, shape (N, m, m)
+        Projected curvature Q'H_iQ, symmetric [curvature].
+    covariances : numpy.ndarray, shape (N, m, m)
+        Projected covariance Q'C_iQ of the gradient of one sample, unbiased [gradient^2].
+    noise : numpy.ndarray, shape (N,)
+        Trace of the whole covariance C_i, M_i [gradient^2 * samples].
+    divergence : numpy.ndarray, shape (N,)
+        ||g_i - g||, what sampling adds to it subtracted [gradient].
+    gradient_norm : float
+        ||g|| of the averaged gradient, what sampling adds to it subtracted [gradient].
+    unseen : float
+        Share of ||g||^2 that lies outside the directions, from rows that did not choose them.
+    unseen_divergence : float
+        Share of sum p_i ||g_i - g||^2 that lies outside the directions.
+    loss : float
+        Averaged loss of the model, on the rows measured.
+    rows : numpy.ndarray of int64, shape (N,)
+        Rows that gradient and curvature of each device were taken on; 0 where it was not measured.
+    measured : numpy.ndarray of bool, shape (N,)
+        Whether the device was measured; else its values are filled in from others.
+    samples_used : int
+        Samples that all devices together processed for it; a product with the curvature counts for the
+        gradients that it takes.
+    curvature_kind : {"hessian", "gauss-newton", "gradient differences"}
+    curvature_reason : str
+        Why this kind, in words.
+    parameters : int
+        Parameters of the model, n.
+
+    Notes
+    -----
+    Measurements compare by value and, since they hold arrays, do not hash.
+
+    Examples
+    --------
+    Two devices with quadratic losses, F_i(w) = mean of (w - x)^2 / 2 over the samples x:
+
+    >>> import coopt
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> clients = [rng.normal(size=(100, 3)), 1 + rng.normal(size=(50, 3))]
+    >>> def gradient(model, x):
+    ...     error = model - x
+    ...     return 0.5 * np.mean(np.sum(error**2, axis=1)), error.mean(axis=0)
+    >>> measurement = coopt.measure(gradient, np.full(3, 4.0), clients)
+    >>> measurement
+    Measurement(2 devices, 2 directions of 3 parameters, ...
+    >>> measurement.spectrum.round(6)
+    array([1., 1.])
+    >>> measurement.fleet(throughput=[50.0, 200.0])
+    Fleet(2 devices, 150 samples)
+    """
+
+    samples: NDArray[np.int64]
+    weights: Floats
+    names: tuple[str, ...] | None
+    gradients: Floats
+    curvatures: Floats
+    covariances: Floats
+    noise: Floats
+    divergence: Floats
+    gradient_norm: float
+    unseen: float
+    unseen_divergence: float
+    loss: float
+    rows: NDArray[np.int64]
+    measured: NDArray[np.bool_]
+    samples_used: int
+    curvature_kind: str
+    curvature_reason: str
+    parameters: int
+
+    def __post_init__(self) -> None:
+        devices = len(np.atleast_1d(self.samples))
+        directions = np.shape(self.gradients)[-1]
+        for name, (kind, shape) in _ARRAYS.items():
+            array: NDArray[Any] = np.array(getattr(self, name), dtype=kind)
+            expected = tuple({"N": devices, "m": directions}[letter] for letter in shape)
+            if array.shape != expected:
+                raise InvalidProblemError(
+                    f"{name} of a measurement has shape {array.shape}: must have {expected}"
+                )
+            if not np.isfinite(array).all():
+                device = int(np.argwhere(~np.isfinite(array))[0][0])
+                raise InvalidProblemError(f"{name} of a measurement is not finite at device {device}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if self.names is not None and len(self.names) != devices:
+            raise InvalidProblemError(f"names has {len(self.names)} entries: must have {devices}")
+
+    def __eq__(self, other: object) -> bool:
+        return same_value(self, other)
+
+    def __len__(self) -> int:
+        return int(self.samples.size)
+
+    @property
+    def directions(self) -> int:
+        """Directions that everything is measured in, m; fewer than asked for where there are no more."""
+        return int(self.gradients.shape[1])
+
+    @cached_property
+    def curvature(self) -> Floats:
+        """Averaged curvature in the directions, sum p_i Q'H_iQ, shape (m, m)."""
+        mean: Floats = np.tensordot(self.weights, self.curvatures, axes=1)
+        return mean
+
+    @cached_property
+    def gradient(self) -> Floats:
+        """Averaged gradient in the directions, sum p_i Q'g_i, shape (m,)."""
+        mean: Floats = self.weights @ self.gradients
+        return mean
+
+    @cached_property
+    def spectrum(self) -> Floats:
+        """Ritz values of the averaged curvature, largest first, shape (m,): they lie within its spectrum."""
+        return np.linalg.eigvalsh(self.curvature)[::-1].astype(np.float64)
+
+    @cached_property
+    def device_spectra(self) -> Floats:
+        """Ritz values of the curvature of each device, largest first, shape (N, m)."""
+        return np.linalg.eigvalsh(self.curvatures)[:, ::-1].astype(np.float64)
+
+    @property
+    def noise_seen(self) -> float:
+        """Share of the noise, sum p_i M_i, that lies in the directions."""
+        traces = np.trace(self.covariances, axis1=1, axis2=2)
+        total = float(self.weights @ self.noise)
+        return float(self.weights @ traces) / total if total > 0.0 else 1.0
+
+    @cached_property
+    def model(self) -> LocalModel:
+        """The quadratic model of every device; its ``digest`` tells this measurement from others."""
+        return LocalModel(self.weights, self.gradients, self.curvatures, self.covariances, self.samples)
+
+    def forecast(self, learning_rate: float | None = None) -> Forecast:
+        """What plans are expected to reach: an objective for solvers, like the bounds, but no bound.
+
+        Parameters
+        ----------
+        learning_rate : float, optional
+            eta > 0; default: that of the problem, or of the solver's argument.
+
+        Returns
+        -------
+        Forecast
+        """
+        return Forecast(self.model, learning_rate)
+
+    def fleet(self, **given: Any) -> Fleet:
+        """The fleet with what was measured filled in.
+
+        Parameters
+        ----------
+        **given
+            Other fields of :class:`~coopt.Fleet`: ``throughput``, ``round_time``, ``sample_cost``, ...; one
+            that was measured may be given too, and then counts.
+
+        Returns
+        -------
+        Fleet
+            With samples, weights, names, gradient_noise and divergence as measured.
+
+        Raises
+        ------
+        InvalidProblemError
+            As :class:`~coopt.Fleet` does.
+        """
+        measured: dict[str, Any] = {
+            "samples": self.samples,
+            "weights": self.weights,
+            "names": self.names,
+            "gradient_noise": self.noise,
+            "divergence": self.divergence,
+        }
+        return Fleet(**(measured | given))
+
+    def constants(self, learning_rate: float) -> Constants:
+        """Constants of the loss as measured: at one model, on a few rows, in a few directions.
+
+        A bound evaluated with them guides, but proves nothing: a bound needs the largest curvature anywhere,
+        and these are the values here.
+
+        Parameters
+        ----------
+        learning_rate : float
+            eta > 0.
+
+        Returns
+        -------
+        Constants
+            smoothness: largest Ritz value of any device. mean_smoothness: largest of the averaged curvature.
+            curvature_floor: smallest of any device where negative, else 0. initial_gap: that of the forecast,
+            over the directions of more curvature than its floor. pl_constant: ||g||^2 / (2 initial_gap), of
+            the gradient in these.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the loss does not curve upwards in any direction measured, or its gradient is zero.
+        """
+        loss = self.model.loss
+        gap = loss.initial_gap
+        if not gap > 0.0:
+            raise InvalidProblemError(
+                "no constants follow from this measurement: "
+                + ("its gradient is zero" if loss.largest > 0.0 else "the loss rises in no direction")
+            )
+        spectra = self.device_spectra
+        smoothness = float(spectra[:, 0].max())
+        mean = min(max(float(self.spectrum[0]), np.finfo(float).tiny), smoothness)
+        slope = loss.curvature @ loss.best
+        return Constants(
+            learning_rate=learning_rate,
+            smoothness=smoothness,
+            initial_gap=gap,
+            pl_constant=min(float(slope @ slope) / (2.0 * gap), mean),
+            curvature_floor=max(min(float(spectra[:, -1].min()), 0.0), -smoothness),
+            mean_smoothness=mean,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to a numpy archive (.npz) without pickled objects; :meth:`load` gives back an equal one."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.names is None:
+            del values["names"]
+        with Path(path).open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, format=np.array(FORMAT), **values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote; no code in the file is run.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the file cannot be read or does not hold a measurement.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                content = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InvalidProblemError(f"{path}: is no measurement: {error}") from error
+        if int(content.pop("format", np.array(0))) != FORMAT:
+            raise InvalidProblemError(f"{path}: is no measurement that this version of coopt reads")
+        values: dict[str, Any] = {"names": None}
+        for field in fields(cls):
+            if field.name in content:
+                values[field.name] = _read(field.name, content[field.name])
+            elif field.name != "names":
+                raise InvalidProblemError(f"{path}: {field.name} of the measurement is missing")
+        return cls(**values)
+
+    def plot(self) -> Figure:
+        """Draw the spectrum and the devices.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        from coopt.measuring.plot_measurement import plot_measurement
+
+        return plot_measurement(self)
+
+    def __repr__(self) -> str:
+        left_out = int((~self.measured).sum())
+        seen = self.rows[self.measured]
+        rows = f"{seen.min()}" if seen.min() == seen.max() else f"{seen.min()} to {seen.max()}"
+        return (
+            f"Measurement({len(self)} devices, {self.directions} directions of {self.parameters:,} "
+            f"parameters, {self.curvature_kind} on {rows} rows a device, {self.samples_used:,} samples"
+            + (f", {left_out} filled in)" if left_out else ")")
+        )
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><td>{name}</td><td>{escape(text)}</td></tr>" for name, text in self.facts().items()
+        )
+        return f"<table><caption>Measurement</caption>{lines}</table>"
+
+    def facts(self) -> dict[str, str]:
+        """What a person wants to know of it, as labels and texts."""
+        filled = [self._name(i) for i in np.flatnonzero(~self.measured)[:5]]
+        more = int((~self.measured).sum()) - len(filled)
+        facts = {
+            "devices": f"{len(self):,}",
+            "directions": f"{self.directions} of {self.parameters:,} parameters",
+            "rows a device": f"{int(self.rows[self.measured].mean()):,} on average",
+            "samples processed": f"{self.samples_used:,}",
+            "curvature": f"{self.curvature_kind}: {self.curvature_reason}",
+            "loss": f"{self.loss:.4g}",
+            "norm of the gradient": f"{self.gradient_norm:.4g}",
+            "largest Ritz value": f"{self.spectrum[0]:.4g}",
+            "share of the squared gradient outside the directions": f"{self.unseen:.0%}",
+            "share of the divergence outside the directions": f"{self.unseen_divergence:.0%}",
+            "share of the noise in the directions": f"{self.noise_seen:.0%}",
+        }
+        if filled:
+            facts["filled in from others"] = ", ".join(filled) + (f" and {more} more" if more else "")
+        return facts
+
+    def _name(self, device: int) -> str:
+        return str(device) if self.names is None else self.names[device]
+
+
+_ARRAYS: dict[str, tuple[type, str]] = {
+    "samples": (np.int64, "N"),
+    "weights": (np.float64, "N"),
+    "gradients": (np.float64, "Nm"),
+    "curvatures": (np.float64, "Nmm"),
+    "covariances": (np.float64, "Nmm"),
+    "noise": (np.float64, "N"),
+    "divergence": (np.float64, "N"),
+    "rows": (np.int64, "N"),
+    "measured": (np.bool_, "N"),
+}
+_NUMBERS: dict[str, type] = {
+    "gradient_norm": float,
+    "unseen": float,
+    "unseen_divergence": float,
+    "loss": float,
+    "samples_used": int,
+    "parameters": int,
+    "curvature_kind": str,
+    "curvature_reason": str,
+}
+
+
+def _read(name: str, value: NDArray[Any]) -> Any:
+    if name == "names":
+        return tuple(map(str, value.tolist()))
+    return _NUMBERS[name](value.item()) if name in _NUMBERS else value

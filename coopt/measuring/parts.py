@@ -1,0 +1,118 @@
+"""What the measured devices found, before it becomes a measurement of the whole fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Fresh rows for the noise, as a multiple of the rows that gradient and curvature are taken on.
+FRESH = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Who is measured, and whom each measured device speaks for.
+
+    Attributes
+    ----------
+    measured : numpy.ndarray of int64, shape (n,)
+        Devices that are measured, increasing.
+    fill : numpy.ndarray, shape (N, n)
+        Each device's values as a weighted mean of those measured; rows sum to one.
+    weights : numpy.ndarray, shape (N,)
+        Aggregation weights of all devices.
+    """
+
+    measured: Ints
+    fill: Floats
+    weights: Floats
+
+    @property
+    def counts(self) -> Floats:
+        """Weight of each measured device with all that it speaks for, shape (n,); they sum to one."""
+        counts: Floats = self.weights @ self.fill
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one device: gradient and curvature on the first, the noise on both.
+
+    Attributes
+    ----------
+    held : int
+        Rows that the device holds.
+    first, fresh : numpy.ndarray of int64
+    """
+
+    held: int
+    first: Ints
+    fresh: Ints
+
+    @property
+    def all(self) -> Ints:
+        """All rows that are looked at."""
+        return np.concatenate([self.first, self.fresh])
+
+
+def draw_rows(held: Sequence[int], rows: int, seed: int) -> list[Rows]:
+    """Draw the rows of each device without replacement, from a stream of its own.
+
+    Parameters
+    ----------
+    held : sequence of int
+        Rows that each device holds.
+    rows : int
+        Rows for gradient and curvature; devices that hold fewer give all of theirs.
+    seed : int
+
+    Examples
+    --------
+    >>> [(len(r.first), len(r.fresh)) for r in draw_rows([100, 20, 3], 8, seed=0)]
+    [(8, 16), (8, 12), (3, 0)]
+    """
+    streams = np.random.SeedSequence(seed).spawn(len(held))
+    drawn = []
+    for size, stream in zip(held, streams, strict=True):
+        most = min(size, rows * (1 + FRESH))
+        chosen = np.random.default_rng(stream).choice(size, most, replace=False)
+        drawn.append(Rows(size, chosen[:rows], chosen[rows:]))
+    return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Values of the measured devices in the basis.
+
+    Attributes
+    ----------
+    losses, squares : numpy.ndarray, shape (n,)
+        Mean loss and squared norm of the gradient, on the first rows.
+    gradients : numpy.ndarray, shape (n, m)
+    curvatures, covariances : numpy.ndarray, shape (n, m, m)
+        Projected curvature on the first rows; covariance of one sample's gradient on all rows, unbiased.
+    noise : numpy.ndarray, shape (n,)
+        Trace of the covariance, outside the basis too.
+    fresh : tuple of float
+        Squared norm of the averaged gradient on fresh rows, and how much of it lies in the basis.
+    """
+
+    losses: Floats
+    squares: Floats
+    gradients: Floats
+    curvatures: Floats
+    covariances: Floats
+    noise: Floats
+    fresh: tuple[float, float]
+
+
+def sampling_variance(noise: Floats, rows: Ints, held: Ints) -> Floats:
+    """Variance of the mean of a sample drawn without replacement: noise (1 / rows - 1 / held)."""
+    variance: Floats = noise * (1.0 / rows - 1.0 / held)
+    return variance

@@ -1,0 +1,98 @@
+"""One picture of a measurement: how the averaged loss curves, and how the devices differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coopt.plans.plot import CHOSEN, INK, TIME, need_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from coopt.measuring.measurement import Measurement
+
+
+def plot_measurement(measurement: Measurement) -> Figure:
+    """Draw the spectrum of the curvature on the left, noise and divergence of the devices on the right.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(11.0, 4.6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    left, right = figure.subplots(1, 2)
+    _draw_spectrum(left, measurement)
+    _draw_devices(right, measurement)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    return figure
+
+
+def _draw_spectrum(axes: Axes, measurement: Measurement) -> None:
+    values, vectors = np.linalg.eigh(measurement.curvature)
+    order = np.arange(1, len(values) + 1)
+    descending = values[::-1]
+    upward = descending > 0.0
+    spectra = measurement.device_spectra[measurement.measured]
+    low, high = np.quantile(spectra, [0.05, 0.95], axis=0)
+    floor = 1e-6 * max(float(descending[0]), float(high.max()), np.finfo(float).tiny)
+    axes.fill_between(
+        order, np.maximum(low, floor), np.maximum(high, floor), color="#e6e6e6", label="9 of 10 devices"
+    )
+    axes.plot(order[upward], descending[upward], "o-", color=TIME, label="averaged curvature")
+    axes.plot(
+        order[~upward],
+        np.maximum(-descending[~upward], floor),
+        "o",
+        mfc="none",
+        color=TIME,
+        label="curved downwards (size)" if (~upward).any() else None,
+    )
+    axes.set_yscale("log")
+    axes.set_xlabel("direction, steepest curvature first", color=INK)
+    axes.set_ylabel("Ritz value", color=INK)
+    shares = (vectors.T @ measurement.gradient)[::-1] ** 2
+    twin = axes.twinx()
+    twin.bar(
+        order, shares / max(float(shares.sum()), np.finfo(float).tiny), color=CHOSEN, alpha=0.35, width=0.6
+    )
+    twin.set_ylim(0.0, 1.0)
+    twin.set_ylabel("share of the squared gradient (bars)", color=CHOSEN)
+    twin.spines["top"].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("How the loss curves", loc="left", fontweight="bold", color=INK)
+
+
+def _draw_devices(axes: Axes, measurement: Measurement) -> None:
+    root = np.sqrt(measurement.noise)
+    for chosen, marker, label in (
+        (measurement.measured, "o", "measured"),
+        (~measurement.measured, "x", "filled in from others"),
+    ):
+        if chosen.any():
+            size = 20.0 + 200.0 * measurement.weights[chosen] / measurement.weights.max()
+            axes.scatter(
+                measurement.divergence[chosen],
+                root[chosen],
+                s=size,
+                marker=marker,
+                color=TIME,
+                alpha=0.5,
+                label=label,
+            )
+    axes.axvline(measurement.gradient_norm, color=CHOSEN, label="norm of the averaged gradient")
+    axes.set_xlim(left=0.0)
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("divergence from the averaged gradient", color=INK)
+    axes.set_ylabel("noise of one sample's gradient (root)", color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("How the devices differ", loc="left", fontweight="bold", color=INK)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import coopt
+from coopt import Budget, InvalidProblemError, Measurement, Problem
+from measuring.quadratics import LeastSquares
+
+
+@pytest.fixture(scope="module")
+def measurement() -> Measurement:
+    task = LeastSquares.random([60, 40, 80], 5)
+    return coopt.measure(task.gradient, np.zeros(5), task.clients, names=["a", "b", "<i>c</i>"], left_out=[2])
+
+
+def test_saving_and_loading_gives_an_equal_measurement(measurement: Measurement, tmp_path: Path) -> None:
+    for original in (measurement, replace(measurement, names=None)):
+        original.save(tmp_path / "m.npz")
+        loaded = Measurement.load(tmp_path / "m.npz")
+        assert loaded == original
+        assert loaded.model.digest == original.model.digest
+        assert type(loaded.unseen) is float
+        assert type(loaded.curvature_kind) is str
+
+
+def test_a_file_that_is_no_measurement_is_refused(measurement: Measurement, tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    with pytest.raises(InvalidProblemError, match="is no measurement"):
+        Measurement.load(path)
+    path.write_text("nonsense")
+    with pytest.raises(InvalidProblemError, match="is no measurement"):
+        Measurement.load(path)
+    np.savez(path, evil=np.array([{}], dtype=object))
+    with pytest.raises(InvalidProblemError, match="is no measurement"):
+        Measurement.load(path)
+    np.savez(path, format=np.array(2))
+    with pytest.raises(InvalidProblemError, match="this version"):
+        Measurement.load(path)
+    np.savez(path, format=np.array(1), samples=np.array([3]))
+    with pytest.raises(InvalidProblemError, match="weights of the measurement is missing"):
+        Measurement.load(path)
+
+
+def test_arrays_are_checked_and_cannot_be_changed(measurement: Measurement) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        measurement.noise[0] = 0.0
+    with pytest.raises(InvalidProblemError, match=r"noise of a measurement has shape \(2,\): must have"):
+        replace(measurement, noise=np.zeros(2))
+    with pytest.raises(InvalidProblemError, match="curvatures of a measurement is not finite at device 1"):
+        replace(measurement, curvatures=measurement.curvatures * np.array([1, np.nan, 1])[:, None, None])
+
+
+def test_the_forecast_is_that_of_the_quadratic_model(measurement: Measurement) -> None:
+    forecast = measurement.forecast(learning_rate=0.05)
+    assert forecast.learning_rate == 0.05
+    assert measurement.forecast().learning_rate is None
+    problem = Problem(measurement.fleet(), measurement.constants(0.05), Budget())
+    few, many = (forecast.value(problem, rounds, 1, 40) for rounds in (1, 20))
+    assert 0.0 < many < few < forecast.initial_gap
+
+
+def test_the_fleet_has_what_was_measured_and_what_is_given(measurement: Measurement) -> None:
+    fleet = measurement.fleet(throughput=[10.0, 20.0, 30.0], round_time=0.5)
+    np.testing.assert_array_equal(fleet.gradient_noise, measurement.noise)
+    np.testing.assert_array_equal(fleet.divergence, measurement.divergence)
+    assert fleet.names == ("a", "b", "<i>c</i>")
+    assert fleet.throughput.tolist() == [10.0, 20.0, 30.0]
+    assert measurement.fleet(divergence=1.0).divergence[0] == 1.0
+
+
+def test_constants_of_a_quadratic_are_its_own() -> None:
+    task = LeastSquares.random([200, 300], 4)
+    w = np.ones(4)
+    found = coopt.measure(task.gradient, w, task.clients, rows=300).constants(0.02)
+    curvature = np.tensordot(task.weights, task.curvatures(), axes=1)
+    gradient = task.weights @ task.gradients(w)
+    gap = gradient @ np.linalg.solve(curvature, gradient) / 2
+    largest = np.linalg.eigvalsh(task.curvatures()).max()
+    assert found.smoothness == pytest.approx(largest, rel=1e-5)
+    assert found.mean_smoothness == pytest.approx(np.linalg.eigvalsh(curvature).max(), rel=1e-5)
+    assert found.initial_gap == pytest.approx(gap, rel=1e-3)
+    assert found.pl_constant == pytest.approx(gradient @ gradient / 2 / gap, rel=1e-3)
+    assert found.curvature_floor == pytest.approx(0.0, abs=1e-6)
+    assert found.learning_rate == 0.02
+
+
+def test_constants_need_a_slope_and_upward_curvature(measurement: Measurement) -> None:
+    with pytest.raises(InvalidProblemError, match="gradient is zero"):
+        replace(measurement, gradients=0 * measurement.gradients).constants(0.1)
+    with pytest.raises(InvalidProblemError, match="rises in no direction"):
+        replace(measurement, curvatures=-measurement.curvatures).constants(0.1)
+
+
+def test_it_is_shown_with_what_it_lacks(measurement: Measurement) -> None:
+    assert repr(measurement).endswith("samples, 1 filled in)")
+    html = measurement._repr_html_()
+    assert "&lt;i&gt;c&lt;/i&gt;" in html
+    assert "<i>" not in html
+    assert "forward differences" in html
+
+
+def test_the_picture_draws(measurement: Measurement, tmp_path: Path) -> None:
+    figure = measurement.plot()
+    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == [
+        "How the loss curves",
+        "How the devices differ",
+    ]
+    figure.savefig(tmp_path / "m.png")
+    replace(measurement, curvatures=-measurement.curvatures).plot().savefig(tmp_path / "n.png")
