@@ -1,0 +1,179 @@
+"""Federated rounds in numpy: any model that gives a loss and a gradient, on a clock that is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.adapters.aggregate import aggregation_shares
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.system import SystemModel
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.progress_bar import progress_bar
+from coopt.measuring.report import ClientReport
+from coopt.online.planner import Planner
+from coopt.online.round_plan import RoundPlan
+from coopt.problem.validation import count
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Gradient = Callable[[Floats, Any], tuple[float, Floats]]
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedRun:
+    """What a simulated training came to.
+
+    Attributes
+    ----------
+    parameters : numpy.ndarray, shape (n,)
+        The model after the last round.
+    losses : numpy.ndarray, shape (R + 1,)
+        Loss of the whole federation before the first round and after each of R.
+    costs, seconds : numpy.ndarray, shape (R + 1,)
+        What the planner had charged by then, and how long it had taken [s].
+    """
+
+    parameters: Floats
+    losses: Floats
+    costs: Floats
+    seconds: Floats
+
+
+def simulate(
+    planner: Planner,
+    gradient: Gradient,
+    parameters: ArrayLike,
+    clients: Sequence[Any],
+    *,
+    system: SystemModel,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> SimulatedRun:
+    """Train a model by federated averaging as a planner says.
+
+    Parameters
+    ----------
+    planner : Planner
+        :class:`coopt.Controller`, or a fixed plan: what each round does, and when to stop.
+    gradient : callable
+        ``gradient(parameters, rows) -> (loss, gradient)``: means over the rows of one device, a flat vector.
+    parameters : array_like, shape (n,)
+        The model before training.
+    clients : sequence of (inputs, labels)
+        What each device holds: a tuple of arrays with one row a sample.
+    system : SystemModel
+        How long devices take, and who is missing.
+    weights : array_like, shape (N,), optional
+        Aggregation weights; default: the samples held.
+    seed : int, default 0
+        Mini-batches depend on it, the round, the device and the step alone.
+    progress : bool, optional
+        Whether to show a progress bar; default: where standard error is a terminal.
+
+    Returns
+    -------
+    SimulatedRun
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from coopt import Fleet
+    >>> from coopt.adapters.fixed_plan import FixedPlan
+    >>> from coopt.adapters.simulated import Softmax, digits, simulate
+    >>> from coopt.adapters.system import SystemModel
+    >>> federation, model = digits(devices=4), Softmax(64, 10)
+    >>> fleet = Fleet(federation.samples, gradient_noise=1.0, divergence=1.0)
+    >>> plan = FixedPlan(fleet, rounds=5, local_steps=4, batch_sizes=8, learning_rate=0.5)
+    >>> run = simulate(plan, model.gradient, model.start(), federation.clients,
+    ...                system=SystemModel(np.full(4, 100.0)))
+    >>> run.losses.shape, bool(run.losses[-1] < run.losses[0])
+    ((6,), True)
+    """
+    held = np.array([len(client[0]) for client in clients])
+    shares = np.asarray(held if weights is None else weights, dtype=np.float64)
+    model = np.array(parameters, dtype=np.float64)
+    seed = count("seed", seed, minimum=0)
+    workers = [_Worker(i, client, gradient, seed) for i, client in enumerate(clients)]
+    trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
+    plan = planner.plan()
+    total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
+    with progress_bar("training", total, progress) as advance:
+        while isinstance(plan, RoundPlan):
+            results = [worker.train(model, plan) for worker in workers]
+            times = system.round(plan.round, [report.samples_processed for _, report in results])
+            arrived = times.arrived(plan.deadline)
+            present = aggregation_shares(shares, arrived)
+            if present.any():
+                model = present @ np.array([local for local, _ in results])
+            planner.observe(
+                [
+                    replace(
+                        report,
+                        seconds_computing=float(times.computing[i]),
+                        seconds_communicating=float(times.communicating[i]),
+                    )
+                    for i, (_, report) in enumerate(results)
+                    if arrived[i]
+                ],
+                seconds=times.seconds(plan.deadline),
+                absent=np.flatnonzero(times.absent).tolist(),
+            )
+            trail.append((_loss(gradient, model, clients, shares), planner.spent_cost, planner.spent_seconds))
+            advance(1)
+            plan = planner.plan()
+    losses, costs, seconds = np.array(trail).T
+    return SimulatedRun(model, losses, costs, seconds)
+
+
+def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:
+    """Loss of the whole federation: every device's mean over all its samples, weighted."""
+    losses = [gradient(model, client)[0] for client in clients]
+    return float(np.average(losses, weights=shares))
+
+
+class _Worker:
+    """One device: its data, and the probe that reports on its rounds."""
+
+    def __init__(self, client: int, data: Any, gradient: Gradient, seed: int) -> None:
+        self._client, self._data, self._gradient, self._seed = client, data, gradient, seed
+        self._held = len(data[0])
+        self._fresh: Ints = np.empty(0, dtype=np.int64)
+        # The clock is the system model's: what numpy takes here is nobody's business.
+        self._probe = ClientProbe(client, self._evaluate, self._take, clock=lambda: 0.0)
+
+    def train(self, model: Floats, plan: RoundPlan) -> tuple[Floats, ClientReport]:
+        """Local steps from the global model; the local model, and the report."""
+        size, rate = int(plan.batch_sizes[self._client]), plan.learning_rate
+        # One row a step, and one for the probe's extra batch.
+        drawn = draw_positions(
+            self._seed,
+            plan.round,
+            self._client,
+            self._held,
+            steps=np.arange(plan.local_steps + 1),
+            sizes=size,
+        )[0]
+        self._fresh = drawn[0]
+        local = model - rate * self._probe.begin(model, round=plan.round, batch_size=size)
+        for batch in drawn[1:-1]:
+            local = local - rate * self._evaluate(local, batch)[1]
+        self._fresh = drawn[-1]
+        return local, self._probe.end(
+            local,
+            samples=self._held,
+            local_steps=plan.local_steps,
+            extra_evaluation=plan.extra_evaluation,
+        )
+
+    def _take(self, size: int) -> Ints:
+        batch, self._fresh = self._fresh[:size], self._fresh[size:]
+        return batch
+
+    def _evaluate(self, model: Floats, batch: Ints) -> tuple[float, Floats]:
+        return self._gradient(model, tuple(column[batch] for column in self._data))
