@@ -34,7 +34,7 @@ from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.torch import FederatedTrainer, SharedData
 from coopt.objectives.monotone import MonotoneBase, member_values
 from coopt.policies import Choice, Situation
-from coopt.policies.horizon import forecast
+from coopt.policies.horizon import calibrated_gap
 
 Floats = np.ndarray
 Plan = tuple[int, int, int]
@@ -186,7 +186,9 @@ def values(bound: MonotoneBase, problem: Problem, grid: list[Plan]) -> Floats:
 
 def planned(problem: Problem, grid: list[Plan], excess: float) -> Floats:
     devices = len(problem.fleet)
-    return np.array([forecast(problem, tau, np.full(devices, s), 0.0, 0.0, excess, k) for k, tau, s in grid])
+    return np.array(
+        [calibrated_gap(problem, tau, np.full(devices, s), 0.0, 0.0, excess, k) for k, tau, s in grid]
+    )
 
 
 def predictions(everywhere: Problem, here: Problem, known: Problem, grid: list[Plan]) -> dict[str, Floats]:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import Ignored, screen
-from coopt.online.accounting import MOST_OVER_PLAN, charge, duration, samples_of
+from coopt.measuring.screening import Ignored
+from coopt.online.accounting import Account
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
+from coopt.problem.problem import Budget
 from coopt.problem.validation import count, integer_array, real
 
 if TYPE_CHECKING:
@@ -69,9 +70,34 @@ class FixedPlan:
         self.batch_sizes = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
         self.learning_rate = real("learning_rate", learning_rate, minimum=0.0, strict=True)
         self.round_cost = real("round_cost", round_cost, minimum=0.0) + float(fleet.round_cost.sum())
-        self.round = 0
-        self.spent_cost = 0.0
-        self.spent_seconds = 0.0
+        # All rounds are run, whatever they take.
+        self.budget = Budget()
+        self._account = Account(len(fleet), self.round_cost)
+
+    @property
+    def round(self) -> int:
+        """Rounds observed so far."""
+        return self._account.round
+
+    @property
+    def spent_cost(self) -> float:
+        """Cost of the rounds observed."""
+        return self._account.cost
+
+    @property
+    def spent_seconds(self) -> float:
+        """Seconds that they took, and that were waited for [s]."""
+        return self._account.seconds
+
+    @property
+    def time_left(self) -> float:
+        """Infinite: the plan ends with its rounds."""
+        return math.inf
+
+    @property
+    def samples(self) -> NDArray[np.float64]:
+        """Samples by which each device's model counts in the average, shape (N,)."""
+        return self.fleet.weights * float(self.fleet.samples.sum())
 
     @classmethod
     def from_allocation(cls, allocation: Allocation) -> Self:
@@ -128,26 +154,20 @@ class FixedPlan:
         plan = self.plan()
         if isinstance(plan, Stopped):
             raise InvalidProblemError(f"observe was called after the last of {self.rounds} rounds")
-        seen, ignored = screen(
-            reports,
-            devices=len(self.fleet),
-            round=self.round,
-            most_samples=MOST_OVER_PLAN * samples_of(plan),
+        _, ignored = self._account.close(
+            plan, reports, sample_cost=self.fleet.sample_cost, seconds=seconds, absent=absent
         )
-        gone = np.zeros(len(self.fleet), dtype=bool)
-        gone[list(absent)] = True
-        self.spent_cost += charge(plan, self.fleet.sample_cost, seen, gone) + self.round_cost
-        self.spent_seconds += duration(plan, seen, gone) if seconds is None else seconds
-        self.round += 1
         return ignored
+
+    def wait(self, seconds: float) -> None:
+        """Charge time that passes between rounds [s]."""
+        self._account.wait(seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `load_state_dict` needs to go on bit for bit."""
         return {
             "plan": [self.rounds, self.local_steps, self.learning_rate, *self.batch_sizes.tolist()],
-            "round": self.round,
-            "spent_cost": self.spent_cost,
-            "spent_seconds": self.spent_seconds,
+            **self._account.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -162,6 +182,4 @@ class FixedPlan:
             raise InvalidProblemError(
                 "the state is that of another plan: rounds, steps, rate or batches differ"
             )
-        self.round = int(state["round"])
-        self.spent_cost = float(state["spent_cost"])
-        self.spent_seconds = float(state["spent_seconds"])
+        self._account.load_state_dict(state)

@@ -1,17 +1,21 @@
-"""What a round cost and how long it took, from reports that may be missing or wrong."""
+"""The one account of cost and time, from reports that may be missing or wrong."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.screening import LARGEST, Ignored, Memory, Observations, screen
+from coopt.problem.validation import count, real
 
 if TYPE_CHECKING:
-    from coopt.measuring.screening import Observations
+    from coopt.measuring.report import ClientReport
     from coopt.online.round_plan import RoundPlan
     from coopt.problem.problem import Budget, Fleet
 
@@ -19,6 +23,102 @@ Floats = npt.NDArray[np.float64]
 
 # A client may do more than it was told, but a report of more than this is an error, not an account.
 MOST_OVER_PLAN = 2.0
+
+
+@dataclass(eq=False)
+class Account:
+    """What a training has spent so far: every planner keeps one, and only here is anything charged.
+
+    Attributes
+    ----------
+    devices : int
+        N.
+    round_cost : float
+        Cost of a round beyond its samples, on the server and on all devices.
+    round : int
+        Rounds that are closed.
+    cost, seconds : float
+        What they took, and what was waited for besides.
+    """
+
+    devices: int
+    round_cost: float
+    round: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+
+    def close(
+        self,
+        plan: RoundPlan,
+        reports: Iterable[ClientReport],
+        *,
+        sample_cost: Floats,
+        seconds: float | None,
+        absent: Iterable[int],
+        memory: Memory | None = None,
+    ) -> tuple[Observations, list[Ignored]]:
+        """Charge the planned round, and give what is believed of its reports.
+
+        Parameters
+        ----------
+        plan : RoundPlan
+            What the devices were told.
+        reports : iterable of ClientReport
+            What arrived, late reports about earlier rounds included.
+        sample_cost : numpy.ndarray, shape (N,)
+            Cost per sample where a client reports none.
+        seconds : float or None
+            How long the round took by the server's clock; None: what the reports say.
+        absent : iterable of int
+            Devices known not to have worked.
+        memory : dict, optional
+            Values believed before, to judge the reports by.
+
+        Raises
+        ------
+        InvalidProblemError
+            If `seconds` is no number of at least 0, or a device is absent that the fleet does not have.
+        """
+        if seconds is not None:
+            seconds = real("seconds", seconds, minimum=0.0)
+        gone = self._absent(absent)
+        seen, ignored = screen(
+            reports,
+            devices=self.devices,
+            round=self.round,
+            memory=memory,
+            most_seconds=LARGEST if seconds is None else seconds,
+            most_samples=MOST_OVER_PLAN * samples_of(plan),
+        )
+        self.cost += charge(plan, sample_cost, seen, gone) + self.round_cost
+        self.seconds += duration(plan, seen, gone) if seconds is None else seconds
+        self.round += 1
+        return seen, ignored
+
+    def wait(self, seconds: float) -> None:
+        """Charge time that passes outside the rounds; raises InvalidProblemError if it is negative."""
+        self.seconds += real("seconds", seconds, minimum=0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what `load_state_dict` needs."""
+        return {"round": self.round, "spent_cost": self.cost, "spent_seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.round = count("round", state["round"], minimum=0)
+        self.cost = real("spent_cost", state["spent_cost"], minimum=0.0)
+        self.seconds = real("spent_seconds", state["spent_seconds"], minimum=0.0)
+
+    def _absent(self, absent: Iterable[int]) -> npt.NDArray[np.bool_]:
+        gone = np.zeros(self.devices, dtype=bool)
+        for device in absent:
+            place = count("absent", device, minimum=0)
+            if place >= self.devices:
+                raise InvalidProblemError(
+                    f"absent = {place}: there is no such device; valid are 0 to {self.devices - 1}"
+                )
+            gone[place] = True
+        return gone
 
 
 def budget_for_all(budget: Budget, fleet: Fleet) -> Budget:

@@ -22,13 +22,12 @@ from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import LARGEST, Ignored, screen
-from coopt.online.accounting import MOST_OVER_PLAN, budget_for_all, charge, duration, samples_of
+from coopt.measuring.screening import Ignored
+from coopt.online.accounting import Account, budget_for_all
 from coopt.online.atomic_file import write_atomically
 from coopt.online.cut_to_budget import fit_round
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import Choice, Policy, Situation
-from coopt.policies.horizon import forecast
 from coopt.policies.resolve import resolve_policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
@@ -138,9 +137,7 @@ class Controller:
         self.patience = validation.count("patience", patience)
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = streaming
-        self.round = 0
-        self.spent_cost = 0.0
-        self.spent_seconds = 0.0
+        self._account = Account(len(fleet), self.budget.round_cost)
         self.estimates = Estimates.empty(fleet.samples)
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
         self.gradient_error = 0.0
@@ -149,14 +146,43 @@ class Controller:
         self._plan: RoundPlan | None = None
         self._forecast: float | None = None  # gap predicted for the model after the planned round
 
+    @property
+    def round(self) -> int:
+        """Rounds observed so far, and so the number of the next one, from 0."""
+        return self._account.round
+
+    @property
+    def spent_cost(self) -> float:
+        """Cost of the rounds observed."""
+        return self._account.cost
+
+    @property
+    def spent_seconds(self) -> float:
+        """Seconds that they took, and that were waited for [s]."""
+        return self._account.seconds
+
+    @property
+    def time_left(self) -> float:
+        """Seconds that are left of the budget; infinite where it limits no time [s]."""
+        return self.budget.time - self.spent_seconds
+
+    @property
+    def samples(self) -> Floats:
+        """Samples by which each device's model counts in the average, shape (N,)."""
+        if self.streaming:
+            return self.estimates.samples.astype(np.float64)
+        return self.fleet.weights * float(self.fleet.samples.sum())
+
     def plan(self) -> RoundPlan | Stopped:
-        """Plan the next round; the same plan again until its reports are observed.
+        """Plan the next round; the same plan again until its reports are observed, or the time is up.
 
         Returns
         -------
         RoundPlan or Stopped
             A plan whose predicted cost and time fit in what is left, or the reason why training ends.
         """
+        if self.time_left <= 0.0:
+            return self._stop(StopReason.TIME)
         if self._plan is not None:
             return self._plan
         if self.budget.max_rounds is not None and self.round >= self.budget.max_rounds:
@@ -179,16 +205,10 @@ class Controller:
         result = self._fit(replace(choice, batch_sizes=batches), active)
         if isinstance(result, RoundPlan):
             self._plan = result
-            self._forecast = None
+            gap = math.nan
             if self.estimates.gradient.known:
-                batches = result.batch_sizes[active]
-                self._forecast = forecast(
-                    situation.problem,
-                    result.local_steps,
-                    batches,
-                    situation.gradient_error,
-                    situation.participation_noise,
-                )
+                gap = self.policy.gap_after(situation, result.local_steps, result.batch_sizes[active])
+            self._forecast = None if math.isnan(gap) else gap
         return result
 
     def observe(
@@ -222,27 +242,24 @@ class Controller:
         Raises
         ------
         InvalidProblemError
-            If no round was planned, or `seconds` or `gradient_error` is no number of at least 0.
+            If no round was planned, `seconds` or `gradient_error` is no number of at least 0, or a device is
+            absent that the fleet does not have.
         """
         plan = self._plan
         if plan is None:
             raise InvalidProblemError("observe was called without a plan: call plan() first")
-        if seconds is not None:
-            seconds = validation.real("seconds", seconds, minimum=0.0)
         if gradient_error is not None:
-            self.gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
-        seen, ignored = screen(
+            gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
+        seen, ignored = self._account.close(
+            plan,
             reports,
-            devices=len(self.fleet),
-            round=self.round,
+            sample_cost=self._sample_cost(),
+            seconds=seconds,
+            absent=absent,
             memory=self.estimates.memory,
-            most_seconds=LARGEST if seconds is None else seconds,
-            most_samples=MOST_OVER_PLAN * samples_of(plan),
         )
-        gone = np.zeros(len(self.fleet), dtype=bool)
-        gone[[client for client in absent if 0 <= client < len(self.fleet)]] = True
-        self.spent_cost += charge(plan, self._sample_cost(), seen, gone) + self.budget.round_cost
-        self.spent_seconds += duration(plan, seen, gone) if seconds is None else seconds
+        if gradient_error is not None:
+            self.gradient_error = gradient_error
         self.estimates = estimate.absorb(
             self.estimates,
             seen,
@@ -259,8 +276,17 @@ class Controller:
             plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
         )
         self._plan = None
-        self.round += 1
         return ignored
+
+    def wait(self, seconds: float) -> None:
+        """Charge time that passes between rounds, as while too few devices are there [s].
+
+        Raises
+        ------
+        InvalidProblemError
+            If it is no number of at least 0.
+        """
+        self._account.wait(seconds)
 
     def recommend_sampler(
         self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
@@ -309,9 +335,7 @@ class Controller:
             "version": STATE_VERSION,
             "devices": len(self.fleet),
             "policy": self.policy.name,
-            "round": self.round,
-            "spent_cost": self.spent_cost,
-            "spent_seconds": self.spent_seconds,
+            **self._account.state_dict(),
             "gradient_error": self.gradient_error,
             "forecast": self._forecast,
             "missed": self._missed.tolist(),
@@ -337,9 +361,7 @@ class Controller:
                 raise InvalidProblemError(
                     f"state has {name} = {state.get(name)!r}, this controller has {value!r}"
                 )
-        self.round = int(state["round"])
-        self.spent_cost = float(state["spent_cost"])
-        self.spent_seconds = float(state["spent_seconds"])
+        self._account.load_state_dict(state)
         self.gradient_error = float(state["gradient_error"])
         self._forecast = state["forecast"]
         self._missed = np.asarray(state["missed"], dtype=np.int64)

@@ -1,16 +1,41 @@
-"""What an adapter asks of whatever plans its rounds: :class:`coopt.Controller`, or a fixed plan."""
+"""The contract between whatever plans the rounds and whatever runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import Ignored
 from coopt.online.round_plan import RoundPlan, Stopped
+from coopt.problem.problem import Budget, Fleet
 
 
 class Planner(Protocol):
-    """Plans rounds, hears what became of them, and keeps the accounts."""
+    """Plans rounds, hears what became of them, and keeps the account.
+
+    :class:`coopt.Controller` and :class:`coopt.adapters.fixed_plan.FixedPlan` are planners. An adapter asks
+    `plan` before every round and calls `observe` after it, or `wait` for time that passes in between; it
+    writes to nothing. A planner opens no connection and holds no model.
+    """
+
+    @property
+    def fleet(self) -> Fleet:
+        """The devices, in the order of all arrays of a plan."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """What the whole training may spend; a planner that stops by rounds alone has no other limit."""
+        ...
+
+    @property
+    def round(self) -> int:
+        """Rounds observed so far, and so the number of the next one, from 0."""
+        ...
 
     @property
     def spent_cost(self) -> float:
@@ -19,11 +44,21 @@ class Planner(Protocol):
 
     @property
     def spent_seconds(self) -> float:
-        """Seconds that the rounds observed took."""
+        """Seconds that the rounds observed took, and that were waited for [s]."""
+        ...
+
+    @property
+    def time_left(self) -> float:
+        """Seconds that are left of the budget; infinite where it limits no time [s]."""
+        ...
+
+    @property
+    def samples(self) -> npt.NDArray[np.float64]:
+        """Samples by which each device's model counts in the average, shape (N,)."""
         ...
 
     def plan(self) -> RoundPlan | Stopped:
-        """Plan the next round; the same again until its reports are observed."""
+        """Plan the next round; the same again until its reports are observed, or the time is up."""
         ...
 
     def observe(
@@ -33,8 +68,12 @@ class Planner(Protocol):
         seconds: float | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
-    ) -> object:
-        """Take in what the clients reported about the planned round."""
+    ) -> list[Ignored]:
+        """Take in what the clients reported about the planned round; what was not believed, and why."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Charge time that passes between rounds [s]."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

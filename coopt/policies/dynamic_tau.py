@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coopt.objectives.drift import drift_sums
-from coopt.policies.situation import Choice, Situation, clip_batches, rounds_left
+from coopt.policies.situation import Choice, Ints, Situation, clip_batches, rounds_left
 
 SEARCH_FACTOR, LARGEST_TAU = 10, 100
 
@@ -57,6 +57,10 @@ class DynamicTau:
                 candidates = range(1, min(SEARCH_FACTOR * tau, LARGEST_TAU) + 1)
                 tau = min(candidates, key=lambda t: self._objective(situation, batches, t))
         return Choice(tau, batches, rounds_left(problem, tau, batches))
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """Nothing is expected."""
+        return math.nan
 
     def _objective(self, situation: Situation, batches: np.ndarray, tau: int) -> float:
         fleet, total, known = situation.problem.fleet, situation.total, situation.published

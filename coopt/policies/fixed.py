@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coopt.policies.situation import Choice, Situation, clip_batches, rounds_left
+from coopt.policies.situation import Choice, Ints, Situation, clip_batches, rounds_left
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class FedAvg:
         problem = situation.problem
         batches = clip_batches(problem, np.full(len(problem.fleet), self.batch_size))
         return Choice(self.local_steps, batches, rounds_left(problem, self.local_steps, batches))
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """Nothing is expected."""
+        return math.nan
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,7 @@ class DynamicBatch:
             batch = max(batch, math.ceil(noise / (self.noise_ratio * situation.squared_gradient)))
         batches = clip_batches(problem, np.full(len(fleet), batch))
         return Choice(self.local_steps, batches, rounds_left(problem, self.local_steps, batches))
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """Nothing is expected."""
+        return math.nan

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.objectives.drift import drift_sums
-from coopt.policies.situation import Choice, Floats, Situation
+from coopt.policies.situation import Choice, Floats, Ints, Situation
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import relax, round_batches
@@ -184,7 +184,7 @@ class _Landscape:
         return self._steps[key]
 
 
-def forecast(
+def calibrated_gap(
     problem: Problem,
     local_steps: int,
     batch_sizes: npt.NDArray[np.int64],
@@ -348,6 +348,17 @@ class Horizon:
         tau, share = _first_round(landscape, best, range_now)
         batches = self._whole(landscape, best, tau, share)
         return Choice(tau, batches, best.rounds, best.value, best.local_steps)
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """The gap F - F* that the calibrated bound predicts after one such round."""
+        return calibrated_gap(
+            situation.problem,
+            local_steps,
+            batch_sizes,
+            situation.gradient_error,
+            situation.participation_noise,
+            self.noise_excess,
+        )
 
     def _around(self, steps: int, most: int) -> tuple[int, int]:
         """Give the local steps that may follow."""

@@ -11,6 +11,7 @@ import numpy as np
 from coopt.errors import InvalidProblemError
 from coopt.objectives.bound import AdaCoOpt as AdaCoOptBound
 from coopt.objectives.bound import Dynamite
+from coopt.policies.horizon import Horizon
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
@@ -115,6 +116,10 @@ class Marginal:
         problem = _one_round(situation, self.rounds)
         return _best(problem, problem, Dynamite(), self.split, max(1, self.rounds - situation.round))
 
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """The gap F - F* that the calibrated bound predicts after one such round."""
+        return Horizon().gap_after(situation, local_steps, batch_sizes)
+
 
 @dataclass(frozen=True)
 class AdaCoOpt:
@@ -168,6 +173,10 @@ class AdaCoOpt:
             problem, constants=constants, fleet=_with_divergence(problem.fleet, known.divergence)
         )
         return replace(_best(problem, judged, AdaCoOptBound(), self.split, left), predicted_error=math.nan)
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """Nothing is expected."""
+        return math.nan
 
 
 def _with_divergence(fleet: Fleet, divergence: float) -> Fleet:

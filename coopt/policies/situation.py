@@ -57,7 +57,7 @@ class Situation:
     total : Budget
         The whole budget.
     loss : float
-        Current loss; NaN before the first report.
+        Current loss above the lowest that it can have; NaN before the first report [loss].
     squared_gradient : float
         Estimated squared norm of the global gradient; NaN before the first report.
     published : PublishedEstimates
@@ -103,6 +103,10 @@ class Policy(Protocol):
 
     def choose(self, situation: Situation) -> Choice:
         """Choose local steps and batch sizes; the controller cuts them to what is left of the budget."""
+        ...
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
+        """Loss above the minimum that the rule expects after the round as it was cut; NaN for nothing."""
         ...
 
 

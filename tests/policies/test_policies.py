@@ -13,7 +13,7 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.objectives.bound import Certified
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
-from coopt.policies.horizon import forecast
+from coopt.policies.horizon import calibrated_gap
 from coopt.problem.limits import work
 from coopt.problem.problem import Budget, Constants, Fleet, Problem
 from coopt.questions.solve import solve_allocation
@@ -89,13 +89,13 @@ def test_forecast_is_at_most_the_certified_bound_of_one_round(seed: int, tau: in
     """It minimises over z without a grid, and over a few of the same gammas."""
     problem = random_problem(seed)
     batches = np.full(6, 4)
-    ours = forecast(problem, tau, batches, 0.0, 0.0, math.inf)
+    ours = calibrated_gap(problem, tau, batches, 0.0, 0.0, math.inf)
     for gamma in (1.0, 0.3, 0.1, 0.03):
         assert ours <= Certified(gamma, "auto").value(problem, 1, tau, batches) * (1 + 1e-9)
     assert ours >= Certified("auto", "auto").value(problem, 1, tau, batches) * 0.97
-    assert forecast(problem, tau, batches, 0.5, 0.0, math.inf) > ours
-    assert forecast(problem, tau, batches, 0.0, 0.5, math.inf) > ours
-    assert forecast(problem, tau, batches, 0.0, 0.0) <= ours
+    assert calibrated_gap(problem, tau, batches, 0.5, 0.0, math.inf) > ours
+    assert calibrated_gap(problem, tau, batches, 0.0, 0.5, math.inf) > ours
+    assert calibrated_gap(problem, tau, batches, 0.0, 0.0) <= ours
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,7 +117,7 @@ def test_noise_that_a_quadratic_keeps_is_reckoned_with_once_over(curvatures: lis
     excess = sum(
         h / 2 * each * (1 - (1 - eta * h) ** (2 * tau)) / (1 - (1 - eta * h) ** 2) for h in curvatures
     )
-    ours = forecast(problem, tau, np.array([5]), 0.0, 0.0)
+    ours = calibrated_gap(problem, tau, np.array([5]), 0.0, 0.0)
     assert excess <= ours * (1 + 1e-9)
     assert ours <= 2 * eta / (2 * (2 - eta)) * noise / 5 * (1 + 1e-9)
 

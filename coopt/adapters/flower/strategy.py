@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
@@ -24,10 +23,9 @@ from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
-from coopt.online.controller import Controller
-from coopt.online.round_plan import RoundPlan, Stopped, StopReason
+from coopt.online.planner import Planner
+from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem import validation
-from coopt.problem.problem import Budget
 
 logger = getLogger("flwr")
 
@@ -39,7 +37,7 @@ class CoOptStrategy(Strategy):
 
     Parameters
     ----------
-    controller : Controller or FixedPlan
+    controller : Controller, FixedPlan or another planner
         Plans and keeps the accounts. Device i of its fleet is the node that says it is number i.
     base : flwr.serverapp.strategy.Strategy, optional
         Aggregates and evaluates; its minimum numbers of nodes, fractions, record keys and configuration hold.
@@ -73,7 +71,7 @@ class CoOptStrategy(Strategy):
 
     def __init__(
         self,
-        controller: Controller | FixedPlan,
+        controller: Planner,
         base: Strategy | None = None,
         *,
         seed: int = 0,
@@ -86,7 +84,6 @@ class CoOptStrategy(Strategy):
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
         self._initial_base = base_state.dump(self.base, {}, {})
-        self._budget = controller.budget if isinstance(controller, Controller) else Budget()
         self._devices: dict[int, int] = {}
         self._overhead = 0.0
         self._failures = 0
@@ -98,7 +95,7 @@ class CoOptStrategy(Strategy):
 
     def summary(self) -> None:
         """Log the configuration."""
-        logger.info("\t├──> coopt: %d devices, %s", len(self.controller.fleet), self._budget)
+        logger.info("\t├──> coopt: %d devices, %s", len(self.controller.fleet), self.controller.budget)
         self.base.summary()
 
     def configure_train(
@@ -210,9 +207,10 @@ class CoOptStrategy(Strategy):
         mark = time.monotonic()
         for _ in count() if num_rounds is None else range(num_rounds):
             # What is not a round, but passes while training goes on, takes from the time as well.
-            exchange.wait(self._least("train"), seconds=self._time_left() - (time.monotonic() - mark))
-            self.controller.spent_seconds += time.monotonic() - mark
-            plan = self._plan()
+            left = self.controller.time_left - (time.monotonic() - mark)
+            exchange.wait(self._least("train"), seconds=left)
+            self.controller.wait(time.monotonic() - mark)
+            plan = self.controller.plan()
             if isinstance(plan, Stopped):
                 result.stopped = plan
                 logger.info("coopt: training ends: %s", plan.reason.value)
@@ -223,16 +221,6 @@ class CoOptStrategy(Strategy):
             mark += self._evaluate(exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout)
         self._save(result)
         return result
-
-    def _plan(self) -> RoundPlan | Stopped:
-        """Plan the next round, unless waiting has used up the time."""
-        if self._time_left() <= 0:
-            controller = self.controller
-            return Stopped(StopReason.TIME, controller.round, controller.spent_cost, controller.spent_seconds)
-        return self.controller.plan()
-
-    def _time_left(self) -> float:
-        return self._budget.time - self.controller.spent_seconds
 
     def _train(
         self, plan: RoundPlan, exchange: Exchange, result: CoOptResult, config: ConfigRecord, timeout: float
@@ -246,7 +234,7 @@ class CoOptStrategy(Strategy):
         absent = everyone - {self._devices[message.metadata.dst_node_id] for message in messages}
         self._save(result, begun=Begun(time.time(), sorted(absent)))
         # Aggregation follows after the deadline, and the time must last for that too.
-        wait = max(min(plan.deadline, timeout, self._time_left() - self._overhead), 0.0)
+        wait = max(min(plan.deadline, timeout, self.controller.time_left - self._overhead), 0.0)
         sent, replies = exchange.ask(messages, round=plan.round, seconds=wait)
         answered = time.monotonic()
         contributions = [read_reply(reply, result.arrays) for reply in replies]
@@ -376,17 +364,13 @@ class CoOptStrategy(Strategy):
         return (
             f"round {plan.round}: {plan.local_steps} local steps, batches of {sizes.min()} to {sizes.max()} "
             f"({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
-            f"spent {self.controller.spent_cost:.6g} of {self._budget.cost:.6g} "
-            f"and {self.controller.spent_seconds:.3g} of {self._budget.time:.3g} s"
+            f"spent {self.controller.spent_cost:.6g} of {self.controller.budget.cost:.6g} "
+            f"and {self.controller.spent_seconds:.3g} of {self.controller.budget.time:.3g} s"
         )
 
     def _weights(self) -> dict[int, float]:
         """Weight of each device, in samples as Flower's own strategies have it."""
-        controller = self.controller
-        samples = controller.fleet.weights * controller.fleet.samples.sum()
-        if isinstance(controller, Controller) and controller.streaming:
-            samples = controller.estimates.samples
-        return dict(enumerate(samples.tolist()))
+        return dict(enumerate(self.controller.samples.tolist()))
 
     def _least(self, kind: str) -> int:
         """Nodes without which the base strategy waits."""
