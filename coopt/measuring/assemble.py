@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from coopt.errors import MeasurementWarning
 from coopt.measuring.measurement import Measurement
-from coopt.measuring.parts import Parts, Rows, Shares, sampling_variance
+from coopt.measuring.parts import Parts, sampling_variance
+from coopt.measuring.prepare import Survey
 
 Floats = NDArray[np.float64]
 
@@ -26,35 +26,29 @@ class Circumstances:
 
     Attributes
     ----------
-    samples : numpy.ndarray of int64, shape (N,)
-        Samples that each device holds.
-    names : tuple of str, or None
     samples_used : int
     parameters : int
     kind, reason : str
         Kind of curvature, and why this one.
     """
 
-    samples: NDArray[np.int64]
-    names: tuple[str, ...] | None
     samples_used: int
     parameters: int
     kind: str
     reason: str
 
 
-def assemble(parts: Parts, shares: Shares, rows: Sequence[Rows], how: Circumstances) -> Measurement:
+def assemble(parts: Parts, survey: Survey, how: Circumstances) -> Measurement:
     """Subtract what sampling adds, fill in the devices that were not measured, and warn.
 
     Parameters
     ----------
     parts : Parts
         Of the measured devices.
-    shares : Shares
-    rows : sequence of Rows
-        Of the measured devices.
+    survey : Survey
     how : Circumstances
     """
+    shares, rows = survey.shares, survey.rows
     held = np.array([r.held for r in rows], dtype=np.int64)
     first = np.array([len(r.first) for r in rows], dtype=np.int64)
     fresh = np.array([len(r.fresh) for r in rows], dtype=np.int64)
@@ -72,9 +66,9 @@ def assemble(parts: Parts, shares: Shares, rows: Sequence[Rows], how: Circumstan
     rows_used, measured = np.zeros(len(fill), dtype=np.int64), np.zeros(len(fill), dtype=bool)
     rows_used[shares.measured], measured[shares.measured] = first, True
     measurement = Measurement(
-        samples=how.samples,
+        samples=survey.samples,
         weights=shares.weights,
-        names=how.names,
+        names=survey.names,
         gradients=fill @ parts.gradients,
         curvatures=np.tensordot(fill, parts.curvatures, axes=1),
         covariances=np.tensordot(fill, parts.covariances, axes=1),

@@ -80,7 +80,7 @@ def fitting_effort(
             else f", still {taken / budget:.0%}: with so little to spend, fewer devices could be measured"
         ),
         MeasurementWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return chosen
 

@@ -16,14 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis, Seeds, krylov
-from coopt.measuring.effort import Effort, fitting_effort
 from coopt.measuring.measurement import Measurement
-from coopt.measuring.parts import Parts, Rows, Shares, draw_rows
+from coopt.measuring.parts import Parts
+from coopt.measuring.prepare import Options, Survey, prepare
 from coopt.measuring.progress_bar import progress_bar
-from coopt.measuring.shares import choose_shares
 from coopt.measuring.spread import Spread
-from coopt.problem.fleet import aggregation_weights, device_names
-from coopt.problem.validation import count, optional_count
 
 Vector = NDArray[np.float64]
 Gradient = Callable[[NDArray[Any], Any], tuple[Any, ArrayLike]]
@@ -141,52 +138,35 @@ def measure(
     model = _model(parameters)
     if not len(clients):
         raise InvalidProblemError("clients is empty: give one object a device")
-    named = device_names(names, len(clients))
-    data = [_Client(client, repr(named[i]) if named else str(i)) for i, client in enumerate(clients)]
-    held = np.array([len(client) for client in data], dtype=np.int64)
-    shares = choose_shares(
-        aggregation_weights(weights, held),
-        held,
-        most=optional_count("devices", devices),
-        strata=strata,
-        left_out=left_out,
-        seed=count("seed", seed, minimum=0),
-    )
-    chosen = [data[i] for i in shares.measured]
-    effort = fitting_effort(
-        Effort(count("rows", rows), min(count("directions", directions), model.size)),
-        [len(client) for client in chosen],
-        1,
-        samples,
-    )
-    drawn = draw_rows([len(client) for client in chosen], effort.rows, seed)
-    with progress_bar("measuring", len(chosen) * (effort.directions + 3), progress) as advance:
-        found = _Differences(gradient, model, chosen, drawn, shares, advance)
-        basis = found.explore(effort.directions)
+    data = [_Client(client, i) for i, client in enumerate(clients)]
+    options = Options(rows, directions, seed, weights, names, samples, devices, strata, left_out)
+    survey = prepare([len(client) for client in data], model.size, 1, options)
+    chosen = [data[i] for i in survey.shares.measured]
+    with progress_bar("measuring", len(chosen) * (survey.directions + 3), progress) as advance:
+        found = _Differences(gradient, model, chosen, survey, advance)
+        basis = found.explore()
         parts = found.finish(basis.vectors)
     step = f"step {found.step:.3g} in {'float32' if found.single else 'float64'}"
     how = Circumstances(
-        samples=held,
-        names=named,
         samples_used=found.samples_used,
         parameters=model.size,
         kind=KIND,
         reason=f"forward differences of the gradient on the same rows, {step}",
     )
-    return assemble(parts, shares, drawn, how)
+    return assemble(parts, survey, how)
 
 
 class _Client:
     """The rows of one device."""
 
-    def __init__(self, data: Any, name: str) -> None:
-        self.data, self.name = data, name
+    def __init__(self, data: Any, device: int) -> None:
+        self.data = data
         sizes = {len(part) for part in data} if isinstance(data, tuple) else {len(data)}
         if len(sizes) != 1:
-            raise InvalidProblemError(f"clients: the arrays of device {name} have lengths {sorted(sizes)}")
+            raise InvalidProblemError(f"clients: the arrays of device {device} have lengths {sorted(sizes)}")
         self._size = sizes.pop()
         if self._size == 0:
-            raise InvalidProblemError(f"clients: device {name} holds no rows: give every device a sample")
+            raise InvalidProblemError(f"clients: device {device} holds no rows: give every device a sample")
 
     def __len__(self) -> int:
         return self._size
@@ -205,12 +185,11 @@ class _Differences:
         gradient: Gradient,
         model: NDArray[Any],
         clients: Sequence[_Client],
-        rows: Sequence[Rows],
-        shares: Shares,
+        survey: Survey,
         advance: Callable[[int], object],
     ) -> None:
-        self._gradient, self._model, self._clients, self._rows = gradient, model, clients, rows
-        self._counts, self._advance = shares.counts, advance
+        self._gradient, self._model, self._clients, self._advance = gradient, model, clients, advance
+        self._survey, self._rows, self._counts = survey, survey.rows, survey.shares.counts
         self.samples_used = 0
         self.single = False
         self.step = 0.0
@@ -224,12 +203,12 @@ class _Differences:
     def _precision(self) -> float:
         return float(np.finfo(np.float32 if self.single else np.float64).eps)
 
-    def explore(self, directions: int) -> Basis:
+    def explore(self) -> Basis:
         """Take gradients, then products with the curvature, until the basis is full."""
         seeds = self._seeds()
         self.step = math.sqrt(self._precision) * max(float(np.linalg.norm(self._model)), 1.0)
         # What forward differences leave of a vector that depends on the others.
-        basis = Basis(self._model.size, directions, precision=10.0 * math.sqrt(self._precision))
+        basis = Basis(self._model.size, self._survey.directions, precision=10.0 * math.sqrt(self._precision))
         krylov(seeds, self._product, basis)
         if not len(basis.vectors):
             raise InvalidProblemError(
@@ -321,7 +300,7 @@ class _Differences:
         typical = math.sqrt(spread.trace + float(value @ value))
         if np.linalg.norm(first - value) > self._precision**DISAGREEMENT * typical:
             raise InvalidProblemError(
-                f"gradient on the rows of device {self._clients[i].name} is not the mean of the gradients on "
+                f"gradient on the rows of device {self._survey.name(i)} is not the mean of the gradients on "
                 "its single rows: return means, not sums, and evaluate batch normalisation in evaluation mode"
             )
         other = np.zeros_like(value)
@@ -338,7 +317,7 @@ class _Differences:
         )
         if np.abs(again - value).max() > REPEATABLE * self._precision * np.abs(value).max():
             raise InvalidProblemError(
-                f"gradient of device {self._clients[0].name} differs between two calls with the same "
+                f"gradient of device {self._survey.name(0)} differs between two calls with the same "
                 "parameters and rows: switch off dropout and other randomness"
             )
 
@@ -346,30 +325,20 @@ class _Differences:
         self, model: NDArray[Any], i: int, rows: NDArray[np.int64], *, done: int = 1
     ) -> tuple[float, Vector, bool]:
         """Loss, gradient in double precision, and whether all its entries are numbers of float32."""
-        client = self._clients[i]
         try:
-            loss, value = self._gradient(model, client.take(rows))
+            loss, value = self._gradient(model, self._clients[i].take(rows))
             given = np.asarray(value)
             vector = given.astype(np.float64)
             mean = float(loss)
         except Exception as error:
-            error.add_note(f"while coopt measured device {client.name} on {len(rows)} of its rows")
+            error.add_note(f"while coopt measured device {self._survey.name(i)} on {len(rows)} of its rows")
             raise
         if vector.shape != self._mean.shape:
             raise InvalidProblemError(
-                f"gradient of device {client.name} has shape {vector.shape}: must have {self._mean.shape}, "
-                "as parameters has"
+                f"gradient of device {self._survey.name(i)} has shape {vector.shape}: must have "
+                f"{self._mean.shape}, as parameters has"
             )
-        if not (math.isfinite(mean) and np.isfinite(vector).all()):
-            what = (
-                f"loss = {mean!r}"
-                if not math.isfinite(mean)
-                else "a gradient with entries that are not finite"
-            )
-            raise InvalidProblemError(
-                f"device {client.name} has {what} on {len(rows)} of its rows: measure a model whose loss is "
-                "finite on every device, or name the device in left_out"
-            )
+        self._survey.check_finite(i, mean, bool(np.isfinite(vector).all()), len(rows))
         self.samples_used += len(rows)
         self._advance(done)
         with np.errstate(over="ignore"):

@@ -40,10 +40,24 @@ class Spread:
     def add(self, gradients: Floats) -> None:
         """Take in the gradients of more samples, shape (k, n)."""
         deviations = gradients - self.reference
-        inside = deviations @ self._basis.T
-        self.count += len(gradients)
-        self._sum += deviations.sum(axis=0)
-        self._squares += float(np.einsum("rn,rn->", deviations, deviations))
+        squares = float(np.einsum("rn,rn->", deviations, deviations))
+        self.add_deviations(deviations @ self._basis.T, deviations.sum(axis=0), squares)
+
+    def add_deviations(self, inside: Floats, total: Floats, squares: float) -> None:
+        """Take in more samples by what their deviations from the reference amount to.
+
+        Parameters
+        ----------
+        inside : numpy.ndarray, shape (k, m)
+            In the basis.
+        total : numpy.ndarray, shape (n,)
+            Their sum.
+        squares : float
+            Sum of their squares.
+        """
+        self.count += len(inside)
+        self._sum += total
+        self._squares += squares
         self._inside += inside.T @ inside
 
     @property

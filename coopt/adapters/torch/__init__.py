@@ -7,6 +7,7 @@ from coopt.adapters.torch.evaluation import accuracy
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.history import EarlyStop, History, RoundRecord
 from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, local_update
+from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.stacked import StackedEngine
 from coopt.adapters.torch.trainer import FederatedTrainer
 
@@ -26,4 +27,5 @@ __all__ = [
     "accuracy",
     "available",
     "local_update",
+    "measure",
 ]

@@ -1,0 +1,349 @@
+"""Measure a federation with torch: its gradients, curvatures and noise in a few directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from coopt.adapters.torch.curvature import (
+    NUMBERS_AT_ONCE,
+    Differentiable,
+    explained,
+    row_chunks,
+    rows_at_once,
+)
+from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
+from coopt.adapters.torch.flat import FlatModel, LossFunction
+from coopt.errors import InvalidProblemError
+from coopt.measuring.assemble import Circumstances, assemble
+from coopt.measuring.basis import Basis, Seeds, krylov
+from coopt.measuring.measurement import Measurement
+from coopt.measuring.parts import Parts
+from coopt.measuring.prepare import Options, Survey, prepare
+from coopt.measuring.progress_bar import progress_bar
+from coopt.measuring.spread import Spread
+from coopt.problem.validation import choice
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CHOICES = ("auto", "hessian", "gauss-newton")
+# A product with the curvature runs forward and back twice, a gradient once.
+GRADIENTS_A_PRODUCT = 2
+# Units in the last place of a vector that rounding leaves of one that depends on others.
+ROUNDING = 100.0
+ROWS_TO_TRY = 4
+
+
+def measure(
+    model: nn.Module,
+    loss: LossFunction,
+    client_datasets: SharedData | Sequence[Any],
+    *,
+    rows: int = 16,
+    directions: int = 24,
+    weight_decay: float = 0.0,
+    curvature: Literal["auto", "hessian", "gauss-newton"] = "auto",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    progress: bool | None = None,
+    weights: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+    samples: float | None = None,
+    devices: int | None = None,
+    strata: Sequence[object] | None = None,
+    left_out: npt.ArrayLike = (),
+) -> Measurement:
+    """Measure the gradient, curvature and noise of every device in a few directions.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Copied, and put in evaluation mode: no dropout, batch normalisation with the statistics it has.
+    loss : callable
+        ``loss(outputs, targets)``: mean over the rows of a batch, a scalar tensor.
+    client_datasets : SharedData, or sequence of (inputs, targets) pairs or torch data sets
+        One entry a device.
+    rows : int, default 16
+        Rows of each device for gradient and curvature; the noise is taken on up to twice as many more.
+    directions : int, default 24
+        Directions, m. They end earlier where there are no more.
+    weight_decay : float, default 0
+        lambda: lambda / 2 times the squared norm of the parameters is added to the loss of every device.
+    curvature : {"auto", "hessian", "gauss-newton"}, default "auto"
+        "auto" takes the Hessian where the outputs are affine in the parameters, which is tried along two
+        random directions: a loss that is convex in the outputs is then convex in the parameters. Elsewhere it
+        takes the Gauss-Newton curvature, since the Hessian of a network curves downwards too, which no
+        quadratic model can follow. ``curvature_kind`` and ``curvature_reason`` of the result say which and
+        why.
+    device : str or torch.device, default "cpu"
+        Where to compute.
+    seed : int, default 0
+        Source of the rows.
+    progress : bool, optional
+        Whether to show a progress bar; default: where standard error is a terminal.
+    weights, names, samples, devices, strata, left_out
+        As in :func:`coopt.measure`.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    InvalidProblemError
+        If a loss or gradient is not finite (the device is named), torch.func cannot differentiate the model,
+        or an argument is out of range.
+
+    Warns
+    -----
+    MeasurementWarning
+        As :func:`coopt.measure` does.
+
+    Notes
+    -----
+    Samples processed: r (2 m + 4) a device for r rows and m directions, 2 r of them fresh rows for the noise.
+    Memory: 2 m vectors of the length of the model, the activations of at most 1024 rows (32 of large ones),
+    and with the Gauss-Newton curvature m numbers for each row measured and each output. Sums are in double
+    precision, the model in its own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from coopt.adapters.torch import measure
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(90, 3, generator=generator)
+    >>> y = (x.sum(dim=1) > 0).long()
+    >>> model = torch.nn.Linear(3, 2)
+    >>> measurement = measure(model, torch.nn.functional.cross_entropy, [(x[:60], y[:60]), (x[60:], y[60:])])
+    >>> measurement.curvature_kind, measurement.parameters, len(measurement)
+    ('hessian', 8, 2)
+    """
+    choice("curvature", curvature, CHOICES)
+    flat = FlatModel(model, loss, device, weight_decay=weight_decay)
+    flat.module.eval()
+    data, held = _rows_of(gather(client_datasets))
+    options = Options(rows, directions, seed, weights, names, samples, devices, strata, left_out)
+    survey = prepare(held.counts.tolist(), flat.size, GRADIENTS_A_PRODUCT, options)
+    with (
+        progress_bar("measuring", survey.directions + 2, progress) as advance,
+        explained(),
+    ):
+        found = _Measured(flat, data, held, survey, curvature)
+        parts = found.run(advance)
+    how = Circumstances(found.samples_used, flat.size, found.kind, found.reason)
+    return assemble(parts, survey, how)
+
+
+def _rows_of(data: SharedData) -> tuple[SharedData, ClientRows]:
+    if callable(data.rows):
+        raise InvalidProblemError("rows of client_datasets change with the round: give those of one")
+    held = client_rows(data.rows, len(data.inputs))
+    if (held.counts == 0).any():
+        client = int(np.argmin(held.counts))
+        raise InvalidProblemError(f"rows of client {client} are empty: give every client a sample")
+    return data, held
+
+
+class _Measured:
+    """The rows of all measured devices, and what is found on them."""
+
+    def __init__(
+        self, flat: FlatModel, data: SharedData, held: ClientRows, survey: Survey, curvature: str
+    ) -> None:
+        self._function = Differentiable(flat)
+        self._flat, self._data, self._survey = flat, data, survey
+        self._counts = survey.shares.counts
+        self._first = [
+            held.flat[held.first[i] + rows.first]
+            for i, rows in zip(survey.shares.measured, survey.rows, strict=True)
+        ]
+        self._fresh = [
+            held.flat[held.first[i] + rows.fresh]
+            for i, rows in zip(survey.shares.measured, survey.rows, strict=True)
+        ]
+        self.samples_used = 0
+        x, y = self._take(self._first[0][:ROWS_TO_TRY])
+        self._function.check_mean(x, y)
+        self.kind, self.reason, self._exact = _kind(self._function.is_affine(x, seed=0), curvature)
+        self._owner = np.repeat(np.arange(len(self._first)), [len(rows) for rows in self._first])
+        self._all = np.concatenate(self._first)
+        self._share = torch.from_numpy(1.0 / np.bincount(self._owner)[self._owner]).to(self._function.point)
+        self._changes: list[Tensor] = []  # of the outputs, along each direction
+        self._columns: list[Floats] = []  # of the devices' curvatures in the basis so far
+
+    def _take(self, rows: Ints) -> tuple[Tensor, Tensor]:
+        places = torch.from_numpy(rows)
+        device = self._flat.device
+        inputs, targets = self._data.inputs, self._data.targets
+        return (
+            inputs.index_select(0, places.to(inputs.device)).to(device),
+            targets.index_select(0, places.to(targets.device)).to(device),
+        )
+
+    def run(self, advance: Callable[[int], object]) -> Parts:
+        """Gradients, products, and the noise."""
+        losses, squares, seeds = self._gradients()
+        advance(1)
+        eps = torch.finfo(self._function.point.dtype).eps
+        basis = Basis(self._flat.size, self._survey.directions, precision=ROUNDING * eps)
+
+        def product(grown: Basis) -> Floats:
+            mean = self._hessian(grown) if self._exact else self._gauss_newton(grown)
+            self.samples_used += GRADIENTS_A_PRODUCT * len(self._all)
+            advance(1)
+            return mean
+
+        krylov(seeds, product, basis)
+        if not len(basis.vectors):
+            raise InvalidProblemError(
+                "the gradient is zero on the rows of every device: the model has nothing to learn from them; "
+                "measure another model or more rows"
+            )
+        parts = self._finish(basis.vectors, seeds.gradient, losses, squares)
+        advance(1)
+        return parts
+
+    def _gradients(self) -> tuple[Floats, Floats, Seeds]:
+        function = self._function
+        devices, size = len(self._first), self._flat.size
+        losses, squares = np.empty(devices), np.empty(devices)
+        mean, spare = np.zeros(size), np.zeros(size)
+        signs = np.random.default_rng(devices).choice([-1.0, 1.0], devices)
+        eps = torch.finfo(function.point.dtype).eps
+        for i, rows in enumerate(self._first):
+            losses[i], value = self._gradient(rows)
+            self._survey.check_finite(i, losses[i], bool(np.isfinite(value).all()), len(rows))
+            squares[i] = float(value @ value)
+            mean += self._counts[i] * value
+            spare += self._counts[i] * signs[i] * value
+        self.samples_used += len(self._all)
+        # What rounding leaves of gradients that cancel is no direction.
+        if np.linalg.norm(mean) <= ROUNDING * eps * np.sqrt(squares.max()):
+            mean = np.zeros(size)
+        return losses, squares, Seeds(mean, spare)
+
+    def _gradient(self, rows: Ints) -> tuple[float, Floats]:
+        """Mean loss and mean gradient of the rows of one device."""
+        total, loss = np.zeros(self._flat.size), 0.0
+        for part in row_chunks(len(rows), self._data.inputs):
+            x, y = self._take(rows[part])
+            weights = self._function.point.new_full((len(x),), 1.0 / len(x))
+            value, mean = torch.func.grad_and_value(self._function.mean_loss)(
+                self._function.point, x, y, weights
+            )
+            total += len(x) / len(rows) * value.cpu().numpy().astype(np.float64)
+            loss += len(x) / len(rows) * float(mean)
+        return loss, total
+
+    def _direction(self, basis: Basis) -> Tensor:
+        return torch.from_numpy(basis.last).to(self._function.point)
+
+    def _gauss_newton(self, basis: Basis) -> Floats:
+        direction, decay = self._direction(basis), self._function.decay
+        mean = decay * basis.last
+        changes, curved = [], []
+        heavy = self._share * torch.from_numpy(self._counts[self._owner]).to(self._share)
+        for part in row_chunks(len(self._all), self._data.inputs):
+            x, y = self._take(self._all[part])
+            change, product = self._function.output_product(x, y, direction)
+            scale = heavy[part].view(-1, *[1] * (product.ndim - 1))
+            mean += self._function.pull_back(x, scale * product).cpu().numpy()
+            changes.append(change.reshape(len(x), -1))
+            curved.append(product.reshape(len(x), -1))
+        self._changes.append(torch.cat(changes))
+        image = torch.cat(curved)
+        rows = torch.stack([(change * image).sum(dim=1) for change in self._changes], dim=1)
+        rows = rows.double() * self._share[:, None]
+        column = _sums(rows.cpu().numpy(), self._owner, len(self._first))
+        column[:, -1] += decay
+        self._columns.append(column)
+        return mean
+
+    def _hessian(self, basis: Basis) -> Floats:
+        direction = self._direction(basis)
+        mean, column = np.zeros(self._flat.size), np.empty((len(self._first), len(basis.vectors)))
+        widest = max(len(rows) for rows in self._first)
+        at_once = max(1, min(NUMBERS_AT_ONCE // self._flat.size, rows_at_once(self._data.inputs) // widest))
+        for start in range(0, len(self._first), at_once):
+            several = self._first[start : start + at_once]
+            padded = np.array([np.resize(rows, widest) for rows in several])
+            shares = np.array([(np.arange(widest) < len(rows)) / len(rows) for rows in several])
+            x, y = self._take(padded.ravel())
+            products = self._function.hessian_products(
+                x.view(*padded.shape, *x.shape[1:]),
+                y.view(*padded.shape, *y.shape[1:]),
+                torch.from_numpy(shares).to(direction),
+                direction,
+            )
+            exact = products.cpu().numpy().astype(np.float64)
+            column[start : start + at_once] = exact @ basis.vectors.T
+            mean += self._counts[start : start + at_once] @ exact
+        self._columns.append(column)
+        return mean
+
+    def _finish(self, basis: Floats, near: Floats, losses: Floats, squares: Floats) -> Parts:
+        """Gradients of single rows, in the basis and in full."""
+        devices, size = len(self._first), len(basis)
+        gradients, noise = np.empty((devices, size)), np.empty(devices)
+        curvatures, covariances = np.zeros((2, devices, size, size))
+        for k, column in enumerate(self._columns):
+            curvatures[:, : k + 1, k] = curvatures[:, k, : k + 1] = column
+        directions = torch.from_numpy(basis).to(self._flat.device)
+        fresh = np.zeros(self._flat.size)
+        for i, share in enumerate(self._counts):
+            spread = Spread(near, basis)
+            self._add_rows(spread, self._first[i], directions)
+            other, count = spread.mean, spread.count
+            gradients[i] = basis @ other
+            if len(self._fresh[i]):
+                self._add_rows(spread, self._fresh[i], directions)
+                other = (spread.count * spread.mean - count * other) / (spread.count - count)
+            covariances[i], noise[i] = spread.covariance, spread.trace
+            fresh += share * other
+            self.samples_used += spread.count
+        inside = basis @ fresh
+        return Parts(
+            losses=losses,
+            squares=squares,
+            gradients=gradients,
+            curvatures=curvatures,
+            covariances=covariances,
+            noise=noise,
+            fresh=(float(fresh @ fresh), float(inside @ inside)),
+        )
+
+    def _add_rows(self, spread: Spread, rows: Ints, directions: Tensor) -> None:
+        reference = torch.from_numpy(spread.reference).to(directions.device)
+        for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
+            x, y = self._take(rows[part])
+            deviations = self._function.row_gradients(x, y).double() - reference
+            spread.add_deviations(
+                (deviations @ directions.T).cpu().numpy(),
+                deviations.sum(dim=0).cpu().numpy(),
+                float(deviations.square().sum()),
+            )
+
+
+def _kind(affine: bool, curvature: str) -> tuple[str, str, bool]:
+    """Kind of curvature, why, and whether products need the Hessian itself."""
+    # Where outputs are affine, products with the Gauss-Newton curvature are products with the Hessian.
+    if affine and curvature != "gauss-newton":
+        why = "the outputs are affine in the parameters, as tried along two random directions"
+        return "hessian", why, False
+    if curvature == "hessian":
+        return "hessian", "asked for; the outputs are not affine in the parameters", True
+    why = "asked for" if curvature == "gauss-newton" else "the outputs are not affine in the parameters"
+    return "gauss-newton", why, False
+
+
+def _sums(rows: Floats, owner: Ints, devices: int) -> Floats:
+    """Sums over the rows of each device, shape (devices, ...)."""
+    sums = np.zeros((devices, *rows.shape[1:]))
+    np.add.at(sums, owner, rows)
+    return sums

@@ -1,0 +1,104 @@
+"""What is to be measured on which rows of which devices, decided before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.errors import InvalidProblemError
+from coopt.measuring.effort import Effort, fitting_effort
+from coopt.measuring.parts import Rows, Shares, draw_rows
+from coopt.measuring.shares import choose_shares
+from coopt.problem.fleet import aggregation_weights, device_names
+from coopt.problem.validation import count, optional_count
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Who is measured, on which rows, in how many directions.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray of int64, shape (N,)
+        Samples that each device holds.
+    names : tuple of str, or None
+    shares : Shares
+    rows : list of Rows
+        Of the measured devices.
+    directions : int
+        At most; fewer if the space ends.
+    """
+
+    samples: NDArray[np.int64]
+    names: tuple[str, ...] | None
+    shares: Shares
+    rows: list[Rows]
+    directions: int
+
+    def name(self, position: int) -> str:
+        """Name of a measured device, for messages."""
+        device = int(self.shares.measured[position])
+        return str(device) if self.names is None else repr(self.names[device])
+
+    def check_finite(self, position: int, loss: float, gradient: bool, rows: int) -> None:
+        """Raise InvalidProblemError, with the device's name, where its loss or its gradient is not finite."""
+        if not (math.isfinite(loss) and gradient):
+            what = f"loss = {float(loss)!r}" if not math.isfinite(loss) else "a gradient that is not finite"
+            raise InvalidProblemError(
+                f"device {self.name(position)} has {what} on {rows} of its rows: measure a model whose loss "
+                "is finite on every device, or name the device in left_out"
+            )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What callers may ask for; see :func:`coopt.measure`."""
+
+    rows: int
+    directions: int
+    seed: int
+    weights: ArrayLike | None
+    names: Sequence[str] | None
+    samples: float | None
+    devices: int | None
+    strata: Sequence[object] | None
+    left_out: ArrayLike
+
+
+def prepare(held: Sequence[int], parameters: int, gradients_a_product: int, options: Options) -> Survey:
+    """Choose devices, rows and directions.
+
+    Parameters
+    ----------
+    held : sequence of int
+        Samples of each device, at least one.
+    parameters : int
+        Parameters of the model.
+    gradients_a_product : int
+        Gradients that a product with the curvature costs.
+    options : Options
+
+    Raises
+    ------
+    InvalidProblemError
+        If an option is out of range.
+    """
+    samples = np.array(held, dtype=np.int64)
+    seed = count("seed", options.seed, minimum=0)
+    shares = choose_shares(
+        aggregation_weights(options.weights, samples),
+        samples,
+        most=optional_count("devices", options.devices),
+        strata=options.strata,
+        left_out=options.left_out,
+        seed=seed,
+    )
+    measured = samples[shares.measured].tolist()
+    wanted = Effort(count("rows", options.rows), min(count("directions", options.directions), parameters))
+    effort = fitting_effort(wanted, measured, gradients_a_product, options.samples)
+    rows = draw_rows(measured, effort.rows, seed)
+    return Survey(samples, device_names(options.names, len(samples)), shares, rows, effort.directions)
