@@ -78,6 +78,7 @@ def assemble(parts: Parts, survey: Survey, how: Circumstances) -> Measurement:
         unseen=_unseen(parts, counts**2, outside, fresh, held),
         unseen_divergence=_share(float(counts @ hidden), float(counts @ distances)),
         loss=float(counts @ parts.losses),
+        sample_curvature=_sharpness(parts.sharpness, counts),
         rows=rows_used,
         measured=measured,
         samples_used=how.samples_used,
@@ -103,6 +104,14 @@ def _unseen(
     hidden = float(squares @ sampling_variance(outside, rows, held))
     # Where the gradient drowns in the noise of these rows their difference says nothing.
     return _share(total - inside - hidden, max(total - noise, total / 2.0))
+
+
+def _sharpness(sharpness: Floats | None, counts: Floats) -> float | None:
+    """E c^2 / E c over the curvatures c of the loss of single rows."""
+    if sharpness is None:
+        return None
+    mean, square = counts @ sharpness
+    return float(square / mean) if mean > 0.0 else 0.0
 
 
 def _share(part: float, whole: float) -> float:

@@ -30,10 +30,10 @@ class Effort:
     def samples(self, held: Sequence[int], gradients_a_product: int) -> int:
         """Samples that all devices together process, at most: the Krylov space may end early.
 
-        Two gradients of the rows, a product with the curvature for each direction, and the gradients of
-        single samples, on fresh rows too.
+        Two gradients of the rows, a product with the curvature for each direction, and gradients of single
+        rows, on fresh rows too, with a product for each of the first.
         """
-        each = 2 + gradients_a_product * self.directions
+        each = 2 + gradients_a_product * (self.directions + 1)
         first = sum(min(self.rows, d) for d in held)
         return first * each + sum(min(self.rows * (1 + FRESH), d) for d in held)
 
@@ -63,7 +63,7 @@ def fitting_effort(
     >>> effort
     Effort(rows=8, directions=24)
     >>> print(caught[0].message)
-    measuring 16 rows in 24 directions takes 4,640 samples, more than a tenth of the budget of 25,000: ...
+    measuring 16 rows in 24 directions takes 4,800 samples, more than a tenth of the budget of 25,000: ...
     """
     if budget is None or wanted.samples(held, gradients_a_product) <= SHARE * budget:
         return wanted

@@ -7,13 +7,14 @@ The curvature times a direction q is the change of the gradient along it,
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.errors import InvalidProblemError
+from coopt.errors import InvalidProblemError, MeasurementWarning
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis, Seeds, krylov
 from coopt.measuring.measurement import Measurement
@@ -32,6 +33,8 @@ NEAR = 30.0
 ROUNDING_SHARE = 0.1
 # Units in the last place by which two calls with the same arguments may differ, where sums run in parallel.
 REPEATABLE = 100.0
+# Share of the curvature that products with it may contradict each other by.
+CONTRADICTION = 0.05
 # Relative difference of two gradients that rounding cannot explain, as a power of the precision.
 DISAGREEMENT = 0.4
 
@@ -108,7 +111,7 @@ def measure(
 
     Notes
     -----
-    Samples processed: r (m + 2) a device for r rows and m directions, and 3 r for single-sample gradients,
+    Samples processed: r (m + 2) a device for r rows and m directions, and 4 r for gradients of single rows,
     which are asked for row by row. Memory: m + 6 vectors of the length of the model.
 
     The step e of the differences is sqrt(u) times the root mean square of the devices' gradients over the
@@ -268,6 +271,7 @@ class _Differences:
         gradients = np.empty((devices, size))
         curvatures, covariances = np.empty((2, devices, size, size))
         noise = np.empty(devices)
+        sharpness = np.empty((devices, 2))
         fresh = np.zeros_like(self._mean)
         for i, (share, rows) in enumerate(zip(self._counts, self._rows, strict=True)):
             # The same call as before gives the same rounding, which differences divide by a small step.
@@ -276,7 +280,7 @@ class _Differences:
             for k, (step, moved) in enumerate(zip(self._steps, self._moved, strict=True)):
                 column = (moved[i] - gradients[i, : k + 1]) / step
                 curvatures[i, : k + 1, k] = curvatures[i, k, : k + 1] = column
-            spread, other = self._spread(i, value, basis)
+            spread, other, sharpness[i] = self._spread(i, value, basis)
             covariances[i], noise[i] = spread.covariance, spread.trace
             fresh += share * (value if other is None else other)
         inside = basis @ fresh
@@ -287,15 +291,38 @@ class _Differences:
             curvatures=curvatures,
             covariances=covariances,
             noise=noise,
+            sharpness=self._believed(curvatures, sharpness),
             fresh=(float(fresh @ fresh), float(inside @ inside)),
         )
 
-    def _spread(self, i: int, value: Vector, basis: Vector) -> tuple[Spread, Vector | None]:
-        """Gradients of the single rows, and the mean over those that had no part in the basis."""
+    def _believed(self, curvatures: Vector, sharpness: Vector) -> Vector | None:
+        """Curvatures of single rows, unless the products contradict each other.
+
+        The product with a direction lies in the directions up to the next. If products with later ones see
+        more of it than that, gradients jump within a step, and those of single rows do so most.
+        """
+        mean = np.tensordot(self._counts, curvatures, axes=1)
+        skew = float(np.linalg.norm(np.triu(mean, 2)))
+        if skew <= CONTRADICTION * float(np.linalg.norm(mean)):
+            return sharpness
+        warnings.warn(
+            f"products with the curvature contradict each other by {skew / np.linalg.norm(mean):.0%}: the "
+            f"gradient jumps within the step of {self.step:.2g}, as that of networks with ReLU does in "
+            "float32; compute it in float64, or measure with coopt.adapters.torch.measure",
+            MeasurementWarning,
+            stacklevel=4,
+        )
+        return None
+
+    def _spread(self, i: int, value: Vector, basis: Vector) -> tuple[Spread, Vector | None, Vector]:
+        """Gradients of the single rows, the mean over those that had no part in the basis, and curvatures."""
         rows = self._rows[i]
         spread = Spread(value, basis)
-        for row in rows.first:
-            spread.add(self._evaluate(self._model, i, np.array([row]), done=0)[1][None])
+        steep = np.zeros(len(rows.first))
+        for k, row in enumerate(rows.first):
+            each = self._evaluate(self._model, i, np.array([row]), done=0)[1]
+            spread.add(each[None])
+            steep[k] = self._row_curvature(i, row, each)
         first = spread.mean
         typical = math.sqrt(spread.trace + float(value @ value))
         if np.linalg.norm(first - value) > self._precision**DISAGREEMENT * typical:
@@ -309,7 +336,16 @@ class _Differences:
             spread.add(each[None])
             other += each / len(rows.fresh)
         self._advance(1)
-        return spread, other if len(rows.fresh) else None
+        return spread, other if len(rows.fresh) else None, np.array([steep.mean(), np.mean(steep**2)])
+
+    def _row_curvature(self, i: int, row: np.int64, value: Vector) -> float:
+        """Curvature of the loss of one row along its own gradient, near its largest."""
+        length = float(np.linalg.norm(value))
+        if not length > 0.0:
+            return 0.0
+        moved = (self._model + self.step / length * value).astype(self._model.dtype)
+        other = self._evaluate(moved, i, np.array([row]), done=0)[1]
+        return float(np.linalg.norm(other - value)) / self.step
 
     def _check_repeats(self) -> None:
         (_, value, _), (_, again, _) = (

@@ -60,6 +60,9 @@ class Measurement:
         Share of sum p_i ||g_i - g||^2 that lies outside the directions.
     loss : float
         Averaged loss of the model, on the rows measured.
+    sample_curvature : float, or None
+        E c^2 / E c over the largest curvatures c of the loss of single samples: what small batches may meet
+        [curvature]; None where the gradient jumps.
     rows : numpy.ndarray of int64, shape (N,)
         Rows that gradient and curvature of each device were taken on; 0 where it was not measured.
     measured : numpy.ndarray of bool, shape (N,)
@@ -109,6 +112,7 @@ class Measurement:
     unseen: float
     unseen_divergence: float
     loss: float
+    sample_curvature: float | None
     rows: NDArray[np.int64]
     measured: NDArray[np.bool_]
     samples_used: int
@@ -177,7 +181,14 @@ class Measurement:
     @cached_property
     def model(self) -> LocalModel:
         """The quadratic model of every device; its ``digest`` tells this measurement from others."""
-        return LocalModel(self.weights, self.gradients, self.curvatures, self.covariances, self.samples)
+        return LocalModel(
+            self.weights,
+            self.gradients,
+            self.curvatures,
+            self.covariances,
+            self.samples,
+            self.sample_curvature,
+        )
 
     def forecast(self, learning_rate: float | None = None) -> Forecast:
         """What plans are expected to reach: an objective for solvers, like the bounds, but no bound.
@@ -268,8 +279,7 @@ class Measurement:
     def save(self, path: str | Path) -> None:
         """Write to a numpy archive (.npz) without pickled objects; :meth:`load` gives back an equal one."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.names is None:
-            del values["names"]
+        values = {name: value for name, value in values.items() if value is not None}
         with Path(path).open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, format=np.array(FORMAT), **values)
 
@@ -289,11 +299,11 @@ class Measurement:
             raise InvalidProblemError(f"{path}: is no measurement: {error}") from error
         if int(content.pop("format", np.array(0))) != FORMAT:
             raise InvalidProblemError(f"{path}: is no measurement that this version of coopt reads")
-        values: dict[str, Any] = {"names": None}
+        values: dict[str, Any] = dict.fromkeys(_OPTIONAL)
         for field in fields(cls):
             if field.name in content:
                 values[field.name] = _read(field.name, content[field.name])
-            elif field.name != "names":
+            elif field.name not in _OPTIONAL:
                 raise InvalidProblemError(f"{path}: {field.name} of the measurement is missing")
         return cls(**values)
 
@@ -338,6 +348,9 @@ class Measurement:
             "loss": f"{self.loss:.4g}",
             "norm of the gradient": f"{self.gradient_norm:.4g}",
             "largest Ritz value": f"{self.spectrum[0]:.4g}",
+            "curvature that small batches may meet": (
+                "unknown" if self.sample_curvature is None else f"{self.sample_curvature:.4g}"
+            ),
             "share of the squared gradient outside the directions": f"{self.unseen:.0%}",
             "share of the divergence outside the directions": f"{self.unseen_divergence:.0%}",
             "share of the noise in the directions": f"{self.noise_seen:.0%}",
@@ -361,7 +374,9 @@ _ARRAYS: dict[str, tuple[type, str]] = {
     "rows": (np.int64, "N"),
     "measured": (np.bool_, "N"),
 }
+_OPTIONAL = ("names", "sample_curvature")
 _NUMBERS: dict[str, type] = {
+    "sample_curvature": float,
     "gradient_norm": float,
     "unseen": float,
     "unseen_divergence": float,

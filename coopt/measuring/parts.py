@@ -99,6 +99,8 @@ class Parts:
         Projected curvature on the first rows; covariance of one sample's gradient on all rows, unbiased.
     noise : numpy.ndarray, shape (n,)
         Trace of the covariance, outside the basis too.
+    sharpness : numpy.ndarray, shape (n, 2), or None
+        Mean and mean square of the largest curvature of the loss of single rows; None where not known.
     fresh : tuple of float
         Squared norm of the averaged gradient on fresh rows, and how much of it lies in the basis.
     """
@@ -109,6 +111,7 @@ class Parts:
     curvatures: Floats
     covariances: Floats
     noise: Floats
+    sharpness: Floats | None
     fresh: tuple[float, float]
 
 

@@ -66,6 +66,7 @@ def agree(left: Measurement, right: Measurement, tolerance: float = 1e-5) -> Non
     np.testing.assert_allclose(left.noise, right.noise, rtol=1e-6)
     np.testing.assert_allclose(left.divergence, right.divergence, rtol=1e-6)
     np.testing.assert_allclose(left.gradient_norm, right.gradient_norm, rtol=1e-6)
+    np.testing.assert_allclose(left.sample_curvature, right.sample_curvature, rtol=1e-4)
     np.testing.assert_allclose(left.loss, right.loss, rtol=1e-9)
     np.testing.assert_allclose(left.unseen, right.unseen, atol=1e-3)
     np.testing.assert_allclose(abs(left.gradients), abs(right.gradients), atol=1e-4 * left.gradient_norm)
@@ -203,7 +204,7 @@ def test_shared_data_give_the_same_and_rows_that_change_are_refused() -> None:
 
 def test_what_it_cost_and_a_zero_gradient() -> None:
     found = measure(tanh(), cross_entropy, federation((100, 100)), rows=8, directions=5)
-    assert found.samples_used == 2 * 8 * (1 + 2 * 5 + 3)
+    assert found.samples_used == 2 * 8 * (1 + 2 * 5 + 3 + 2)
     dead = network(nn.Linear(INPUTS, 4), nn.ReLU(), nn.Linear(4, CLASSES, bias=False))
     dead[0].bias.data[:] = -1e6
     with pytest.raises(InvalidProblemError, match="gradient is zero on the rows of every device"):

@@ -161,7 +161,7 @@ def test_a_small_budget_asks_for_less_and_warns() -> None:
         found = coopt.measure(task.gradient, np.zeros(30), task.clients, samples=5000)
     assert found.samples_used <= 520  # a tenth, and the two calls that show whether they repeat
     assert found.rows.max() < 16
-    with pytest.warns(MeasurementWarning, match="still 36%"):
+    with pytest.warns(MeasurementWarning, match="still 40%"):
         found = coopt.measure(task.gradient, np.zeros(30), task.clients, samples=100)
     assert (found.rows.max(), found.directions) == (2, 4)
 
@@ -278,6 +278,42 @@ def test_a_gradient_that_few_rows_do_not_show_is_warned_of() -> None:
 
     with pytest.warns(MeasurementWarning, match="lies outside the 2 directions"):
         coopt.measure(gradient, np.zeros(400), [np.arange(3000)], rows=150, directions=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*(lies outside|curves downwards):coopt.MeasurementWarning")
+def test_gradients_that_jump_within_a_step_are_told_by_products_that_contradict_each_other() -> None:
+    rng = np.random.default_rng(0)
+    hidden, x = 100, rng.normal(size=(200, 8))
+    y = np.sin(3 * x[:, 0])
+
+    def network(kind: type) -> Any:
+        def gradient(w: np.ndarray, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+            first, last = w[: 8 * hidden].reshape(8, hidden).astype(kind), w[8 * hidden :].astype(kind)
+            before = x[rows].astype(kind) @ first
+            after = np.maximum(before, 0)
+            error = after @ last - y[rows].astype(kind)
+            back = np.outer(error, last) * (before > 0)
+            pieces = [(x[rows].astype(kind).T @ back).ravel(), after.T @ error]
+            return np.mean(error**2) / 2, (np.concatenate(pieces) / len(rows)).astype(kind)
+
+        return gradient
+
+    w = 0.3 * rng.normal(size=9 * hidden)
+    clients = [np.arange(100), np.arange(100, 200)]
+    with pytest.warns(MeasurementWarning, match="products with the curvature contradict each other by"):
+        found = coopt.measure(network(np.float32), w, clients, rows=32)
+    assert found.sample_curvature is None
+    assert coopt.measure(network(np.float64), w, clients, rows=32).sample_curvature > 0.0
+
+
+def test_the_curvature_of_single_rows_of_least_squares_is_the_square_of_their_features() -> None:
+    task = LeastSquares.random([30, 20], 4)
+    found = measure_all_rows(task, np.zeros(4))
+    squares = [np.sum(x**2, axis=1) for x, _ in task.clients]
+    mean = sum(p * np.mean(c) for p, c in zip(task.weights, squares, strict=True))
+    square = sum(p * np.mean(c**2) for p, c in zip(task.weights, squares, strict=True))
+    assert found.sample_curvature == pytest.approx(square / mean, rel=1e-5)
+    assert found.model.sample_curvature == found.sample_curvature
 
 
 def test_seeds_choose_the_rows_and_nothing_else_is_random() -> None:

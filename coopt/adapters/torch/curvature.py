@@ -30,8 +30,6 @@ FEWEST_ROWS, MOST_ROWS = 32, 1024
 # Share of a change of the outputs that may be left by a tangent, in square roots of the precision: outputs
 # that are not affine in the parameters leave much more.
 AFFINE = 3.0
-# Products with the curvature that bring a sample's gradient near its steepest direction.
-POWER_STEPS = 2
 
 
 class Differentiable:
@@ -109,7 +107,7 @@ class Differentiable:
         return vmap(product)(x, y, weights)
 
     def row_curvatures(self, x: Tensor, y: Tensor, hessian: bool) -> Tensor:
-        """Curvature of single rows near their steepest direction, never above the largest; shape (r,)."""
+        """Curvature of the loss of single rows along their own gradients, near the largest; shape (r,)."""
         tiny = torch.finfo(self.point.dtype).tiny
         one = torch.ones(1, dtype=self.point.dtype, device=self.point.device)
 
@@ -123,9 +121,9 @@ class Differentiable:
                 return self.pull_back(x, self.output_product(x, y, v)[1]) + self.decay * v
 
             steep = gradient(self.point)
-            for _ in range(POWER_STEPS):
-                steep = product(steep / torch.linalg.vector_norm(steep).clamp_min(tiny))
-            size: Tensor = torch.linalg.vector_norm(steep)
+            size: Tensor = torch.linalg.vector_norm(
+                product(steep / torch.linalg.vector_norm(steep).clamp_min(tiny))
+            )
             return size
 
         return vmap(along)(x, y)

@@ -107,7 +107,7 @@ def measure(
 
     Notes
     -----
-    Samples processed: r (2 m + 4) a device for r rows and m directions, 2 r of them fresh rows for the noise.
+    Samples processed: r (2 m + 6) a device for r rows and m directions, 2 r of them fresh rows for the noise.
     Memory: 2 m vectors of the length of the model, the activations of at most 1024 rows (32 of large ones),
     and with the Gauss-Newton curvature m numbers for each row measured and each output. Sums are in double
     precision, the model in its own.
@@ -295,7 +295,7 @@ class _Measured:
         for k, column in enumerate(self._columns):
             curvatures[:, : k + 1, k] = curvatures[:, k, : k + 1] = column
         directions = torch.from_numpy(basis).to(self._flat.device)
-        fresh = np.zeros(self._flat.size)
+        fresh, sharpness = np.zeros(self._flat.size), np.empty((devices, 2))
         for i, share in enumerate(self._counts):
             spread = Spread(near, basis)
             self._add_rows(spread, self._first[i], directions)
@@ -306,7 +306,9 @@ class _Measured:
                 other = (spread.count * spread.mean - count * other) / (spread.count - count)
             covariances[i], noise[i] = spread.covariance, spread.trace
             fresh += share * other
-            self.samples_used += spread.count
+            steep = self._row_curvatures(self._first[i])
+            sharpness[i] = steep.mean(), np.mean(steep**2)
+            self.samples_used += spread.count + GRADIENTS_A_PRODUCT * count
         inside = basis @ fresh
         return Parts(
             losses=losses,
@@ -315,8 +317,16 @@ class _Measured:
             curvatures=curvatures,
             covariances=covariances,
             noise=noise,
+            sharpness=sharpness,
             fresh=(float(fresh @ fresh), float(inside @ inside)),
         )
+
+    def _row_curvatures(self, rows: Ints) -> Floats:
+        parts = []
+        for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
+            x, y = self._take(rows[part])
+            parts.append(self._function.row_curvatures(x, y, self._exact).double().cpu().numpy())
+        return np.concatenate(parts)
 
     def _add_rows(self, spread: Spread, rows: Ints, directions: Tensor) -> None:
         reference = torch.from_numpy(spread.reference).to(directions.device)
