@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env demo test lint format types unit docs wheel-check bench \
+.PHONY: help env demo test lint format types unit docs wheel-check matrix bench \
     test-deployment example-flower example-pfl example-nvflare clean
 
 help: ## list the targets
@@ -34,15 +34,18 @@ format: $(VENV)/.full ## let ruff mend what it can
 types: $(VENV)/.full ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(VENV)/.full ## tests and docstring examples
-	$(BIN)/python -m pytest
+unit: $(VENV)/.full ## tests and docstring examples, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 docs: $(VENV)/.full ## build the documentation, running its examples
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -j auto -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 wheel-check: $(VENV)/.full ## build wheel and sdist, install the wheel alone, use it away from the checkout
 	$(BIN)/python tools/wheel_check.py
+
+matrix: $(VENV)/.full ## the tests that need no torch on the newest Pythons, and on the oldest versions allowed
+	$(BIN)/python tools/matrix.py
 
 # Real data, where the environment does not say where they are.
 ifneq ($(wildcard ../shared/data),)

@@ -25,7 +25,12 @@ from coopt.solvers.whole_units.knapsack import fill
 gain = st.one_of(st.just(1.0), st.floats(-1.0, 1.0).map(lambda exponent: 10.0**exponent))
 
 
-LIMITS = ("counted.MOST_COUNTS", "partial.MOST_STATES", "partial.MOST_WORK", "partial.MOST_CHOICES")
+LIMITS = (
+    "whole_units.branch_on_counts.MOST_COUNTS",
+    "whole_units.near_prices.MOST_STATES",
+    "partial.MOST_WORK",
+    "partial.MOST_CHOICES",
+)
 
 
 @st.composite
@@ -81,13 +86,20 @@ def test_a_cutoff_is_proved_or_undercut(knapsack, share):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    nearly_multiples(), st.sampled_from(["counted.MOST_COUNTS", "partial.MOST_STATES", "partial.MOST_WORK"])
+    nearly_multiples(),
+    st.sampled_from(
+        [
+            "whole_units.branch_on_counts.MOST_COUNTS",
+            "whole_units.near_prices.MOST_STATES",
+            "partial.MOST_WORK",
+        ]
+    ),
 )
 def test_what_is_not_looked_at_weakens_the_lower_bound(knapsack, limit):
     gains, costs, budget, least, most = knapsack
     expected = float((gains / every_plan(costs, budget, least, most)).sum(axis=1).min())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"coopt.solvers.{limit}", 2)
+        patch.setattr(limit, 2)
         plan = allocate_batches(gains, costs, budget, least, most)
     assert plan.lower_bound <= expected * (1 + 1e-12)
     assert plan.value >= expected * (1 - 1e-12)
