@@ -1,6 +1,6 @@
 """Run the tests on other versions: the newest Pythons with the newest dependencies, and the oldest of both.
 
-    python tools/matrix.py          # 3.13 and 3.12 where they are found, and 3.11 with the oldest dependencies
+    python tools/matrix.py          # 3.13 and 3.12 if found, and 3.11 with the oldest dependencies
     python tools/matrix.py 3.13     # one of them
 
 Each version has an environment of its own in build/matrix, without torch and Flower, and runs the tests that

@@ -25,11 +25,14 @@ from coopt.solvers.whole_units.knapsack import fill
 gain = st.one_of(st.just(1.0), st.floats(-1.0, 1.0).map(lambda exponent: 10.0**exponent))
 
 
-LIMITS = (
-    "whole_units.branch_on_counts.MOST_COUNTS",
-    "whole_units.near_prices.MOST_STATES",
-    "partial.MOST_WORK",
-    "partial.MOST_CHOICES",
+LIMITS = tuple(
+    f"coopt.solvers.whole_units.{name}"
+    for name in (
+        "branch_on_counts.MOST_COUNTS",
+        "near_prices.MOST_STATES",
+        "near_prices.MOST_WORK",
+        "near_prices.MOST_CHOICES",
+    )
 )
 
 
@@ -87,13 +90,7 @@ def test_a_cutoff_is_proved_or_undercut(knapsack, share):
 @settings(max_examples=60, deadline=None)
 @given(
     nearly_multiples(),
-    st.sampled_from(
-        [
-            "whole_units.branch_on_counts.MOST_COUNTS",
-            "whole_units.near_prices.MOST_STATES",
-            "partial.MOST_WORK",
-        ]
-    ),
+    st.sampled_from(LIMITS[:3]),
 )
 def test_what_is_not_looked_at_weakens_the_lower_bound(knapsack, limit):
     gains, costs, budget, least, most = knapsack
