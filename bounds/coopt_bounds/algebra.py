@@ -45,13 +45,19 @@ def gap(relation: sp.Rel) -> sp.Expr:
 def vanishes(expression: sp.Expr) -> bool:
     """Whether the expression is identically zero, decided by exact rewriting and never by numbers.
 
-    ``False`` means that no proof was found.
+    ``False`` means that no proof was found. Symbols that do not commute stand for matrices and vectors:
+    products are only multiplied out and neighbouring powers joined.
 
     >>> x, n = sp.Symbol("x"), sp.Symbol("n", integer=True)
     >>> vanishes(x ** (n + 1) - x * x**n)
     True
+    >>> A, B = sp.symbols("A B", commutative=False)
+    >>> vanishes(A * (A + B) - A**2 - A * B), vanishes(A * B - B * A)
+    (True, False)
     """
     expression = sp.sympify(expression).doit()
+    if not expression.is_commutative:
+        return bool(sp.powsimp(sp.expand(expression)) == sp.S.Zero)
     expanded = sp.expand(expression.replace(sp.Sum, _split_sum) if expression.has(sp.Sum) else expression)
     numerator, _ = sp.fraction(sp.together(expanded))
     simplest = sp.expand(numerator)

@@ -4,7 +4,8 @@ Relations are read as holding for all values of their symbols that the symbols' 
 There are eight rules, and nothing is ever decided by trying numbers:
 
 * :class:`Identity`: two expressions are equal by exact simplification;
-* :class:`Combine`: an inequality whose gap is a sum of nonnegative multiples of products of known gaps;
+* :class:`Combine`: an inequality whose gap is a sum of nonnegative multiples of products of known gaps, or
+  an equation that is a sum of multiples of known ones (of matrices: multiplied from the left and the right);
 * :class:`Root`: from a^2 >= b^2 and a >= 0 conclude a >= b;
 * :class:`Grow`: f(0) >= 0 and f' >= 0 give f >= 0;
 * :class:`Induct`: a base and a step give all integers;
@@ -74,10 +75,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Term:
-    """``multiplier`` times the product of the gaps of ``facts``."""
+    """``multiplier`` times the product of the gaps of ``facts`` times ``right``.
+
+    Matrices and vectors do not commute: an equation between them is multiplied from the left by
+    ``multiplier`` and from the right by ``right``.
+    """
 
     multiplier: sp.Expr | int
     facts: tuple[sp.Rel, ...] = ()
+    right: sp.Expr | int = 1
 
     def amount(self, known: Sequence[sp.Rel], *, of_equation: bool) -> sp.Expr:
         """The term as an expression, once its sign is certain."""
@@ -88,12 +94,14 @@ class Term:
             raise ProofError("an equation can only be combined from equations")
         if not is_zero and not nonnegative(sp.sympify(self.multiplier)):
             raise ProofError(f"the multiplier {self.multiplier} is not visibly nonnegative")
-        return sp.Mul(self.multiplier, *(gap(fact) for fact in self.facts))
+        if not is_zero and self.right != 1:
+            raise ProofError("only an equation is multiplied from the right")
+        return sp.Mul(self.multiplier, *(gap(fact) for fact in self.facts), self.right)
 
 
-def term(multiplier: sp.Expr | int, *facts: sp.Rel) -> Term:
+def term(multiplier: sp.Expr | int, *facts: sp.Rel, right: sp.Expr | int = 1) -> Term:
     """A :class:`Term`, written on one line."""
-    return Term(multiplier, facts)
+    return Term(multiplier, facts, right)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import mpmath
 import sympy as sp
 
-from coopt_bounds.algebra import latex, vanishes
+from coopt_bounds.algebra import at_most, equal, latex, vanishes
 from coopt_bounds.geometric import NUMERIC, closed
 from coopt_bounds.lemma import Assumption, Lemma
 from coopt_bounds.proof import ProofError
@@ -26,7 +26,9 @@ _SCALARS = (int, float, str, Fraction)
 
 @dataclass(frozen=True)
 class Theorem:
-    """A statement ``left <= bound``: a convergence bound, or the least value that a formula attains.
+    """A statement ``left <= bound``, or ``left = bound`` where it is exact.
+
+    A convergence bound, the least value that a formula attains, or an expected loss.
 
     Parameters
     ----------
@@ -48,6 +50,11 @@ class Theorem:
         The proof; the last lemma claims the statement itself.
     quantities : tuple of Quantity
         Symbols of this theorem alone; the shared ones are in :data:`coopt_bounds.symbols.QUANTITIES`.
+    exact : bool
+        Whether the statement is an equation.
+    matrices : tuple of (expression, expression)
+        What is behind the symbols where that takes matrices: for reading. As numbers these symbols are given
+        to :meth:`evaluate`; functions of the theorem's module compute them.
     """
 
     name: str
@@ -60,11 +67,13 @@ class Theorem:
     definitions: tuple[tuple[sp.Symbol, sp.Expr], ...]
     lemmas: tuple[Lemma, ...]
     quantities: tuple[Quantity, ...] = ()
+    exact: bool = False
+    matrices: tuple[tuple[sp.Expr, sp.Expr], ...] = ()
 
     @property
     def statement(self) -> sp.Rel:
-        """``left <= bound``."""
-        return sp.Le(self.left, self.bound, evaluate=False)
+        """``left <= bound``, or ``left == bound``."""
+        return equal(self.left, self.bound) if self.exact else at_most(self.left, self.bound)
 
     def check(self) -> None:
         """Re-prove every lemma and compare the last claim with the statement.
@@ -77,7 +86,8 @@ class Theorem:
         for lemma in self.lemmas:
             lemma.check()
         claim = self.lemmas[-1].claim
-        if claim.lhs != self.left or not vanishes(claim.rhs - self.bound):
+        agrees = claim.lhs == self.left and vanishes(claim.rhs - self.bound)
+        if not agrees or (self.exact and not isinstance(claim, sp.Eq)):
             raise ProofError(f"{self.name}: the last lemma does not claim the statement")
 
     def expression(self) -> sp.Expr:
@@ -102,8 +112,10 @@ class Theorem:
         inverse = sp.symbols(f"x1:{devices + 1}", nonnegative=True)
         expression = self.bound
         for symbol, value in reversed(self.definitions):
-            if s in {entry.base for entry in value.atoms(sp.Indexed)}:
-                expression = expression.subs(symbol, value.subs(N, devices).doit())
+            if _mentions_batches(value):
+                expression = expression.subs(symbol, value)
+        if _mentions_batches(expression):
+            expression = expression.subs(N, devices).doit()
         for index, symbol in enumerate(inverse, start=1):
             expression = expression.subs(s[index], 1 / symbol)
         weights = tuple(sp.factor_terms(sp.diff(expression, symbol)) for symbol in inverse)
@@ -121,8 +133,11 @@ class Theorem:
 
     def to_latex(self) -> str:
         """The statement and its definitions as a LaTeX ``aligned`` block with its number."""
-        rows = [rf"{latex(self.left)} &\le {latex(self.bound)}"]
-        rows += [rf"{latex(symbol)} &= {latex(value)}" for symbol, value in self.definitions]
+        relation = "=" if self.exact else r"\le"
+        rows = [rf"{latex(self.left)} &{relation} {latex(self.bound)}"]
+        rows += [
+            rf"{latex(symbol)} &= {latex(value)}" for symbol, value in (*self.definitions, *self.matrices)
+        ]
         body = r" \\ ".join(rows)
         start = rf"\begin{{equation}}\tag{{{self.number}}}\begin{{aligned}}"
         return rf"{start} {body} \end{{aligned}}\end{{equation}}"
@@ -170,6 +185,10 @@ class Theorem:
             if name not in known:
                 known[name] = _value(expression, known)
         return _value(self.bound, known)
+
+
+def _mentions_batches(expression: sp.Expr) -> bool:
+    return s in {entry.base for entry in expression.atoms(sp.Indexed)}
 
 
 def _exact(value: Any) -> Any:

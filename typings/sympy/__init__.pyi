@@ -28,6 +28,7 @@ class Expr(Basic, SupportsFloat, SupportsInt):
     is_integer: bool | None
     is_real: bool | None
     is_finite: bool | None
+    is_commutative: bool
     is_Add: bool
     is_Mul: bool
     is_Pow: bool
