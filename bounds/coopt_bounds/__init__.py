@@ -1,4 +1,4 @@
-"""Convergence bounds of federated averaging as theorems checked by computer algebra.
+"""Theorems about federated averaging, checked by computer algebra: its bounds, and its loss on quadratics.
 
 Each module ``certified``, ``nonconvex``, ``dynamite``, ``adacoopt``, ``relative_noise``, ``dynamic_tau``,
 ``streaming``, ``tradeoff``, ``participants`` and ``cohort`` has a ``theorem``: its assumptions, its lemmas
@@ -6,13 +6,19 @@ with their proofs, its statement as a sympy expression, LaTeX, and numbers to an
 has the theorems behind formulas for the best plan: a least value, and the expression that never falls below
 it. ``monotone`` and ``convexity`` hold the lemmas that the exact solver of :mod:`coopt` relies on.
 
+``quadratic_rounds``, ``quadratic_sampling`` and ``quadratic_momentum`` have the expected loss on quadratic
+losses, not a bound but an equation; ``federated_quadratic`` and ``sampled_quadratic`` compute it. ``krylov``
+says what a few directions know of it, and ``quadratic_monotone`` holds the lemmas that a search prunes with.
+
 Examples
 --------
 >>> from coopt_bounds import THEOREMS, dynamite
 >>> sorted(THEOREMS)
 ['adacoopt', 'best-batches', 'best-steps', 'best-steps-costly-rounds', 'best-steps-reciprocal', 'certified',
- 'co-optimised', 'cohort', 'cohort-nonconvex', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'nonconvex',
- 'participants', 'participants-nonconvex', 'relative-noise', 'same-batch', 'streaming', 'tradeoff']
+ 'co-optimised', 'cohort', 'cohort-nonconvex', 'dynamic-tau', 'dynamite', 'dynamite-marginal', 'krylov',
+ 'nonconvex', 'participants', 'participants-nonconvex', 'quadratic-momentum', 'quadratic-rounds',
+ 'quadratic-rounds-distinct', 'quadratic-sampling', 'quadratic-sampling-draws', 'relative-noise',
+ 'same-batch', 'streaming', 'tradeoff']
 >>> dynamite.theorem.statement.lhs
 E_K
 >>> dynamite.FIXED_POINT.claim
@@ -30,10 +36,17 @@ from coopt_bounds import (
     convexity,
     dynamic_tau,
     dynamite,
+    federated_quadratic,
+    krylov,
     monotone,
     nonconvex,
     participants,
+    quadratic_momentum,
+    quadratic_monotone,
+    quadratic_rounds,
+    quadratic_sampling,
     relative_noise,
+    sampled_quadratic,
     streaming,
     tradeoff,
 )
@@ -55,10 +68,17 @@ __all__ = [
     "convexity",
     "dynamic_tau",
     "dynamite",
+    "federated_quadratic",
+    "krylov",
     "monotone",
     "nonconvex",
     "participants",
+    "quadratic_momentum",
+    "quadratic_monotone",
+    "quadratic_rounds",
+    "quadratic_sampling",
     "relative_noise",
+    "sampled_quadratic",
     "streaming",
     "tradeoff",
 ]
@@ -80,6 +100,12 @@ THEOREMS: dict[str, Theorem] = {
         cohort.theorem,
         cohort.nonconvex_theorem,
         *closed_forms.THEOREMS,
+        quadratic_rounds.theorem,
+        quadratic_rounds.distinct_theorem,
+        quadratic_sampling.theorem,
+        quadratic_sampling.draws_theorem,
+        quadratic_momentum.theorem,
+        krylov.theorem,
     )
 }
 """Every theorem by name."""
@@ -90,6 +116,7 @@ LEMMAS: dict[str, Lemma] = {
         *(lemma for theorem in THEOREMS.values() for lemma in theorem.lemmas),
         *monotone.LEMMAS,
         *convexity.LEMMAS,
+        *quadratic_monotone.LEMMAS,
     )
 }
 """Every lemma by name."""
