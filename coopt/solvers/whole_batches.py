@@ -21,10 +21,12 @@ def whole_batches(
     rounds: int,
     local_steps: int,
     lower: Ints | None = None,
+    cutoff: float | None = None,
 ) -> Rounded:
     """Minimise sum w_i / s_i over whole batches within all limits; exact where unit costs are equal.
 
-    `lower` are batches to start from that fit the limits, by default the smallest.
+    `lower` are batches to start from that fit the limits, by default the smallest. Where unit costs differ,
+    or energy is limited too, the optimum is found if it is below `cutoff`; a good point and a bound if None.
     """
     fleet = problem.fleet
     least, most = fleet.batch_range()
@@ -32,13 +34,23 @@ def whole_batches(
     caps = limits.largest_batches(problem, rounds, local_steps, most)
     if problem.budget.energy < math.inf:
         demand, prices, _ = BothLimits(problem).demand(weights, (rounds, local_steps), start, caps)
-        both = fill_both(demand, prices)
+        both = fill_both(demand, prices, cutoff)
         return Rounded(both.units * fleet.batch_multiple, both.value, both.lower_bound)
     spend = limits.step_budget(problem, rounds, local_steps)
     unit = fleet.unit_cost
     units = None if unit is None else limits.step_units(problem, rounds, local_steps, unit)
     price = relax(weights, fleet.sample_cost, spend, start, caps).multiplier
-    return round_batches(weights, fleet.sample_cost, spend, start, caps, price, units, fleet.batch_multiple)
+    return round_batches(
+        weights,
+        fleet.sample_cost,
+        spend,
+        start,
+        caps,
+        price,
+        units,
+        fleet.batch_multiple,
+        cutoff=cutoff,
+    )
 
 
 def rounds_near(problem: Problem, ranges: Ranges, rounds: float, local_steps: int) -> list[int]:

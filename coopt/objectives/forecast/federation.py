@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
+from coopt.objectives.forecast.geometric import joint
 from coopt.objectives.forecast.model import Devices, Floats, LocalModel, Loss
 from coopt.objectives.forecast.round_map import Ints, Rounds, Steps, rounds_of
 
 # A curvature that a few rows overestimate would make local steps explode: it is cut to this over the rate.
 LARGEST_STEP = 1.9
-# For how many numbers of local steps the rounds are remembered, and for how many the noise, which is large.
-KEPT_ROUNDS, KEPT_NOISE = 1024, 4
+# For so many numbers of local steps the rounds are remembered; what the noise may take of memory [bytes].
+KEPT_ROUNDS, NOISE_BYTES = 1024, 2**27
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -88,12 +90,20 @@ class Federation:
 
     def noise(self, local_steps: int) -> Floats:
         """P_i of every device at so many local steps and a batch of one, packed; they never fall in tau."""
+        most = max(NOISE_BYTES // (8 * self.step.size * (self.step.shape[1] + 1) // 2), 2)
+        return kept(
+            self._noise,
+            local_steps,
+            most,
+            lambda: Steps.of(self.step, local_steps).noise(self.devices, self.noise_rates),
+        )
 
-        def build() -> Floats:
-            scale = self.rate**2 * self.noise_shares
-            return Steps.of(self.step, local_steps).noise(self.devices, scale)
-
-        return kept(self._noise, local_steps, KEPT_NOISE, build)
+    @cached_property
+    def noise_rates(self) -> Floats:
+        """What :meth:`Steps.noise` takes: scaled covariances over 1 - j_a j_b, shape (N, m, m)."""
+        lost = joint(self.step[:, :, None], self.step[:, None, :])
+        scaled = self.devices.covariances * (self.rate**2 * self.noise_shares)[:, None, None]
+        return np.divide(scaled, lost, out=scaled, where=lost > 0.0)
 
     def mean(self, rounds: Ints, local_steps: int) -> Floats:
         """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""

@@ -128,6 +128,12 @@ class Devices:
     vectors: Floats
     covariances: Floats
 
+    @cached_property
+    def columns(self) -> Floats:
+        """The eigenvectors of all devices side by side, shape (m, N m)."""
+        m = self.curvatures.shape[1]
+        return np.ascontiguousarray(self.vectors.transpose(1, 0, 2)).reshape(m, -1)
+
     def take(self, devices: tuple[int, ...]) -> Devices:
         """Some of the devices."""
         index = list(devices)
@@ -189,6 +195,17 @@ class Loss:
     def initial_gap(self) -> float:
         """F - F* at the model that was measured [loss]."""
         return 0.5 * float(self.best @ self.curvature @ self.best)
+
+    @property
+    def lowest(self) -> float:
+        """No model has a smaller F - F*: zero, but for directions that do not count [loss]."""
+        if not self.slope.any():
+            return 0.0
+        values, vectors = np.linalg.eigh(self.curvature)
+        along = vectors.T @ self.slope
+        with np.errstate(divide="ignore", invalid="ignore"):
+            falls = np.where(along == 0.0, 0.0, along**2 / np.maximum(values, 0.0))
+        return -0.5 * float(falls.sum())
 
     def at(self, away: Floats) -> Floats:
         """F - F* at models z* + away, of shape (k, m), one of them a row [loss]."""

@@ -37,6 +37,10 @@ class Rounds(Protocol):
         """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""
         ...
 
+    def least(self, first: Ints, last: Ints) -> Floats:
+        """No value of `mean` from `first` to `last` rounds is smaller, shape (k,)."""
+        ...
+
     def sensitivity(self, rounds: Ints) -> Floats:
         """G_K, packed as columns: their products with packed noise are what batches of one add."""
         ...
@@ -75,22 +79,27 @@ class Steps:
 
     def contraction(self, devices: Devices, shares: Floats) -> Floats:
         """I - M, shape (m, m)."""
-        m = self.step.shape[1]
-        vectors = devices.vectors
-        scaled = vectors * (shares[:, None] * self.decayed)[:, None, :]
-        summed = scaled.transpose(1, 0, 2).reshape(m, -1) @ vectors.transpose(1, 0, 2).reshape(m, -1).T
-        both: Floats = (summed + summed.T) / 2.0
-        return both
+        roots = devices.columns * np.sqrt(shares[:, None] * self.decayed).ravel()
+        # numpy knows a matrix times its transpose, and computes one half of it.
+        product: Floats = roots @ roots.T
+        return product
 
-    def noise(self, devices: Devices, scale: Floats) -> Floats:
-        """P_i of every device for a batch of one, packed, shape (N, m (m + 1) / 2)."""
-        x, y = self.step[:, :, None], self.step[:, None, :]
-        sums = ratio(joint(self.decayed[:, :, None], self.decayed[:, None, :]), joint(x, y), self.local_steps)
-        sums *= devices.covariances
-        sums *= scale[:, None, None]
+    def noise(self, devices: Devices, rates: Floats) -> Floats:
+        """P_i of every device for a batch of one, packed, shape (N, m (m + 1) / 2).
+
+        `rates` are the covariances in the eigenbasis of the device, scaled, and divided by 1 - j_a j_b, the
+        share by which one step shrinks an entry, where that is not zero.
+        """
+        sums = joint(self.decayed[:, :, None], self.decayed[:, None, :])
+        still = self.step == 0.0
+        if still.any():
+            # Along directions without curvature the noise of every step stays.
+            sums[still[:, :, None] & still[:, None, :]] = self.local_steps
+        sums *= rates
         matrices = devices.vectors @ sums @ devices.vectors.transpose(0, 2, 1)
-        rows, columns, _ = packed_places(self.step.shape[1])
-        packed: Floats = matrices[:, rows, columns]
+        m = self.step.shape[1]
+        rows, columns, _ = packed_places(m)
+        packed: Floats = np.take(matrices.reshape(-1, m * m), rows * m + columns, axis=1)
         return packed
 
 
@@ -125,9 +134,32 @@ class FullRounds:
 
     def mean(self, rounds: Ints) -> Floats:
         """F - F* after these numbers of rounds, but for mini-batch noise."""
+        return self.loss.at(self._away(rounds) @ self.vectors.T)
+
+    def least(self, first: Ints, last: Ints) -> Floats:
+        """A lower bound on the mean over ranges of rounds.
+
+        Each component of e moves in one direction, or closes in on its limit from both sides where 1 - step
+        is negative: so it stays in a box, and a convex loss lies above its tangent in the middle.
+        """
+        one, other = self._away(first), self._away(last)
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        swings = self.step > 1.0
+        if swings.any():
+            limit = -self.drift[swings] / self.step[swings]
+            reach = np.abs(one[:, swings] - limit)
+            low[:, swings], high[:, swings] = limit - reach, limit + reach
+        middle, half = (low + high) / 2.0, (high - low) / 2.0
+        models = middle @ self.vectors.T
+        slopes = (models @ self.loss.curvature + self.loss.slope) @ self.vectors
+        bound: Floats = self.loss.at(models) - np.einsum("ka,ka->k", np.abs(slopes), half)
+        return bound
+
+    def _away(self, rounds: Ints) -> Floats:
+        """E after these numbers of rounds, in the eigenbasis of M."""
         counts = rounds.astype(np.float64)[:, None]
-        away = self.start * power(self.step, counts) - self.drift * total(self.step, counts)
-        return self.loss.at(away @ self.vectors.T)
+        away: Floats = self.start * power(self.step, counts) - self.drift * total(self.step, counts)
+        return away
 
     def sensitivity(self, rounds: Ints) -> Floats:
         """G_K of these numbers of rounds, packed as columns."""
@@ -184,6 +216,8 @@ class SampledRounds:
         form[:m, :m] = loss.curvature / 2.0
         form[:m, m] = form[m, :m] = loss.slope / 2.0
         self._form = form
+        # Whom a draw leaves out adds to the loss: without draws it is smaller.
+        self._full = FullRounds.of(loss, contraction, drift)
         self._sum = np.zeros((m, m))
         self._means: list[float] = []
         self._sums: list[Floats] = []
@@ -203,6 +237,10 @@ class SampledRounds:
         """F - F* after these numbers of rounds, but for mini-batch noise."""
         self._reach(int(rounds.max()))
         return np.array(self._means)[rounds - 1]
+
+    def least(self, first: Ints, last: Ints) -> Floats:
+        """A lower bound on the mean over ranges of rounds: that where every device takes part."""
+        return self._full.least(first, last)
 
     def sensitivity(self, rounds: Ints) -> Floats:
         """G_K of these numbers of rounds, packed as columns."""
@@ -228,11 +266,12 @@ def rounds_of(
         The share of the variance between devices that drawing some of them adds; 0 where all take part.
     """
     contraction = steps.contraction(devices, shares)
-    pulls = np.einsum("nab,nb->na", devices.vectors, rate * steps.summed * residuals)
-    drift = shares @ pulls
+    moves = rate * steps.summed * residuals
+    drift = devices.columns @ (shares[:, None] * moves).ravel()
     if drawn == 0.0:
         return FullRounds.of(loss, contraction, drift)
     vectors = devices.vectors
+    pulls = np.einsum("nab,nb->na", vectors, moves)
     own = (vectors * steps.decayed[:, None, :]) @ vectors.transpose(0, 2, 1)
     changes = np.concatenate([contraction - own, (drift - pulls)[:, :, None]], axis=2)
     return SampledRounds(loss, contraction, drift, changes, drawn * shares)

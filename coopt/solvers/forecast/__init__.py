@@ -1,0 +1,1 @@
+"""The global solver for forecasts: rounds, local steps and whole batches, with a proof for the forecast."""

@@ -1,0 +1,113 @@
+"""The learning rate together with the plan: a grid of stable rates, refined, each with the best plan for it.
+
+A larger rate is faster and noisier. A forecast has no multiplicative noise, so it would take a rate next to
+the largest stable one with batches so small that training diverges in truth: each rate has a smallest batch
+(:mod:`coopt.objectives.forecast.batch_floor`), which is a limit like that of the fleet. What is proved is
+proved for the rate that was chosen; no other rates are excluded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.batch_floor import smallest_batch
+from coopt.objectives.forecast.federation import LARGEST_STEP
+from coopt.objectives.forecast.forecast import Forecast
+from coopt.problem.problem import Problem
+from coopt.solvers.contract import Search
+from coopt.solvers.forecast.one_tau import Smallest
+from coopt.solvers.forecast.search import search
+from coopt.solvers.ranges import Ranges
+from coopt.solvers.whole_units.batches import Ints
+
+# The grid goes down from the largest stable rate by this factor, so often; then between the best and its
+# neighbours, so often.
+RATIO, RATES, REFINEMENTS = math.sqrt(2.0), 16, 3
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """The best rate found, with its plan."""
+
+    learning_rate: float
+    found: Search
+    rates: int
+
+
+def best_rate(
+    problem: Problem, forecast: Forecast, ranges: Ranges, tolerance: float, time_limit: float | None
+) -> RateSearch:
+    """The rate whose best plan has the smallest forecast.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its own learning rate plays no part.
+    forecast : Forecast
+    ranges : Ranges
+    tolerance : float
+        Relative gap at which the proof for the rate that is chosen may stop.
+    time_limit : float or None
+        Seconds after which that proof stops where it is.
+
+    Raises
+    ------
+    InvalidProblemError
+        If no curvature was measured: then no rate is too large.
+    """
+    if forecast.largest_rate == math.inf:
+        raise InvalidProblemError(
+            "learning_rate = 'auto': the forecast has no curvature along any direction, so that it has no "
+            "largest stable rate; give one in numbers"
+        )
+    begun = time.perf_counter()
+    values: dict[float, float] = {}
+
+    def attempt(rate: float, tolerance: float, seconds: float | None) -> Search:
+        at_rate = at(problem, rate)
+        own = forecast.with_learning_rate(rate)
+        return search(at_rate, own, ranges, tolerance, seconds, smallest=floors(at_rate, own))
+
+    def value(rate: float) -> float:
+        if rate not in values:
+            values[rate] = attempt(rate, tolerance, 0.0).best.value
+        return values[rate]
+
+    largest = LARGEST_STEP / 2.0 * forecast.largest_rate
+    grid = [largest / RATIO**j for j in range(RATES)]
+    best = min(grid, key=value)
+    width = RATIO
+    for _ in range(REFINEMENTS):
+        width = math.sqrt(width)
+        best = min((min(best * width, largest), best, best / width), key=value)
+    seconds = None if time_limit is None else max(time_limit - (time.perf_counter() - begun), 0.0)
+    return RateSearch(best, attempt(best, tolerance, seconds), len(values))
+
+
+def at(problem: Problem, rate: float) -> Problem:
+    """The same problem at another learning rate."""
+    return replace(problem, constants=replace(problem.constants, learning_rate=rate))
+
+
+def floors(problem: Problem, forecast: Forecast) -> Smallest:
+    """The smallest batches at the problem's rate: those of the fleet, and what the rate asks for.
+
+    A device whose largest batch is below that processes its largest one.
+    """
+    fleet, rate = problem.fleet, problem.constants.learning_rate
+    least, most = fleet.batch_range()
+    known: dict[int, Ints] = {}
+
+    def smallest(local_steps: int) -> Ints:
+        if local_steps not in known:
+            floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps)
+            units = -(-floor // fleet.batch_multiple) * fleet.batch_multiple
+            known[local_steps] = np.minimum(np.maximum(least, units), most)
+        return known[local_steps]
+
+    return smallest
