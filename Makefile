@@ -53,11 +53,12 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
-bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about two hours
+bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about three hours
 	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for name in headline batches theorem robustness streaming deep; do \
 	    $(BIN)/python -m benchmarks.federated.$$name; done
+	$(BIN)/python -m benchmarks.forecast.grid
 	for script in benchmarks/solvers/{exact_speed,stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done

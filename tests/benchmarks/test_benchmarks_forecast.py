@@ -1,0 +1,114 @@
+"""The tables of really trained plans run, on digits and in seconds; and what they rest on holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import torch
+
+from benchmarks.forecast import grid, training
+from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
+from benchmarks.forecast.kernels import GRADIENTS, rounds_of
+from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
+
+MODELS = {
+    "softmax": Case("digits", "softmax", devices=3, samples=40),
+    "squared": Case("digits", "squared", devices=3, samples=40),
+    "tanh": Case("digits", "tanh", devices=3, samples=40, widths=(5,), rate=0.1),
+    "relu": Case("digits", "relu", devices=3, samples=40, widths=(5,), rate=0.1),
+    "conv": Case("digits", "conv", devices=3, samples=40, widths=(2, 3, 4), rate=0.1),
+}
+
+
+def somewhere(federation: Federation) -> np.ndarray:
+    start = vector(network(federation))
+    return start + 0.1 * np.random.default_rng(1).normal(size=start.shape).astype(np.float32)
+
+
+def slope(federation: Federation, w: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The gradient of the mean loss on some rows, by torch."""
+    module = load_vector(network(federation), w)
+    found = module(torch.from_numpy(federation.x[rows]))
+    mean_loss(federation)(found, torch.from_numpy(federation.y[rows])).backward()
+    for p in module.parameters():
+        p.data = p.grad
+    return vector(module)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_machine_code_takes_the_gradients_that_torch_takes(model: str) -> None:
+    federation = build(MODELS[model])
+    w, rows = somewhere(federation), np.array([3, 70, 3, 99, 41])
+    found = np.empty_like(w)
+    GRADIENTS[model](w, found, federation.x, federation.y, rows, np.array(widths(federation)))
+    assert np.allclose(found, slope(federation, w, rows), atol=1e-6)
+
+
+def test_a_round_is_local_steps_and_a_weighted_mean() -> None:
+    federation = build(MODELS["softmax"])
+    w, batches = somewhere(federation), np.array([2, 5, 3])
+    rng = np.random.default_rng(0)
+    picks = (
+        np.array([[rng.integers(0, n, (4, 5)) for n in federation.samples]])
+        + federation.starts[:, None, None]
+    )
+    expected = np.zeros_like(w)
+    for i, share in enumerate(federation.weights):
+        local = w.copy()
+        for t in range(4):
+            local -= 0.3 * (slope(federation, local, picks[0, i, t, : batches[i]]) + RIDGE * local)
+        expected += np.float32(share) * local
+    run = rounds_of(GRADIENTS["softmax"])
+    shares, cut = federation.weights.astype(np.float32), np.array(widths(federation))
+    run(w, federation.x, federation.y, picks, batches, shares, 0.3, RIDGE, cut)
+    assert np.allclose(w, expected, atol=1e-5)
+
+
+def test_the_lowest_loss_has_no_slope() -> None:
+    federation = build(MODELS["squared"])
+    start = vector(network(federation))
+    x = federation.x.astype(float)
+    hot = np.eye(federation.classes)[federation.y]
+    best = np.linalg.solve(x.T @ x / len(x) + RIDGE * np.eye(x.shape[1]), x.T @ hot / len(x))
+    value = training_loss(federation, best.astype(np.float32).ravel())
+    assert lowest(federation, [start]) == pytest.approx(value, abs=1e-6)
+    assert training_loss(federation, start) == pytest.approx(0.5)
+
+
+def test_training_is_the_same_however_often_it_is_looked_at(tmp_path: Path) -> None:
+    federation = build(MODELS["softmax"])
+    batches = np.full(3, 4)
+    once = training.train(federation, 2, batches, np.array([6]), 2)
+    often = training.train(federation, 2, batches, np.array([1, 2, 5, 6]), 2)
+    assert np.array_equal(once.models, often.models)
+    assert not np.array_equal(once.models[0], once.models[1])
+    assert often.after(2)[1] == often.losses[1, 2]
+    middle = (often.losses[0, 2] + 2 * often.losses[0, 3]) / 3
+    assert often.after(4)[0] == pytest.approx(middle)
+
+
+def test_a_trained_plan_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(tmp_path))
+    case = QUICK["digits, logistic"]
+    first = training.grid_run(case, 5, 16, 1)
+    monkeypatch.setattr(training, "train", None)
+    again = training.grid_run(case, 5, 16, 1)
+    assert first is not None and again is not None and np.array_equal(first.losses, again.losses)
+    assert first.rounds[-1] == build(case).rounds(build(case).cost(4), 5, 16)
+    assert training.grid_run(replace(case, rounds=1, levels=(1,)), 80, 64, 1) is None
+
+
+def test_quick_variant_writes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(tmp_path / "cache"))
+    rows = grid.run(True, tmp_path / "out")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".md", ".png"}
+    found = {row["chooser"]: row for row in rows}
+    assert found["forecast"]["4x"] >= 0.9 and found["forecast"]["4x worst"] < found["certified"]["4x"]
