@@ -85,6 +85,10 @@ class StopReason(Enum):
     COST = "the next round does not fit in the cost that is left: raise Budget.cost to go on"
     TIME = "the next round does not fit in the time that is left: raise Budget.time to go on"
     ROUNDS = "all rounds are done: raise Budget.max_rounds to go on"
+    NOT_FINITE = (
+        "no client's model was finite: lower the learning rate, or look at the data of the clients that are "
+        "named"
+    )
     GAIN = "what is left of the budget would hardly improve the model: lower min_gain to go on"
 
 

@@ -14,6 +14,7 @@ from coopt.adapters.draws import draw_positions
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import Softmax, digits, simulate
 from coopt.adapters.system import SystemModel
+from coopt.online.round_plan import StopReason
 
 MODEL = Softmax(64, 10)
 
@@ -127,3 +128,27 @@ def test_a_controller_trains_within_its_budget():
     assert found.costs[-1] <= 6_000 and found.seconds[-1] <= 60.0
     assert found.losses[-1] < 0.75 * found.losses[0]
     assert found.losses[0] == pytest.approx(math.log(10))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_model_that_is_not_finite_is_left_out_and_named():
+    federation = digits(3)
+    broken = (*federation.clients[:2], (federation.clients[2][0] * math.nan, federation.clients[2][1]))
+    plan = fixed(federation, 3, 2, 4)
+    system = SystemModel(plan.fleet.throughput, 1.0)
+    found = simulate(plan, MODEL.gradient, MODEL.start(), broken, system=system)
+    assert found.left_out == ((2,),) * 3 and found.stopped is StopReason.ROUNDS
+    weights = [*federation.samples[:2], 0]
+    without = run(fixed(federation, 3, 2, 4), federation, weights=weights)
+    np.testing.assert_allclose(found.parameters, without.parameters, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_stops_where_no_model_is_finite():
+    federation = digits(3)
+    nothing = [(images * math.nan, labels) for images, labels in federation.clients]
+    plan = fixed(federation, 3, 2, 4)
+    system = SystemModel(plan.fleet.throughput, 1.0)
+    found = simulate(plan, MODEL.gradient, MODEL.start(), nothing, system=system)
+    assert found.stopped is StopReason.NOT_FINITE and len(found.losses) == 2
+    np.testing.assert_array_equal(found.parameters, MODEL.start())

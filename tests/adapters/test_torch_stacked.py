@@ -55,9 +55,9 @@ class Varied(FixedPlan):
         return RoundPlan(**values)
 
     def observe(self, reports: Iterable[ClientReport], **rest: Any) -> list[Any]:
+        reports = list(reports)
         self.reports.extend(reports)
-        self.round += 1
-        return []
+        return super().observe(reports, **rest)
 
 
 def model(dtype: torch.dtype) -> torch.nn.Module:
@@ -150,8 +150,9 @@ def test_engines_agree_when_every_client_has_its_own_number_of_steps() -> None:
                 extra_evaluation=round_ % 2 == 0,
                 seconds=np.zeros((len(clients), 2)),
             )
-            state, told = engine.run(state, work)
-            reports += told
+            result = engine.run(state, work)
+            state = result.state
+            reports += result.reports
         results.append((state, reports))
     (left, told), (right, heard) = results
     assert torch.allclose(left, right, rtol=1e-10, atol=1e-10)

@@ -78,6 +78,50 @@ def parameters(run: FederatedTrainer) -> np.ndarray:
     return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().cpu().numpy().copy()
 
 
+def broken(*clients: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Data in which samples of some clients have an input that is no number."""
+    data = datasets()
+    for client in clients:
+        # The first ones of all are those on which the trainer compares its modes.
+        data[client][0][4 if client == 0 else 0 :, 2] = math.nan
+    return data
+
+
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
+def test_a_model_that_is_not_finite_is_left_out_and_named(mode: str) -> None:
+    run = trainer(data=broken(3), mode=mode)
+    history = run.run(FixedPlan(fleet(), 6, 3, 4, 0.2))
+    # What is left is the average of the others, as if client 3 did not count.
+    without = trainer(mode=mode, weights=np.where(np.arange(CLIENTS) == 3, 0, SIZES))
+    without.run(FixedPlan(fleet(), 6, 3, 4, 0.2))
+    np.testing.assert_allclose(parameters(run), parameters(without), rtol=1e-10, atol=1e-12)
+    assert len(history) == 6 and history.stopped.reason is StopReason.ROUNDS
+    for record in history:
+        assert "client 3: model or loss is not finite" in record.ignored
+        assert math.isfinite(record.train_loss) and math.isfinite(record.test_loss)
+    assert History.from_state(history.state_dict()).records == history.records
+
+
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
+def test_training_stops_where_no_model_is_finite(mode: str, tmp_path: Path) -> None:
+    run = trainer(data=broken(*range(CLIENTS)), mode=mode, checkpoint=tmp_path / "run.pt")
+    before = parameters(run)
+    history = run.run(controller())
+    assert len(history) == 1 and history.stopped.reason is StopReason.NOT_FINITE
+    assert "learning rate" in history.stopped.reason.value
+    np.testing.assert_array_equal(parameters(run), before)
+    again = trainer(data=broken(*range(CLIENTS)), mode=mode, checkpoint=tmp_path / "run.pt")
+    again.run(controller())
+    np.testing.assert_array_equal(parameters(again), before)
+
+
+def test_a_mode_is_not_refused_for_the_wrong_reason() -> None:
+    data = datasets()
+    data[0][0][1, 0] = math.nan
+    with pytest.raises(InvalidProblemError, match="not finite: look for NaN"):
+        trainer(data=data, mode="vectorised")
+
+
 def same_records(left: History, right: History) -> bool:
     return left.state_dict()["records"].__repr__() == right.state_dict()["records"].__repr__()
 

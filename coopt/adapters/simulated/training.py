@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
 from coopt.online.planner import Planner
-from coopt.online.round_plan import RoundPlan
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.validation import count
 
 Floats = NDArray[np.float64]
@@ -36,12 +37,18 @@ class SimulatedRun:
         Loss of the whole federation before the first round and after each of R.
     costs, seconds : numpy.ndarray, shape (R + 1,)
         What the planner had charged by then, and how long it had taken [s].
+    stopped : StopReason
+        Why training ended; its text is advice.
+    left_out : tuple of tuple of int, length R
+        The devices of each round whose model or loss was not finite: they were not averaged.
     """
 
     parameters: Floats
     losses: Floats
     costs: Floats
     seconds: Floats
+    stopped: StopReason
+    left_out: tuple[tuple[int, ...], ...]
 
 
 def simulate(
@@ -100,6 +107,7 @@ def simulate(
     model = np.array(parameters, dtype=np.float64)
     seed = count("seed", seed, minimum=0)
     workers = [_Worker(i, client, gradient, seed) for i, client in enumerate(clients)]
+    left_out: list[tuple[int, ...]] = []
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
     plan = planner.plan()
     total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
@@ -108,9 +116,13 @@ def simulate(
             results = [worker.train(model, plan) for worker in workers]
             times = system.round(plan.round, [report.samples_processed for _, report in results])
             arrived = times.arrived(plan.deadline)
-            present = aggregation_shares(shares, arrived)
-            if present.any():
-                model = present @ np.array([local for local, _ in results])
+            finite = np.array(
+                [bool(np.isfinite(local).all()) and math.isfinite(report.loss) for local, report in results]
+            )
+            present = aggregation_shares(shares, arrived & finite)
+            used = np.flatnonzero(present)
+            if used.size:
+                model = present[used] @ np.array([results[i][0] for i in used])
             planner.observe(
                 [
                     replace(
@@ -125,10 +137,16 @@ def simulate(
                 absent=np.flatnonzero(times.absent).tolist(),
             )
             trail.append((_loss(gradient, model, clients, shares), planner.spent_cost, planner.spent_seconds))
+            left_out.append(tuple(np.flatnonzero(arrived & ~finite).tolist()))
             advance(1)
+            if arrived.any() and not (arrived & finite).any():
+                plan = Stopped(
+                    StopReason.NOT_FINITE, planner.round, planner.spent_cost, planner.spent_seconds
+                )
+                break
             plan = planner.plan()
     losses, costs, seconds = np.array(trail).T
-    return SimulatedRun(model, losses, costs, seconds)
+    return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
 
 
 def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,11 +72,30 @@ class RoundWork:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """What the clients of a round came to.
+
+    Attributes
+    ----------
+    state : torch.Tensor, shape (n + b,)
+        The average of the usable models; the state that they started from where none is usable.
+    reports : list of ClientReport
+        One a client, in the order of the work.
+    usable : numpy.ndarray of bool, shape (m,)
+        Whose model and loss are finite: one number that is not would make all of the average so.
+    """
+
+    state: Tensor
+    reports: list[ClientReport]
+    usable: npt.NDArray[np.bool_]
+
+
 class Engine(Protocol):
     """Runs the clients of a round; averages are accumulated in double precision."""
 
-    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
-        """Train from `start`: the average of the clients' models, and their reports."""
+    def run(self, start: Tensor, work: RoundWork) -> RoundResult:
+        """Train from `start`, and average what is finite."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,6 +105,14 @@ class Engine(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         ...
+
+
+def averaged(start: Tensor, total: Tensor, shares: Floats, usable: npt.NDArray[np.bool_]) -> Tensor:
+    """The average, from the sum of the usable models times their shares, which then count for all."""
+    if usable.all():
+        return total.to(start)
+    counted = float(shares[usable].sum())
+    return (total / counted).to(start) if counted > 0 else start
 
 
 class LoopEngine:
@@ -125,10 +153,11 @@ class LoopEngine:
             self._clients[client] = self._new_client(client)
         return self._clients[client]
 
-    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
-        """Train from `start`: the average of the clients' models, and their reports."""
+    def run(self, start: Tensor, work: RoundWork) -> RoundResult:
+        """Train from `start`, and average what is finite."""
         total = torch.zeros_like(start, dtype=torch.float64)
         reports = []
+        usable = np.zeros(len(work.clients), dtype=bool)
         with own_randomness(self.model.device) as reseed:
             for k, batches in enumerate(self._batches(work)):
                 client = int(work.clients[k])
@@ -145,8 +174,10 @@ class LoopEngine:
                 )
                 held = int(work.rows.counts[client])
                 reports.append(self._client(client).train(start, task, batches, held, seconds=seconds))
-                total.add_(self.model.state, alpha=work.shares[k].item())
-        return total.to(start.dtype), reports
+                usable[k] = math.isfinite(reports[-1].loss) and bool(torch.isfinite(self.model.state).all())
+                if usable[k]:
+                    total.add_(self.model.state, alpha=work.shares[k].item())
+        return RoundResult(averaged(start, total, work.shares, usable), reports, usable)
 
     def _batches(self, work: RoundWork) -> Iterator[Ints]:
         """Give every client's mini-batches, shape (local_steps + 1, batch_size); drawn for many at a time."""

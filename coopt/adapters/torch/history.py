@@ -34,7 +34,7 @@ class RoundRecord:
     learning_rate : float
         eta.
     arrived : int
-        Clients whose models were averaged.
+        Clients whose models arrived in time; those that were averaged, where none is left out.
     train_loss : float
         Mean loss of the clients' first mini-batches at the model that they received, weighted as the models
         are; weight decay included. NaN if nobody arrived.
@@ -42,6 +42,8 @@ class RoundRecord:
         Of the new model on the test data; NaN where not evaluated.
     cost, seconds : float
         Spent since the start of training, this round included.
+    ignored : tuple of str
+        What was left out of the average or of the estimates, and why; each names its client.
     """
 
     round: int
@@ -54,6 +56,7 @@ class RoundRecord:
     metric: float
     cost: float
     seconds: float
+    ignored: tuple[str, ...] = ()
 
     @property
     def mean_batch(self) -> float:
@@ -61,7 +64,10 @@ class RoundRecord:
         return sum(self.batch_sizes) / len(self.batch_sizes)
 
 
-_COLUMNS = (*(f.name for f in fields(RoundRecord) if f.name != "batch_sizes"), "mean_batch")
+_COLUMNS = (
+    *(f.name for f in fields(RoundRecord) if f.name not in ("batch_sizes", "ignored")),
+    "mean_batch",
+)
 
 
 @dataclass
@@ -162,7 +168,8 @@ class History(Rows):
         return {
             "mode": self.mode,
             "records": [
-                asdict(record) | {"batch_sizes": list(record.batch_sizes)} for record in self.records
+                asdict(record) | {name: list(getattr(record, name)) for name in ("batch_sizes", "ignored")}
+                for record in self.records
             ],
             "stopped": stopped,
         }
@@ -171,7 +178,8 @@ class History(Rows):
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild what `state_dict` wrote."""
         records = [
-            RoundRecord(**(row | {"batch_sizes": tuple(row["batch_sizes"])})) for row in state["records"]
+            RoundRecord(**(row | {name: tuple(row[name]) for name in ("batch_sizes", "ignored")}))
+            for row in state["records"]
         ]
         stopped = state["stopped"]
         if stopped is not None:

@@ -86,13 +86,15 @@ def obstacle(model: FlatModel, inputs: Tensor, targets: Tensor) -> str | None:
     try:
         for kind in (LoopEngine, StackedEngine):
             engine = kind(model, inputs, targets, seed=0, probe=EVERY_ROUND, replacement=True)
-            _, reports = engine.run(start, work)
+            reports = engine.run(start, work).reports
             gradients.append(np.array([report.gradient for report in reports]))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         return str(error).partition("\n")[0]
     finally:
         model.state.copy_(start)
     loop, stacked = gradients
+    if not np.isfinite(loop).all():
+        return "its gradient on the first samples is not finite: look for NaN in model and client_datasets"
     if not np.linalg.norm(loop - stacked) <= TOLERANCE[start.dtype] * np.linalg.norm(loop):
         return "its gradient changes if samples are taken apart (batch normalisation, a loss that is no mean)"
     return None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.buckets import bucket_clients
-from coopt.adapters.torch.engine import MOST_DRAWN, RoundWork
+from coopt.adapters.torch.engine import MOST_DRAWN, RoundResult, RoundWork, averaged
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.local import ProbeOptions
 from coopt.adapters.torch.stack import Stack
@@ -63,11 +63,11 @@ class StackedEngine:
         self._stack = Stack(model, inputs, targets)
         self._probe = None if probe is None else StackedProbe(self._stack, probe)
 
-    def run(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
-        """Train from `start`: the average of the clients' models, and their reports."""
+    def run(self, start: Tensor, work: RoundWork) -> RoundResult:
+        """Train from `start`, and average what is finite."""
         self.model.module.train()
         total = torch.zeros_like(start, dtype=torch.float64)
-        total[self.model.size :] = start[self.model.size :]  # buffers, which no client changes
+        usable = np.zeros(len(work.clients), dtype=bool)
         reports: dict[int, ClientReport] = {}
         numbers = self._stack.inputs[0].numel()
         for bucket in bucket_clients(
@@ -77,10 +77,17 @@ class StackedEngine:
             most_rows=min(MOST_ROWS, MOST_NUMBERS // max(1, numbers)),
         ):
             trained, told = self._train(start[: self.model.size], work.part(bucket))
+            losses = torch.tensor([report.loss for report in told], dtype=torch.float64, device=total.device)
+            finite = torch.isfinite(trained).all(dim=1) & torch.isfinite(losses)
+            usable[bucket] = finite.cpu().numpy()
             shares = torch.from_numpy(work.shares[bucket]).to(total)
-            total[: self.model.size] += shares @ trained.to(total)
+            # Nothing times infinity is not a number: what does not count is taken out before the sum.
+            counted = torch.where(finite[:, None], trained, 0.0).to(total)
+            total[: self.model.size] += (shares * finite) @ counted
             reports |= zip(bucket.tolist(), told, strict=True)
-        return total.to(start), [reports[k] for k in range(len(work.clients))]
+        state = averaged(start, total, work.shares, usable)
+        state[self.model.size :] = start[self.model.size :]  # buffers, which no client changes
+        return RoundResult(state, [reports[k] for k in range(len(work.clients))], usable)
 
     def _train(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
         """Train one bucket, whose local steps do not increase."""

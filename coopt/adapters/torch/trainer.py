@@ -26,7 +26,7 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import samples_of
 from coopt.online.planner import Planner
-from coopt.online.round_plan import RoundPlan, Stopped
+from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem import validation
 
 if TYPE_CHECKING:
@@ -197,7 +197,11 @@ class FederatedTrainer:
                 if isinstance(plan, Stopped):
                     self.history.stopped = plan
                     break
-                self._round(plan, planner)
+                if not self._round(plan, planner):
+                    self.history.stopped = Stopped(
+                        StopReason.NOT_FINITE, planner.round, planner.spent_cost, planner.spent_seconds
+                    )
+                    break
                 answers = [callback(self.history) for callback in self.callbacks]
                 ended = any(answers)
                 self._show(bar, plan)
@@ -206,7 +210,8 @@ class FederatedTrainer:
         self._finish(planner, ended)
         return self.history
 
-    def _round(self, plan: RoundPlan, planner: Planner) -> None:
+    def _round(self, plan: RoundPlan, planner: Planner) -> bool:
+        """Run a round; tell whether any model that arrived could be used."""
         rows = self._rows_of(plan.round)
         if len(plan.batch_sizes) != len(rows.counts):
             raise InvalidProblemError(
@@ -231,6 +236,7 @@ class FederatedTrainer:
         shares = aggregation_shares(weights, arrived)
         clients = np.flatnonzero(arrived)
         reports: list[ClientReport] = []
+        usable = np.zeros(0, dtype=bool)
         if len(clients):
             work = RoundWork(
                 round=plan.round,
@@ -243,17 +249,19 @@ class FederatedTrainer:
                 extra_evaluation=plan.extra_evaluation,
                 seconds=times,
             )
-            average, reports = self._engine.run(self._state, work)
+            result = self._engine.run(self._state, work)
+            reports, usable = result.reports, result.usable
             if shares.any():
-                self._state = average
-        planner.observe(
+                self._state = result.state
+        ignored = planner.observe(
             reports,
             seconds=seconds,
             absent=np.flatnonzero(absent).tolist(),
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
         )
         told = np.array([report.loss for report in reports])
-        known = shares[clients] > 0
+        known = (shares[clients] > 0) & np.isfinite(told)
+        left_out = [f"client {client}: model or loss is not finite" for client in clients[~usable]]
         test_loss, metric = math.nan, math.nan
         if self._test is not None and (len(self.history) + 1) % self.evaluate_every == 0:
             test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
@@ -264,13 +272,17 @@ class FederatedTrainer:
                 batch_sizes=tuple(plan.batch_sizes.tolist()),
                 learning_rate=plan.learning_rate,
                 arrived=len(clients),
-                train_loss=float(shares[clients][known] @ told[known]) if known.any() else math.nan,
+                train_loss=float(np.average(told[known], weights=shares[clients][known]))
+                if known.any()
+                else math.nan,
                 test_loss=test_loss,
                 metric=metric,
                 cost=planner.spent_cost,
                 seconds=planner.spent_seconds,
+                ignored=(*left_out, *map(str, ignored)),
             )
         )
+        return bool(usable.any()) or len(clients) == 0
 
     def _finish(self, planner: Planner, ended: bool) -> None:
         records = self.history.records
