@@ -18,7 +18,7 @@ from coopt_bounds.geometric import n
 from coopt_bounds.lemma import Assumption, Lemma
 from coopt_bounds.matrices import matrix_function, matrix_symbols
 from coopt_bounds.proof import Combine, Identity, Substitute, term
-from coopt_bounds.symbols import D0, K, N, eta, i, tau
+from coopt_bounds.symbols import K, N, eta, i, tau
 from coopt_bounds.theorem import Theorem
 
 beta, beta_s = sp.symbols("beta_u beta_s", nonnegative=True)
@@ -150,7 +150,7 @@ STATEMENT = quadratic_rounds.statement(
 )
 
 _T, _S, _M, _v, _I, _H, _g, _C, _P, _R, _W = matrix_symbols("T_i U M v I H_i g_i C_i P_i R_ij W_k")
-_m, _m_t, _top, _enter, _enter_server = matrix_symbols("m_K m_K^T e^T l l_s")
+_m, _top, _enter, _enter_server = matrix_symbols("m_K e^T l l_s")
 _j, _k = sp.symbols("j k", integer=True, nonnegative=True)
 _p, _w = sp.symbols("p_i W_i", positive=True)
 _trace = matrix_function("tr")
@@ -166,10 +166,7 @@ _rows = (
     (_enter_server, sp.Matrix([gamma * _I, _I])),
     (_W, _top * _S**_k * _enter_server),
     (_m, -sp.Sum(_W, (_k, 0, K - 1)) * _v),
-    (
-        quadratic_rounds.offset,
-        D0 + quadratic_rounds.g_t * _m + quadratic_rounds.half * _m_t * quadratic_rounds.H * _m,
-    ),
+    quadratic_rounds.mean_gap_row,
     (_w, quadratic_rounds.half * _trace(quadratic_rounds.H * sp.Sum(_W * _P * _W, (_k, 0, K - 1)))),
 )
 

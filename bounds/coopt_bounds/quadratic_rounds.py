@@ -256,7 +256,8 @@ _left = (
 )
 _split = Assumption(
     "the trace is linear and devices are independent: w(k) = tr(H M^k P M^k)/2 = sum h_i(k)/s_i, h_i(k) = "
-    "tr(H M^k P_i M^k)/2 >= 0 (lemma quadratic-monotone/trace)",
+    "tr(H M^k P_i M^k)/2 >= 0; with momentum the response W_k stands for M^k (lemma "
+    "quadratic-monotone/trace)",
     equal(added(n), sp.Sum(shares[i, n] / s[i], devices)),
 )
 _counts = (
@@ -375,10 +376,13 @@ _citation = (
     "coopt; the noisy quadratic model of Zhang et al. 2019, arXiv 1907.04164, with a curvature for every "
     "device; mean and fixed points: Charles & Konecny 2021, arXiv 2103.05032"
 )
+mean_model_row = (_m, -sp.Sum(_M**_k, (_k, 0, K - 1)) * _v)
+mean_gap_row = (offset, D0 + g_t * _m + half * _mK_t * H * _m)
+"""The mean model and its gap, for reading."""
 _matrices = (
     *local_matrices,
-    (_m, -sp.Sum(_M**_k, (_k, 0, K - 1)) * _v),
-    (offset, D0 + g_t * _m + half * _mK_t * H * _m),
+    mean_model_row,
+    mean_gap_row,
     (_n, half * _trace(H * sp.Sum(_M**_k * _P * _M**_k, (_k, 0, K - 1)))),
 )
 

@@ -9,9 +9,11 @@ weights that are never negative, plus a term free of s.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy as sp
 
-from coopt_bounds import quadratic_rounds
+from coopt_bounds import matrices, quadratic_rounds
 from coopt_bounds.algebra import at_least, equal
 from coopt_bounds.certified import error
 from coopt_bounds.geometric import n
@@ -72,7 +74,7 @@ DEVIATION = Lemma(
     source="elementary",
 )
 
-D, q, q_t, m, m_t, e, e_t = matrix_symbols("D q q^T m m^T e e^T")
+D, q, q_t, m, m_t, e, e_t, v_t = matrix_symbols("D q q^T m m^T e e^T v^T")
 S, e_mean, e_mean_t, moment = matrix_symbols("S E(e) E(e^T) E(yy^T)")
 _product = Identity(
     (D * (m + e) - q) * ((m_t + e_t) * D - q_t),
@@ -178,10 +180,109 @@ NORMALISED = Lemma(
     source="elementary",
 )
 
+mean_round, draw, noise_part, after = matrix_symbols("cov_mean cov_draw cov_noise S_next")
+moments, added = matrix_function("X"), matrix_function("Y")
+D_i, q_d, q_d_t, A_d, f_d, f_d_t = (matrix_function(name) for name in ("D", "q", "q^T", "B", "f", "f^T"))
+share_d = sp.Function("p", positive=True)
+spread_weight = sp.Symbol("kappa", nonnegative=True)
+_law = Assumption(
+    "law of total covariance: of the average over all devices, of the draw given the models on average, and "
+    "of gradient noise",
+    equal(after, mean_round + draw + noise_part),
+)
+_mean_round = Assumption("the average over all devices takes e to M e", equal(mean_round, M * S * M))
+
+
+def _sum_of_moments(weight: sp.Expr, spread: sp.Expr, shift: sp.Expr, shift_t: sp.Expr) -> tuple[Induct, Any]:
+    """Sums over devices of second moments and of what they are, and that both agree."""
+    each = spread * S * spread + (spread * m - shift) * (m_t * spread - shift_t)
+    given = matrices.partial_sums(moments, weight * moment_of(n), "X, the sum of the second moments")
+    wanted = matrices.partial_sums(added, weight * each, "Y, the sum of what they are")
+    second = Assumption("lemma quadratic-sampling/second-moment for every device", equal(moment_of(n), each))
+    same = equal(moments(n), added(n))
+    return (
+        Induct(
+            same,
+            index=n,
+            start=0,
+            base=(
+                Combine(
+                    equal(moments(0), added(0)), (term(1, given[0].relation), term(-1, wanted[0].relation))
+                ),
+            ),
+            step=(
+                Combine(
+                    equal(moments(n + 1), added(n + 1)),
+                    (
+                        term(1, given[1].relation),
+                        term(1, same),
+                        term(-1, wanted[1].relation),
+                        term(weight, second.relation),
+                    ),
+                ),
+            ),
+        ),
+        (*given, *wanted, second),
+    )
+
+
+moment_of = matrix_function("E(yy^T)")
+_distinct_sum, _distinct_hypotheses = _sum_of_moments(sp.S.One, D_i(n), q_d(n), q_d_t(n))
+_distinct_draw = Assumption(
+    "lemmas quadratic-sampling/distinct and quadratic-sampling/deviation",
+    equal(draw, spread_weight * moments(n)),
+)
+
+COVARIANCE_DISTINCT = Lemma(
+    name="quadratic-sampling/covariance-distinct",
+    words="With c distinct devices a round takes S to M S M + kappa sum [D_i S D_i + (D_i m - q_i)(D_i m - "
+    "q_i)'] and gradient noise.",
+    hypotheses=(_law, _mean_round, _distinct_draw, *_distinct_hypotheses),
+    steps=(
+        _distinct_sum,
+        Combine(
+            equal(after, M * S * M + spread_weight * added(n) + noise_part),
+            (
+                term(1, _law.relation),
+                term(1, _mean_round.relation),
+                term(1, _distinct_draw.relation),
+                term(spread_weight, _distinct_sum.conclusion),
+            ),
+        ),
+    ),
+    source="coopt",
+)
+
+whole = sp.Symbol("E(ybar*ybar^T)", commutative=False)
+_drawn_sum, _drawn_hypotheses = _sum_of_moments(share_d(n), A_d(n), f_d(n), f_d_t(n))
+_drawn_draw = Assumption("lemma quadratic-sampling/draws", equal(draw, (moments(n) - whole) / c))
+_whole_value = ((M - 1) * S * (M - 1)) + ((M - 1) * m - v) * (m_t * (M - 1) - v_t)
+_whole = Assumption("lemma quadratic-sampling/second-moment for the mean change", equal(whole, _whole_value))
+
+COVARIANCE_DRAWS = Lemma(
+    name="quadratic-sampling/covariance-draws",
+    words="With c independent draws a round takes S to M S M and 1/c of the second moment of a device's "
+    "change, weighted by p_i, less that of the mean change, and gradient noise.",
+    hypotheses=(_law, _mean_round, _drawn_draw, _whole, *_drawn_hypotheses),
+    steps=(
+        _drawn_sum,
+        Combine(
+            equal(after, M * S * M + (added(n) - _whole_value) / c + noise_part),
+            (
+                term(1, _law.relation),
+                term(1, _mean_round.relation),
+                term(1, _drawn_draw.relation),
+                term(1 / c, _drawn_sum.conclusion),
+                term(-1 / c, _whole.relation),
+            ),
+        ),
+    ),
+    source="coopt",
+)
+
 through_mean = sp.Function("G_M", nonnegative=True)
 through_draw = sp.IndexedBase("G_D", nonnegative=True)
 next_form = sp.Symbol("G_next", real=True)
-spread_weight = sp.Symbol("kappa", nonnegative=True)
 _adjoint = Assumption(
     "the weight of the covariance one round earlier, G <- M G M + kappa sum D_i G D_i, in a direction x: "
     "x'M G M x and x'D_i G D_i x are values of G's form at M x and D_i x, never negative",
@@ -296,7 +397,12 @@ _Sk, _trace = matrix_function("S"), matrix_function("tr")
 _jump = (_D * _mk - _q) * (_mk_t * _D - _qi_t)
 _change = (_B * _mk - _vi) * (_mk_t * _B - _vi_t)
 _mean_change = ((_M - _I) * _mk - _v) * (_mk_t * (_M - _I) - _v_t)
+_l = sp.Symbol("l", integer=True, nonnegative=True)
 _changes = (
+    (_mk, -sp.Sum(_M**_l, (_l, 0, _k - 1)) * _v),
+    quadratic_rounds.mean_model_row,
+    quadratic_rounds.mean_gap_row,
+    (_Sk(sp.S.Zero), sp.S.Zero),
     (_B, quadratic_rounds.local_matrices[0][0] ** tau - _I),
     (_vi, eta * quadratic_rounds.pushed),
 )
@@ -346,7 +452,7 @@ theorem = Theorem(
     left=error,
     bound=offset + R_K + fresh_noise,
     definitions=(),
-    lemmas=(*_shared, DISTINCT, NOISE_DISTINCT, ALL, NORMALISED, STATEMENT),
+    lemmas=(*_shared, DISTINCT, NOISE_DISTINCT, COVARIANCE_DISTINCT, ALL, NORMALISED, STATEMENT),
     quantities=_quantities,
     exact=True,
     matrices=_distinct_rows,
@@ -364,7 +470,7 @@ draws_theorem = Theorem(
     left=error,
     bound=offset + R_K + fresh_noise,
     definitions=(),
-    lemmas=(*_shared, DRAWS, NOISE_DRAWS, STATEMENT),
+    lemmas=(*_shared, DRAWS, NOISE_DRAWS, COVARIANCE_DRAWS, STATEMENT),
     quantities=_quantities,
     exact=True,
     matrices=_draws_rows,

@@ -125,6 +125,8 @@ def mutants():
         "noise of draws with squared weights",
         with_claim(qs.NOISE_DRAWS, equal(qs.noise_out, qs.p_i**2 / qs.c * qs.noise_in)),
     )
+    yield "no noise of the draw", without(qs.COVARIANCE_DISTINCT, "quadratic-sampling/distinct and")
+    yield "the mean change not taken off", without(qs.COVARIANCE_DRAWS, "for the mean change")
     yield "normalised weights unbiased", identity(qs.NORMALISED, sp.S.Zero)
     yield "what the draw adds left out", without(qs.AFFINE, "R adds up")
     yield (
