@@ -24,7 +24,7 @@ from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import ROUNDING, Search
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.proposers import closed_form, convex, coopt_fl
-from coopt.solvers.proposers.backend import Constraints
+from coopt.solvers.proposers.own_constraints import Constraints
 from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.whole_units.batches import allocate_batches

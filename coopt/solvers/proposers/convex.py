@@ -9,12 +9,17 @@ With geometric progress the value is B = (G + E D0)/(1 + E), where E(y1) = 1/(e^
 convex. It is at least B_0 + h wherever h, the minimum of G + (D0 - B_0) E(y1) - B_0, is negative, and at
 least B_0 otherwise: Dinkelbach's iteration on B_0, with tangents in place of E, which are below it. One
 parametrised problem is compiled for all of this.
+
+No backend decides alone. What its multipliers prove is computed by
+:mod:`~coopt.solvers.proposers.dual_bound`, and where that is not enough another setting or solver is tried.
+Where all fail on a range of tau, what is known of a larger range holds for it too.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +31,10 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
-from coopt.solvers.proposers.backend import Constraints, installed, own_constraints, run
+from coopt.solvers.proposers.backend import ACCURACY, run, settings
+from coopt.solvers.proposers.joint_program import TANGENTS, JointProgram
 from coopt.solvers.proposers.one_member import best_over_members
+from coopt.solvers.proposers.own_constraints import Constraints
 from coopt.solvers.proposers.progress import Geometric, floor_at, progress_of
 from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.proposers.rounding import next_to
@@ -37,20 +44,17 @@ from coopt.solvers.whole_units.batches import relax
 
 Floats = NDArray[np.float64]
 
-DEFAULT_BACKEND = "CLARABEL"
-# What the default backend is asked for. Constraints that curve keep it from its own 1e-8.
-TOLERANCE = 3e-7
-DEFAULT_OPTIONS = {"tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE, "tol_feas": TOLERANCE}
-# The relative accuracy to which its values are then trusted.
-ACCURACY = 2e-6
-TANGENTS = 24
 # Beyond this many time constants nothing is left of the initial gap that a tangent could tell from zero.
 LONGEST = 40.0
 DINKELBACH_STEPS = 20
-# A bound this small beside the initial gap is beyond the backend's accuracy; zero bounds it then.
+# A bound this small beside the initial gap is beyond any backend's accuracy; zero bounds it then.
 NOTHING_LEFT = 1e-9
 # Values of tau that are rounded, best relaxation first.
 ROUNDED_STEPS = 3
+# Batches this far from their scale, as a factor, become the new scale, at most so often.
+OFF_SCALE, RESCALED = 3.0, 3
+# Ranges of tau without a point, before there was one, after which the backends are given up.
+MOST_FAILED = 5
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,30 @@ class Point:
 
     Attributes
     ----------
+    value : float
+        The optimum of the relaxation, up to the backend's accuracy.
     lower_bound : float
-        On the value of every plan in the range; the optimum up to the backend's accuracy if tau is fixed.
+        Proved for the value of every plan in the range.
     rounds : float
         K at the optimum.
     batch_sizes : ndarray, shape (N,)
     """
 
+    value: float
     lower_bound: float
     rounds: float
     batch_sizes: Floats
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """One solve: what it found and what it proved, in the units of the program."""
+
+    value: float
+    proved: float
+    batch_sizes: Floats
+    z1: float
+    z2: float
 
 
 def solve(
@@ -88,13 +106,14 @@ def solve(
     constraints : callable, optional
         Takes the batch sizes as a cvxpy expression of shape (N,) and returns a list of cvxpy constraints.
     backend : str, optional
-        Name of an installed cvxpy solver; default Clarabel.
+        Name of an installed cvxpy solver, which is then tried alone; default Clarabel, and where that
+        stumbles what else is installed.
 
     Returns
     -------
     Proposal
-        ``lower_bound`` takes the constraints into account where the bound is no family, the backend is the
-        default one and met its tolerance in every solve (``trace["accurate"]``).
+        ``lower_bound`` takes the constraints into account where the bound is no family. The trace counts
+        how often each backend was tried.
 
     Raises
     ------
@@ -103,23 +122,25 @@ def solve(
     InvalidProblemError
         If the constraints are not a list of convex cvxpy constraints.
     SolverError
-        If the backend is missing or fails, or no whole batches near the optimum meet the constraints.
+        If a backend that was named is missing or fails, no backend finds a point, or no whole batches near
+        the optimum meet the constraints. The message says what was tried.
     """
+    tries: Counter[str] = Counter()
     trace: dict[str, float] = {"convex_solves": 0}
 
     def rounded(member: Bound) -> list[Incumbent]:
         joint = JointRelaxation(problem, member, ranges, constraints, backend)
         plans: list[Incumbent] = []
-        for tau, point in joint.best_first():
-            if not plans:
-                trace["relaxation_value"] = point.lower_bound
+        found = joint.best_first()
+        trace.setdefault("relaxation_value", joint.proved)
+        for tau, point in found:
             for rounds in rounds_near(problem.plain, ranges, point.rounds, tau):
-                batches = joint.whole(rounds, tau)
+                batches = joint.whole(rounds, tau, point.batch_sizes)
                 if batches is not None:
                     value = member.value(problem, rounds, tau, batches)
                     plans.append(Incumbent(value, rounds, tau, batches, member))
         trace["convex_solves"] += joint.solves
-        trace["accurate"] = joint.accurate
+        tries.update(joint.tries)
         if not plans:
             raise SolverError(
                 "solver 'cvxpy': continuous batch sizes meet the constraints, but no whole ones next to them "
@@ -129,37 +150,12 @@ def solve(
 
     best = best_over_members(problem, bound, rounded, "cvxpy")
     single = len(bound.monotone_form(problem).members) == 1
-    proved = -math.inf
-    if single and trace["accurate"]:
-        proved = trace["relaxation_value"]
-    return Proposal(best, proved, trace)
-
-
-@dataclass(frozen=True)
-class _WorkLimit:
-    """K (tau sample @ s + round) <= total."""
-
-    sample: Floats
-    round: float
-    total: float
-
-
-def _work_limits(problem: Problem) -> list[_WorkLimit]:
-    """The limits on cost and on energy, where there are any."""
-    fleet, budget = problem.fleet, problem.budget
-    found = [
-        _WorkLimit(fleet.sample_cost, budget.round_cost, budget.cost * (1.0 + limits.TOLERANCE)),
-        _WorkLimit(
-            fleet.sample_energy,
-            float(np.sum(fleet.round_energy)),
-            budget.energy * (1.0 + limits.TOLERANCE),
-        ),
-    ]
-    return [limit for limit in found if limit.total < math.inf]
+    trace |= {f"tries of {name}": count for name, count in sorted(tries.items())}
+    return Proposal(best, trace["relaxation_value"] if single else -math.inf, trace)
 
 
 class JointRelaxation:
-    """The relaxation for one bound, compiled once.
+    """The relaxation for one bound, compiled once for a scale of the batch sizes.
 
     Parameters
     ----------
@@ -169,6 +165,14 @@ class JointRelaxation:
     ranges : Ranges
     constraints : callable, optional
     backend : str, optional
+
+    Attributes
+    ----------
+    solves : int
+    tries : Counter
+        How often each setting of a backend was tried.
+    proved : float
+        A lower bound on every plan of the ranges, once :meth:`best_first` has run.
 
     Raises
     ------
@@ -186,57 +190,25 @@ class JointRelaxation:
         constraints: Constraints | None = None,
         backend: str | None = None,
     ) -> None:
-        self.backend = installed(backend or DEFAULT_BACKEND)
+        self._settings = settings(backend)
         if not isinstance(bound, MonotoneBound):
             raise SolverError(f"solver 'cvxpy' needs the monotone form of bound {bound.name!r}")
         self.problem, self.ranges = problem.plain, ranges
         self.form: MonotoneForm = bound.monotone_form(problem)
         self.progress = progress_of(self.form, "cvxpy")
         self.solves = 0
-        # Whether every solve so far met the backend's own tolerance.
-        self.accurate = backend in (None, DEFAULT_BACKEND)
+        self.tries: Counter[str] = Counter()
+        self.proved = -math.inf
         self.constraints = constraints
-        self._ratio = 1.0
-        self._compile(constraints)
+        self._errors: dict[str, str] = {}
+        self._found = False
+        self._guess: tuple[float, float] | None = None
+        self._compile(self._typical_batches())
 
-    def _compile(self, constraints: Constraints | None) -> None:
-        import cvxpy as cp
-
-        fleet, budget = self.problem.fleet, self.problem.budget
-        size = len(fleet)
-        lower, upper = fleet.batch_range()
-        self._scale = self._typical_batches()
-        self._x = cp.Variable(size)
-        self._z1, self._z2, self._excess = cp.Variable(), cp.Variable(), cp.Variable()
-        batches = cp.multiply(self._scale, self._x)
-        self._weights = cp.Parameter(size, nonneg=True)
-        self._ends = cp.Parameter(2)
-        self._rounds = cp.Parameter(2, nonneg=True)
-        self._intercepts, self._slopes = cp.Parameter(TANGENTS), cp.Parameter(TANGENTS)
-        z1, z2 = self._z1, self._z2
-        rules = [
-            self._x >= lower / self._scale,
-            self._x <= upper / self._scale,
-            z2 >= self._ends[0],
-            z2 <= self._ends[1],
-            z1 >= self._rounds[0] * z2,
-            z1 <= self._rounds[1] * z2,
-            self._excess >= 0.0,
-            self._excess >= self._intercepts + self._slopes * z1,
-        ]
-        self._allowed = []
-        for limit in _work_limits(self.problem):
-            work = limit.sample * self._scale
-            total = float(work.sum()) or 1.0
-            allowed = cp.Parameter(2, nonneg=True)
-            rules.append((work / total) @ self._x + allowed[1] * z2 <= allowed[0] * z1)
-            self._allowed.append((limit, total, allowed))
-        self._step_time, self._round_time = cp.Parameter(size, nonneg=True), cp.Parameter(size, nonneg=True)
-        if budget.time < math.inf:
-            rules.append(cp.multiply(self._step_time, self._x) + self._round_time * z2 <= z1)
-        own = own_constraints(constraints, batches)
-        noise = cp.sum(cp.multiply(self._weights, cp.inv_pos(self._x)))
-        self._compiled = cp.Problem(cp.Minimize(noise + self._excess), [*rules, *own])
+    def _compile(self, scale: Floats) -> None:
+        self._program = JointProgram(self.problem, scale, self.constraints, joint=True)
+        # At one K and tau nothing but batches is left to choose; compiled when first asked for.
+        self._inner: JointProgram | None = None
 
     def _typical_batches(self) -> Floats:
         """The scale of the batch sizes: conic solvers want variables near one."""
@@ -259,16 +231,19 @@ class JointRelaxation:
         ------
         InfeasibleError
             If no batch sizes meet the constraints.
+        SolverError
+            If no backend finds any.
         """
         first, last = self.ranges.local_steps
-        root = self.within((first, last))
+        root = self._root((first, last))
         if root is None:
             raise InfeasibleError(
                 "no batch sizes meet the constraints within the limits of cost, time and batches",
                 binding="constraints",
             )
         found: list[tuple[int, Point]] = []
-        queue = [(root.lower_bound, first, last, root)]
+        self.proved, failed = math.inf, 0
+        queue = [(root.value, first, last, root)]
         while queue and len(found) < ROUNDED_STEPS:
             _, low, high, point = heapq.heappop(queue)
             if low == high:
@@ -276,15 +251,56 @@ class JointRelaxation:
                 continue
             middle = min(math.isqrt(low * high), high - 1)
             for part in ((low, middle), (middle + 1, high)):
-                inside = self.within(part)
-                if inside is not None:
-                    heapq.heappush(queue, (inside.lower_bound, *part, inside))
+                try:
+                    inside = self.within(part)
+                except SolverError:
+                    failed += not self._found
+                    if failed >= MOST_FAILED:
+                        raise
+                    inside = point
+                if inside is None:
+                    # That nothing is there is the backend's word; what is proved holds all the same.
+                    self.proved = min(self.proved, point.lower_bound)
+                    continue
+                proved = max(inside.lower_bound, point.lower_bound)
+                entry = replace(inside, lower_bound=proved, value=max(inside.value, proved))
+                heapq.heappush(queue, (entry.value, *part, entry))
+        kept = [point for *_, point in queue] + [point for _, point in found]
+        self.proved = min([self.proved, *(point.lower_bound for point in kept)])
         return found
+
+    def _root(self, local_steps: Range) -> Point | None:
+        """The point of all plans, with a scale of the batch sizes that fits it."""
+        try:
+            root = self.within(local_steps)
+        except SolverError:
+            if len(self._settings) == 1 or local_steps[0] == local_steps[1]:
+                raise
+            rounds = math.sqrt(self.ranges.rounds[0] * self.ranges.rounds[1])
+            return Point(-math.inf, -math.inf, rounds, self._program.scale)
+        for _ in range(RESCALED):
+            if root is None:
+                break
+            ratio = root.batch_sizes / self._program.scale
+            if ratio.min() >= 1.0 / OFF_SCALE and ratio.max() <= OFF_SCALE:
+                break
+            self._compile(root.batch_sizes)
+            try:
+                again = self.within(local_steps)
+            except SolverError:
+                break
+            if again is None:
+                break
+            root = replace(again, lower_bound=max(root.lower_bound, again.lower_bound))
+        return root
 
     def within(self, local_steps: Range, rounds: Range | None = None) -> Point | None:
         """Bound the plans with tau in a range from below; None if there are none.
 
-        The bound is the optimum of the relaxation, up to the backend's accuracy, if the range is one tau.
+        Raises
+        ------
+        SolverError
+            If no backend finds a point.
         """
         shrunk = self.ranges.shrink(rounds or self.ranges.rounds, local_steps)
         if shrunk is None:
@@ -295,57 +311,51 @@ class JointRelaxation:
             offset -= float(np.sum(weights / self.form.population))
         if not (math.isfinite(offset) and np.isfinite(weights).all()):
             return None
-        unit1, unit2 = 1.0 / (low * math.sqrt(rounds[0] * rounds[1])), 1.0 / low
-        self._set_limits(unit1, unit2, low / high, rounds)
+        self._program.place(rounds, (low, high))
         if isinstance(self.progress, Geometric):
-            return self._dinkelbach(self.progress, offset, weights, unit1, rounds, (low, high))
-        return self._linear(offset, weights, self.progress.rate * unit1)
+            return self._dinkelbach(self.progress, offset, weights, rounds, (low, high))
+        return self._linear(offset, weights, self.progress.rate * self._program.unit)
 
     def _linear(self, offset: float, weights: Floats, rate: float) -> Point | None:
         """The optimum where progress is linear in y1: one solve, and one in units of its result."""
-        unit = max(float(np.sum(weights / self._scale)), rate, 1e-300)
-        slopes = np.zeros(TANGENTS)
-        value = 1.0
+        unit = max(float(np.sum(weights / self._program.scale)), rate, 1e-300)
+        proved = -math.inf
+        nothing, slopes = np.zeros(TANGENTS), np.zeros(TANGENTS)
+        point: Point | None = None
         for _ in range(2):
-            unit *= value or 1.0
             slopes[0] = rate / unit
-            least = self._solve(weights / self._scale / unit, np.zeros(TANGENTS), slopes)
-            if least is None:
+            solved = self._solve(self._program, weights / unit, (nothing, slopes))
+            if solved is None:
                 return None
-            value = max(least, 0.0)
-        return self._point(offset + (value - ACCURACY) * unit)
-
-    def _set_limits(self, unit1: float, unit2: float, shortest: float, rounds: Range) -> None:
-        fleet, budget = self.problem.fleet, self.problem.budget
-        self._ends.value = np.array([shortest, 1.0])
-        self._ratio = unit2 / unit1
-        self._rounds.value = self._ratio / np.array([rounds[1], rounds[0]], dtype=np.float64)
-        for limit, total, allowed in self._allowed:
-            allowed.value = np.array([limit.total * unit1, limit.round * unit2]) / total
-        if budget.time < math.inf:
-            seconds = budget.time * (1.0 + limits.TOLERANCE) * unit1
-            self._step_time.value = self._scale / fleet.throughput / seconds
-            self._round_time.value = fleet.round_time * unit2 / seconds
+            proved = max(proved, offset + solved.proved * unit)
+            point = self._point(solved, offset + solved.value * unit, proved)
+            unit *= solved.value if solved.value > 0.0 else 1.0
+        return point
 
     def _dinkelbach(
         self,
         progress: Geometric,
         offset: float,
         weights: Floats,
-        unit1: float,
         rounds: Range,
         local_steps: Range,
     ) -> Point | None:
-        rate, gap = progress.rate, progress.gap
+        program, rate, gap = self._program, progress.rate, progress.gap
+        nothing = np.zeros(TANGENTS), np.zeros(TANGENTS)
         if gap <= max(offset, 0.0):
             # Every step leads up to a floor above the initial gap, which thus bounds the value.
-            unit = float(np.sum(weights / self._scale)) or 1.0
-            least = self._solve(weights / self._scale / unit, np.zeros(TANGENTS), np.zeros(TANGENTS))
-            return None if least is None else replace(self._point(gap), rounds=float(rounds[0]))
+            unit = float(np.sum(weights / program.scale)) or 1.0
+            solved = self._solve(program, weights / unit, nothing)
+            return None if solved is None else replace(self._point(solved, gap, gap), rounds=float(rounds[0]))
         steps = (local_steps[0] * rounds[0], local_steps[1] * rounds[1])
         longest = min(float(steps[1]), max(LONGEST / rate, float(steps[0])))
         at = np.geomspace(float(steps[0]), longest, TANGENTS)
-        value, proved = gap, 0.0
+        # The range before is a good guess, from above or from below, of the value and of the steps.
+        value, at[0] = self._guess or (gap, at[0])
+        at[0] = min(max(at[0], steps[0]), longest)
+        if not NOTHING_LEFT * gap < value < gap:
+            value = gap
+        proved = 0.0
         point: Point | None = None
         for attempt in range(DINKELBACH_STEPS):
             if value <= NOTHING_LEFT * gap:
@@ -353,46 +363,81 @@ class JointRelaxation:
             # Values are in units of the current estimate, so that the backend's tolerance is relative.
             intercepts, slopes = _tangents(rate, at)
             factor = max(gap - value, 0.0) / value
-            least = self._solve(weights / self._scale / value, factor * intercepts, factor * slopes * unit1)
-            if least is None:
+            lines = factor * intercepts, factor * slopes * program.unit
+            solved = self._solve(program, weights / value, lines)
+            if solved is None:
                 return None
-            below = offset + value * (least - 1.0)
-            proved = max(proved, value + min(below, 0.0) - ACCURACY * value)
-            point = self._point(proved)
-            here = min(max(1.0 / (float(self._z1.value) * unit1), steps[0]), steps[1])
+            proved = max(proved, value + min(offset + value * (solved.proved - 1.0), 0.0))
+            below = offset + value * (solved.value - 1.0)
+            point = self._point(solved, max(value + min(below, 0.0), proved), proved)
+            here = min(max(1.0 / (solved.z1 * program.unit), steps[0]), steps[1])
             noise = float(np.sum(weights / point.batch_sizes))
             left = math.exp(-rate * here)
             reached = left * gap - math.expm1(-rate * here) * (offset + noise)
-            if below >= 0.0 or reached - proved <= 1.1 * ACCURACY * reached:
+            self._guess = reached, here
+            if (below >= 0.0 and attempt) or reached - point.value <= ACCURACY * reached:
                 break
-            value = min(value, reached)
-            at[attempt % TANGENTS] = here
+            value = min(value, reached) if attempt else reached
+            at[(attempt + 1) % TANGENTS] = here
         return point
 
-    def _solve(self, weights: Floats, intercepts: Floats, slopes: Floats) -> float | None:
-        """Optimal value; None if infeasible."""
-        self._weights.value, self._intercepts.value, self._slopes.value = weights, intercepts, slopes
-        import cvxpy as cp
+    def _solve(self, program: JointProgram, weights: Floats, lines: tuple[Floats, Floats]) -> _Solved | None:
+        """The best that the settings give, tried until one is near its own proof; None if infeasible.
 
+        Raises
+        ------
+        SolverError
+            If none gives a point.
+        """
+        program.ask(weights, lines)
         self.solves += 1
-        options = DEFAULT_OPTIONS if self.backend == DEFAULT_BACKEND else {}
-        value = run(self._compiled, self.backend, **options)
-        self.accurate &= self._compiled.status != cp.OPTIMAL_INACCURATE
-        return value
+        best: _Solved | None = None
+        infeasible = False
+        for setting in self._settings:
+            self.tries[setting.name] += 1
+            try:
+                value = run(program.compiled, setting.backend, **setting.options)
+            except SolverError as error:
+                self._errors[setting.name] = str(error)
+                continue
+            if value is None:
+                infeasible = True
+                if self._found:
+                    break
+                # Before there was any point, that there is none takes more than one verdict.
+                continue
+            solved = _Solved(value, program.proved(value), program.batch_sizes, *program.place_found)
+            if best is None or solved.proved > best.proved:
+                best = solved
+            if best.value - best.proved <= setting.accuracy:
+                break
+        if best is None and not infeasible:
+            tried = "; ".join(f"{name}: {error}" for name, error in self._errors.items())
+            raise SolverError(f"solver 'cvxpy' found no batch sizes. Tried {tried}")
+        self._found |= best is not None
+        return best
 
-    def _point(self, value: float) -> Point:
-        rounds = float(self._z2.value) / float(self._z1.value) * self._ratio
-        return Point(value, rounds, self._scale * self._x.value)
+    def _point(self, solved: _Solved, value: float, proved: float) -> Point:
+        return Point(value, proved, self._program.rounds(solved.z1, solved.z2), solved.batch_sizes)
 
-    def whole(self, rounds: int, local_steps: int) -> NDArray[np.int64] | None:
-        """Whole batches at (K, tau) within all limits and constraints; None if none were found."""
+    def whole(self, rounds: int, local_steps: int, near: Floats) -> NDArray[np.int64] | None:
+        """Whole batches at (K, tau) within all limits and constraints; None if none were found.
+
+        `near` are continuous ones at a similar place, from which to start where no backend finds better.
+        """
         _, weights = floor_at(self.form, local_steps)
         if self.constraints is None:
             return whole_batches(self.problem, weights, rounds, local_steps).batch_sizes
-        inside = self.within((local_steps, local_steps), (rounds, rounds))
-        if inside is None:
-            return None
-        return next_to(self.problem, self.constraints, inside.batch_sizes, weights, rounds, local_steps)
+        if self._inner is None:
+            self._inner = JointProgram(self.problem, self._program.scale, self.constraints, joint=False)
+        self._inner.place((rounds, rounds), (local_steps, local_steps))
+        unit = float(np.sum(weights / near)) or 1.0
+        try:
+            solved = self._solve(self._inner, weights / unit, (np.zeros(0), np.zeros(0)))
+        except SolverError:
+            solved = None
+        batches = near if solved is None else solved.batch_sizes
+        return next_to(self.problem, self.constraints, batches, weights, rounds, local_steps)
 
 
 def _tangents(rate: float, steps: Floats) -> tuple[Floats, Floats]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import SolverError
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.proposers.backend import Constraints, own_constraints, run
+from coopt.solvers.proposers.backend import run
+from coopt.solvers.proposers.own_constraints import Constraints, meets, own_constraints, scaled
 from coopt.solvers.whole_units.batches import Ints
 
 Floats = NDArray[np.float64]
 
-# A constraint is met within this fraction of the largest number in it: the rounding of its sums.
-SLACK = 1e-9
 # The choice between two neighbours for every device is a small integer program; this ends it.
 SECONDS = 10.0
 # Distances to the next whole batch below this are the backend's inaccuracy.
 NEAR = 1e-6
+# Where neither neighbours of a point meet constraints that curve, these shares of it are tried.
+SHRUNK = (0.999, 0.99, 0.95, 0.8, 0.5, 0.0)
 
 
 def next_to(
@@ -53,17 +56,6 @@ def next_to(
     return _raised(problem, constraints, down, step, gains, rounds, local_steps)
 
 
-def meets(constraints: Constraints, batch_sizes: Ints) -> bool:
-    """Whether whole batches meet the user's constraints."""
-    import cvxpy as cp
-
-    for rule in own_constraints(constraints, cp.Constant(batch_sizes)):
-        size = max(float(np.max(np.abs(term.value))) for term in rule.args)
-        if float(np.max(rule.violation())) > SLACK * size:
-            return False
-    return True
-
-
 def _fits(
     problem: Problem, constraints: Constraints, batch_sizes: Ints, rounds: int, local_steps: int
 ) -> bool:
@@ -92,9 +84,10 @@ def _integer_program(
         if limit < np.inf:
             rules.append(sample @ batches <= limit)
     worth = gains / (float(gains.max()) or 1.0)
-    choice = cp.Problem(cp.Maximize(worth @ up), rules)
-    if not choice.is_mixed_integer() or not all(term.is_affine() for rule in rules for term in rule.args):
+    if not all(term.is_affine() for rule in rules for term in rule.args):
         return None
+    up.value = np.zeros(down.size)
+    choice = cp.Problem(cp.Maximize(worth @ up), scaled(rules))
     try:
         # scipy brings HiGHS, and is always there.
         if run(choice, "SCIPY", scipy_options={"time_limit": SECONDS, "mip_rel_gap": 1e-6}) is None:
@@ -106,6 +99,16 @@ def _integer_program(
     return raised
 
 
+def _starts(problem: Problem, down: Ints, step: Ints) -> Iterator[Ints]:
+    """Batches to try: the lower neighbours, the upper ones, and ever smaller ones."""
+    multiple = problem.fleet.batch_multiple
+    lower, _ = problem.fleet.batch_range()
+    yield down
+    yield down + step
+    for share in SHRUNK:
+        yield lower + np.floor(share * (down - lower) / multiple).astype(np.int64) * multiple
+
+
 def _raised(
     problem: Problem,
     constraints: Constraints,
@@ -115,10 +118,12 @@ def _raised(
     rounds: int,
     local_steps: int,
 ) -> Ints | None:
-    batches = down.copy()
-    if not _fits(problem, constraints, batches, rounds, local_steps):
-        batches = down + step
-        return batches if _fits(problem, constraints, batches, rounds, local_steps) else None
+    start = next(
+        (s for s in _starts(problem, down, step) if _fits(problem, constraints, s, rounds, local_steps)), None
+    )
+    if start is None or (start > down).any():
+        return start
+    batches = start.copy()
     for i in np.argsort(-gains, kind="stable").tolist():
         if step[i] == 0 or gains[i] == 0.0:
             continue
