@@ -16,10 +16,12 @@ from .measuring.from_gradients import measure
 from .measuring.measurement import Measurement
 from .measuring.probe import ClientProbe
 from .measuring.report import ClientReport
-from .objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex
+from .objectives.certified import Certified
 from .objectives.forecast.forecast import Forecast
 from .objectives.forecast.model import LocalModel
-from .objectives.monotone import Bound
+from .objectives.nonconvex import NonConvex
+from .objectives.protocol import Bound
+from .objectives.published import AdaCoOpt, Dynamite
 from .objectives.tradeoff import TradeOff
 from .online.controller import Controller
 from .online.round_plan import RoundPlan, Stopped

@@ -42,6 +42,7 @@ QUESTIONS = ("solve",) * 12 + ("evaluate", "rate", "participants", "cohort", "se
 
 
 def problem_of(rng: np.random.Generator, plain: bool) -> Problem:
+    """A random problem; a plain one has no limit or loss that some solvers refuse."""
     n = int(rng.choice([1, 2, 3, 4, 5, 8, 30], p=[0.1, 0.2, 0.2, 0.2, 0.15, 0.1, 0.05]))
     equal = rng.random() < 0.6
     samples = rng.integers(1, 40, n)
@@ -95,7 +96,7 @@ def problem_of(rng: np.random.Generator, plain: bool) -> Problem:
         for value, factor in zip(used, rng.choice(factors, 3), strict=True)
     )
     names = ("cost", "time", "energy")
-    caps = {name: value for name, value in zip(names, (cost, time, energy), strict=True)}
+    caps = dict(zip(names, (cost, time, energy), strict=True))
     old = limited.budget
     return Problem(
         fleet,
@@ -112,6 +113,7 @@ def problem_of(rng: np.random.Generator, plain: bool) -> Problem:
 
 
 def own_bound(monotone: bool) -> Any:
+    """A bound read from a formula."""
     import sympy as sp
 
     K, tau, eta, D_0, sigma2, B = sp.symbols("K tau eta D_0 sigma2 B")
@@ -148,6 +150,7 @@ def flat(plan: Any, certify: bool = True) -> dict[str, Any]:
 
 
 def answer(i: int) -> dict[str, Any]:
+    """What coopt says to the i-th question."""
     rng = np.random.default_rng([SEED, i])
     question = QUESTIONS[i % len(QUESTIONS)]
     name = BOUNDS[i % len(BOUNDS)] if question == "solve" else str(rng.choice(BOUNDS))
@@ -208,6 +211,7 @@ def difference(old: Any, new: Any) -> float:
 
 
 def main() -> None:
+    """Record, or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recording", type=Path)
     parser.add_argument("--compare", action="store_true")
@@ -229,7 +233,9 @@ def main() -> None:
             worst = max(worst, gap)
             if gap > (0.0 if exact else AGREEMENT):
                 apart += 1
-                print(f"{i} ({row['question']}) {key}: {old[i].get(key)!r} is now {row.get(key)!r}, {gap:.2g}")
+                print(
+                    f"{i} ({row['question']}) {key}: {old[i].get(key)!r} is now {row.get(key)!r}, {gap:.2g}"
+                )
     if old is None:
         options.recording.write_text(json.dumps(rows) + "\n")
         print(f"{len(rows)} recorded, {sum('error' in row for row in rows)} with an error")

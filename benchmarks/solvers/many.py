@@ -24,8 +24,8 @@ import numpy as np
 from peer_solvers.formula import instance
 
 from coopt import BoundWarning, Problem, solve_allocation, solve_many
-from coopt.objectives.bound import resolve_bound
-from coopt.questions.cached_form import tied
+from coopt.objectives.registry import resolve_bound
+from coopt.questions.kept_form import keeping_form
 
 RESULTS = Path(__file__).parent / "results"
 COUNT, REPETITIONS = 6, 3
@@ -41,7 +41,7 @@ def together(problems: list[Problem], bound: str) -> list[float]:
 
 
 def tied_once(problems: list[Problem], bound: str) -> list[float]:
-    shared = tied(resolve_bound(bound))
+    shared = keeping_form(resolve_bound(bound))
     return [solve_allocation(problem, bound=shared).error_bound for problem in problems]
 
 

@@ -19,33 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.objectives.protocol import Bound, Floats, Ints, Objective, Parts
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, float_array
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@runtime_checkable
-class Bound(Protocol):
-    """What every solver needs of a bound: for given (K, tau) an offset and nonnegative weights."""
-
-    @property
-    def name(self) -> str:
-        """Short name for tables and files."""
-        ...
-
-    def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
-        """(offset, weights) such that the bound is offset + sum(weights / batch_sizes)."""
-        ...
-
-    def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """The bound for one plan [loss; gradient^2 for the non-convex bound]."""
-        ...
-
-    def members(self) -> tuple[Bound, ...]:
-        """Bounds whose minimum this one is; a bound with numbers is its own only member."""
-        ...
+from coopt.problem.validation import LARGEST_COUNT, count, float_array
 
 
 @dataclass(frozen=True)
@@ -116,25 +92,6 @@ class MonotoneBound(Bound, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A bound split by cause; the parts add up to it.
-
-    Attributes
-    ----------
-    transient : float
-        What is left of the initial gap.
-    noise : float
-        Mini-batch noise of the averaged gradient.
-    drift : float
-        Devices moving apart during local steps, by divergence and by their own noise.
-    """
-
-    transient: float
-    noise: float
-    drift: float
-
-
 def member_values(form: MonotoneForm, rounds: int, local_steps: int, batches: Floats) -> Floats:
     """Values of every member of a form for one plan, shape (m,)."""
     everyone = np.arange(len(form.members))
@@ -193,21 +150,17 @@ def _weights(slope: float, floor: Floor) -> Floats:
     return total
 
 
-class MonotoneBase(ABC):
-    """coefficients, value and parts, all read off the monotone form."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Short name for tables and files."""
+class MonotoneBase(Objective):
+    """An objective with a monotone form: coefficients, value and parts are all read off the form."""
 
     @abstractmethod
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
 
-    def members(self) -> tuple[Bound, ...]:
-        """Bounds whose minimum this one is."""
-        return (self,)
+    @property
+    def prunable(self) -> MonotoneBase:
+        """The bound itself: its form lets a search prune."""
+        return self
 
     def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
         """(offset, weights), weights of shape (N,), of B = offset + sum(weights / batch_sizes).
@@ -278,3 +231,9 @@ class MonotoneBase(ABC):
             for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True)
         )
         return Parts(float(start[0, 0]), noise, scale * float(floor.offsets[0]) + sum(drift))
+
+    def floor_value(self, problem: Problem, local_steps: int, batch_sizes: Floats) -> float:
+        """What the value tends to as rounds grow, with these local steps and batches."""
+        form = self.monotone_form(problem)
+        # After so many rounds nothing of the initial gap is left.
+        return float(member_values(form, LARGEST_COUNT, local_steps, batch_sizes)[0])

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coopt.errors import InvalidProblemError
+from coopt.objectives.cautions import exploding_drift, said
 from coopt.objectives.curvature import curvature, log_contraction, required
-from coopt.objectives.monotone import Bound, Floats, Parts, inverse_batches
+from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import refuse_absence
+from coopt.objectives.protocol import LOSS, Bound, Floats, Objective, Parts
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, float_array, real
 
@@ -31,7 +33,7 @@ SWEEPS = 4
 
 
 @dataclass(frozen=True)
-class TradeOff:
+class TradeOff(Objective):
     """The trade-off bound: tighter than :class:`Certified`, from the same constants.
 
     :class:`Certified` assumes that the devices' curvature lets them drift apart as fast as possible, and that
@@ -85,6 +87,9 @@ class TradeOff:
 
     gamma: float | Literal["auto"] = "auto"
     ratio: float | Literal["auto"] = "auto"
+
+    unit = LOSS
+    needs_numbers = True
 
     def __post_init__(self) -> None:
         if self.gamma != "auto":
@@ -169,6 +174,12 @@ class TradeOff:
         effect = _round_effect(problem.constants, local_steps, best._gammas(), float(best.ratio))
         split = effect.split(problem, rounds, _sums(problem, batch_sizes))
         return Parts(*(float(part[0]) for part in split))
+
+    def cautions(
+        self, problem: Problem, rounds: int, local_steps: int, batch_sizes: Floats, value: float
+    ) -> tuple[str, ...]:
+        """Warn of so many local steps that the drift terms say nothing."""
+        return said(exploding_drift(problem.constants, local_steps))
 
     def _gammas(self) -> tuple[float, ...]:
         return GAMMAS if isinstance(self.gamma, str) else (self.gamma,)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.objectives.bound import resolve_bound
-from coopt.objectives.monotone import Bound, Parts
+from coopt.objectives.protocol import Bound, Objective, Parts
+from coopt.objectives.registry import resolve_bound
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, integer_array, real, same_value
 
@@ -168,12 +168,7 @@ class Allocation:
     @property
     def parts(self) -> Parts | None:
         """The error bound split into transient, noise and drift; None for bounds that do not say."""
-        bound = self.bound_object
-        split = getattr(bound, "parts", None)
-        if split is None:
-            return None
-        parts: Parts = split(self.problem, self.rounds, self.local_steps, self.batch_sizes)
-        return parts
+        return self.bound_object.parts(self.problem, self.rounds, self.local_steps, self.batch_sizes)
 
     @property
     def cap_prices(self) -> NDArray[np.float64]:
@@ -187,9 +182,9 @@ class Allocation:
         return cap_prices(self.problem, self.bound_object, self.rounds, self.local_steps)
 
     @property
-    def bound_object(self) -> Bound:
-        """The bound itself."""
-        return resolve_bound(self.bound) if self.custom_bound is None else self.custom_bound
+    def bound_object(self) -> Objective:
+        """The bound itself, with all that it says of itself."""
+        return resolve_bound(self.bound if self.custom_bound is None else self.custom_bound)
 
     def certify(self, *, deep: bool = False) -> Certificate:
         """Recompute feasibility, cost, time and error bound from scratch with independent code.

@@ -7,18 +7,14 @@ the lower bound is built with the solvers' help, and checked without it.
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import replace
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
-from coopt.objectives.bound import AdaCoOpt, Certified, Dynamite, NonConvex, YoungFamily
-from coopt.objectives.monotone import MonotoneBound
+from coopt.objectives.users_own import completed
 from coopt.plans import prover
 from coopt.plans.allocation import Allocation, Certificate, Status
 from coopt.plans.proof import Checker, Proof
@@ -31,8 +27,6 @@ DIGITS = 50
 PROOF = {"error": 1e-11, "cost": 1e-7, "time": 1e-7}
 # By so much less than claimed no plan may cost, or take: twice the tolerance of limits.
 UNDERCUT = 2.0 * TOLERANCE
-# Stand-ins for the limits z -> 0 and z -> inf, beyond any digit that is compared.
-VANISHING, UNBOUNDED = "1e-300", "1e300"
 
 Floats = NDArray[np.float64]
 
@@ -92,7 +86,8 @@ def prove_again(allocation: Allocation) -> Proof:
             "deep: the lower bound is no claim about all plans within the limits of the problem, and cannot "
             "be proved from them"
         )
-    if not isinstance(claim.bound, MonotoneBound):
+    bound = completed(claim.bound).prunable
+    if bound is None:
         raise CertificateError(
             f"deep: bound {claim.bound.name!r} declares no monotone form, so only a search through all plans "
             "could prove anything"
@@ -106,7 +101,7 @@ def prove_again(allocation: Allocation) -> Proof:
         budget = replace(budget, cost=less) if costs else replace(budget, time=less)
         problem = replace(problem, budget=budget)
         target = allocation.target_error
-    form = claim.bound.monotone_form(problem)
+    form = bound.monotone_form(problem)
     proof = prover.prove(problem, form, target, claim.rounds, claim.local_steps)
     Checker(problem, form).check(proof, claim.rounds, claim.local_steps)
     return proof
@@ -187,45 +182,25 @@ def error_bound(allocation: Allocation) -> float:
     """
     bound, problem = allocation.bound_object, allocation.problem
     rounds, local_steps = allocation.rounds, allocation.local_steps
-    if not isinstance(bound, Certified | NonConvex | Dynamite | AdaCoOpt):
+    statement = bound.statement(problem, local_steps)
+    if statement is None:
         offset, weights = bound.coefficients(problem, rounds, local_steps)
         return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
-    name = type(bound).__name__.lower()
-    theorem = importlib.import_module(f"coopt_bounds.{name}").theorem
-    values: dict[str, Any] = {}
-    if problem.constants.gradient_bias or problem.budget.participants is not None:
-        module = "cohort" if problem.constants.gradient_bias else "participants"
-        theorems = importlib.import_module(f"coopt_bounds.{module}")
-        theorem = theorems.theorem if isinstance(bound, Certified) else theorems.nonconvex_theorem
-        values = {"kappa": _variance_share(problem), "epsilon": problem.constants.gradient_bias}
-    values |= {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
-    values |= _young_values(bound, problem, local_steps) if isinstance(bound, YoungFamily) else {}
-    constants = problem.constants
-    values |= {
-        "eta": constants.learning_rate,
-        "beta": constants.smoothness,
-        "c": constants.pl_constant,
-        "D_0": constants.initial_gap,
-    }
-    if isinstance(bound, AdaCoOpt):
-        values["rho"] = constants.lipschitz
-    if isinstance(bound, Dynamite):
-        rho = constants.quadratic_continuity
-        values["rho"] = 1.0 / (constants.learning_rate * local_steps) if rho is None else rho
-    return float(theorem.evaluate({key: value for key, value in values.items() if value is not None}, DIGITS))
+    plan = {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
+    return float(statement.theorem.evaluate({**plan, **statement.values}, DIGITS))
 
 
 def _cancellation(allocation: Allocation) -> float:
     """How far two evaluations of the bound may lie apart where its terms cancel."""
     bound, problem = allocation.bound_object, allocation.problem
-    if isinstance(bound, Certified | NonConvex | Dynamite | AdaCoOpt):
+    if bound.statement(problem, allocation.local_steps) is not None:
         # At eta c = 1 the exact product of two floats may exceed one, and q^T then is not zero but tiny.
         return 1e-15 * problem.constants.initial_gap
     offset, weights = bound.coefficients(problem, allocation.rounds, allocation.local_steps)
     return 1e-14 * (abs(offset) + float(np.sum(weights / allocation.batch_sizes)))
 
 
-def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float | str | int | None]:
+def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
     """The sums over devices, each correctly rounded."""
     fleet = problem.fleet
     inverse = 1.0 / batches if fleet.replacement else (fleet.samples - batches) / (batches * fleet.samples)
@@ -235,31 +210,4 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float | st
         "nu2": math.fsum((p * (1.0 - p) * noise).tolist()),
         "deltabar": math.fsum((p * fleet.divergence).tolist()),
         "d_h": math.sqrt(math.fsum((p * fleet.divergence**2).tolist())),
-    }
-
-
-def _variance_share(problem: Problem) -> Fraction:
-    devices, m = len(problem.fleet), problem.budget.participants
-    if m is None:
-        return Fraction(0)
-    if not problem.budget.distinct_participants:
-        return Fraction(1, m)
-    return Fraction(devices - m, m * (devices - 1)) if devices > 1 else Fraction(0)
-
-
-def _young_values(
-    bound: YoungFamily, problem: Problem, local_steps: int
-) -> dict[str, float | str | int | None]:
-    constants = problem.constants
-    beta = constants.smoothness
-    ell = -beta if constants.curvature_floor is None else constants.curvature_floor
-    coupling = (beta - ell) / 2.0 if constants.coupling is None else constants.coupling
-    gamma, z = float(bound.gamma), float(bound.z)
-    return {
-        "beta_F": beta if constants.mean_smoothness is None else constants.mean_smoothness,
-        "ell": ell,
-        # One local step leaves no drift, whatever couples: that is the case in which gamma may vanish.
-        "beta_d": 0.0 if local_steps == 1 else coupling,
-        "gamma": gamma or VANISHING,
-        "z": VANISHING if z == 0.0 else UNBOUNDED if z == math.inf else z,
     }

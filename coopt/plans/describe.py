@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import BoundWarning
-from coopt.objectives.bound import has_name
-from coopt.objectives.cautions import cautions
-from coopt.objectives.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import has_name
+from coopt.objectives.users_own import completed
 from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.problem.validation import LARGEST_COUNT
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.fleet_passes import Pace, alone, optimum
 from coopt.solvers.whole_units.batches import cap_multipliers, relax
@@ -76,7 +75,7 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
         target_error=outcome.target_error,
         solve_seconds=time.perf_counter() - begun,
         trace=outcome.trace,
-        custom_bound=None if has_name(outcome.bound) else outcome.bound,
+        custom_bound=None if has_name(outcome.bound) else completed(outcome.bound).original,
         claim=outcome.claim,
     )
 
@@ -208,14 +207,7 @@ def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) ->
 
 def warn_of(problem: Problem, outcome: Outcome) -> None:
     """Warn of what makes the bound say little at this plan."""
-    bound = outcome.bound
-    floor = -math.inf
-    # The bound lies between the initial gap and the floor.
-    if isinstance(bound, MonotoneBound) and outcome.value > problem.constants.initial_gap:
-        # After so many rounds nothing of the initial gap is left.
-        batches = outcome.batch_sizes.astype(np.float64)
-        floor = float(
-            member_values(bound.monotone_form(problem), LARGEST_COUNT, outcome.local_steps, batches)[0]
-        )
-    for caution in cautions(bound, problem, outcome.rounds, outcome.local_steps, floor):
+    batches = outcome.batch_sizes.astype(np.float64)
+    bound = completed(outcome.bound)
+    for caution in bound.cautions(problem, outcome.rounds, outcome.local_steps, batches, outcome.value):
         warnings.warn(caution, BoundWarning, stacklevel=4)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError, MissingDependencyError
-from coopt.objectives.bound import YoungFamily
 from coopt.objectives.monotone import member_values
 from coopt.plans.table import quantity
 from coopt.problem import limits
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from coopt.objectives.monotone import Bound, MonotoneForm
+    from coopt.objectives.monotone import MonotoneForm
+    from coopt.objectives.protocol import Bound
     from coopt.plans.allocation import Allocation
     from coopt.problem.problem import Problem
 
@@ -157,10 +157,10 @@ def _relaxed(
 
 def _family(allocation: Allocation) -> MonotoneForm | None:
     """The family whose best the plan is; None where the plan is for a single bound."""
-    problem, member = allocation.problem, allocation.bound_object
-    if not isinstance(member, YoungFamily):
+    problem, member = allocation.problem, allocation.bound_object.young
+    if member is None:
         return None
-    family = type(member)()
+    family = member.with_numbers("auto", "auto")
     best = family.value(problem, allocation.rounds, allocation.local_steps, allocation.batch_sizes)
     # A plan for one member with numbers of the user's choice is not the family's best.
     return family.monotone_form(problem) if best >= allocation.error_bound * (1.0 - 1e-9) else None
@@ -170,7 +170,7 @@ def _members(
     allocation: Allocation, family: MonotoneForm | None, rounds: NDArray[np.int64], tau: int
 ) -> list[Bound]:
     """The plan's member of the family, and those that suit the ends and the middle of a range of K best."""
-    members = [allocation.bound_object]
+    members: list[Bound] = [allocation.bound_object]
     if family is not None:
         for count in {int(rounds[0]), int(rounds[rounds.size // 2]), int(rounds[-1])}:
             _, batches = _relaxed(allocation.problem, members[0], count, tau)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coopt.objectives.bound import NonConvex
 from coopt.problem import limits
 
 if TYPE_CHECKING:
@@ -38,9 +37,8 @@ def print_allocation(allocation: Allocation) -> None:
 
 
 def quantity(allocation: Allocation) -> str:
-    """Say what the bound of a plan bounds."""
-    nonconvex = isinstance(allocation.bound_object, NonConvex)
-    return "Bound on the mean squared gradient" if nonconvex else "Error bound"
+    """Say what the value of a plan is."""
+    return allocation.bound_object.quantity
 
 
 def _decision(allocation: Allocation) -> Table:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from coopt.errors import InvalidProblemError
-from coopt.objectives.bound import AdaCoOpt as AdaCoOptBound
-from coopt.objectives.bound import Dynamite
+from coopt.objectives.published import AdaCoOpt as AdaCoOptBound
+from coopt.objectives.published import Dynamite
 from coopt.policies.horizon import Horizon
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.objectives.bound import YoungFamily, resolve_bound
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import resolve_bound
+from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
@@ -155,7 +156,8 @@ def choose_cohort(
     ((0, 1), True)
     """
     chosen = resolve_bound(bound)
-    if not isinstance(chosen, YoungFamily):
+    young = chosen.young
+    if young is None:
         raise InvalidProblemError(
             f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which hold for biased gradients"
         )
@@ -166,10 +168,10 @@ def choose_cohort(
         PROOF_SECONDS if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     )
     leave_out(problem, [])
-    return _Choice(problem, chosen, tolerance).run(largest, seconds)
+    return _CohortChoice(problem, young, tolerance).run(largest, seconds)
 
 
-class _Choice:
+class _CohortChoice:
     """The best cohort so far, and how it is looked for."""
 
     def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float) -> None:

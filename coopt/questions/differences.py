@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
-from coopt.objectives.bound import resolve_bound
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Constants, Problem
 from coopt.problem.validation import count, real
-from coopt.questions.cached_form import tied
+from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.contract import ROUNDING
 
@@ -222,7 +222,7 @@ def sensitivity(
     if share >= 1.0:
         raise InvalidProblemError(f"relative = {relative!r}: must be below 1")
     fixed: dict[str, Any] = {
-        "bound": tied(resolve_bound(bound)),
+        "bound": keeping_form(resolve_bound(bound)),
         "objective": objective,
         "rounds": rounds,
         "local_steps": local_steps,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coopt.errors import CooptError, InvalidProblemError
-from coopt.objectives.bound import resolve_bound
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice
-from coopt.questions.cached_form import tied
+from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 
 
@@ -130,12 +130,10 @@ def solve_many(
     for name, problem in named.items():
         if not isinstance(problem, Problem):
             raise InvalidProblemError(f"problems[{name!r}] = {problem!r}: must be a coopt.Problem")
-    chosen = resolve_bound(bound)
+    chosen = keeping_form(resolve_bound(bound))
     choice("solver", solver, SOLVERS)
     choice("objective", objective, OBJECTIVES)
     checked_target(objective, target_error, solver)
-    if learning_rate != "auto":
-        chosen = tied(chosen)
     outcomes: list[Allocation | CooptError] = []
     start: Allocation | None = None
     for problem in named.values():

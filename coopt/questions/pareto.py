@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.objectives.bound import resolve_bound
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
-from coopt.questions.cached_form import tied
+from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import solve_allocation
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def frontier(
         raise InvalidProblemError(f"vary = {vary!r}: must be one of {', '.join(map(repr, VARIED))}")
     if vary == objective or (vary == "target_error" and objective == "error"):
         raise InvalidProblemError(f"vary = {vary!r}: is the objective itself, so it cannot be given")
-    chosen = tied(resolve_bound(bound))
+    chosen = keeping_form(resolve_bound(bound))
     points = []
     start = None
     for number in values:

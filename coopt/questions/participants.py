@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.objectives.bound import YoungFamily, resolve_bound
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
+from coopt.objectives.registry import resolve_bound
+from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
@@ -79,7 +80,8 @@ def choose_participants(
     (2, True)
     """
     chosen = resolve_bound(bound)
-    if not isinstance(chosen, YoungFamily):
+    young = chosen.young
+    if young is None:
         raise InvalidProblemError(
             f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which say what a draw adds"
         )
@@ -90,10 +92,12 @@ def choose_participants(
         raise InvalidProblemError("candidates = []: must hold at least one number of devices")
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = math.inf if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
-    return _Choice(problem, chosen, valid, tolerance, time.perf_counter() + seconds).run()
+    return _ParticipantSearch(problem, young, valid, tolerance, time.perf_counter() + seconds).run()
 
 
-class _Choice:
+class _ParticipantSearch:
+    """The best number of participants so far, and the ranges of numbers that may hold a better one."""
+
     def __init__(
         self, problem: Problem, bound: YoungFamily, numbers: list[int], tolerance: float, deadline: float
     ) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
-from coopt.objectives.bound import resolve_bound
-from coopt.objectives.monotone import Bound, MonotoneBound, member_values
-from coopt.objectives.tradeoff import TradeOff
+from coopt.objectives.monotone import MonotoneBase
+from coopt.objectives.protocol import Bound, Objective
+from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.plans.describe import Outcome, describe
 from coopt.problem.problem import Problem
@@ -171,13 +171,14 @@ def solve_allocation(
     claim = Claim(chosen, fixed_rounds, fixed_steps)
     start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
     if solver in PROPOSERS:
-        if not isinstance(chosen, MonotoneBound):
+        prunable = chosen.prunable
+        if prunable is None:
             raise SolverError(
                 f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
                 "use solver='exact'"
             )
-        proposal = PROPOSERS[solver](problem, chosen, ranges, **flexible)
-        found = _bounded(problem, chosen, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
+        proposal = PROPOSERS[solver](problem, prunable, ranges, **flexible)
+        found = _bounded(problem, prunable, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
         # Constraints of the user's own may have raised the lower bound.
         about = None if constraints is not None else claim
         return describe(problem, _outcome(found, tolerance, solver, proposal.trace, about), begun)
@@ -239,19 +240,12 @@ def evaluate(
     broken = problem.violations(k, tau, batches)
     if broken:
         raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
-    if isinstance(chosen, MonotoneBound):
-        form = chosen.monotone_form(problem)
-        values = member_values(form, k, tau, batches.astype(np.float64))
-        value, member = float(values.min()), form.members[int(values.argmin())]
-    elif isinstance(chosen, TradeOff):
-        value, member = chosen.best_member(problem, k, tau, batches)
-    else:
-        value, member = chosen.value(problem, k, tau, batches), chosen
+    value, member = chosen.best_member(problem, k, tau, batches)
     outcome = Outcome(k, tau, batches, value, member, -math.inf, Status.EVALUATED, "evaluate", {})
     return describe(problem, outcome, begun)
 
 
-def _checked_bound(problem: Problem, bound: str | Bound) -> Bound:
+def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
     if not isinstance(problem, Problem):
         raise InvalidProblemError(f"problem = {problem!r}: must be a coopt.Problem")
     return resolve_bound(bound)
@@ -299,7 +293,7 @@ def _only_error(objective: str, solver: str) -> None:
 
 
 def _choose_rate(
-    problem: Problem, bound: Bound, ranges: Ranges, tolerance: float, seconds: float | None, begun: float
+    problem: Problem, bound: Objective, ranges: Ranges, tolerance: float, seconds: float | None, begun: float
 ) -> Allocation:
     """The best learning rate with its plan."""
     found = rates.search(
@@ -312,26 +306,27 @@ def _choose_rate(
     return describe(replace(problem, constants=constants), outcome, begun)
 
 
-def _exact_name(bound: Bound) -> str:
-    return "exact" if isinstance(bound, MonotoneBound) else "exhaustive"
+def _exact_name(bound: Objective) -> str:
+    return "exhaustive" if bound.prunable is None else "exact"
 
 
 def _minimise(
     problem: Problem,
-    bound: Bound,
+    bound: Objective,
     ranges: Ranges,
     tolerance: float,
     seconds: float | None,
     start: tuple[int, int, Ints] | None,
 ) -> Search:
-    if isinstance(bound, MonotoneBound):
-        return exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, seconds, start)
-    return exhaustive.search(problem, bound, ranges, seconds, start)
+    prunable = bound.prunable
+    if prunable is None:
+        return exhaustive.search(problem, bound, ranges, seconds, start)
+    return exact.search(problem.plain, prunable.monotone_form(problem), ranges, tolerance, seconds, start)
 
 
 def _invert(
     problem: Problem,
-    bound: Bound,
+    bound: Objective,
     objective: str,
     target: float,
     fixed: tuple[int | None, int | None],
@@ -382,7 +377,7 @@ def _usable_start(
 
 def _bounded(
     problem: Problem,
-    bound: MonotoneBound,
+    bound: MonotoneBase,
     ranges: Ranges,
     proposal: Proposal,
     tolerance: float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Bound
 from coopt.solvers.whole_units.batches import Ints
 
 # Sums over a fleet agree to about this much between two orders of evaluation.

@@ -6,7 +6,7 @@ import math
 import time
 
 from coopt.errors import SolverError
-from coopt.objectives.monotone import Bound
+from coopt.objectives.protocol import Objective
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent, Search
 from coopt.solvers.ranges import Ranges
@@ -19,7 +19,7 @@ MOST_PAIRS = 200_000
 
 def search(
     problem: Problem,
-    bound: Bound,
+    bound: Objective,
     ranges: Ranges,
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
@@ -57,11 +57,11 @@ def search(
     return Search(best, min(proved, best.value), True, solves, pairs)
 
 
-def _judge(problem: Problem, bound: Bound, rounds: int, local_steps: int, batches: Ints) -> Incumbent:
+def _judge(problem: Problem, bound: Objective, rounds: int, local_steps: int, batches: Ints) -> Incumbent:
     return Incumbent(bound.value(problem, rounds, local_steps, batches), rounds, local_steps, batches, bound)
 
 
-def _solve_pair(problem: Problem, bound: Bound, rounds: int, local_steps: int) -> tuple[Incumbent, float]:
+def _solve_pair(problem: Problem, bound: Objective, rounds: int, local_steps: int) -> tuple[Incumbent, float]:
     offset, weights = bound.coefficients(problem, rounds, local_steps)
     found = whole_batches(problem.plain, weights, rounds, local_steps)
     return (

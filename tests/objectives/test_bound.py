@@ -28,8 +28,9 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.objectives.bound import GAMMAS, ZS, resolve_bound
 from coopt.objectives.monotone import MonotoneBound
+from coopt.objectives.registry import resolve_bound
+from coopt.objectives.young import GAMMAS, ZS
 from problems import constants, fleets, numeric_bounds
 
 KINDS = {"certified": Certified, "nonconvex": NonConvex}

@@ -26,8 +26,8 @@ from coopt import (
     evaluate,
     solve_allocation,
 )
-from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import MonotoneBound
+from coopt.objectives.registry import resolve_bound
 from coopt.objectives.tradeoff import GAMMAS, RATIOS, drift_costs
 from coopt_bounds import tradeoff as theory
 from problems import constants, fleets

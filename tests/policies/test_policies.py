@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
-from coopt.objectives.bound import Certified
+from coopt.objectives.certified import Certified
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import calibrated_gap
 from coopt.problem.limits import work
@@ -150,7 +150,7 @@ def test_marginal_uses_one_rounds_share_and_its_split(split: str) -> None:
 
 
 def test_marginal_takes_the_tau_with_the_smallest_one_round_bound() -> None:
-    from coopt.objectives.bound import Dynamite
+    from coopt.objectives.published import Dynamite
 
     problem = random_problem(6)
     problem = Problem(problem.fleet, problem.constants, Budget(cost=50_000, round_cost=50))

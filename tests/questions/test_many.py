@@ -22,8 +22,8 @@ from coopt import (
     solve_allocation,
     solve_many,
 )
-from coopt.objectives.bound import Certified
-from coopt.questions.cached_form import Tied, tied
+from coopt.objectives.certified import Certified
+from coopt.questions.kept_form import KeptForm, keeping_form
 from fleets import random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
@@ -120,7 +120,7 @@ def test_files_that_cannot_be_written_are_named(tmp_path):
 
 def test_forms_are_shared_while_fleet_and_constants_stay():
     first, second, *_ = sweep()
-    bound = tied(Certified())
+    bound = keeping_form(Certified())
     form = bound.monotone_form(first)
     assert bound.monotone_form(second) is form
     assert bound.monotone_form(random_problem(9)) is not form
@@ -132,7 +132,7 @@ def test_forms_are_shared_while_fleet_and_constants_stay():
     assert bound.monotone_form(fewer) is not bound.monotone_form(some)
     batches = [2] * len(first.fleet)
     assert bound.value(first, 3, 2, batches) == Certified().value(first, 3, 2, batches)
-    single = tied(Certified(1, 1))
+    single = keeping_form(Certified(1, 1))
     assert single.name == Certified(1, 1).name and single.members() == (Certified(1, 1),)
     for ours, theirs in zip(
         single.coefficients(first, 3, 2), Certified(1, 1).coefficients(first, 3, 2), strict=True
@@ -152,7 +152,7 @@ def test_the_draw_of_participants_is_part_of_the_form():
 def test_results_name_the_bound_itself():
     (plan,) = solve_many(sweep()[:1], bound="dynamite").outcomes
     assert plan.custom_bound is None
-    assert not isinstance(plan.bound_object, Tied)
+    assert not isinstance(plan.bound_object, KeptForm)
 
 
 class TestDataFrames:

@@ -25,7 +25,6 @@ from coopt import (
     solve_allocation,
 )
 from coopt.objectives.monotone import member_values
-from coopt.solvers.learning_rate import interval_form, largest_rate
 from problems import NUMBERS, constants, fleets
 from problems import THREE_DEVICES as PROBLEM
 
@@ -53,11 +52,11 @@ def test_an_interval_bounds_every_rate_in_it(
 ):
     published = isinstance(bound, Dynamite | AdaCoOpt)
     problem = Problem(fleet, known, Budget(participants=None if published else participants))
-    low, high = (10.0**end * largest_rate(problem, bound) for end in ends)
+    low, high = (10.0**end * bound.rates(problem).largest for end in ends)
     rate = min(max(low ** (1 - share) * high**share, low), high)
     lower, upper = fleet.batch_range()
     batches = np.array([data.draw(st.integers(int(a), int(b))) for a, b in zip(lower, upper, strict=True)])
-    form = interval_form(problem, bound, low, high)
+    form = bound.rates(problem).interval(low, high)
     below = member_values(form, rounds, steps, batches.astype(float)).min()
     there = replace(problem, constants=replace(known, learning_rate=rate))
     # At the largest rate the interval ends one unit in the last place before it.
@@ -91,8 +90,8 @@ def test_an_interval_bounds_the_noise_of_a_draw_that_falls_with_the_rate(
         Budget(participants=2),
     )
     bound = Certified(1.0, z)
-    low, rate, high = (place * largest_rate(problem, bound) for place in places)
-    form = interval_form(problem, bound, low, high)
+    low, rate, high = (place * bound.rates(problem).largest for place in places)
+    form = bound.rates(problem).interval(low, high)
     there = replace(problem, constants=replace(problem.constants, learning_rate=rate))
     below = member_values(form, 5, steps, np.ones(2)).min()
     assert below <= bound.value(there, 5, steps, [1, 1]) * (1 + 1e-9)
@@ -111,7 +110,7 @@ def test_the_best_rate_under_other_limits(limit):
     assert found.status is Status.GAP_TOLERANCE
     assert found.gap <= 0.01 + 1e-9
     for factor in (0.25, 0.5, 1.0):
-        rate = factor * largest_rate(problem, NUMBERS)
+        rate = factor * NUMBERS.rates(problem).largest
         other = solve_allocation(problem, bound=NUMBERS, learning_rate=rate)
         assert found.lower_bound <= other.error_bound
         assert found.error_bound <= other.error_bound * (1 + 1e-3)
@@ -126,7 +125,7 @@ def test_the_best_rate_is_proved_to_one_per_cent(bound):
     assert 0.0 <= found.gap <= 0.01 + 1e-9
     assert found.problem.constants.learning_rate == found.learning_rate
     for factor in (0.25, 0.5, 0.8, 1.0):
-        rate = factor * largest_rate(problem, bound)
+        rate = factor * bound.rates(problem).largest
         other = solve_allocation(problem, bound=bound, learning_rate=rate)
         assert found.lower_bound <= other.error_bound
         assert found.error_bound <= other.error_bound * (1 + 1e-3)

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
-from coopt.objectives.monotone import Bound, inverse_batches
+from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
+from coopt.objectives.protocol import LOSS, Objective
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, float_array, optional_real, same_value
 
@@ -50,7 +51,7 @@ class Plan(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Forecast:
+class Forecast(Objective):
     """The expected F - F* of a plan on a quadratic model of every device: a forecast, not a bound.
 
     Exact for quadratic losses with noise that does not depend on the model; elsewhere it is as good as the
@@ -105,6 +106,10 @@ class Forecast:
     # What was computed for one federation serves every plan for it, and every copy of the forecast.
     _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
 
+    quantity = "Forecast of the error"
+    unit = LOSS
+    proved = False
+
     def __post_init__(self) -> None:
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
@@ -137,10 +142,6 @@ class Forecast:
     def devices(self) -> int:
         """How many devices train."""
         return len(self.model) if self.trained is None else len(self.trained)
-
-    def members(self) -> tuple[Bound, ...]:
-        """The forecast itself: it is no family."""
-        return (self,)
 
     def with_learning_rate(self, learning_rate: float | None) -> Forecast:
         """The same at another learning rate; None leaves it to the problem."""

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.objectives.monotone import Bound, Floor, MonotoneBase, MonotoneForm
+from coopt.objectives.monotone import Floor, MonotoneBase, MonotoneForm
+from coopt.objectives.protocol import Bound, Floats, Objective
 from coopt.problem.problem import Problem
-from coopt.problem.validation import float_array
 
-Floats = NDArray[np.float64]
 Compiled = Callable[[float, int, Mapping[str, float]], float]
 """(K tau, tau, constants by name) -> number."""
 
@@ -101,26 +100,27 @@ def columns_of(problem: Problem) -> dict[str, Floats]:
 
 
 @dataclass(frozen=True)
-class SymbolicBound:
+class SymbolicBound(Objective):
     """A bound read from a formula whose monotonicity is not proved.
 
     Attributes
     ----------
-    name : str
+    label : str
     reading : Reading
     reason : str
         Why the exact solver may not prune with this bound.
     """
 
-    name: str
+    label: str
     reading: Reading = field(repr=False)
     reason: str = ""
 
     monotone = False
 
-    def members(self) -> tuple[Bound, ...]:
-        """Return the bound itself: a formula is no family."""
-        return (self,)
+    @property
+    def name(self) -> str:
+        """For tables and messages."""
+        return self.label
 
     def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
         """(offset, weights), weights of shape (N,), of B = offset + sum(weights / batch_sizes).
@@ -145,12 +145,6 @@ class SymbolicBound:
         if not problem.fleet.replacement:
             offset -= float(np.sum(weights / problem.fleet.samples))
         return offset, weights
-
-    def value(self, problem: Problem, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """The bound for one plan, in the unit of the formula."""
-        offset, weights = self.coefficients(problem, rounds, local_steps)
-        batches = float_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=0.0, strict=True)
-        return offset + float(np.sum(weights / batches))
 
 
 @dataclass(frozen=True)
@@ -188,7 +182,7 @@ class MonotoneSymbolicBound(MonotoneBase):
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
-        return _Form(
+        return FormulaForm(
             members=(self,),
             population=None if problem.fleet.replacement else problem.fleet.samples,
             basis=self.reading.basis_of(problem) or (np.zeros(len(problem.fleet)),),
@@ -198,7 +192,9 @@ class MonotoneSymbolicBound(MonotoneBase):
 
 
 @dataclass(frozen=True)
-class _Form:
+class FormulaForm:
+    """A formula tied to the numbers of a problem: every member has the same floor and progress."""
+
     members: tuple[Bound, ...]
     population: NDArray[np.int64] | None
     basis: tuple[Floats, ...]
@@ -206,11 +202,13 @@ class _Form:
     form: Monotone
 
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
+        """The floor at tau, for each active member."""
         offset = self.form.floor(1.0, local_steps, self.constants)
         shares = [share(1.0, local_steps, self.constants) for share in self.form.shares] or [0.0]
         return Floor(np.full(active.size, offset), np.tile(np.array(shares), (active.size, 1)), self.basis)
 
     def progress(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """(a, b) at T = steps, for each active member."""
         start, slope = (
             np.array([part(total, 1, self.constants) for total in steps.tolist()])
             for part in (self.form.start, self.form.slope)

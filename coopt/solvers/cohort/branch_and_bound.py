@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError
-from coopt.objectives.bound import YoungFamily
+from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes

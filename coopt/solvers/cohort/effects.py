@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.objectives.bound import ZS, YoungFamily
 from coopt.objectives.monotone import MonotoneForm
+from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 
@@ -53,7 +53,7 @@ class Effects:
         self._noisy, self._noiseless = self._form(1.0, 0.0, 0.0), self._form(math.inf, 0.0, 0.0)
         gammas = np.array([member.gamma for member in self._spread.members])  # type: ignore[attr-defined]
         self._order = np.argsort(gammas)
-        self.zs = np.sort(np.array(ZS if isinstance(bound.z, str) else (bound.z,)))
+        self.zs = np.sort(np.array(bound.zs()))
         self.gammas = gammas[self._order]
         self._at: dict[int, Floats] = {}
         self._known: dict[tuple[int, ...], tuple[float, ...]] = {}
@@ -64,7 +64,7 @@ class Effects:
             replace(self._problem.constants, gradient_bias=bias),
             self._problem.budget,
         )
-        return type(self._bound)(self._bound.gamma, z).monotone_form(one)
+        return self._bound.with_numbers(self._bound.gamma, z).monotone_form(one)
 
     def _coefficients(self, local_steps: int) -> Floats:
         """alpha, what of kappa z does not change, what it divides, kdd, kde and kee, of every gamma."""

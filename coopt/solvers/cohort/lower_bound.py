@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.objectives.bound import YoungFamily
+from coopt.objectives.young import YoungFamily
 from coopt.problem import limits
 from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem

@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, SolverError
-from coopt.objectives.monotone import Bound, MonotoneBound, MonotoneForm
+from coopt.objectives.monotone import MonotoneBound, MonotoneForm
+from coopt.objectives.protocol import Bound
+from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent
@@ -169,6 +171,7 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
     trace: dict[str, float] = {"inner_solves": 0}
 
     def rounded(member: Bound) -> list[Incumbent]:
+        judge = completed(member).value
         form = _single(member, problem)
         curves = _Curves(plain, form, ranges, same_batch=False)
         value, local_steps, _ = curves.best()
@@ -182,9 +185,7 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
             _, weights = floor_at(form, tau)
             for rounds in rounds_near(plain, ranges, steps / tau, tau):
                 batches = whole_batches(plain, weights, rounds, tau).batch_sizes
-                plans.append(
-                    Incumbent(member.value(problem, rounds, tau, batches), rounds, tau, batches, member)
-                )
+                plans.append(Incumbent(judge(problem, rounds, tau, batches), rounds, tau, batches, member))
         trace["inner_solves"] += len(plans)
         return plans
 
@@ -192,7 +193,8 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
 
 
 def _single(bound: Bound, problem: Problem) -> MonotoneForm:
-    if not isinstance(bound, MonotoneBound):
+    prunable = completed(bound).prunable
+    if prunable is None:
         raise SolverError(
             f"solver 'closed-form' needs the monotone form of bound {bound.name!r}: use solver='exact'"
         )
@@ -200,7 +202,7 @@ def _single(bound: Bound, problem: Problem) -> MonotoneForm:
         raise SolverError(
             "solver 'closed-form' has no formula for batches drawn without replacement: use solver='exact'"
         )
-    form = bound.monotone_form(problem)
+    form = prunable.monotone_form(problem)
     if len(form.members) > 1:
         raise SolverError(
             f"bound {bound.name!r} is a family of {len(form.members)}: a closed form holds for one of its "

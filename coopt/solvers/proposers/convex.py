@@ -26,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, SolverError
-from coopt.objectives.monotone import Bound, MonotoneBound, MonotoneForm
+from coopt.objectives.monotone import MonotoneBound, MonotoneForm
+from coopt.objectives.protocol import Bound
+from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent
@@ -137,7 +139,7 @@ def solve(
             for rounds in rounds_near(problem.plain, ranges, point.rounds, tau):
                 batches = joint.whole(rounds, tau, point.batch_sizes)
                 if batches is not None:
-                    value = member.value(problem, rounds, tau, batches)
+                    value = completed(member).value(problem, rounds, tau, batches)
                     plans.append(Incumbent(value, rounds, tau, batches, member))
         trace["convex_solves"] += joint.solves
         tries.update(joint.tries)
@@ -191,10 +193,11 @@ class JointRelaxation:
         backend: str | None = None,
     ) -> None:
         self._settings = settings(backend)
-        if not isinstance(bound, MonotoneBound):
+        prunable = completed(bound).prunable
+        if prunable is None:
             raise SolverError(f"solver 'cvxpy' needs the monotone form of bound {bound.name!r}")
         self.problem, self.ranges = problem.plain, ranges
-        self.form: MonotoneForm = bound.monotone_form(problem)
+        self.form: MonotoneForm = prunable.monotone_form(problem)
         self.progress = progress_of(self.form, "cvxpy")
         self.solves = 0
         self.tries: Counter[str] = Counter()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from coopt.errors import SolverError
-from coopt.objectives.monotone import Bound, MonotoneBound, member_values
+from coopt.objectives.monotone import MonotoneBound, member_values
+from coopt.objectives.protocol import Bound
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from coopt import BoundWarning, Dynamite, InfeasibleError, NonConvex, SolverError, Status, solve_allocation
-from coopt.objectives.bound import resolve_bound
 from coopt.objectives.monotone import MonotoneBase
+from coopt.objectives.registry import resolve_bound
 from coopt.solvers.proposers import closed_form
 from coopt.solvers.proposers.closed_form import co_optimised, relaxation
 from coopt.solvers.proposers.progress import lambert_steps

@@ -22,7 +22,7 @@ from coopt import (
     Status,
     solve_allocation,
 )
-from coopt.objectives.bound import resolve_bound
+from coopt.objectives.registry import resolve_bound
 from coopt.problem.limits import step_budget, time_caps
 from coopt.solvers.proposers import backend as backends
 from coopt.solvers.proposers import convex
