@@ -26,7 +26,10 @@ from .objectives.tradeoff import TradeOff
 from .online.controller import Controller
 from .online.round_plan import RoundPlan, Stopped
 from .plans.allocation import Allocation, Certificate, Status
-from .problem.problem import Budget, Constants, Fleet, Problem
+from .problem.budget import Budget
+from .problem.constants import Constants
+from .problem.fleet import Fleet
+from .problem.problem import Problem
 from .questions.cohort import Cohort, choose_cohort, leave_out
 from .questions.differences import Change, Sensitivity, sensitivity
 from .questions.many import Solutions, solve_many

@@ -118,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> int:
     from coopt.plans.table import print_allocation
     from coopt.problem.files import read_problem
-    from coopt.problem.problem import Fleet, Problem
+    from coopt.problem.fleet import Fleet
+    from coopt.problem.problem import Problem
     from coopt.questions.solve import solve_allocation
 
     _check_outputs(options.plot, options.json, options.csv)
@@ -195,7 +196,8 @@ def example_problem() -> Problem:
     from importlib import resources
 
     from coopt.problem.files import read_problem
-    from coopt.problem.problem import Fleet, Problem
+    from coopt.problem.fleet import Fleet
+    from coopt.problem.problem import Problem
 
     with resources.as_file(resources.files("coopt.data")) as folder:
         return Problem(*read_problem(folder / "job.toml", Fleet.from_csv(folder / "fleet.csv")))

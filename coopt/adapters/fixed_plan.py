@@ -14,7 +14,7 @@ from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
-from coopt.problem.problem import Budget
+from coopt.problem.budget import Budget
 from coopt.problem.validation import count, integer_array, real
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
+from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
-from coopt.problem.problem import Constants
 from coopt.problem.validation import same_value
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coopt.objectives.curvature import STEP_SIZE_SLACK
-from coopt.problem.problem import Constants
+from coopt.problem.constants import Constants
 
 
 def said(*cautions: str | None) -> tuple[str, ...]:

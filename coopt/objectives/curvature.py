@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.problem import Constants
+from coopt.problem.constants import Constants
 
 # Step sizes such as 1 / beta round to one unit in the last place above the limit.
 STEP_SIZE_SLACK = 1e-12

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from coopt.problem.problem import Constants, Problem
+from coopt.problem.constants import Constants
+from coopt.problem.problem import Problem
 
 if TYPE_CHECKING:
     from coopt_bounds.theorem import Theorem

@@ -21,7 +21,8 @@ from coopt.objectives.curvature import curvature, log_contraction, required
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import refuse_absence
 from coopt.objectives.protocol import LOSS, Bound, Floats, Objective, Parts
-from coopt.problem.problem import Constants, Problem
+from coopt.problem.constants import Constants
+from coopt.problem.problem import Problem
 from coopt.problem.validation import count, float_array, real
 
 # In gamma a bound is the more sensitive the larger gamma is, by what contraction a little of it takes away;

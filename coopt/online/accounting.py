@@ -17,7 +17,8 @@ from coopt.problem.validation import count, real
 if TYPE_CHECKING:
     from coopt.measuring.report import ClientReport
     from coopt.online.round_plan import RoundPlan
-    from coopt.problem.problem import Budget, Fleet
+    from coopt.problem.budget import Budget
+    from coopt.problem.fleet import Fleet
 
 Floats = npt.NDArray[np.float64]
 

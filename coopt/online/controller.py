@@ -31,7 +31,10 @@ from coopt.policies import Choice, Policy, Situation
 from coopt.policies.resolve import resolve_policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
-from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from coopt.online.accounting import samples_processed
 from coopt.online.round_plan import StopReason
 from coopt.policies.situation import Choice
-from coopt.problem.problem import Budget, Fleet
+from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

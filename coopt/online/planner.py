@@ -11,7 +11,8 @@ import numpy.typing as npt
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored
 from coopt.online.round_plan import RoundPlan, Stopped
-from coopt.problem.problem import Budget, Fleet
+from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
 
 
 class Planner(Protocol):

@@ -14,7 +14,10 @@ from coopt.objectives.published import Dynamite
 from coopt.policies.horizon import Horizon
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
-from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import relax, round_batches
 
 Split = Literal["noise", "data", "speed", "uniform"]

@@ -10,7 +10,7 @@ from coopt.policies.marginal import Marginal
 
 if TYPE_CHECKING:
     from coopt.policies.situation import Policy
-    from coopt.problem.problem import Budget
+    from coopt.problem.budget import Budget
 
 
 def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:

@@ -12,7 +12,8 @@ from coopt.problem import limits
 
 if TYPE_CHECKING:
     from coopt.measuring.estimates.estimate_published import PublishedEstimates
-    from coopt.problem.problem import Budget, Problem
+    from coopt.problem.budget import Budget
+    from coopt.problem.problem import Problem
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

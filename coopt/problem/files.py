@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name != "replacement")

@@ -21,7 +21,8 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.rows import Rows, plan_columns
-from coopt.problem.problem import Constants, Problem
+from coopt.problem.constants import Constants
+from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation

@@ -10,7 +10,10 @@ from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.rates import Rates
 from coopt.objectives.registry import has_name
 from coopt.objectives.young import YoungFamily
-from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
 
 
 class KeptForm(MonotoneBase):

@@ -22,7 +22,8 @@ from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.online.controller import Controller
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal
-from coopt.problem.problem import Budget, Fleet
+from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
 from online import Training
 
 POLICIES = {
@@ -185,7 +186,8 @@ import sys, os, json
 sys.path.insert(0, {tests!r})
 from online import Training
 from coopt.online.controller import Controller
-from coopt.problem.problem import Budget, Fleet
+from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
 from coopt.online.round_plan import RoundPlan
 training = Training(4, seed=5)
 controller = Controller(Fleet(training.samples, 1.0, 1.0), Budget(cost=4000, round_cost=20), 0.1)

@@ -14,8 +14,11 @@ from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.objectives.certified import Certified
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import calibrated_gap
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
 from coopt.problem.limits import work
-from coopt.problem.problem import Budget, Constants, Fleet, Problem
+from coopt.problem.problem import Problem
 from coopt.questions.solve import solve_allocation
 
 UNKNOWN = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)

@@ -11,7 +11,7 @@ import math
 from coopt.measuring.estimates import estimate
 from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.estimates.trend import Estimate
-from coopt.problem.problem import Constants
+from coopt.problem.constants import Constants
 
 # Below this share of the smoothness, a Polyak-Lojasiewicz constant means "no progress" for any budget.
 LEAST_CONTRACTION = 1e-6

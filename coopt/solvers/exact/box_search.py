@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.objectives.monotone import Floor, MonotoneBound, MonotoneForm, floors_at, member_values
+from coopt.objectives.monotone import Floor, MonotoneForm, floors_at, member_values
+from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Incumbent, Search
@@ -433,8 +434,9 @@ class _Search:
         """
         best = self.best
         form = self.form
-        if len(form.members) > 1 and isinstance(best.bound, MonotoneBound):
-            form = best.bound.monotone_form(self.problem)
+        member = completed(best.bound).prunable
+        if len(form.members) > 1 and member is not None:
+            form = member.monotone_form(self.problem)
         fewest, enough = self.ranges.rounds[0], best.rounds
         one = np.zeros(1, dtype=np.intp)
         start, slope = form.progress(np.array([float(best.rounds * best.local_steps)]), one)

@@ -18,7 +18,8 @@ import numpy as np
 
 from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
-from coopt.problem.problem import Budget, Problem
+from coopt.problem.budget import Budget
+from coopt.problem.problem import Problem
 from coopt.solvers.common_measure import common_measure, whole_multiple
 from coopt.solvers.exact.inner import Inner, Spending
 from coopt.solvers.whole_units.batches import Floats, Ints, Relaxation, Rounded, relax

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.problem.budget import Budget
 from coopt.problem.limits import TOLERANCE
-from coopt.problem.problem import Budget
 
 Floats = NDArray[np.float64]
 Range = tuple[int, int]
