@@ -194,11 +194,3 @@ def test_other_solvers_take_proved_formulas(solver):
     assert other.error_bound >= exact.error_bound * (1 - 1e-12)
     assert other.bound == "Yu et al." and other.solver == solver
     other.certify()
-
-
-def test_is_found_beside_the_bounds():
-    from coopt.objectives import bound, symbolic
-
-    assert bound.from_sympy is symbolic.from_sympy
-    with pytest.raises(AttributeError, match="from_simpy"):
-        bound.from_simpy  # noqa: B018
