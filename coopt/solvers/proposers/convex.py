@@ -380,7 +380,8 @@ class JointRelaxation:
             self._guess = reached, here
             if (below >= 0.0 and attempt) or reached - point.value <= ACCURACY * reached:
                 break
-            value = min(value, reached) if attempt else reached
+            # A point may be worse than no training at all; its value then says nothing about the others.
+            value = min(value, reached) if attempt else min(reached, gap)
             at[(attempt + 1) % TANGENTS] = here
         return point
 

@@ -390,3 +390,19 @@ def test_plans_survive_a_file():
     plan = solve_allocation(random_problem(2), bound="dynamite", solver="cvxpy")
     assert Allocation.from_json(plan.to_json()) == plan
     assert plan.status in (Status.HEURISTIC, Status.OPTIMAL)
+
+
+@pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
+def test_a_floor_above_the_initial_gap_is_no_proof_that_training_must_be_long():
+    """With batches of at most two samples the floor is above the gap: the first round is the best."""
+    problem = Problem(
+        Fleet([3], gradient_noise=80.0, divergence=0.0, batch_multiple=2),
+        Constants(
+            learning_rate=0.5, smoothness=0.2, initial_gap=30.0, pl_constant=0.002, mean_smoothness=0.1
+        ),
+        Budget(cost=336.0, round_cost=0.5, max_rounds=23, max_local_steps=4),
+    )
+    found = solve_allocation(problem, bound="dynamite", solver="cvxpy")
+    best = solve_allocation(problem, bound="dynamite")
+    assert best.rounds == 1 and best.error_bound > problem.constants.initial_gap
+    assert found.lower_bound <= best.error_bound <= found.error_bound
