@@ -13,52 +13,19 @@ from typing import Any
 
 import sympy as sp
 
-from coopt_bounds import matrices, quadratic_rounds
+from coopt_bounds import device_draws, matrices, quadratic_rounds
 from coopt_bounds.algebra import at_least, equal
 from coopt_bounds.certified import error
+from coopt_bounds.device_draws import c, kappa, p_i
 from coopt_bounds.geometric import n
 from coopt_bounds.lemma import Assumption, Lemma
 from coopt_bounds.matrices import matrix_function, matrix_symbols
 from coopt_bounds.proof import Combine, Identity, Induct, SumOver, term
 from coopt_bounds.quadratic_rounds import devices, fresh_noise, half, offset, shares, weights
-from coopt_bounds.symbols import K, N, Quantity, eta, i, p, s, tau
+from coopt_bounds.symbols import K, N, Quantity, eta, i, s, tau
 from coopt_bounds.theorem import Theorem
 
-c = sp.Symbol("n_c", positive=True)
-kappa = N * (N - c) / (c * (N - 1))
-"""What the draw of c distinct devices makes of the spread of their weighted changes."""
-
-squares, pairs, entry, one_draw, total = sp.symbols("squares pairs xi_ab draw_ab total_ab", real=True)
-balanced = Assumption(
-    "e_i = p_i y_i - (sum of p_j y_j)/N add up to zero, so products of their entries over all pairs do",
-    equal(squares + pairs, 0),
-)
-drawn = Assumption(
-    "xi = (N/c) sum of e_i over those drawn: a device with probability c/N, an ordered pair with "
-    "c(c-1)/(N(N-1))",
-    equal(c**2 * (N - 1) * entry, N * (c * (N - 1) * squares + c * (c - 1) * pairs)),
-)
-several = Assumption("at least two devices", sp.Gt(N, 1, evaluate=False))
-
-DISTINCT = Lemma(
-    name="quadratic-sampling/distinct",
-    words="c distinct devices of N: the covariance of the averaged change is kappa sum e_i e_i', none at c "
-    "= N.",
-    hypotheses=(balanced, drawn, several),
-    steps=(
-        Combine(
-            equal(entry, kappa * squares),
-            (
-                term(1 / (c**2 * (N - 1)), drawn.relation),
-                term(N * (c - 1) / (c * (N - 1)), balanced.relation),
-            ),
-        ),
-    ),
-    source="variance of a total estimated without replacement",
-)
-
 B, M, y, v, z, v_i = matrix_symbols("B M y v z v_i")
-p_i = sp.Symbol("p_i", positive=True)
 
 DEVIATION = Lemma(
     name="quadratic-sampling/deviation",
@@ -106,78 +73,6 @@ SECOND_MOMENT = Lemma(
         ),
     ),
     source="linearity of expectation",
-)
-
-x_entry, y_entry = sp.IndexedBase("x", real=True), sp.IndexedBase("y", real=True)
-x_mean, y_mean = sp.symbols("xbar ybar", real=True)
-_summing = Assumption("the weights sum to one", equal(sp.Sum(p[i], devices), 1))
-_x_mean = Assumption(
-    "xbar is the weighted mean of an entry x_i", equal(sp.Sum(p[i] * x_entry[i], devices), x_mean)
-)
-_y_mean = Assumption("ybar that of another one", equal(sp.Sum(p[i] * y_entry[i], devices), y_mean))
-_one = Assumption(
-    "one draw is device i with probability p_i",
-    equal(one_draw, sp.Sum(p[i] * (x_entry[i] - x_mean) * (y_entry[i] - y_mean), devices)),
-)
-_independent = Assumption("draws are independent: their covariances add up", equal(total, c * one_draw))
-_plain = Assumption("the server takes their plain mean", equal(entry, total / c**2))
-
-DRAWS = Lemma(
-    name="quadratic-sampling/draws",
-    words="c independent draws and a plain mean: covariance (sum p_i y_i y_i' - ybar ybar')/c.",
-    hypotheses=(_summing, _x_mean, _y_mean, _one, _independent, _plain),
-    steps=(
-        Combine(
-            equal(entry, (sp.Sum(p[i] * x_entry[i] * y_entry[i], devices) - x_mean * y_mean) / c),
-            (
-                term(1, _plain.relation),
-                term(1 / c**2, _independent.relation),
-                term(1 / c, _one.relation),
-                term(-y_mean / c, _x_mean.relation),
-                term(-x_mean / c, _y_mean.relation),
-                term(x_mean * y_mean / c, _summing.relation),
-            ),
-        ),
-    ),
-    source="variance of a mean of independent draws; the scheme is that of Li et al. 2020, ICLR, Scheme I",
-)
-
-noise_in, noise_out = sp.symbols("noise_i noise_out", nonnegative=True)
-_weighted = Assumption(
-    "drawn with probability c/N, the noise of device i enters with the weight N p_i/c",
-    equal(noise_out, c / N * (N * p_i / c) ** 2 * noise_in),
-)
-_repeated = Assumption(
-    "each of c draws is device i with probability p_i and enters with the weight 1/c; a device that is drawn "
-    "twice trains twice, on batches of their own",
-    equal(noise_out, c * p_i / c**2 * noise_in),
-)
-
-NOISE_DISTINCT = Lemma(
-    name="quadratic-sampling/noise-distinct",
-    words="With distinct devices N/c times the noise of all devices is left in a round.",
-    hypotheses=(_weighted,),
-    steps=(Combine(equal(noise_out, N / c * p_i**2 * noise_in), (term(1, _weighted.relation),)),),
-    source="coopt",
-)
-
-NOISE_DRAWS = Lemma(
-    name="quadratic-sampling/noise-draws",
-    words="With independent draws p_i/c stands for p_i^2 in the noise.",
-    hypotheses=(_repeated,),
-    steps=(Combine(equal(noise_out, p_i / c * noise_in), (term(1, _repeated.relation),)),),
-    source="coopt",
-)
-
-y_1, y_2, share = sp.symbols("y_1 y_2 p_1", real=True)
-
-NORMALISED = Lemma(
-    name="quadratic-sampling/normalised-weights",
-    words="Weights normalised over those drawn are biased: with one of two devices by (1/2 - p_1)(y_1 - "
-    "y_2).",
-    hypotheses=(),
-    steps=(Identity((y_1 + y_2) / 2 - (share * y_1 + (1 - share) * y_2), (half - share) * (y_1 - y_2)),),
-    source="elementary",
 )
 
 mean_round, draw, noise_part, after = matrix_symbols("cov_mean cov_draw cov_noise S_next")
@@ -229,7 +124,7 @@ def _sum_of_moments(weight: sp.Expr, spread: sp.Expr, shift: sp.Expr, shift_t: s
 moment_of = matrix_function("E(yy^T)")
 _distinct_sum, _distinct_hypotheses = _sum_of_moments(sp.S.One, D_i(n), q_d(n), q_d_t(n))
 _distinct_draw = Assumption(
-    "lemmas quadratic-sampling/distinct and quadratic-sampling/deviation",
+    "lemmas device-draws/distinct and quadratic-sampling/deviation",
     equal(draw, spread_weight * moments(n)),
 )
 
@@ -255,7 +150,7 @@ COVARIANCE_DISTINCT = Lemma(
 
 whole = sp.Symbol("E(ybar*ybar^T)", commutative=False)
 _drawn_sum, _drawn_hypotheses = _sum_of_moments(share_d(n), A_d(n), f_d(n), f_d_t(n))
-_drawn_draw = Assumption("lemma quadratic-sampling/draws", equal(draw, (moments(n) - whole) / c))
+_drawn_draw = Assumption("lemma device-draws/draws", equal(draw, (moments(n) - whole) / c))
 _whole_value = ((M - 1) * S * (M - 1)) + ((M - 1) * m - v) * (m_t * (M - 1) - v_t)
 _whole = Assumption("lemma quadratic-sampling/second-moment for the mean change", equal(whole, _whole_value))
 
@@ -380,14 +275,6 @@ STATEMENT = Lemma(
     source="coopt",
 )
 
-ALL = Lemma(
-    name="quadratic-sampling/all-devices",
-    words="All N distinct devices a round: nothing is drawn, and (QC) is (Q).",
-    hypotheses=(),
-    steps=(Identity(kappa.subs(c, N), sp.S.Zero), Identity((N / c).subs(c, N), sp.S.One)),
-    source="elementary",
-)
-
 _M, _v, _I, _P, _B = matrix_symbols("M v I P_i B_i")
 _vi, _D, _q, _mk, _mk_t, _qi_t = matrix_symbols("v_i D_i q_i m_k m_k^T q_i^T")
 _vi_t, _v_t = matrix_symbols("v_i^T v^T")
@@ -452,7 +339,15 @@ theorem = Theorem(
     left=error,
     bound=offset + R_K + fresh_noise,
     definitions=(),
-    lemmas=(*_shared, DISTINCT, NOISE_DISTINCT, COVARIANCE_DISTINCT, ALL, NORMALISED, STATEMENT),
+    lemmas=(
+        *_shared,
+        device_draws.DISTINCT,
+        device_draws.NOISE_DISTINCT,
+        COVARIANCE_DISTINCT,
+        device_draws.ALL,
+        device_draws.NORMALISED,
+        STATEMENT,
+    ),
     quantities=_quantities,
     exact=True,
     matrices=_distinct_rows,
@@ -465,12 +360,22 @@ draws_theorem = Theorem(
     citation="coopt; the scheme is that of Li et al. 2020, arXiv 1907.02189, Scheme I",
     assumptions=(
         *quadratic_rounds.assumptions,
-        Assumption("c independent draws a round with probabilities p_i; a device drawn twice trains twice"),
+        Assumption(
+            "c independent draws a round with probabilities p_i; a device drawn twice trains twice (where "
+            "it trains once: lemma device-draws/noise-once)"
+        ),
     ),
     left=error,
     bound=offset + R_K + fresh_noise,
     definitions=(),
-    lemmas=(*_shared, DRAWS, NOISE_DRAWS, COVARIANCE_DRAWS, STATEMENT),
+    lemmas=(
+        *_shared,
+        device_draws.DRAWS,
+        device_draws.NOISE_DRAWS,
+        device_draws.NOISE_ONCE,
+        COVARIANCE_DRAWS,
+        STATEMENT,
+    ),
     quantities=_quantities,
     exact=True,
     matrices=_draws_rows,

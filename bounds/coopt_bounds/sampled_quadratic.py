@@ -27,7 +27,12 @@ from coopt_bounds.federated_quadratic import (
 
 
 def coefficients(
-    federation: Federation, phases: Sequence[Phase], participants: int, *, distinct: bool = True
+    federation: Federation,
+    phases: Sequence[Phase],
+    participants: int,
+    *,
+    distinct: bool = True,
+    trains_once: bool = False,
 ) -> Coefficients:
     """Offset and weights of the expected loss with some devices a round.
 
@@ -40,7 +45,9 @@ def coefficients(
         c, the devices that are drawn each round.
     distinct : bool
         c distinct devices, uniformly, with N p_i/c on their changes; otherwise c independent draws with the
-        probabilities p_i and a plain mean, a device that is drawn twice training twice.
+        probabilities p_i and a plain mean.
+    trains_once : bool
+        Whether a device that is drawn twice trains once and counts twice; otherwise it trains twice.
 
     Returns
     -------
@@ -77,7 +84,13 @@ def coefficients(
     met.reverse()
     weights, done = [], 0
     for one, phase in zip(rounds, phases, strict=True):
-        noises = _noises(one, participants, distinct, domain)
+        if distinct:
+            shares = [p * p * domain(len(one.weights)) / domain(participants) for p in one.weights]
+        elif trains_once:
+            shares = [p * p + p * (domain.one - p) / domain(participants) for p in one.weights]
+        else:
+            shares = [p / domain(participants) for p in one.weights]
+        noises = [C * share for C, share in zip(one.noises, shares, strict=True)]
         rows = met[done : done + phase.rounds]
         weights.append(tuple(number(sum((half * trace(G * P) for G in rows), domain.zero)) for P in noises))
         done += phase.rounds
@@ -105,10 +118,3 @@ def _independent(one: Round, drawn: int, domain: Any) -> list[tuple[Any, Any, An
     share = domain.one / domain(drawn)
     parts = [(p * share, A - identity, f) for A, f, p in zip(one.maps, one.shifts, one.weights, strict=True)]
     return [*parts, (-share, one.mean_map - identity, one.mean_shift)]
-
-
-def _noises(one: Round, drawn: int, distinct: bool, domain: Any) -> list[Any]:
-    if distinct:
-        factor = domain(len(one.weights)) / domain(drawn)
-        return [P * factor for P in one.averaged_noises]
-    return [C * (p / domain(drawn)) for C, p in zip(one.noises, one.weights, strict=True)]

@@ -10,6 +10,7 @@ import sympy as sp
 from coopt_bounds import (
     THEOREMS,
     ProofError,
+    device_draws,
     krylov,
     matrices,
     quadratic_momentum,
@@ -42,8 +43,9 @@ def mutants():
         claim = lemma.claim
         return with_claim(lemma, claim.func(claim.rhs, claim.lhs, evaluate=False))
 
-    m, qr, qs, qm, mono, n = (
+    m, dd, qr, qs, qm, mono, n = (
         matrices,
+        device_draws,
         quadratic_rounds,
         quadratic_sampling,
         quadratic_momentum,
@@ -104,30 +106,34 @@ def mutants():
     yield "deviations around another mean", without(n.WITHOUT_REPLACEMENT, "add up to zero")
     yield (
         "distinct devices as if independent",
-        with_claim(qs.DISTINCT, equal(qs.entry, qs.N / qs.c * qs.squares)),
+        with_claim(dd.DISTINCT, equal(dd.entry, dd.N / dd.c * dd.squares)),
     )
-    yield "changes that do not add up", without(qs.DISTINCT, "add up to zero")
+    yield "changes that do not add up", without(dd.DISTINCT, "add up to zero")
     yield (
         "deviation from zero in place of the mean",
-        identity(qs.DEVIATION, qs.p_i * qs.B * qs.z - qs.p_i * qs.v_i),
+        identity(qs.DEVIATION, dd.p_i * qs.B * qs.z - dd.p_i * qs.v_i),
     )
     yield "second moments around a wrong mean", without(qs.SECOND_MOMENT, "the same, transposed")
     yield (
         "the mean change forgotten",
         with_claim(qs.SECOND_MOMENT, equal(qs.moment, qs.D * qs.S * qs.D)),
     )
-    yield "draws with weights that do not sum to one", without(qs.DRAWS, "sum to one")
+    yield "draws with weights that do not sum to one", without(dd.DRAWS, "sum to one")
     yield (
         "noise of distinct devices as with all",
-        with_claim(qs.NOISE_DISTINCT, equal(qs.noise_out, qs.p_i**2 * qs.noise_in)),
+        with_claim(dd.NOISE_DISTINCT, equal(dd.noise_out, dd.p_i**2 * dd.noise_in)),
     )
     yield (
         "noise of draws with squared weights",
-        with_claim(qs.NOISE_DRAWS, equal(qs.noise_out, qs.p_i**2 / qs.c * qs.noise_in)),
+        with_claim(dd.NOISE_DRAWS, equal(dd.noise_out, dd.p_i**2 / dd.c * dd.noise_in)),
     )
-    yield "no noise of the draw", without(qs.COVARIANCE_DISTINCT, "quadratic-sampling/distinct and")
+    yield "no noise of the draw", without(qs.COVARIANCE_DISTINCT, "device-draws/distinct and")
     yield "the mean change not taken off", without(qs.COVARIANCE_DRAWS, "for the mean change")
-    yield "normalised weights unbiased", identity(qs.NORMALISED, sp.S.Zero)
+    yield (
+        "training once as quiet as twice",
+        with_claim(dd.NOISE_ONCE, equal(dd.noise_out, dd.p_i / dd.c * dd.noise_in)),
+    )
+    yield "normalised weights unbiased", identity(dd.NORMALISED, sp.S.Zero)
     yield "what the draw adds left out", without(qs.AFFINE, "R adds up")
     yield (
         "a statement without the draw",

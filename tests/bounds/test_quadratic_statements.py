@@ -177,6 +177,17 @@ class TestAllOutcomes:
         )
         assert answer.value([[Fraction(1)] * 3]) == all_outcomes(data, phases, [[1] * 3], choices=choices)
 
+    def test_a_device_that_is_drawn_twice_may_train_once(self):
+        data = exact_data(devices=3, samples=2, size=1)
+        choices = []
+        for draw in itertools.product(range(3), repeat=2):
+            counts = [(i, Fraction(draw.count(i), 2)) for i in sorted(set(draw))]
+            choices.append((math.prod(data.weights[i] for i in draw), counts))
+        answer = sampled_quadratic.coefficients(
+            data.federation(distinct=False), [PLAIN], 2, distinct=False, trains_once=True
+        )
+        assert answer.value([[Fraction(1)] * 3]) == all_outcomes(data, [PLAIN], [[1] * 3], choices=choices)
+
     def test_all_devices_drawn_are_all_devices(self):
         federation = exact_data(devices=3, samples=2, size=2).federation(distinct=False)
         for phases in SETTINGS.values():
