@@ -58,7 +58,9 @@ def round_effect(
         return square, noise, 0.0
     ends = end_sums(point.log_q, fleet.log_r, local_steps)
     scale = point.sampling_factor * fleet.sampled / length * fleet.learning_rate**2
-    square += product(ends.divergence, math.sqrt(scale) * fleet.divergence) ** 2
+    # Not a power: Python's raises where the product is just infinite.
+    drawn = product(ends.divergence, math.sqrt(scale) * fleet.divergence)
+    square += drawn * drawn
     return square, noise + scale * ends.noise, scale
 
 

@@ -427,3 +427,12 @@ def test_replacement_matters_only_where_batches_are_large():
         # Full batches have no noise.
         assert bound.parts(without, 5, 3, [60, 20]).noise == 0.0
         assert bound.parts(with_replacement, 5, 3, [60, 20]).noise > 0.0
+
+
+@pytest.mark.parametrize("tau", [500, 800, 1000])
+def test_drift_beyond_the_largest_float_is_infinite_where_devices_are_drawn(tau):
+    problem = problem_of(Fleet([60, 40], 1.0, 0.5), Budget(participants=1), learning_rate=0.25)
+    offset, weights = Certified(1, 1).coefficients(problem, 1, tau)
+    assert offset > 1e100
+    assert np.isfinite(offset) == (tau == 500)
+    assert (weights > 0.0).all()
