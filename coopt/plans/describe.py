@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from coopt.objectives.users_own import completed
 from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.fleet_passes import Pace, alone, optimum
 from coopt.solvers.whole_units.batches import cap_multipliers, relax
@@ -29,29 +30,39 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A plan, and what a solver claims about it."""
+class Asked:
+    """What a solver was asked for.
 
-    rounds: int
-    local_steps: int
-    batch_sizes: Ints
-    value: float
-    bound: Bound
-    lower_bound: float
-    status: Status
+    Attributes
+    ----------
+    solver : str
+        Its name.
+    proves : bool
+        Whether its plans are the best there are; else they are as good as their lower bound says.
+    objective : {"error", "cost", "time"}
+    target_error : float or None
+    gap_tolerance : float
+    claim : Claim or None
+        What the lower bound is about, where that can be checked.
+    """
+
     solver: str
-    trace: dict[str, float]
+    proves: bool = True
     objective: str = "error"
     target_error: float | None = None
+    gap_tolerance: float = 0.0
     claim: Claim | None = None
 
 
-def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
-    """Complete an outcome; `begun` is the performance counter at the start of the call."""
-    rounds, local_steps, batches = outcome.rounds, outcome.local_steps, outcome.batch_sizes
-    warn_of(problem, outcome)
+def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allocation:
+    """The result for the user; `begun` is the performance counter at the start of the call."""
+    best = found.best
+    rounds, local_steps, batches = best.rounds, best.local_steps, best.batch_sizes
+    if best.learning_rate is not None:
+        problem = replace(problem, constants=replace(problem.constants, learning_rate=best.learning_rate))
+    warn_of(problem, best)
     used = {
-        "error": outcome.value,
+        "error": best.value,
         "cost": limits.cost(problem, rounds, local_steps, batches),
         "time": limits.longest(problem, rounds, local_steps, batches)[0],
     }
@@ -60,24 +71,37 @@ def describe(problem: Problem, outcome: Outcome, begun: float) -> Allocation:
         rounds=rounds,
         local_steps=local_steps,
         batch_sizes=batches,
-        error_bound=outcome.value,
-        objective=outcome.objective,
-        objective_value=used[outcome.objective],
-        lower_bound=outcome.lower_bound,
+        error_bound=best.value,
+        objective=asked.objective,
+        objective_value=used[asked.objective],
+        lower_bound=found.lower_bound,
         cost=used["cost"],
         time=used["time"],
-        status=outcome.status,
+        status=_status(found, asked, used[asked.objective]),
         binding=binding_limits(problem, rounds, local_steps, batches),
-        shadow_prices=shadow_prices(problem, outcome.bound, rounds, local_steps),
-        solver=outcome.solver,
-        bound=outcome.bound.name,
+        shadow_prices=shadow_prices(problem, best.bound, rounds, local_steps),
+        solver=asked.solver,
+        bound=best.bound.name,
         learning_rate=problem.constants.learning_rate,
-        target_error=outcome.target_error,
+        target_error=asked.target_error,
         solve_seconds=time.perf_counter() - begun,
-        trace=outcome.trace,
-        custom_bound=None if has_name(outcome.bound) else completed(outcome.bound).original,
-        claim=outcome.claim,
+        trace=found.trace,
+        custom_bound=None if has_name(best.bound) else completed(best.bound).original,
+        claim=asked.claim,
     )
+
+
+def _status(found: Found, asked: Asked, value: float) -> Status:
+    gap = value - found.lower_bound if value != found.lower_bound else 0.0
+    if found.lower_bound == -math.inf and found.finished:
+        return Status.EVALUATED
+    if gap <= found.rounding * abs(value):
+        return Status.OPTIMAL
+    if not asked.proves:
+        return Status.HEURISTIC
+    if not found.finished:
+        return Status.TIME_LIMIT
+    return Status.GAP_TOLERANCE if gap <= asked.gap_tolerance * abs(value) else Status.INTEGRALITY_GAP
 
 
 def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
@@ -205,9 +229,8 @@ def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) ->
     return prices
 
 
-def warn_of(problem: Problem, outcome: Outcome) -> None:
+def warn_of(problem: Problem, plan: Incumbent) -> None:
     """Warn of what makes the bound say little at this plan."""
-    batches = outcome.batch_sizes.astype(np.float64)
-    bound = completed(outcome.bound)
-    for caution in bound.cautions(problem, outcome.rounds, outcome.local_steps, batches, outcome.value):
+    bound, batches = completed(plan.bound), plan.batch_sizes.astype(np.float64)
+    for caution in bound.cautions(problem, plan.rounds, plan.local_steps, batches, plan.value):
         warnings.warn(caution, BoundWarning, stacklevel=4)

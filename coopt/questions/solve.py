@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,17 +15,16 @@ from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.objectives.monotone import MonotoneBase
 from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
-from coopt.plans.allocation import Allocation, Claim, Status
-from coopt.plans.describe import Outcome, describe
+from coopt.plans.allocation import Allocation, Claim
+from coopt.plans.describe import Asked, describe
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
-from coopt.solvers.contract import ROUNDING, Search
+from coopt.solvers.contract import Found, Incumbent, Solver
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.proposers import closed_form, convex, coopt_fl
 from coopt.solvers.proposers.own_constraints import Constraints
-from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.whole_units.batches import allocate_batches
 
@@ -34,7 +33,7 @@ Ints = NDArray[np.int64]
 __all__ = ["allocate_batches", "evaluate", "solve_allocation"]
 
 # Solvers that propose a plan, which the exact solver then bounds.
-PROPOSERS: dict[str, Callable[..., Proposal]] = {
+PROPOSERS: dict[str, Solver] = {
     "closed-form": closed_form.solve,
     "cvxpy": convex.solve,
     "coopt-fl": coopt_fl.solve,
@@ -147,8 +146,7 @@ def solve_allocation(
     elif learning_rate is not None:
         problem = replace(problem, constants=replace(problem.constants, learning_rate=learning_rate))
     choice("solver", solver, SOLVERS)
-    flexible = {"constraints": constraints, "backend": backend} if solver == "cvxpy" else {}
-    if not flexible and (constraints is not None or backend is not None):
+    if solver != "cvxpy" and (constraints is not None or backend is not None):
         raise InvalidProblemError(
             f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
         )
@@ -160,16 +158,19 @@ def solve_allocation(
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
     target = checked_target(objective, target_error, solver)
+    fixed, claim = (fixed_rounds, fixed_steps), Claim(chosen, fixed_rounds, fixed_steps)
     if target is not None:
-        return _invert(
-            problem, chosen, objective, target, (fixed_rounds, fixed_steps), tolerance, seconds, begun
-        )
+        found = _invert(problem, chosen, objective, target, fixed, tolerance, seconds)
+        asked = Asked(_exact_name(chosen), True, objective, target, tolerance, claim)
+        return describe(problem, found, asked, begun)
+    ranges = feasible_ranges(problem, *fixed)
     if learning_rate == "auto":
-        ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
-        return _choose_rate(problem, chosen, ranges, tolerance, seconds, begun)
-    ranges = feasible_ranges(problem, fixed_rounds, fixed_steps)
-    claim = Claim(chosen, fixed_rounds, fixed_steps)
-    start = _usable_start(problem, warm_start, fixed_rounds, fixed_steps)
+        found = rates.search(
+            problem, chosen, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
+        )
+        asked = Asked("exact", gap_tolerance=max(tolerance, rates.FINEST_TOLERANCE))
+        return describe(problem, found, asked, begun)
+    start = _usable_start(problem, warm_start, *fixed)
     if solver in PROPOSERS:
         prunable = chosen.prunable
         if prunable is None:
@@ -177,19 +178,18 @@ def solve_allocation(
                 f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
                 "use solver='exact'"
             )
-        proposal = PROPOSERS[solver](problem, prunable, ranges, **flexible)
-        found = _bounded(problem, prunable, ranges, proposal, max(tolerance, PROOF_TOLERANCE), seconds)
+        propose = PROPOSERS[solver]
+        if solver == "cvxpy":
+            propose = partial(convex.solve, constraints=constraints, backend=backend)
+        proposed = propose(problem, prunable, ranges)
+        found = _bounded(problem, prunable, ranges, proposed, max(tolerance, PROOF_TOLERANCE), seconds)
         # Constraints of the user's own may have raised the lower bound.
         about = None if constraints is not None else claim
-        return describe(problem, _outcome(found, tolerance, solver, proposal.trace, about), begun)
+        return describe(problem, found, Asked(solver, False, gap_tolerance=tolerance, claim=about), begun)
     found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
-    trace: dict[str, float] = {
-        "inner_solves": found.inner_solves,
-        "boxes": found.boxes,
-    }
     if warm_start is not None:
-        trace["warm_start_used"] = int(start is not None)
-    return describe(problem, _outcome(found, tolerance, _exact_name(chosen), trace, claim), begun)
+        found = replace(found, trace=found.trace | {"warm_start_used": int(start is not None)})
+    return describe(problem, found, Asked(_exact_name(chosen), gap_tolerance=tolerance, claim=claim), begun)
 
 
 def evaluate(
@@ -241,8 +241,7 @@ def evaluate(
     if broken:
         raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
     value, member = chosen.best_member(problem, k, tau, batches)
-    outcome = Outcome(k, tau, batches, value, member, -math.inf, Status.EVALUATED, "evaluate", {})
-    return describe(problem, outcome, begun)
+    return describe(problem, Found(Incumbent(value, k, tau, batches, member)), Asked("evaluate"), begun)
 
 
 def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
@@ -292,20 +291,6 @@ def _only_error(objective: str, solver: str) -> None:
         )
 
 
-def _choose_rate(
-    problem: Problem, bound: Objective, ranges: Ranges, tolerance: float, seconds: float | None, begun: float
-) -> Allocation:
-    """The best learning rate with its plan."""
-    found = rates.search(
-        problem, bound, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
-    )
-    constants = replace(problem.constants, learning_rate=found.learning_rate)
-    trace: dict[str, float] = {"solves": found.solves, "inner_solves": found.found.inner_solves}
-    whole = replace(found.found, lower_bound=found.lower_bound, finished=found.finished)
-    outcome = _outcome(whole, max(tolerance, rates.FINEST_TOLERANCE), "exact", trace, None)
-    return describe(replace(problem, constants=constants), outcome, begun)
-
-
 def _exact_name(bound: Objective) -> str:
     return "exhaustive" if bound.prunable is None else "exact"
 
@@ -317,7 +302,7 @@ def _minimise(
     tolerance: float,
     seconds: float | None,
     start: tuple[int, int, Ints] | None,
-) -> Search:
+) -> Found:
     prunable = bound.prunable
     if prunable is None:
         return exhaustive.search(problem, bound, ranges, seconds, start)
@@ -332,36 +317,16 @@ def _invert(
     fixed: tuple[int | None, int | None],
     tolerance: float,
     seconds: float | None,
-    begun: float,
-) -> Allocation:
+) -> Found:
     """The cheapest or fastest plan whose bound is at most the target."""
-    deadline = math.inf if seconds is None else begun + seconds
+    deadline = math.inf if seconds is None else time.perf_counter() + seconds
 
-    def minimise(limited: Problem) -> Search:
+    def minimise(limited: Problem) -> Found:
         left = None if seconds is None else max(deadline - time.perf_counter(), 0.0)
         return _minimise(limited, bound, feasible_ranges(limited, *fixed), tolerance, left, None)
 
     least = least_use(problem, fixed[0] or 1, fixed[1] or 1, objective)
-    found = inverse.search(problem, objective, target, least, minimise)
-    best = found.best
-    used = problem.cost if objective == "cost" else problem.time
-    value = used(best.rounds, best.local_steps, best.batch_sizes)
-    closed = value - found.lower_bound <= 4.0 * inverse.DISTINCT * value
-    outcome = Outcome(
-        best.rounds,
-        best.local_steps,
-        best.batch_sizes,
-        best.value,
-        best.bound,
-        found.lower_bound,
-        Status.OPTIMAL if closed else Status.INTEGRALITY_GAP if seconds is None else Status.TIME_LIMIT,
-        _exact_name(bound),
-        {"inner_solves": found.inner_solves, "probes": found.probes},
-        objective,
-        target,
-        Claim(bound, *fixed),
-    )
-    return describe(problem, outcome, begun)
+    return inverse.search(problem, objective, target, least, minimise)
 
 
 def _usable_start(
@@ -379,43 +344,13 @@ def _bounded(
     problem: Problem,
     bound: MonotoneBase,
     ranges: Ranges,
-    proposal: Proposal,
+    proposed: Found,
     tolerance: float,
     time_limit: float | None,
-) -> Search:
+) -> Found:
     """A plan of another solver with the lower bound that the exact solver proves."""
-    best = proposal.best
+    best = proposed.best
     start = (best.rounds, best.local_steps, best.batch_sizes)
     found = exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
-    lower = min(max(found.lower_bound, proposal.lower_bound), best.value)
-    return replace(found, best=best, lower_bound=lower)
-
-
-def _outcome(
-    found: Search, tolerance: float, solver: str, trace: dict[str, float], claim: Claim | None
-) -> Outcome:
-    best = found.best
-    status = _status(found, tolerance)
-    if solver in PROPOSERS and status is not Status.OPTIMAL:
-        status = Status.HEURISTIC
-    return Outcome(
-        best.rounds,
-        best.local_steps,
-        best.batch_sizes,
-        best.value,
-        best.bound,
-        found.lower_bound,
-        status,
-        solver,
-        trace,
-        claim=claim,
-    )
-
-
-def _status(found: Search, tolerance: float) -> Status:
-    value, lower = found.best.value, found.lower_bound
-    if value == lower or value - lower <= ROUNDING * abs(value):
-        return Status.OPTIMAL
-    if not found.finished:
-        return Status.TIME_LIMIT
-    return Status.GAP_TOLERANCE if value - lower <= tolerance * abs(value) else Status.INTEGRALITY_GAP
+    lower = min(max(found.lower_bound, proposed.lower_bound), best.value)
+    return replace(proposed, lower_bound=lower, finished=found.finished)

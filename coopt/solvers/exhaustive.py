@@ -8,7 +8,7 @@ import time
 from coopt.errors import SolverError
 from coopt.objectives.protocol import Objective
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent, Search
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_batches import whole_batches
 from coopt.solvers.whole_units.batches import Ints
@@ -23,7 +23,7 @@ def search(
     ranges: Ranges,
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
-) -> Search:
+) -> Found:
     """Minimise any bound over the ranges; see :func:`coopt.solvers.exact.box_search.search`.
 
     Raises
@@ -49,12 +49,12 @@ def search(
     for tau in range(first, last + 1):
         for rounds in range(ranges.rounds[0], ranges.most_rounds(tau) + 1):
             if time.perf_counter() > deadline:
-                return Search(best, -math.inf, False, solves, pairs)
+                return Found(best, -math.inf, False, {"inner_solves": solves, "boxes": pairs})
             plan, bound_here = _solve_pair(problem, bound, rounds, tau)
             solves += 1
             proved = min(proved, bound_here)
-            best = min(best, plan, key=lambda p: (p.value, p.rounds, p.local_steps))
-    return Search(best, min(proved, best.value), True, solves, pairs)
+            best = min(best, plan, key=lambda p: p.rank)
+    return Found(best, min(proved, best.value), trace={"inner_solves": solves, "boxes": pairs})
 
 
 def _judge(problem: Problem, bound: Objective, rounds: int, local_steps: int, batches: Ints) -> Incumbent:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from coopt.errors import InfeasibleError
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent, Search
+from coopt.solvers.contract import Found, Incumbent
 
 # A plan that uses this much less than another one is told apart from it by every limit.
 DISTINCT = 2.5 * TOLERANCE
@@ -27,23 +27,13 @@ TARGET_ROUNDING = 1e-12
 MOST_PROBES = 80
 
 
-@dataclass(frozen=True)
-class Inverse:
-    """The best plan found, what no plan can undercut, and how many minimisations that took."""
-
-    best: Incumbent
-    lower_bound: float
-    probes: int
-    inner_solves: int
-
-
 def search(
     problem: Problem,
     objective: str,
     target: float,
     least: float,
-    minimise: Callable[[Problem], Search],
-) -> Inverse:
+    minimise: Callable[[Problem], Found],
+) -> Found:
     """Minimise cost or time subject to error <= target.
 
     Parameters
@@ -57,6 +47,11 @@ def search(
     minimise : callable
         Minimises the error bound of a problem.
 
+    Returns
+    -------
+    Found
+        Its lower bound is on what is minimised.
+
     Raises
     ------
     InfeasibleError
@@ -67,16 +62,17 @@ def search(
 
 class _Bracket:
     def __init__(
-        self, problem: Problem, objective: str, target: float, minimise: Callable[[Problem], Search]
+        self, problem: Problem, objective: str, target: float, minimise: Callable[[Problem], Found]
     ) -> None:
         self.problem = problem
         self.objective = objective
         self.target = target
         self.minimise = minimise
         self.probes = 0
-        self.inner_solves = 0
+        self.inner_solves: float = 0
+        self.finished = True
 
-    def close(self, least: float) -> Inverse:
+    def close(self, least: float) -> Found:
         low, high, found = self._reach(least)
         best = found.best
         # No plan that uses at most `proved` reaches the target.
@@ -94,9 +90,15 @@ class _Bracket:
                 low, error_low = limit, found.best.value
                 if found.lower_bound > self.target:
                     proved = max(proved, limit)
-        return Inverse(best, min(proved * (1.0 + TOLERANCE), high), self.probes, self.inner_solves)
+        return Found(
+            best,
+            min(proved * (1.0 + TOLERANCE), high),
+            self.finished,
+            {"inner_solves": self.inner_solves, "probes": self.probes},
+            rounding=4.0 * DISTINCT,
+        )
 
-    def _reach(self, least: float) -> tuple[float, float, Search]:
+    def _reach(self, least: float) -> tuple[float, float, Found]:
         """A limit that is too small, what a plan that reaches the target uses, and that plan."""
         cap: float = getattr(self.problem.budget, self.objective)
         low = least * (1.0 - DISTINCT)
@@ -119,12 +121,13 @@ class _Bracket:
             smallest_error=found.best.value,
         )
 
-    def _probe(self, limit: float) -> Search:
+    def _probe(self, limit: float) -> Found:
         self.probes += 1
         budget = self.problem.budget
         budget = replace(budget, cost=limit) if self.objective == "cost" else replace(budget, time=limit)
         found = self.minimise(replace(self.problem, budget=budget))
-        self.inner_solves += found.inner_solves
+        self.inner_solves += found.trace["inner_solves"]
+        self.finished &= found.finished
         return found
 
     def _used(self, plan: Incumbent) -> float:

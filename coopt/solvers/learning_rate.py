@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from coopt.errors import SolverError
 from coopt.objectives.protocol import Objective
 from coopt.objectives.rates import Rates
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Search
+from coopt.solvers.contract import Found
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import Ranges
 
@@ -35,32 +35,9 @@ PROBE_TOLERANCE = 1e-6
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
-@dataclass(frozen=True)
-class RateSearch:
-    """The best rate and the plan for it, with a lower bound over all rates.
-
-    Attributes
-    ----------
-    learning_rate : float
-    found : Search
-        The optimum at that rate; its lower bound is for that rate alone.
-    lower_bound : float
-        Over all rates and plans.
-    finished : bool
-    solves : int
-        Minimisations over (K, tau, s), at a rate or over an interval.
-    """
-
-    learning_rate: float
-    found: Search
-    lower_bound: float
-    finished: bool
-    solves: int
-
-
 def search(
     problem: Problem, bound: Objective, ranges: Ranges, gap_tolerance: float, time_limit: float | None
-) -> RateSearch:
+) -> Found:
     """Minimise a bound over the learning rate as well; the rate of `problem` plays no part.
 
     Parameters
@@ -73,6 +50,11 @@ def search(
         At least :data:`FINEST_TOLERANCE` is used.
     time_limit : float or None
         Seconds.
+
+    Returns
+    -------
+    Found
+        The optimum at the best rate, which its plan names, with a lower bound over all rates and plans.
 
     Raises
     ------
@@ -100,13 +82,19 @@ class _RateSearch:
         self.values: dict[float, float] = {}
         self.best, self.found = self.largest, self._solve(self.largest, PROBE_TOLERANCE)
 
-    def run(self) -> RateSearch:
+    def run(self) -> Found:
         self._refine()
         lower, finished = self._prove()
         found = self._solve(self.best, 1e-12)
-        return RateSearch(self.best, found, min(lower, found.best.value), finished, self.solves)
+        return replace(
+            found,
+            best=replace(found.best, learning_rate=self.best),
+            lower_bound=min(lower, found.best.value),
+            finished=finished,
+            trace={"solves": self.solves, "inner_solves": found.trace["inner_solves"]},
+        )
 
-    def _solve(self, rate: float, tolerance: float) -> Search:
+    def _solve(self, rate: float, tolerance: float) -> Found:
         self.solves += 1
         start = None
         if self.values:

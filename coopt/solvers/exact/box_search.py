@@ -23,7 +23,7 @@ from coopt.objectives.monotone import Floor, MonotoneForm, floors_at, member_val
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent, Search
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import TwoLimits
 from coopt.solvers.exact.equal_costs import Streamed, Whole
 from coopt.solvers.exact.global_cuts import Cutting, Left
@@ -89,7 +89,7 @@ def search(
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
     cutoff: float = math.inf,
-) -> Search:
+) -> Found:
     """Minimise the bound over the ranges; `start` is a feasible plan to begin from.
 
     Parameters
@@ -109,7 +109,7 @@ def search(
 
     Returns
     -------
-    Search
+    Found
     """
     return _Search(problem, form, ranges, gap_tolerance, cutoff).run(time_limit, start)
 
@@ -134,7 +134,7 @@ class _Search:
         self.boxes = 0
         self._solved: dict[tuple[int, int, float], float] = {}
 
-    def run(self, time_limit: float | None, start: tuple[int, int, Ints] | None) -> Search:
+    def run(self, time_limit: float | None, start: tuple[int, int, Ints] | None) -> Found:
         deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
         if start is not None:
             self._try(*start)
@@ -155,7 +155,8 @@ class _Search:
         if queue:
             self._discard(queue[0][0])
         best = self._fewest_rounds()
-        return Search(best, min(self.discarded, best.value), finished, self.inner.solves, self.boxes)
+        trace: dict[str, float] = {"inner_solves": self.inner.solves, "boxes": self.boxes}
+        return Found(best, min(self.discarded, best.value), finished, trace)
 
     def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
         """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
@@ -185,7 +186,7 @@ class _Search:
     def _hear(self, rounds: int, local_steps: int, whole: Whole) -> None:
         """Make an integer optimum the incumbent if it is better, or as good with fewer rounds or steps."""
         value, member = self._streamed.value(rounds, local_steps, whole.noise)
-        if (value, rounds, local_steps) < (self.best.value, self.best.rounds, self.best.local_steps):
+        if (value, rounds, local_steps) < self.best.rank:
             self.best = Incumbent(value, rounds, local_steps, whole.batch_sizes, self.form.members[member])
 
     def _threshold(self) -> float:
@@ -205,7 +206,7 @@ class _Search:
     def _try(self, rounds: int, local_steps: int, batches: Ints) -> None:
         """Make a feasible plan the incumbent if it is better, or as good with fewer rounds or steps."""
         plan = self._judge(rounds, local_steps, batches)
-        self.best = min(self.best, plan, key=lambda p: (p.value, p.rounds, p.local_steps))
+        self.best = min(self.best, plan, key=lambda p: p.rank)
 
     def _exact(
         self, floor: Floor, rounds: int, local_steps: int, angle: float, multiplier: float | None = None

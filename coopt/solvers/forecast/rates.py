@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from coopt.objectives.forecast.batch_floor import smallest_batch
 from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Search
+from coopt.solvers.contract import Found
 from coopt.solvers.forecast.one_tau import Smallest
 from coopt.solvers.forecast.search import search
 from coopt.solvers.ranges import Ranges
@@ -30,18 +30,9 @@ from coopt.solvers.whole_units.batches import Ints
 RATIO, RATES, REFINEMENTS = math.sqrt(2.0), 16, 3
 
 
-@dataclass(frozen=True)
-class RateSearch:
-    """The best rate found, with its plan."""
-
-    learning_rate: float
-    found: Search
-    rates: int
-
-
 def best_rate(
     problem: Problem, forecast: Forecast, ranges: Ranges, tolerance: float, time_limit: float | None
-) -> RateSearch:
+) -> Found:
     """The rate whose best plan has the smallest forecast.
 
     Parameters
@@ -54,6 +45,11 @@ def best_rate(
         Relative gap at which the proof for the rate that is chosen may stop.
     time_limit : float or None
         Seconds after which that proof stops where it is.
+
+    Returns
+    -------
+    Found
+        Its plan names the rate.
 
     Raises
     ------
@@ -68,7 +64,7 @@ def best_rate(
     begun = time.perf_counter()
     values: dict[float, float] = {}
 
-    def attempt(rate: float, tolerance: float, seconds: float | None) -> Search:
+    def attempt(rate: float, tolerance: float, seconds: float | None) -> Found:
         at_rate = at(problem, rate)
         own = forecast.with_learning_rate(rate)
         return search(at_rate, own, ranges, tolerance, seconds, smallest=floors(at_rate, own))
@@ -86,7 +82,12 @@ def best_rate(
         width = math.sqrt(width)
         best = min((min(best * width, largest), best, best / width), key=value)
     seconds = None if time_limit is None else max(time_limit - (time.perf_counter() - begun), 0.0)
-    return RateSearch(best, attempt(best, tolerance, seconds), len(values))
+    found = attempt(best, tolerance, seconds)
+    return replace(
+        found,
+        best=replace(found.best, learning_rate=best),
+        trace=found.trace | {"rates": len(values)},
+    )
 
 
 def at(problem: Problem, rate: float) -> Problem:

@@ -23,7 +23,7 @@ from coopt.objectives.forecast.federation import Federation
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import ROUNDING, Incumbent, Search
+from coopt.solvers.contract import ROUNDING, Found, Incumbent
 from coopt.solvers.forecast.one_tau import Slices, Smallest, Solved
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_units.batches import Ints
@@ -52,7 +52,7 @@ def search(
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
     smallest: Smallest | None = None,
-) -> Search:
+) -> Found:
     """Minimise a forecast over the ranges; see :func:`coopt.solvers.exact.box_search.search`.
 
     Parameters
@@ -77,7 +77,8 @@ def search(
     whole.find()
     finished = whole.prove(deadline)
     lower = min(whole.lower, whole.best.value)
-    return Search(whole.best, lower, finished, whole.slices.solves, whole.divided)
+    trace: dict[str, float] = {"inner_solves": whole.slices.solves, "boxes": whole.divided}
+    return Found(whole.best, lower, finished, trace)
 
 
 class _Search:
@@ -103,7 +104,7 @@ class _Search:
         """Keep a plan if it is the best so far."""
         value = self.forecast.value(self.problem, rounds, local_steps, batches)
         plan = Incumbent(value, rounds, local_steps, batches, self.forecast)
-        if not self.best.rounds or self._key(plan) < self._key(self.best):
+        if not self.best.rounds or plan.rank < self.best.rank:
             self.best = plan
 
     def threshold(self) -> float:
@@ -161,9 +162,6 @@ class _Search:
             if first <= last:
                 self.judge(first, tau, self.smallest(tau))
                 return
-
-    def _key(self, plan: Incumbent) -> tuple[float, int, int]:
-        return plan.value, plan.rounds, plan.local_steps
 
     def _solve(self, rounds: int, local_steps: int) -> Solved:
         """Whole batches at (K, tau), once."""

@@ -27,11 +27,10 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.one_member import best_over_members
 from coopt.solvers.proposers.progress import Geometric, floor_at, lambert_steps, progress_of
-from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
 from coopt.solvers.whole_units.batches import relax
@@ -155,7 +154,7 @@ def relaxation(
     return ClosedForm(rounds, float(local_steps), batches, value)
 
 
-def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
+def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Found:
     """The relaxation's optimum rounded to a plan within all limits, and what it took.
 
     A few K next to the relaxation's are tried, at its tau and the two neighbours; at each the whole batches
@@ -189,7 +188,7 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
         trace["inner_solves"] += len(plans)
         return plans
 
-    return Proposal(best_over_members(problem, bound, rounded, "closed-form"), trace=trace)
+    return Found(best_over_members(problem, bound, rounded, "closed-form"), trace=trace)
 
 
 def _single(bound: Bound, problem: Problem) -> MonotoneForm:

@@ -31,14 +31,13 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.backend import ACCURACY, run, settings
 from coopt.solvers.proposers.joint_program import TANGENTS, JointProgram
 from coopt.solvers.proposers.one_member import best_over_members
 from coopt.solvers.proposers.own_constraints import Constraints
 from coopt.solvers.proposers.progress import Geometric, floor_at, progress_of
-from coopt.solvers.proposers.proposal import Proposal
 from coopt.solvers.proposers.rounding import next_to
 from coopt.solvers.ranges import Range, Ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
@@ -97,7 +96,7 @@ def solve(
     ranges: Ranges,
     constraints: Constraints | None = None,
     backend: str | None = None,
-) -> Proposal:
+) -> Found:
     """The optimum of the joint relaxation, rounded to a plan within all limits and constraints.
 
     Parameters
@@ -113,7 +112,7 @@ def solve(
 
     Returns
     -------
-    Proposal
+    Found
         ``lower_bound`` takes the constraints into account where the bound is no family. The trace counts
         how often each backend was tried.
 
@@ -153,7 +152,7 @@ def solve(
     best = best_over_members(problem, bound, rounded, "cvxpy")
     single = len(bound.monotone_form(problem).members) == 1
     trace |= {f"tries of {name}": count for name, count in sorted(tries.items())}
-    return Proposal(best, trace["relaxation_value"] if single else -math.inf, trace)
+    return Found(best, trace["relaxation_value"] if single else -math.inf, trace=trace)
 
 
 class JointRelaxation:

@@ -21,8 +21,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
 from coopt.objectives.monotone import MonotoneBound, MonotoneForm, member_values
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import Incumbent
-from coopt.solvers.proposers.proposal import Proposal
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_batches import whole_batches
 from coopt.solvers.whole_units.batches import relax
@@ -36,7 +35,7 @@ MOST_LOCAL_STEPS = 100
 ROUNDS_RATIO = 1.1
 
 
-def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
+def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Found:
     """The plan of the published algorithm; see the module's text.
 
     Raises
@@ -68,7 +67,7 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Proposal:
             best = Incumbent(float(values[member]), rounds, tau, batches, form.members[member])
     if best is None:
         raise SolverError("solver 'coopt-fl' found no plan: use solver='exact'")
-    return Proposal(best, trace={"rounds_tried": len(grid)})
+    return Found(best, trace={"rounds_tried": len(grid)})
 
 
 def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int]) -> list[int]:

@@ -38,11 +38,7 @@ def best_over_members(
             judged = Incumbent(
                 float(values[place]), plan.rounds, plan.local_steps, plan.batch_sizes, form.members[place]
             )
-            if best is None or (judged.value, judged.rounds, judged.local_steps) < (
-                best.value,
-                best.rounds,
-                best.local_steps,
-            ):
+            if best is None or judged.rank < best.rank:
                 best = judged
         if best is None or best.bound == member:
             break

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coopt import Budget, Forecast, InfeasibleError, LocalModel, Problem
 from coopt.objectives.forecast.batch_floor import smallest_batch
-from coopt.solvers.contract import Search
+from coopt.solvers.contract import Found
 from coopt.solvers.forecast import search as module
 from coopt.solvers.forecast.priced import lower_bounds
 from coopt.solvers.forecast.rates import at, best_rate, floors
@@ -73,7 +73,7 @@ def every_plan(problem: Problem, forecast: Forecast) -> float:
     return best
 
 
-def solved(problem: Problem, forecast: Forecast, tolerance: float = 0.0, **options: object) -> Search:
+def solved(problem: Problem, forecast: Forecast, tolerance: float = 0.0, **options: object) -> Found:
     ranges = feasible_ranges(problem, None, None)
     return search(problem, forecast, ranges, tolerance, options.pop("seconds", None), **options)
 
@@ -179,7 +179,7 @@ def test_many_rounds_are_looked_at_in_ranges(monkeypatch: pytest.MonkeyPatch) ->
     whole = solved(problem, Forecast(model))
     monkeypatch.setattr(module, "SINGLE_ROUNDS", 8)
     parts = solved(problem, Forecast(model))
-    assert parts.boxes > 0 == whole.boxes
+    assert parts.trace["boxes"] > 0 == whole.trace["boxes"]
     assert parts.best.value == pytest.approx(whole.best.value, rel=1e-12)
     assert parts.lower_bound == pytest.approx(whole.lower_bound, rel=1e-9)
 
@@ -263,11 +263,11 @@ def test_the_best_rate_is_no_worse_than_any_of_a_grid() -> None:
     problem, forecast = problem_of(model, Budget(cost=2000.0, round_cost=20.0)), Forecast(model)
     ranges = feasible_ranges(problem, None, None)
     chosen = best_rate(problem, forecast, ranges, 1e-6, None)
-    assert 0.0 < chosen.learning_rate <= 0.95 * forecast.largest_rate * (1.0 + 1e-12)
+    assert 0.0 < chosen.best.learning_rate <= 0.95 * forecast.largest_rate * (1.0 + 1e-12)
     for share in (0.9, 0.5, 0.2, 0.05, 0.02):
         other = at(problem, share * forecast.largest_rate)
         own = forecast.with_learning_rate(None)
         found = search(other, own, ranges, 1e-6, None, smallest=floors(other, own))
-        assert chosen.found.best.value <= found.best.value * (1.0 + 1e-3)
-    smallest = floors(at(problem, chosen.learning_rate), forecast)(chosen.found.best.local_steps)
-    assert (chosen.found.best.batch_sizes >= smallest).all()
+        assert chosen.best.value <= found.best.value * (1.0 + 1e-3)
+    smallest = floors(at(problem, chosen.best.learning_rate), forecast)(chosen.best.local_steps)
+    assert (chosen.best.batch_sizes >= smallest).all()
