@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import math
 import warnings
 from dataclasses import dataclass, replace
 
@@ -13,6 +11,7 @@ from coopt.errors import BoundWarning, InfeasibleError
 from coopt.plans.allocation import Allocation
 from coopt.problem.problem import Problem
 from coopt.questions.solve import evaluate, solve_allocation
+from coopt.solvers.best_first import lowest
 
 FEDAVG_EPOCHS, FEDAVG_BATCH = 5, 32
 
@@ -66,18 +65,14 @@ def _same_batch(problem: Problem) -> Allocation | None:
     halving the range with the smallest such bound ends at the best size without trying all.
     """
     lower, upper = problem.fleet.batch_range()
-    low, high = int(lower.max()), int(upper.min())
-    ranges = [(-math.inf, low, high)] if low <= high else []
-    while ranges:
-        _, low, high = heapq.heappop(ranges)
-        if low == high:
-            return _solved(problem, _with_batches(problem, low, high))
-        middle = min(math.isqrt(low * high), high - 1)
-        for part in ((low, middle), (middle + 1, high)):
-            best = _solved(problem, _with_batches(problem, *part))
-            if best is not None:
-                heapq.heappush(ranges, (best.error_bound, *part))
-    return None
+    first, last = int(lower.max()), int(upper.min())
+
+    def within(low: int, high: int) -> tuple[float, Allocation] | None:
+        best = _solved(problem, _with_batches(problem, low, high))
+        return None if best is None else (best.error_bound, best)
+
+    found = lowest(first, last, within) if first <= last else []
+    return found[0][2] if found else None
 
 
 def _solved(problem: Problem, restricted: Problem, local_steps: int | None = None) -> Allocation | None:

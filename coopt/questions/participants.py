@@ -8,8 +8,6 @@ reaches the best plan found are discarded, the others are halved.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.questions.solve import solve_allocation
+from coopt.solvers import best_first
 from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import feasible_ranges
@@ -116,30 +115,20 @@ class _ParticipantSearch:
         # A good plan makes the proof short: every other power of two first.
         for place in sorted({0, last, *(4**k for k in range(20) if 4**k < last)}):
             self._solve(place)
-        order = itertools.count()
-        queue = [(-math.inf, next(order), 0, last)]
-        finished = True
-        while queue and queue[0][0] < self._threshold():
-            if time.perf_counter() > self.deadline:
-                finished = False
-                break
-            known, _, low, high = heapq.heappop(queue)
-            if low == high:
-                self._solve(low)
-                continue
-            raised = max(known, self._range(low, high))
-            if raised >= self._threshold():
-                self.lower = min(self.lower, raised)
-                continue
-            middle = low + (high - low) // 2
-            for ends in ((low, middle), (middle + 1, high)):
-                heapq.heappush(queue, (raised, next(order), *ends))
-        if queue:
-            self.lower = min(self.lower, queue[0][0])
+        proof = best_first.search([(-math.inf, (0, last))], self._branch, self._threshold, self.deadline)
+        self.lower = min(self.lower, proof.lower_bound)
         if self.best is None:
             feasible_ranges(self._at(self.numbers[0]), None, None)
             raise InfeasibleError("no plan fits for any of the candidates", binding="cost")
-        return self._whole(self.best, finished, time.perf_counter() - begun)
+        return self._whole(self.best, proof.finished, time.perf_counter() - begun)
+
+    def _branch(self, places: tuple[int, int], _bound: float) -> list[tuple[float, tuple[int, int]]]:
+        low, high = places
+        if low == high:
+            self._solve(low)
+            return []
+        bound, middle = self._range(low, high), low + (high - low) // 2
+        return [(bound, (low, middle)), (bound, (middle + 1, high))]
 
     def _whole(self, best: Allocation, finished: bool, seconds: float) -> Allocation:
         lower = min(self.lower, best.lower_bound)

@@ -8,7 +8,7 @@ plan found are discarded, the others are halved.
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -19,6 +19,7 @@ from coopt.errors import SolverError
 from coopt.objectives.protocol import Objective
 from coopt.objectives.rates import Rates
 from coopt.problem.problem import Problem
+from coopt.solvers import best_first
 from coopt.solvers.contract import Found
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.ranges import Ranges
@@ -30,6 +31,8 @@ FINEST_TOLERANCE = 1e-2
 PROOF_SECONDS = 30.0
 # Rates tried first, from the largest down, in this ratio; and the width at which refining stops.
 SCAN_RATIO, SCAN_RATES, REFINED = 3.0, 10, 1e-3
+# Intervals are halved down to this relative width.
+NARROWEST = 1e-9
 # Gap to which the optimum at one rate is solved while rates are compared.
 PROBE_TOLERANCE = 1e-6
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -135,24 +138,22 @@ class _RateSearch:
             smallest /= SCAN_RATIO
             tail = self._slow_progress(smallest)
         ends = np.geomspace(smallest, self.largest, 1 + round(math.log2(self.largest / smallest)))
-        lower = tail
-        queue = [
-            (-math.inf, low, high) for low, high in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-        ]
-        heapq.heapify(queue)
-        while queue and queue[0][0] < self._cutoff():
-            if time.perf_counter() > self.deadline:
-                return min(lower, queue[0][0]), False
-            bound, low, high = heapq.heappop(queue)
-            raised = max(bound, self._interval(low, high))
-            if raised >= self._cutoff() or high <= low * (1.0 + 1e-9):
-                lower = min(lower, raised)
-                continue
-            middle = math.sqrt(low * high)
-            self._value(middle)
-            heapq.heappush(queue, (raised, low, middle))
-            heapq.heappush(queue, (raised, middle, high))
-        return min([lower, *(bound for bound, _, _ in queue)]), True
+        intervals = itertools.pairwise(ends.tolist())
+        proof = best_first.search(
+            [(-math.inf, interval) for interval in intervals], self._branch, self._cutoff, self.deadline
+        )
+        return min(tail, proof.lower_bound), proof.finished
+
+    def _branch(
+        self, interval: tuple[float, float], bound: float
+    ) -> list[tuple[float, tuple[float, float] | None]]:
+        low, high = interval
+        raised = max(bound, self._interval(low, high))
+        if raised >= self._cutoff() or high <= low * (1.0 + NARROWEST):
+            return [(raised, None)]
+        middle = math.sqrt(low * high)
+        self._value(middle)
+        return [(raised, (low, middle)), (raised, (middle, high))]
 
     def _cutoff(self) -> float:
         return self.found.best.value * (1.0 - self.tolerance)

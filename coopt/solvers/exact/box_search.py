@@ -10,8 +10,6 @@ that is used is proved in the documentation of the exact solver.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from coopt.objectives.monotone import Floor, MonotoneForm, floors_at, member_val
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers import best_first
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import TwoLimits
 from coopt.solvers.exact.equal_costs import Streamed, Whole
@@ -131,32 +130,16 @@ class _Search:
         self.best = self._judge(*least) if self.inner.unit_cost is None else nothing
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
-        self.boxes = 0
         self._solved: dict[tuple[int, int, float], float] = {}
 
     def run(self, time_limit: float | None, start: tuple[int, int, Ints] | None) -> Found:
         deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
         if start is not None:
             self._try(*start)
-        order = itertools.count()
-        queue = [(bound, next(order), box) for bound, box in self._roots(deadline)]
-        finished = True
-        while queue and queue[0][0] < self._threshold():
-            if time.perf_counter() > deadline:
-                finished = False
-                break
-            bound, _, box = heapq.heappop(queue)
-            self.boxes += 1
-            for child_bound, child in self._branch(box, bound):
-                if child_bound < self._threshold():
-                    heapq.heappush(queue, (child_bound, next(order), child))
-                else:
-                    self._discard(child_bound)
-        if queue:
-            self._discard(queue[0][0])
+        proof = best_first.search(self._roots(deadline), self._branch, self._threshold, deadline)
         best = self._fewest_rounds()
-        trace: dict[str, float] = {"inner_solves": self.inner.solves, "boxes": self.boxes}
-        return Found(best, min(self.discarded, best.value), finished, trace)
+        trace: dict[str, float] = {"inner_solves": self.inner.solves, "boxes": proof.parts}
+        return Found(best, min(self.discarded, proof.lower_bound, best.value), proof.finished, trace)
 
     def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
         """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
@@ -224,7 +207,7 @@ class _Search:
             self._solved[key] = found.lower_bound
         return self._solved[key]
 
-    def _branch(self, box: _Box, bound: float) -> list[tuple[float, _Box]]:
+    def _branch(self, box: _Box, _bound: float) -> list[tuple[float, _Box]]:
         """Tighten a box; return what is left of it in smaller boxes with their bounds."""
         view = self._look(box)
         if view is not None and not view.box.single:
@@ -235,7 +218,7 @@ class _Search:
         if view.box.single:
             self._settle(view)
             return []
-        return [(max(bound, view.bound), child) for child in self._split(view)]
+        return [(view.bound, child) for child in self._split(view)]
 
     def _look(self, box: _Box) -> _View | None:
         """Drop the members, rounds and steps that the box's bounds rule out; None if nothing is left."""
@@ -364,12 +347,10 @@ class _Search:
         box = view.box
         (k1, k2), (t1, t2) = box.rounds, box.local_steps
         if k1 < k2 and t1 < t2:
-            # The wider side in ratio: bounds loosen with the ratio of the ends.
+            # The wider side in ratio.
             if k2 * t1 > t2 * k1:
-                middle = min(math.isqrt(k1 * k2), k2 - 1)
-                return [replace(box, rounds=(k1, middle)), replace(box, rounds=(middle + 1, k2))]
-            middle = min(math.isqrt(t1 * t2), t2 - 1)
-            return [replace(box, local_steps=(t1, middle)), replace(box, local_steps=(middle + 1, t2))]
+                return [replace(box, rounds=half) for half in best_first.halves(k1, k2)]
+            return [replace(box, local_steps=half) for half in best_first.halves(t1, t2)]
         at = view.split
         rounds, steps = (at, t1) if t1 == t2 else (k1, at)
         floor = self.form.floor(steps, box.active)

@@ -13,7 +13,6 @@ The derivations, and where each form holds, are in the documentation of the clos
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.best_first import lowest
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.one_member import best_over_members
@@ -246,16 +246,10 @@ class _Curves:
     def best(self) -> tuple[float, int, float]:
         """(value, tau, T) of the best integer tau, by bounding whole ranges of tau."""
         first, last = self.ranges.local_steps
-        value, steps = self.within(first, last)
-        queue = [(value, first, last, steps)]
-        while True:
-            value, low, high, steps = heapq.heappop(queue)
-            if low == high:
-                return value, low, steps
-            middle = min(math.isqrt(low * high), high - 1)
-            for part in ((low, middle), (middle + 1, high)):
-                value, steps = self.within(*part)
-                heapq.heappush(queue, (value, *part, steps))
+        found = lowest(first, last, self.within)
+        # Beyond the largest float everywhere: no tau is better than the first.
+        local_steps, value, steps = found[0] if found else (first, *self.within(first, first))
+        return value, local_steps, steps
 
     def within(self, low: int, high: int) -> tuple[float, float]:
         """Smallest value for tau in [low, high], and its T; a lower bound unless low = high.

@@ -17,9 +17,9 @@ Where all fail on a range of tau, what is known of a larger range holds for it t
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.best_first import halves, search
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.backend import ACCURACY, run, settings
@@ -77,6 +78,10 @@ class Point:
     lower_bound: float
     rounds: float
     batch_sizes: Floats
+
+
+# First and last tau of a range, and what it allows.
+Part = tuple[int, int, Point]
 
 
 @dataclass(frozen=True)
@@ -244,31 +249,38 @@ class JointRelaxation:
                 binding="constraints",
             )
         found: list[tuple[int, Point]] = []
-        self.proved, failed = math.inf, 0
-        queue = [(root.value, first, last, root)]
-        while queue and len(found) < ROUNDED_STEPS:
-            _, low, high, point = heapq.heappop(queue)
+        # What is proved of every range that has not been divided.
+        proved = {(first, last): root.lower_bound}
+        failed = 0
+
+        def branch(part: Part, _value: float) -> Iterator[tuple[float, Part]]:
+            nonlocal failed
+            low, high, point = part
             if low == high:
                 found.append((low, point))
-                continue
-            middle = min(math.isqrt(low * high), high - 1)
-            for part in ((low, middle), (middle + 1, high)):
+                return
+            del proved[low, high]
+            for half in halves(low, high):
                 try:
-                    inside = self.within(part)
+                    inside = self.within(half)
                 except SolverError:
                     failed += not self._found
                     if failed >= MOST_FAILED:
                         raise
                     inside = point
-                if inside is None:
-                    # That nothing is there is the backend's word; what is proved holds all the same.
-                    self.proved = min(self.proved, point.lower_bound)
-                    continue
-                proved = max(inside.lower_bound, point.lower_bound)
-                entry = replace(inside, lower_bound=proved, value=max(inside.value, proved))
-                heapq.heappush(queue, (entry.value, *part, entry))
-        kept = [point for *_, point in queue] + [point for _, point in found]
-        self.proved = min([self.proved, *(point.lower_bound for point in kept)])
+                proved[half] = point.lower_bound
+                # That nothing is there is the backend's word; what is proved holds all the same.
+                if inside is not None:
+                    proved[half] = max(inside.lower_bound, point.lower_bound)
+                    value = max(inside.value, proved[half])
+                    yield value, (*half, replace(inside, lower_bound=proved[half], value=value))
+
+        search(
+            [(root.value, (first, last, root))],
+            branch,
+            lambda: math.inf if len(found) < ROUNDED_STEPS else -math.inf,
+        )
+        self.proved = min(proved.values())
         return found
 
     def _root(self, local_steps: Range) -> Point | None:

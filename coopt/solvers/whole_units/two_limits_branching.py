@@ -8,17 +8,18 @@ larger dual values.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from coopt.solvers import best_first
 from coopt.solvers.whole_units.two_limits_listing import rises
 from coopt.solvers.whole_units.two_limits_prices import Demand, Priced
 from coopt.solvers.whole_units.unit_prices import Filled
 
+# A set of plans, and the best prices for it.
+Branch = tuple[Demand, Priced]
 # Branches at most, times devices.
 MOST_WORK = 2_000
 # A device whose next unit is worth its price to this part of the dearest unit is torn between two numbers.
@@ -46,19 +47,24 @@ def divide(
     solve : callable
         Takes a branch and what was priced before; returns the best prices, and a plan with a bound.
     """
-    best, order = found, itertools.count()
-    queue = [(found.lower_bound, next(order), demand, priced)]
-    for _ in range(MOST_WORK // demand.gains.size):
-        if not queue or queue[0][0] >= min(best.value, cutoff):
-            break
-        bound, _, node, here = heapq.heappop(queue)
-        for branch in _branches(node, here):
-            there, plan = solve(branch, here)
+    best = found
+
+    def branch(part: Branch, _bound: float) -> Iterator[tuple[float, Branch]]:
+        nonlocal best
+        node, here = part
+        for smaller in _branches(node, here):
+            there, plan = solve(smaller, here)
             if plan.value < best.value:
                 best = plan
-            heapq.heappush(queue, (max(bound, plan.lower_bound), next(order), branch, there))
-    bound = queue[0][0] if queue else min(best.value, cutoff)
-    return replace(best, lower_bound=min(max(bound, found.lower_bound), best.value, cutoff))
+            yield plan.lower_bound, (smaller, there)
+
+    proof = best_first.search(
+        [(found.lower_bound, (demand, priced))],
+        branch,
+        lambda: min(best.value, cutoff),
+        most_parts=MOST_WORK // demand.gains.size,
+    )
+    return replace(best, lower_bound=min(proof.lower_bound, best.value, cutoff))
 
 
 def _branches(node: Demand, here: Priced) -> list[Demand]:
