@@ -35,9 +35,10 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
     best = None
     for rounds in range(1, most_rounds + 1):
         for steps in range(1, most_steps + 1):
-            cost = rounds * (steps * work + budget.round_cost + fleet.round_cost.sum())
-            burnt = rounds * (steps * burning + fleet.round_energy.sum())
-            times = rounds * (steps * plans / fleet.throughput + fleet.round_time)
+            step_cost = work + fleet.step_cost.sum()
+            cost = rounds * (steps * step_cost + budget.round_cost + fleet.round_cost.sum())
+            burnt = rounds * (steps * (burning + fleet.step_energy.sum()) + fleet.round_energy.sum())
+            times = rounds * (steps * (fleet.step_time + plans / fleet.throughput) + fleet.round_time)
             feasible = (cost <= budget.cost * (1 + 1e-9)) & (burnt <= budget.energy * (1 + 1e-9))
             feasible &= times.max(axis=1) <= budget.time * (1 + 1e-9)
             for index in _nondominated(noise, np.flatnonzero(feasible)):

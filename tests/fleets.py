@@ -20,9 +20,13 @@ def random_problem(
     round_cost: float = 0.0,
     equal_costs: bool = True,
     divergent: bool = True,
+    overhead: float = 0.0,
 ) -> Problem:
-    """A fleet of 2 to 8 devices and a budget that admits at least ten rounds of the smallest batches."""
-    rng = np.random.default_rng(seed)
+    """A fleet of 2 to 8 devices and a budget that admits at least ten rounds of the smallest batches.
+
+    A local step takes and costs about `overhead` times what 20 samples do, whatever its batch.
+    """
+    rng, other = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     size = int(rng.integers(2, 9))
     return Problem(
         Fleet(
@@ -32,6 +36,8 @@ def random_problem(
             throughput=10.0 ** rng.uniform(2.0, 3.0, size),
             round_time=10.0 ** rng.uniform(-1.5, 0.0, size),
             sample_cost=1.0 if equal_costs else rng.uniform(0.5, 2.0, size),
+            step_time=overhead * other.uniform(0.05, 0.2, size),
+            step_cost=overhead * other.uniform(5.0, 20.0, size),
         ),
         Constants(
             learning_rate=0.05,
@@ -54,4 +60,5 @@ problems = st.builds(
     round_cost=st.sampled_from(ROUND_COSTS),
     equal_costs=st.booleans(),
     divergent=st.booleans(),
+    overhead=st.sampled_from([0.0, 0.1, 1.0]),
 )

@@ -62,6 +62,8 @@ def fleets(draw, equal_costs: bool = True, most_devices: int = 4, most_samples: 
         batch_multiple=multiple,
         replacement=draw(st.booleans()),
         round_cost=draw(st.sampled_from([0.0, 0.3])),
+        step_time=each(st.one_of(st.just(0.0), decimals)) if draw(st.booleans()) else 0.0,
+        step_cost=draw(st.sampled_from([0.0, 0.0, 0.2, 3.0])),
     )
 
 

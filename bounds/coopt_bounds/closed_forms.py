@@ -20,6 +20,7 @@ omega, alpha = sp.IndexedBase("omega", nonnegative=True), sp.IndexedBase("alpha"
 level, root_sum = sp.symbols("lambda S", nonnegative=True)
 work, limit, length = sp.symbols("E R T", positive=True)
 round_cost = sp.Symbol("b", nonnegative=True)
+step_cost = sp.Symbol("f", nonnegative=True)
 devices = sp.Tuple(i, 1, N)
 
 noise = sp.Sum(omega[i] ** 2 / s[i], devices)
@@ -135,13 +136,13 @@ _steps = K * tau
 
 COST_FORM = Lemma(
     name="closed-forms/cost",
-    words="The cost limit K (tau sum a_i s_i + b) <= R leaves E = (R/K - b)/tau for a step: noise S^2/E"
-    " = A T/(1 - varrho T) with A = S^2/R, varrho = b/(R tau), T = K tau.",
+    words="The cost limit K (tau (sum a_i s_i + f) + b) <= R leaves E = (R/K - b)/tau - f for the samples of"
+    " a step: noise S^2/E = A T/(1 - varrho T) with A = S^2/R, varrho = (f + b/tau)/R, T = K tau.",
     hypotheses=(),
     steps=(
         Identity(
-            root_sum**2 / ((limit / K - round_cost) / tau),
-            root_sum**2 / limit * _steps / (1 - round_cost / (limit * tau) * _steps),
+            root_sum**2 / ((limit / K - round_cost) / tau - step_cost),
+            root_sum**2 / limit * _steps / (1 - (step_cost + round_cost / tau) / limit * _steps),
         ),
     ),
     source="coopt",
@@ -149,27 +150,33 @@ COST_FORM = Lemma(
 
 speed = sp.IndexedBase("pi", positive=True)
 delay = sp.IndexedBase("u", nonnegative=True)
-shortest = sp.Symbol("u_0", nonnegative=True)
+start = sp.IndexedBase("h", nonnegative=True)
+shortest = sp.Symbol("v_0", nonnegative=True)
 deadline, busy = sp.symbols("theta B", positive=True)
 _in_time = Assumption(
-    "every device meets the deadline: K (tau s_i/pi_i + u_i) <= theta",
-    at_most(K * (tau * s[i] / speed[i] + delay[i]), deadline),
+    "every device meets the deadline: K (tau (h_i + s_i/pi_i) + u_i) <= theta, h_i the time of a step",
+    at_most(K * (tau * (start[i] + s[i] / speed[i]) + delay[i]), deadline),
 )
-_delays = Assumption("u_0 is the shortest of the round times u_i", at_least(delay[i], shortest))
-_busy = Assumption("B = theta - K u_0 is what is left for computing", equal(busy, deadline - K * shortest))
+_delays = Assumption(
+    "v_0 is the shortest of h_i + u_i/tau, what a step takes beyond its samples",
+    at_least(start[i] + delay[i] / tau, shortest),
+)
+_busy = Assumption(
+    "B = theta - K tau v_0 is what is left for samples", equal(busy, deadline - _steps * shortest)
+)
 _device_time = at_least(omega[i] ** 2 / s[i], omega[i] ** 2 / speed[i] * _steps / busy)
 
 DEADLINE = Lemma(
     name="closed-forms/deadline",
     words="A deadline leaves noise A T/(1 - varrho T) or more, A = sum(w_i/pi_i)/theta and varrho = "
-    "u_0/(theta tau): exactly that where all round times are u_0 and every device uses its time.",
+    "v_0/theta: exactly that where all h_i + u_i/tau are v_0 and every device uses its time.",
     hypotheses=(_in_time, _delays, _busy),
     steps=(
         Combine(
             _device_time,
             (
                 term(omega[i] ** 2 / (s[i] * busy), _in_time.relation),
-                term(omega[i] ** 2 / (s[i] * busy) * K, _delays.relation),
+                term(omega[i] ** 2 / (s[i] * busy) * _steps, _delays.relation),
                 term(omega[i] ** 2 / (s[i] * busy), _busy.relation),
             ),
         ),
@@ -182,12 +189,12 @@ share = sp.Symbol("varrho", nonnegative=True)
 
 DEADLINE_FORM = Lemma(
     name="closed-forms/deadline-form",
-    words="K tau/(theta - K u_0) = (1/theta) T/(1 - varrho T): both limits leave noise of one form.",
+    words="K tau/(theta - K tau v_0) = (1/theta) T/(1 - varrho T): both limits leave noise of one form.",
     hypotheses=(),
     steps=(
         Identity(
-            _steps / (deadline - K * shortest),
-            _steps / deadline / (1 - shortest / (deadline * tau) * _steps),
+            _steps / (deadline - _steps * shortest),
+            _steps / deadline / (1 - shortest / deadline * _steps),
         ),
     ),
     source="coopt",
@@ -399,9 +406,9 @@ _given = tuple(
 
 CO_OPTIMISED = Lemma(
     name="closed-forms/co-optimised",
-    words="For given K every limit fixes the products v_i = tau s_i, so the best batches leave noise V "
-    "tau, V = min sum w_i/v_i. Without drift tau = y/(c_q K) is best, with y + e^y = 1 + c_q K "
-    "D_0/V.",
+    words="For given K every limit fixes the products v_i = tau s_i where steps are free (h_i = f = 0), so "
+    "the best batches leave noise V tau, V = min sum w_i/v_i. Without drift tau = y/(c_q K) is best, with "
+    "y + e^y = 1 + c_q K D_0/V.",
     hypotheses=_given,
     steps=(Apply(LAMBERT, _given_rounds),),
     source="DYNAMITE (arXiv 2310.14906): co-optimal tau and s for given K, there by approximation",
@@ -498,7 +505,7 @@ lambert = Theorem(
 
 costly = Theorem(
     name="best-steps-costly-rounds",
-    title="The best number of steps where rounds cost money or time",
+    title="The best number of steps where rounds or steps cost money or time",
     number="F4",
     citation="coopt",
     assumptions=(_no_boxes, _tangent, _stationary, _useful),
@@ -508,7 +515,7 @@ costly = Theorem(
     lemmas=(ONE_ROOT, BEYOND, COSTLY),
     quantities=(
         *_curve,
-        Quantity(share, "share of the limit that rounds use per step", "-"),
+        Quantity(share, "share of the limit that a step uses before its samples, rounds included", "-"),
         Quantity(X, "T/(1 - varrho T), T local steps in all", "-"),
         Quantity(X_best, "X at the stationary point", "-"),
     ),
@@ -527,7 +534,7 @@ reciprocal = Theorem(
     quantities=(
         Quantity(r, "progress r/T", "gradient^2"),
         *_curve[1:2],
-        Quantity(share, "share of the limit that rounds use per step", "-"),
+        Quantity(share, "share of the limit that a step uses before its samples, rounds included", "-"),
         Quantity(X_some, "T/(1 - varrho T), T local steps in all", "-"),
     ),
 )

@@ -38,9 +38,10 @@ def certify(allocation: Allocation, deep: bool = False) -> Certificate:
     _check_batches(problem, batches)
     cost = _cost(problem, allocation)
     seconds = max(
-        allocation.rounds * (allocation.local_steps * s / pi + u)
-        for s, pi, u in zip(
+        allocation.rounds * (allocation.local_steps * (alpha + s / pi) + u)
+        for s, alpha, pi, u in zip(
             batches.tolist(),
+            problem.fleet.step_time.tolist(),
             problem.fleet.throughput.tolist(),
             problem.fleet.round_time.tolist(),
             strict=True,
@@ -153,13 +154,15 @@ def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
 
 def _cost(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
-    spent = fleet.sample_cost * allocation.local_steps * allocation.batch_sizes + fleet.round_cost
+    step = fleet.sample_cost * allocation.batch_sizes + fleet.step_cost
+    spent = allocation.local_steps * step + fleet.round_cost
     return allocation.rounds * math.fsum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
 
 
 def _energy(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
-    burnt = fleet.sample_energy * allocation.local_steps * allocation.batch_sizes + fleet.round_energy
+    step = fleet.sample_energy * allocation.batch_sizes + fleet.step_energy
+    burnt = allocation.local_steps * step + fleet.round_energy
     return allocation.rounds * math.fsum(_expected(problem, burnt).tolist())
 
 

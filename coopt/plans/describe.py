@@ -124,15 +124,14 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
         if budget.energy < math.inf:
             hungriest = max(hungriest, _most(steps * prices.sample_energy[block] * units, growing))
         if budget.time < math.inf:
-            step = batches[block] / fleet.throughput[block]
+            step = limits.step_times(problem, batches[block], block)
             times = local_steps * step + fleet.round_time[block]
             grown = local_steps * units / fleet.throughput[block]
             step += times
             grown += times
             seconds = np.maximum(seconds, [times.max(), step.max(), _most(grown, growing)])
-    work = limits.work(problem, batches)
     longer = ((rounds + 1, local_steps), (rounds, local_steps + 1))
-    used = max(k * (tau * work + problem.plain.budget.round_cost) for k, tau in longer)
+    used = max(limits.cost(problem, *each, batches) for each in longer)
     if not limits.within(
         max(used, limits.cost(problem, rounds, local_steps, batches) + dearest), budget.cost
     ):
@@ -180,7 +179,7 @@ def _spending(
     share, _ = best_share(plain, weights, rounds, local_steps, lower, upper)
     cost, energy = limit_units(budget)
     dear, hungry = (1.0 - share) / cost, share / energy
-    limit = hungry * limits.step_energy(problem, rounds, local_steps)
+    limit = hungry * limits.step_energy_budget(problem, rounds, local_steps)
     return _Spending(
         dear * fleet.sample_cost + hungry * fleet.sample_energy,
         limit + dear * spend if dear else limit,
@@ -199,7 +198,8 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     pace = Pace.at(problem, rounds, local_steps)
     ends = upper if budget.energy == math.inf else _ends(problem, rounds, local_steps)
     spending = _spending(problem, weights, rounds, local_steps, lower, ends)
-    devices = alone(weights, spending.sample, lower, upper, fleet.throughput, fleet.round_time)
+    timing = fleet.throughput, fleet.round_time, fleet.step_time
+    devices = alone(weights, spending.sample, lower, upper, *timing)
     _, price, sums = optimum(devices, spending.limit, pace, PRICE_TOLERANCE)
     return {name: price * unit for name, unit in spending.units.items()} | {"time": sums.pull / steps}
 

@@ -256,10 +256,12 @@ def _limit_curves(
     curves = []
     with np.errstate(divide="ignore"):
         if np.isfinite(budget.cost):
-            per_round = tau * limits.work(problem, batches) + problem.plain.budget.round_cost
+            step = limits.work(problem, batches) + problem.plain.fleet.whole_step_cost
+            per_round = tau * step + problem.plain.budget.round_cost
             curves.append(("cost limit with the plan's batch sizes", COST, "-", budget.cost / per_round))
         if np.isfinite(budget.time):
-            per_round = (np.outer(tau, batches / fleet.throughput) + fleet.round_time).max(axis=1)
+            seconds = np.outer(tau, limits.step_times(problem, batches)) + fleet.round_time
+            per_round = seconds.max(axis=1)
             curves.append(("time limit with the plan's batch sizes", TIME, "--", budget.time / per_round))
     return curves
 

@@ -136,6 +136,8 @@ class Checker:
         self.time_limit = self.budget.time * (1.0 + TOLERANCE)
         self.energy_limit = self.budget.energy * (1.0 + TOLERANCE)
         self.round_energy = math.fsum(self.fleet.round_energy.tolist())
+        self.step_cost = math.fsum(self.fleet.step_cost.tolist())
+        self.step_energy = math.fsum(self.fleet.step_energy.tolist())
         units = self.fleet.sample_cost * self.multiple
         self.unit = float(units[0]) if bool((units == units[0]).all()) and units[0] > 0.0 else None
         self.least_work = math.fsum((self.fleet.sample_cost * self.lower).tolist())
@@ -173,10 +175,11 @@ class Checker:
 
     def feasible(self, rounds: int, local_steps: int) -> bool:
         """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
-        spent = rounds * (local_steps * self.least_work + self.budget.round_cost)
+        spent = rounds * (local_steps * (self.least_work + self.step_cost) + self.budget.round_cost)
         with np.errstate(over="ignore"):
-            busy = rounds * (local_steps * self.lower / self.fleet.throughput + self.fleet.round_time)
-        burnt = rounds * (local_steps * self.least_energy + self.round_energy)
+            step = self.fleet.step_time + self.lower / self.fleet.throughput
+            busy = rounds * (local_steps * step + self.fleet.round_time)
+        burnt = rounds * (local_steps * (self.least_energy + self.step_energy) + self.round_energy)
         return all(
             used <= limit * (1.0 + OUTWARD)
             for used, limit in (
@@ -297,8 +300,9 @@ class Checker:
             speed, idle = fleet.throughput[support.held], fleet.round_time[support.held]
             pull = math.fsum((support.push * speed).tolist())
             spare = math.fsum((support.push * speed * idle).tolist())
-            bound -= pull * self.time_limit / first - spare / last
-            rounding += 2.0 * TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare)
+            still = math.fsum((support.push * speed * fleet.step_time[support.held]).tolist())
+            bound -= pull * self.time_limit / first - spare / last - still
+            rounding += 2.0 * TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare + still)
         bound = np.maximum(bound - rounding, 0.0)
         if support.level is not None and pieces.single:
             reference = 0.0 if self.form.population is None else math.fsum(weights / self.form.population)
@@ -338,10 +342,11 @@ class Checker:
 
     def _step_limits(self, product: Floats | float, steps: Floats | float) -> Floats:
         """What one step may cost and burn at most, for given K tau and tau; inf where there is no limit."""
-        cost = self.cost_limit / product - self.budget.round_cost / steps
+        cost = self.cost_limit / product - self.budget.round_cost / steps - self.step_cost
         if self.unit is not None:
             cost = self.unit * np.floor(cost / self.unit * (1.0 + OUTWARD))
-        return np.array([cost, self.energy_limit / product - self.round_energy / steps])
+        energy = self.energy_limit / product - self.round_energy / steps - self.step_energy
+        return np.array([cost, energy])
 
     def weights(self, direction: tuple[float, ...]) -> Floats:
         """Weights of the noise in a direction, shape (N,)."""
@@ -359,7 +364,7 @@ class Checker:
             return self.upper
         slack = self.time_limit / rounds - self.fleet.round_time
         with np.errstate(invalid="ignore", over="ignore"):
-            caps = self.fleet.throughput * np.maximum(slack, 0.0) / local_steps
+            caps = self.fleet.throughput * np.maximum(slack / local_steps - self.fleet.step_time, 0.0)
         caps = np.where(np.isnan(caps), math.inf, caps) * (1.0 + OUTWARD)
         units = np.floor(np.minimum(caps, self.upper) / self.multiple).astype(np.int64)
         most: Ints = np.clip(units * self.multiple, self.lower, self.upper)

@@ -188,7 +188,7 @@ class _Prover:
         share, _ = best_share(self.problem, weights, *place, self.lower, upper)
         units = limit_units(budget)
         cost, energy = (1.0 - share) / units[0], share / units[1]
-        prices, total = energy * fleet.sample_energy, energy * limits.step_energy(self.problem, *place)
+        prices, total = energy * fleet.sample_energy, energy * limits.step_energy_budget(self.problem, *place)
         if cost > 0.0:
             prices, total = prices + cost * fleet.sample_cost, total + cost * spend
         return _Mixture(cost, energy, prices, total)

@@ -35,7 +35,8 @@ class Fleet:
         delta_i >= 0, the largest distance between the gradient of device i and the global gradient
         [gradient]. There is no default: a silent zero would make the bound false.
     throughput : array_like, shape (N,) or scalar, default inf
-        pi_i > 0, samples processed per second.
+        pi_i > 0, samples processed per second beyond what ``step_time`` counts: 1 / pi_i is how much longer
+        a step takes for each further sample.
     round_time : array_like, shape (N,) or scalar, default 0
         u_i >= 0, seconds of communication per round.
     sample_cost : array_like, shape (N,) or scalar, default 1
@@ -58,6 +59,13 @@ class Fleet:
         e_i >= 0, energy of processing one sample [J].
     round_energy : array_like, shape (N,) or scalar, default 0
         g_i >= 0, energy of one round on the device beyond its samples [J].
+    step_time : array_like, shape (N,) or scalar, default 0
+        alpha_i >= 0, seconds that every local step takes whatever its batch: starting kernels, loading data,
+        the update of the model. A step of s samples takes alpha_i + s / pi_i [s].
+    step_cost : array_like, shape (N,) or scalar, default 0
+        f_i >= 0, cost of every local step on the device whatever its batch.
+    step_energy : array_like, shape (N,) or scalar, default 0
+        h_i >= 0, energy of every local step on the device whatever its batch [J].
 
     Raises
     ------
@@ -96,6 +104,9 @@ class Fleet:
     round_cost: NDArray[np.float64]
     sample_energy: NDArray[np.float64]
     round_energy: NDArray[np.float64]
+    step_time: NDArray[np.float64]
+    step_cost: NDArray[np.float64]
+    step_energy: NDArray[np.float64]
 
     def __init__(
         self,
@@ -114,6 +125,9 @@ class Fleet:
         round_cost: ArrayLike = 0.0,
         sample_energy: ArrayLike = 0.0,
         round_energy: ArrayLike = 0.0,
+        step_time: ArrayLike = 0.0,
+        step_cost: ArrayLike = 0.0,
+        step_energy: ArrayLike = 0.0,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -140,6 +154,9 @@ class Fleet:
             "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
             "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),
             "round_energy": float_array("round_energy", round_energy, size, minimum=0.0),
+            "step_time": float_array("step_time", step_time, size, minimum=0.0),
+            "step_cost": float_array("step_cost", step_cost, size, minimum=0.0),
+            "step_energy": float_array("step_energy", step_energy, size, minimum=0.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -201,6 +218,21 @@ class Fleet:
     def free_rounds(self) -> bool:
         """Whether no device has a round cost of its own."""
         return self.round_cost[0] == 0.0 and _same_everywhere(self.round_cost)
+
+    @cached_property
+    def whole_step_cost(self) -> float:
+        """Sum f_i: the cost of one local step on all devices before its samples."""
+        return _total(self.step_cost)
+
+    @cached_property
+    def whole_step_energy(self) -> float:
+        """Sum h_i: the energy of one local step on all devices before its samples [J]."""
+        return _total(self.step_energy)
+
+    @cached_property
+    def whole_round_energy(self) -> float:
+        """Sum g_i: the energy of one round on all devices before its local steps [J]."""
+        return _total(self.round_energy)
 
     @cached_property
     def noise_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -275,6 +307,11 @@ class Fleet:
 def _same_everywhere(array: NDArray[np.float64] | NDArray[np.int64]) -> bool:
     """Whether all entries are equal; a scalar that was broadcast need not be looked through."""
     return array.strides == (0,) or bool((array == array[0]).all())
+
+
+def _total(array: NDArray[np.float64]) -> float:
+    """The sum, correctly rounded, so that the order of the devices does not matter."""
+    return float(array[0]) * array.size if _same_everywhere(array) else math.fsum(array.tolist())
 
 
 def aggregation_weights(weights: ArrayLike | None, samples: NDArray[np.int64]) -> NDArray[np.float64]:

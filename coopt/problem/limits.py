@@ -74,7 +74,7 @@ def within_all(used: Floats, limit: float) -> NDArray[np.bool_]:
 
 
 def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> float:
-    """Cost sum a_i s_i of one local step on every device."""
+    """Cost sum a_i s_i of the samples of one local step on every device."""
     fleet = problem.plain.fleet
     common = fleet.common_cost
     if common is not None:
@@ -88,21 +88,22 @@ def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> fl
 def cost(
     problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
 ) -> float:
-    """Total cost K (tau sum a_i s_i + b + sum b_i)."""
+    """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i)."""
     return _cost_of_work(problem, rounds, local_steps, work(problem, batch_sizes))
 
 
-def _cost_of_work(problem: Problem, rounds: int, local_steps: int, step_work: float) -> float:
-    return rounds * (local_steps * step_work + problem.plain.budget.round_cost)
+def _cost_of_work(problem: Problem, rounds: int, local_steps: int, samples: float) -> float:
+    step = samples + problem.plain.fleet.whole_step_cost
+    return rounds * (local_steps * step + problem.plain.budget.round_cost)
 
 
 def energy(
     problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
 ) -> float:
-    """Total energy K (tau sum e_i s_i + sum g_i) [J]."""
+    """Total energy K (tau (sum e_i s_i + sum h_i) + sum g_i) [J]."""
     fleet = problem.plain.fleet
-    step, rest = float(np.sum(fleet.sample_energy * batch_sizes)), float(np.sum(fleet.round_energy))
-    return rounds * (local_steps * step + rest)
+    step = float(np.sum(fleet.sample_energy * batch_sizes)) + fleet.whole_step_energy
+    return rounds * (local_steps * step + fleet.whole_round_energy)
 
 
 def device_times(
@@ -112,11 +113,20 @@ def device_times(
     batch_sizes: NDArray[np.floating | np.integer],
     places: Places = slice(None),
 ) -> Floats:
-    """Completion time K (tau s_i / pi_i + u_i) of every device, or of those at `places` [s]."""
-    throughput, round_time = problem.fleet.throughput[places], problem.fleet.round_time[places]
+    """Completion time K (tau (alpha_i + s_i / pi_i) + u_i) of every device, or of those at `places` [s]."""
+    round_time = problem.fleet.round_time[places]
     # Times beyond float64 are infinite, and exceed every limit.
     with np.errstate(over="ignore"):
-        times: Floats = rounds * (local_steps * batch_sizes / throughput + round_time)
+        times: Floats = rounds * (local_steps * step_times(problem, batch_sizes, places) + round_time)
+    return times
+
+
+def step_times(
+    problem: Problem, batch_sizes: NDArray[np.floating | np.integer], places: Places = slice(None)
+) -> Floats:
+    """Seconds alpha_i + s_i / pi_i of one local step on every device, or on those at `places`."""
+    fleet = problem.fleet
+    times: Floats = batch_sizes / fleet.throughput[places] + fleet.step_time[places]
     return times
 
 
@@ -182,13 +192,13 @@ def step_budget(problem: Problem, rounds: float, local_steps: float) -> float:
     """Largest work sum a_i s_i of one step that the cost limit admits for given (K, tau); may be < 0."""
     budget = problem.plain.budget
     limit = budget.cost * (1.0 + TOLERANCE)
-    return (limit / rounds - budget.round_cost) / local_steps
+    return (limit / rounds - budget.round_cost) / local_steps - problem.plain.fleet.whole_step_cost
 
 
-def step_energy(problem: Problem, rounds: float, local_steps: float) -> float:
+def step_energy_budget(problem: Problem, rounds: float, local_steps: float) -> float:
     """Largest energy sum e_i s_i of one step that the energy limit admits for given (K, tau); may be < 0."""
-    limit = problem.budget.energy * (1.0 + TOLERANCE)
-    return (limit / rounds - float(np.sum(problem.plain.fleet.round_energy))) / local_steps
+    fleet, limit = problem.plain.fleet, problem.budget.energy * (1.0 + TOLERANCE)
+    return (limit / rounds - fleet.whole_round_energy) / local_steps - fleet.whole_step_energy
 
 
 def step_units(problem: Problem, rounds: int, local_steps: int, unit_cost: float) -> int:
@@ -227,11 +237,12 @@ def largest_batches(
 
 
 def time_caps(problem: Problem, rounds: int, local_steps: int, places: Places = slice(None)) -> Floats:
-    """Continuous cap pi_i (theta / K - u_i) / tau of the devices' batches; +inf where none."""
+    """Continuous cap pi_i ((theta / K - u_i) / tau - alpha_i) of the devices' batches; +inf where none."""
     throughput = problem.fleet.throughput[places]
     slack = problem.budget.time * (1.0 + TOLERANCE) / rounds - problem.fleet.round_time[places]
+    slack = slack / local_steps - problem.fleet.step_time[places]
     with np.errstate(invalid="ignore", over="ignore"):
-        caps = throughput * slack / local_steps
+        caps = throughput * slack
     # inf * 0: an infinitely fast device with no time left over can still process any batch.
     return np.where(np.isinf(throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
 
@@ -265,15 +276,15 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints, places: Places 
 
     The devices at `places` must include one that is the slowest.
     """
-    budget, fleet = problem.budget, problem.fleet
+    budget, fleet = problem.budget, problem.plain.fleet
     step_work = work(problem, lower)
     batches = lower[places]
     slack = budget.time * (1.0 + TOLERANCE) / rounds - fleet.round_time[places]
-    step_times = batches / fleet.throughput[places]
+    seconds = step_times(problem, batches, places)
     # A device that takes no time for a step limits nothing, whatever its slack.
     quotients = np.full(batches.size, np.inf)
     with np.errstate(over="ignore"):
-        np.divide(slack, step_times, out=quotients, where=step_times > 0.0)
+        np.divide(slack, seconds, out=quotients, where=seconds > 0.0)
 
     def fits_time(tau: int) -> bool:
         return within(float(device_times(problem, rounds, tau, batches, places).max()), budget.time)
@@ -283,12 +294,12 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints, places: Places 
         _largest_count(
             lambda tau: within(_cost_of_work(problem, rounds, tau, step_work), budget.cost),
             budget.cost - rounds * problem.plain.budget.round_cost,
-            rounds * step_work,
+            rounds * (step_work + fleet.whole_step_cost),
         ),
         _largest_count(fits_time, float(quotients.min()), 1.0),
     ]
     if budget.energy < math.inf:
-        rest = rounds * float(np.sum(problem.plain.fleet.round_energy))
+        rest = rounds * fleet.whole_round_energy
         candidates.append(
             _largest_count(
                 lambda tau: within(energy(problem, rounds, tau, lower), budget.energy),

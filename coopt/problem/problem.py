@@ -26,6 +26,9 @@ from coopt.problem.validation import float_array, same_value
 if TYPE_CHECKING:
     from coopt.problem.limits import Violation
 
+# What a device uses only in the rounds in which it takes part.
+EXPECTED = ("sample_cost", "step_cost", "round_cost", "sample_energy", "step_energy", "round_energy")
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -86,10 +89,7 @@ class Problem:
             likely = probabilities(fleet.weights, budget.participants, budget.distinct_participants)
             fleet = replace(
                 fleet,
-                **{
-                    name: getattr(fleet, name) * likely
-                    for name in ("sample_cost", "round_cost", "sample_energy", "round_energy")
-                },
+                **{name: getattr(fleet, name) * likely for name in EXPECTED},
             )
             budget = replace(budget, participants=None, distinct_participants=False)
         elif fleet.free_rounds:
@@ -98,7 +98,7 @@ class Problem:
         return Problem(free, self.constants, budget.including(fleet))
 
     def cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Total cost K (tau sum a_i s_i + b + sum b_i) of a plan.
+        """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i) of a plan.
 
         Where only some devices take part in a round it is the expected cost.
         """
@@ -106,16 +106,21 @@ class Problem:
 
     def largest_cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Cost of a plan if the dearest devices were drawn every round; else that of :meth:`cost`."""
-        spent = self.fleet.sample_cost * local_steps * self._batches(batch_sizes) + self.fleet.round_cost
-        most = min(self.budget.participants or len(self.fleet), len(self.fleet))
+        fleet = self.fleet
+        step = fleet.sample_cost * self._batches(batch_sizes) + fleet.step_cost
+        spent = local_steps * step + fleet.round_cost
+        most = min(self.budget.participants or len(fleet), len(fleet))
         return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost)
 
     def energy(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Energy K (tau sum e_i s_i + sum g_i) of a plan [J], expected where some devices take part."""
+        """Energy K (tau (sum e_i s_i + sum h_i) + sum g_i) of a plan [J].
+
+        Where only some devices take part in a round it is the expected energy.
+        """
         return limits.energy(self, rounds, local_steps, self._batches(batch_sizes))
 
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Completion time max_i K (tau s_i / pi_i + u_i) of a plan [s]."""
+        """Completion time max_i K (tau (alpha_i + s_i / pi_i) + u_i) of a plan [s]."""
         return float(limits.device_times(self, rounds, local_steps, self._batches(batch_sizes)).max())
 
     def violations(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> tuple[Violation, ...]:

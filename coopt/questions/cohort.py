@@ -209,9 +209,9 @@ class _CohortChoice:
         lower, _ = fleet.batch_range()
         disturbing = fleet.weights * fleet.divergence
         for burden in (
-            lower / fleet.throughput + fleet.round_time,
-            fleet.sample_cost * lower + fleet.round_cost,
-            fleet.sample_energy * lower + fleet.round_energy,
+            lower / fleet.throughput + fleet.step_time + fleet.round_time,
+            fleet.sample_cost * lower + fleet.step_cost + fleet.round_cost,
+            fleet.sample_energy * lower + fleet.step_energy + fleet.round_energy,
         ):
             if burden.any():
                 yield np.argsort(-burden, kind="stable")

@@ -49,7 +49,7 @@ class Devices:
         Cost of a sample, limits of a batch as multiples of `multiple`.
     population : ndarray
         Samples held, where batches are drawn without replacement; else empty.
-    throughput, round_time : ndarray
+    throughput, round_time, step_time : ndarray
     """
 
     first: Floats
@@ -61,6 +61,7 @@ class Devices:
     population: Ints
     throughput: Floats
     round_time: Floats
+    step_time: Floats
 
     def __len__(self) -> int:
         return int(self.first.size)
@@ -80,7 +81,10 @@ def compact(array: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Pace:
-    """The time limit at one (K, tau): device i can process throughput_i (slack - round_time_i) / steps."""
+    """The time limit at one (K, tau).
+
+    Device i can process throughput_i ((slack - round_time_i) / steps - step_time_i).
+    """
 
     slack: float
     steps: float
@@ -105,8 +109,8 @@ class Dual:
     value : float
         sum w_i (1/s_i - ref_i).
     held, pull, drag : float
-        sum mu_i s_i, sum mu_i pi_i and sum mu_i pi_i u_i over the devices that the time limit holds, mu_i
-        being the dual variables of their caps.
+        sum mu_i (s_i + pi_i alpha_i), sum mu_i pi_i and sum mu_i pi_i u_i over the devices that the time
+        limit holds, mu_i being the dual variables of their caps.
     """
 
     spent: float
@@ -203,6 +207,7 @@ def _dual_block(
         places, s, push = places[some], s[some], push[some]
         speeds = push * at(part(devices.throughput, begin, end), places)
         held, pull = float((push * s).sum()), float(speeds.sum())
+        held += float((speeds * at(part(devices.step_time, begin, end), places)).sum())
         drag = float((speeds * at(part(devices.round_time, begin, end), places)).sum())
     inverse *= weights
     return spent, movable, inverse.sum(), held, pull, drag
@@ -257,9 +262,9 @@ def _weights(devices: Devices, shares: tuple[float, float], begin: int, end: int
 def _caps(devices: Devices, pace: Pace, begin: int, end: int) -> Floats:
     """What the time limit admits; no number for a device without limit that has no time left."""
     caps: Floats = pace.slack - part(devices.round_time, begin, end)
-    caps = caps * part(devices.throughput, begin, end)
     caps /= pace.steps
-    return caps
+    caps = caps - part(devices.step_time, begin, end)
+    return caps * part(devices.throughput, begin, end)
 
 
 def _inverse(batches: Floats, population: Ints, begin: int, end: int) -> Floats:
@@ -295,6 +300,7 @@ def alone(
     upper: NDArray[np.floating | np.integer],
     throughput: Floats = _INFINITE,
     round_time: Floats = _ZERO,
+    step_time: Floats = _ZERO,
 ) -> Devices:
     """Devices with weights of their own."""
     contiguous = np.ascontiguousarray(weights)
@@ -308,6 +314,7 @@ def alone(
         population=_NOBODY,
         throughput=compact(throughput),
         round_time=compact(round_time),
+        step_time=compact(step_time),
     )
 
 
@@ -350,6 +357,7 @@ def _narrowed(devices: Devices, spend: float, pace: Pace | None, level: float) -
         with_one_more(devices.upper, math.inf),
         with_one_more(devices.throughput, math.inf),
         with_one_more(devices.round_time, 0.0),
+        with_one_more(devices.step_time, 0.0),
     )
     found, _, _ = water_level(few, ALONE, max(spend - fixed, 0.0), pace, level, SPENT)
     return min(max(found, low), high)

@@ -38,13 +38,13 @@ class Ranges:
     @cached_property
     def least_work(self) -> float:
         """Cost of one step with the smallest batches."""
-        return limits.work(self.problem, self.lower)
+        return limits.work(self.problem, self.lower) + self.problem.plain.fleet.whole_step_cost
 
     @cached_property
     def slowest(self) -> tuple[Floats, Floats]:
         """Seconds for a step and for communication of the devices that can be the slowest."""
-        fleet = self.problem.fleet
-        return self.lower[self.places] / fleet.throughput[self.places], fleet.round_time[self.places]
+        step = limits.step_times(self.problem, self.lower[self.places], self.places)
+        return step, self.problem.fleet.round_time[self.places]
 
     def most_rounds(self, local_steps: int) -> int:
         """Largest feasible K of the range at this tau; 0 if none."""
@@ -139,7 +139,7 @@ class Ranges:
 
         def affordable(rounds: int) -> bool:
             work = float(np.sum(fleet.sample_cost * np.minimum(rounds * upper, processed)))
-            return work + rounds * budget.round_cost <= budget.cost
+            return work + rounds * (fleet.whole_step_cost + budget.round_cost) <= budget.cost
 
         least, most = 0, self.rounds[1]
         while least < most:
@@ -153,11 +153,13 @@ def _slowest(problem: Problem, lower: Ints) -> NDArray[np.intp]:
     fleet, found = problem.fleet, []
     for begin in range(0, len(fleet), BLOCK):
         block = slice(begin, begin + BLOCK)
-        found.append(begin + _upper_hull(lower[block] / fleet.throughput[block], fleet.round_time[block]))
+        seconds = limits.step_times(problem, lower[block], block)
+        found.append(begin + _upper_hull(seconds, fleet.round_time[block]))
     places = np.concatenate(found)
     if len(found) == 1:
         return places
-    return places[_upper_hull(lower[places] / fleet.throughput[places], fleet.round_time[places])]
+    seconds = limits.step_times(problem, lower[places], places)
+    return places[_upper_hull(seconds, fleet.round_time[places])]
 
 
 def _upper_hull(step: Floats, wait: Floats) -> NDArray[np.intp]:

@@ -59,14 +59,15 @@ def rounds_near(problem: Problem, ranges: Ranges, rounds: float, local_steps: in
     Its two neighbours, and the most rounds in which one step still processes as many units as at the lower
     neighbour, or one fewer or more: between those the cost limit leaves something unspent.
     """
-    unit, budget = problem.fleet.unit_cost, problem.budget
+    fleet, budget = problem.fleet, problem.budget
+    unit = fleet.unit_cost
     down = max(math.floor(rounds), 1)
     found = {down, down + 1}
     if unit is not None and budget.cost < math.inf:
         units = limits.step_units(problem, down, local_steps, unit)
         limit = budget.cost * (1.0 + limits.TOLERANCE)
         found |= {
-            math.floor(limit / (local_steps * unit * n + budget.round_cost))
+            math.floor(limit / (local_steps * (unit * n + fleet.whole_step_cost) + budget.round_cost))
             for n in range(max(units - 1, 1), units + 2)
         }
     fewest, most = ranges.rounds[0], ranges.most_rounds(local_steps)

@@ -278,8 +278,8 @@ def relaxed_bound(problem: Problem, bound, rounds: int, steps: int) -> float:
     fleet, budget = problem.fleet, problem.budget
     offset, weights = bound.coefficients(problem, rounds, steps)
     lower, upper = fleet.batch_range()
-    caps = fleet.throughput * (budget.time / rounds - fleet.round_time) / steps
-    spend = (budget.cost / rounds - budget.round_cost) / steps
+    caps = fleet.throughput * ((budget.time / rounds - fleet.round_time) / steps - fleet.step_time)
+    spend = (budget.cost / rounds - budget.round_cost) / steps - fleet.step_cost.sum()
     return offset + relax(weights, fleet.sample_cost, spend, lower, np.minimum(upper, caps)).value
 
 
@@ -291,9 +291,10 @@ def relaxed_bound(problem: Problem, bound, rounds: int, steps: int) -> float:
     bound=st.sampled_from([Dynamite(), Certified(1, 1)]),
     k=st.integers(5, 10),
     tau=st.integers(1, 5),
+    overhead=st.sampled_from([0.0, 1.0]),
 )
-def test_shadow_prices_are_slopes_of_the_continuous_relaxation(seed, time, equal, bound, k, tau):
-    problem = random_problem(seed, time=time, round_cost=1.0, equal_costs=equal)
+def test_shadow_prices_are_slopes_of_the_continuous_relaxation(seed, time, equal, bound, k, tau, overhead):
+    problem = random_problem(seed, time=time, round_cost=1.0, equal_costs=equal, overhead=overhead)
     if problem.violations(k, tau, 2):
         return
     prices = evaluate(problem, k, tau, 1, bound).shadow_prices

@@ -144,8 +144,10 @@ def test_any_multipliers_give_a_lower_bound(problem, bound, data):
     )
     plans = np.column_stack([grid.ravel() for grid in grids]).astype(float)
     for rounds, steps in itertools.product(range(k1, k2 + 1), range(t1, t2 + 1)):
-        cost = rounds * (steps * (plans * fleet.sample_cost).sum(axis=1) + problem.budget.round_cost)
-        seconds = (rounds * (steps * plans / fleet.throughput + fleet.round_time)).max(axis=1)
+        work = (plans * fleet.sample_cost).sum(axis=1) + fleet.step_cost.sum()
+        cost = rounds * (steps * work + problem.budget.round_cost)
+        step = plans / fleet.throughput + fleet.step_time
+        seconds = (rounds * (steps * step + fleet.round_time)).max(axis=1)
         fits = (cost <= problem.budget.cost * (1 + 1e-9)) & (seconds <= problem.budget.time * (1 + 1e-9))
         offset, weights = bound.coefficients(problem, rounds, steps)
         values = offset + (weights / plans[fits]).sum(axis=1)

@@ -43,14 +43,16 @@ offsets = st.sampled_from([Fraction(0), Fraction(1, 10**5), Fraction(-1, 10**5)]
 
 
 @settings(max_examples=200, deadline=None)
-@given(counts, counts, st.integers(1, 10**4), decimals(), decimals(0), offsets)
-@example(3, 1, 1, Fraction(1, 10), Fraction(0), Fraction(0))
-@example(7, 3, 19, Fraction(11, 100), Fraction(7, 10), Fraction(0))
-def test_units_of_a_step_at_a_decimal_boundary(rounds, steps, units, price, round_cost, offset):
+@given(counts, counts, st.integers(1, 10**4), decimals(), decimals(0), decimals(0, 100), offsets)
+@example(3, 1, 1, Fraction(1, 10), Fraction(0), Fraction(0), Fraction(0))
+@example(7, 3, 19, Fraction(11, 100), Fraction(7, 10), Fraction(3, 10), Fraction(0))
+def test_units_of_a_step_at_a_decimal_boundary(rounds, steps, units, price, round_cost, step_cost, offset):
     """A budget that pays for exactly so many units admits so many, however the decimals round."""
-    cost = rounds * (steps * price * units * (1 + offset) + round_cost)
-    problem = problem_of(Budget(cost=float(cost), round_cost=float(round_cost)), samples=[10**6])
-    room = (cost * ALLOWED / rounds - round_cost) / steps
+    cost = rounds * (steps * (step_cost + price * units * (1 + offset)) + round_cost)
+    problem = problem_of(
+        Budget(cost=float(cost), round_cost=float(round_cost)), samples=[10**6], step_cost=float(step_cost)
+    )
+    room = (cost * ALLOWED / rounds - round_cost) / steps - step_cost
     found = step_units(problem, rounds, steps, float(price))
     assert found == room // price
     assert found >= units or offset < 0
@@ -58,41 +60,44 @@ def test_units_of_a_step_at_a_decimal_boundary(rounds, steps, units, price, roun
 
 
 @settings(max_examples=200, deadline=None)
-@given(counts, counts, st.integers(1, 10**4), decimals(), decimals(0), offsets)
-@example(3, 1, 3, Fraction(1, 10), Fraction(1, 10), Fraction(0))
-def test_batches_at_a_decimal_deadline(rounds, steps, batch, throughput, round_time, offset):
-    time = rounds * (steps * batch * (1 + offset) / throughput + round_time)
+@given(counts, counts, st.integers(1, 10**4), decimals(), decimals(0), decimals(0, 100), offsets)
+@example(3, 1, 3, Fraction(1, 10), Fraction(1, 10), Fraction(1, 10), Fraction(0))
+def test_batches_at_a_decimal_deadline(rounds, steps, batch, throughput, round_time, step_time, offset):
+    time = rounds * (steps * (step_time + batch * (1 + offset) / throughput) + round_time)
     problem = problem_of(
         Budget(time=float(time)),
         samples=[10**6],
         throughput=float(throughput),
         round_time=float(round_time),
+        step_time=float(step_time),
     )
     upper = np.array([10**6])
-    expected = (time * ALLOWED / rounds - round_time) * throughput // steps
+    expected = ((time * ALLOWED / rounds - round_time) / steps - step_time) * throughput // 1
     assert largest_batches(problem, rounds, steps, upper).tolist() == [min(expected, 10**6)]
     assert expected >= batch or offset < 0
 
 
 @settings(max_examples=200, deadline=None)
-@given(counts, counts, st.integers(1, 100), decimals(), decimals(0), offsets)
-def test_rounds_and_steps_at_a_decimal_boundary(rounds, steps, batch, price, overhead, offset):
+@given(counts, counts, st.integers(1, 100), decimals(), decimals(0), decimals(0, 100), offsets)
+def test_rounds_and_steps_at_a_decimal_boundary(rounds, steps, batch, price, overhead, still, offset):
     """The same for the counts, by cost and by time."""
-    cost = rounds * (steps * price * batch + overhead) * (1 + offset)
-    fleet = {"samples": [10**6], "sample_cost": float(price)}
+    step = price * batch + still
+    cost = rounds * (steps * step + overhead) * (1 + offset)
+    fleet = {"samples": [10**6], "sample_cost": float(price), "step_cost": float(still)}
     by_cost = problem_of(Budget(cost=float(cost), round_cost=float(overhead)), **fleet)
     lower = np.array([batch])
     admitted = cost * ALLOWED
-    assert most_rounds(by_cost, steps, lower) == admitted // (steps * price * batch + overhead)
-    expected = max((admitted / rounds - overhead) // (price * batch), 0)
+    assert most_rounds(by_cost, steps, lower) == admitted // (steps * step + overhead)
+    expected = max((admitted / rounds - overhead) // step, 0)
     assert most_local_steps(by_cost, rounds, lower) == expected
     by_time = problem_of(
         Budget(time=float(cost)),
         samples=[10**6],
         throughput=float(1 / price),
         round_time=float(overhead),
+        step_time=float(still),
     )
-    assert most_rounds(by_time, steps, lower) == admitted // (steps * price * batch + overhead)
+    assert most_rounds(by_time, steps, lower) == admitted // (steps * step + overhead)
     assert most_local_steps(by_time, rounds, lower) == expected
 
 
@@ -112,6 +117,8 @@ def small_problems(draw) -> Problem:
         throughput=each(st.one_of(st.just(math.inf), st.integers(1, 40).map(lambda x: x / 10))),
         round_time=each(tenths),
         sample_cost=each(tenths),
+        step_time=each(tenths),
+        step_cost=each(tenths),
         batch_multiple=multiple,
     )
     limit = st.one_of(st.just(math.inf), st.integers(0, 2000).map(lambda x: x / 10))
@@ -183,7 +190,8 @@ def test_step_units_are_the_last_that_fit(problem, rounds, steps, price):
     found = step_units(problem, rounds, steps, price)
 
     def fits(units):
-        return within(rounds * (steps * (price * units) + budget.round_cost), budget.cost)
+        step = price * units + problem.fleet.whole_step_cost
+        return within(rounds * (steps * step + budget.round_cost), budget.cost)
 
     if budget.cost == math.inf:
         assert found == LARGEST_COUNT
@@ -228,19 +236,23 @@ def test_a_limit_is_met_within_one_part_in_a_billion(fraction):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    *(st.floats(-300, 300).map(lambda x: 10.0**x) for _ in range(6)),
+    *(st.floats(-300, 300).map(lambda x: 10.0**x) for _ in range(7)),
     st.integers(1, 10**12),
     st.integers(1, 10**12),
 )
-@example(1e300, 1e300, 1e-300, 1e300, 1e-300, 1e-300, 1, 1)
-@example(1e10, 1e10, 1e-300, 1e300, 1e-300, 1e-300, 1, 1)
-def test_wild_magnitudes_overflow_nowhere(cost, time, price, throughput, round_time, round_cost, k, tau):
+@example(1e300, 1e300, 1e-300, 1e300, 1e-300, 1e-300, 1e-300, 1, 1)
+@example(1e10, 1e10, 1e-300, 1e300, 1e-300, 1e-300, 1e-300, 1, 1)
+def test_wild_magnitudes_overflow_nowhere(
+    cost, time, price, throughput, round_time, round_cost, overhead, k, tau
+):
     problem = problem_of(
         Budget(cost=cost, time=time, round_cost=round_cost),
         samples=[10**6],
         throughput=throughput,
         round_time=round_time,
         sample_cost=price,
+        step_time=overhead,
+        step_cost=overhead,
     )
     lower, upper = problem.fleet.batch_range()
     plan_fits = not problem.violations(k, tau, lower)

@@ -53,9 +53,13 @@ def test_cost_is_the_mean_over_all_draws(problem, participants, distinct):
     fleet, steps = problem.fleet, 3
     batches = fleet.batch_range()[1]
     spent = [
-        Fraction(a) * steps * s + Fraction(b)
-        for a, s, b in zip(
-            fleet.sample_cost.tolist(), batches.tolist(), fleet.round_cost.tolist(), strict=True
+        (Fraction(a) * s + Fraction(f)) * steps + Fraction(b)
+        for a, f, s, b in zip(
+            fleet.sample_cost.tolist(),
+            fleet.step_cost.tolist(),
+            batches.tolist(),
+            fleet.round_cost.tolist(),
+            strict=True,
         )
     ]
     chances = [Fraction(p) for p in fleet.weights.tolist()]
@@ -117,7 +121,10 @@ def test_plans_equal_enumeration(problem, bound, participants, distinct):
     m = problem.budget.participants
     likely = np.full(len(fleet), m / len(fleet)) if distinct else 1 - (1 - fleet.weights) ** m
     plain = Problem(
-        replace(fleet, sample_cost=fleet.sample_cost * likely, round_cost=fleet.round_cost * likely),
+        replace(
+            fleet,
+            **{name: getattr(fleet, name) * likely for name in ("sample_cost", "step_cost", "round_cost")},
+        ),
         problem.constants,
         replace(problem.budget, participants=None, distinct_participants=False),
     )

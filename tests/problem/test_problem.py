@@ -41,6 +41,9 @@ ARRAYS = (
     "round_cost",
     "sample_energy",
     "round_energy",
+    "step_time",
+    "step_cost",
+    "step_energy",
 )
 
 
@@ -95,6 +98,9 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("sample_energy", [1.0, -2.0, 1.0], f"sample_energy[1] = -2.0: must be {NONNEGATIVE}"),
         ("round_energy", [1.0, INF, 1.0], f"round_energy[1] = inf: must be {NONNEGATIVE}"),
         ("round_cost", [1.0, -2.0, 1.0], f"round_cost[1] = -2.0: must be {NONNEGATIVE}"),
+        ("step_time", [0.0, -0.01, 0.0], f"step_time[1] = -0.01: must be {NONNEGATIVE}"),
+        ("step_cost", INF, f"step_cost = inf: must be {NONNEGATIVE}"),
+        ("step_energy", [1.0, 1.0, NAN], f"step_energy[2] = nan: must be {NONNEGATIVE}"),
         ("sample_cost", [1.0, INF, 1.0], f"sample_cost[1] = inf: must be {NONNEGATIVE}"),
         ("weights", [0.5, 0.75, -0.25], f"weights[2] = -0.25: must be {NONNEGATIVE}"),
         ("weights", [0.5, NAN, 0.5], f"weights[1] = nan: must be {NONNEGATIVE}"),
@@ -414,14 +420,19 @@ def test_cost_time_and_violations_follow_their_definitions(problem, data):
     fleet, budget = problem.fleet, problem.budget
     rounds, steps = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 6))
     batches = data.draw(st.lists(st.integers(1, 8), min_size=len(fleet), max_size=len(fleet)))
-    cost = rounds * (
-        steps * sum(Fraction(a) * s for a, s in zip(fleet.sample_cost.tolist(), batches, strict=True))
-        + Fraction(budget.round_cost)
-        + sum(map(Fraction, fleet.round_cost.tolist()))
-    )
+    step = sum(Fraction(a) * s for a, s in zip(fleet.sample_cost.tolist(), batches, strict=True))
+    step += sum(map(Fraction, fleet.step_cost.tolist()))
+    round_ = Fraction(budget.round_cost) + sum(map(Fraction, fleet.round_cost.tolist()))
+    cost = rounds * (steps * step + round_)
     seconds = max(
-        rounds * ((0 if math.isinf(pi) else Fraction(steps * s) / Fraction(pi)) + Fraction(u))
-        for s, pi, u in zip(batches, fleet.throughput.tolist(), fleet.round_time.tolist(), strict=True)
+        rounds * (steps * ((0 if math.isinf(pi) else s / Fraction(pi)) + Fraction(alpha)) + Fraction(u))
+        for s, pi, alpha, u in zip(
+            batches,
+            fleet.throughput.tolist(),
+            fleet.step_time.tolist(),
+            fleet.round_time.tolist(),
+            strict=True,
+        )
     )
     assert problem.cost(rounds, steps, batches) == pytest.approx(float(cost), rel=1e-14)
     assert problem.time(rounds, steps, batches) == pytest.approx(float(seconds), rel=1e-14)

@@ -178,7 +178,10 @@ def test_a_time_limit_leaves_an_honest_gap():
 
 
 def take(fleet: Fleet, order: Sequence[int]) -> Fleet:
-    columns = ("samples", "gradient_noise", "divergence", "throughput", "round_time", "round_cost", "weights")
+    columns = (
+        *("samples", "gradient_noise", "divergence", "weights", "throughput"),
+        *("round_time", "round_cost", "step_time", "step_cost", "step_energy"),
+    )
     return Fleet(**{name: getattr(fleet, name)[list(order)] for name in columns})
 
 

@@ -100,10 +100,13 @@ class CohortSearch:
         budget = replace(problem.budget, participants=None, distinct_participants=False)
         rounds = steps = 0
         for device in range(len(problem.fleet)):
-            (cost, energy), (round_cost, round_energy) = (
-                each[:, device] for each in (self.relaxed.sample, self.relaxed.round)
+            (cost, energy), (step_cost, step_energy), (round_cost, round_energy) = (
+                each[:, device] for each in (self.relaxed.sample, self.relaxed.step, self.relaxed.round)
             )
-            columns = ("samples", "throughput", "round_time", "min_batch", "max_batch", "batch_multiple")
+            columns = (
+                *("samples", "throughput", "round_time", "step_time"),
+                *("min_batch", "max_batch", "batch_multiple"),
+            )
             alone = Fleet(
                 gradient_noise=0.0,
                 divergence=0.0,
@@ -111,6 +114,8 @@ class CohortSearch:
                 sample_energy=energy,
                 round_cost=round_cost,
                 round_energy=round_energy,
+                step_cost=step_cost,
+                step_energy=step_energy,
                 **{name: getattr(problem.fleet, name)[[device]] for name in columns},
             )
             try:

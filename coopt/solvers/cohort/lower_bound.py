@@ -193,15 +193,16 @@ class CohortBound:
             distinct = budget.distinct_participants
             likely = probabilities(fleet.weights, budget.participants, distinct)
             likely = np.minimum(likely * self.size / most, 1.0) if distinct else likely
-        # Cost and energy of a sample and of a round, shape (2, N), and the limits on them.
+        # Cost and energy of a sample, of a step and of a round, shape (2, N), and the limits on them.
         self.sample = np.array([fleet.sample_cost, fleet.sample_energy]) * likely
+        self.step = np.array([fleet.step_cost, fleet.step_energy]) * likely
         self.round = np.array([fleet.round_cost, fleet.round_energy]) * likely
         self.limits = np.array([budget.cost, budget.energy]) * ROOM
         self.shared = np.array([budget.round_cost, 0.0])
         self.limited = np.isfinite(self.limits)
         self.timed = budget.time < math.inf
         self.seconds = budget.time * ROOM
-        self.throughput, self.round_time = fleet.throughput, fleet.round_time
+        self.throughput, self.round_time, self.step_time = fleet.throughput, fleet.round_time, fleet.step_time
         # Devices of infinite throughput are never held by the time limit.
         self.pace = np.where(np.isfinite(fleet.throughput), fleet.throughput, 0.0)
 
@@ -210,9 +211,9 @@ class CohortBound:
         if not self.timed:
             return np.broadcast_to(self.upper, nodes.state.shape)
         rounds, steps = nodes.rounds[:, :1], nodes.local_steps[:, :1]
-        slack = self.seconds / rounds - self.round_time
+        slack = (self.seconds / rounds - self.round_time) / steps - self.step_time
         with np.errstate(invalid="ignore", over="ignore"):
-            caps = self.throughput * slack / steps
+            caps = self.throughput * slack
         # inf * 0: what takes no time is processed in none.
         caps = np.where(np.isinf(self.throughput), np.where(slack >= 0.0, np.inf, -1.0), caps)
         units = np.floor(np.clip(caps, -1.0, self.upper) * (1.0 + 1e-12) / self.multiple)
@@ -330,7 +331,7 @@ class CohortBound:
         )
         whole = np.where(self.timed, self.pace * self._left(1.0 / product, 1.0 / tau), 0.0)
         fixed = (nodes.prices[:, :2] @ self.round)[:, None] / tau[..., None] + nodes.prices[:, 4, None, None]
-        fixed = fixed - push[:, None] * whole
+        fixed = fixed + (nodes.prices[:, :2] @ self.step)[:, None] - push[:, None] * whole
         weighted = r[..., None] * per_weight[:, None]
         taking = (nodes.state != OUT)[:, None]
         return _Terms(
@@ -355,7 +356,7 @@ class CohortBound:
         """Seconds that the time limit leaves a device for a step, at 1/(K tau) and 1/tau."""
         seconds = self.seconds if self.timed else 0.0
         left: Floats = seconds * per_product[..., None] - self.round_time * per_step[..., None]
-        return left
+        return left - self.step_time
 
     def _push(self, nodes: Nodes, weights: Floats, price: Floats) -> Floats:
         """Prices of the caps that the time limit puts on batches in the middle of each node, shape (R, N)."""
@@ -373,7 +374,7 @@ class CohortBound:
         """Derivatives of the floors in the prices at every corner, shape (R, V, 5)."""
         batches = np.take_along_axis(terms.batches, end[..., None], axis=1)
         used = np.where(chosen, np.where(terms.push[:, None] > 0.0, terms.caps, batches), 0.0)
-        spent = used @ self.sample.T + (chosen @ self.round.T) / terms.steps[..., None]
+        spent = used @ self.sample.T + chosen @ self.step.T + (chosen @ self.round.T) / terms.steps[..., None]
         r = np.take_along_axis(terms.r, end, axis=1)
         sign = np.where(nodes.outside, -1.0, 1.0)[:, None]
         biased = sign * (chosen @ self.disturbing) + self.disturbing.sum() * nodes.outside[:, None]
@@ -484,6 +485,7 @@ class CohortBound:
         for i in np.flatnonzero(self.limited):
             unit, round_ = self.sample[i], self.round[i]
             budget = self.limits[i] / centre - (self.shared[i] + chosen @ round_) / nodes.local_steps[:, 0]
+            budget -= chosen @ self.step[i]
             budget = np.maximum(budget, chosen @ (unit * self.lower))
             root = np.where(chosen, np.sqrt(weights * unit), 0.0).sum(axis=1)
             level = (root / np.maximum(budget, SMALLEST)) ** 2

@@ -228,7 +228,12 @@ class _Search:
             return None
         box, _, directions = view
         pieces = divide(
-            box.rounds, box.local_steps, self.problem.budget, self.inner.unit_cost, self._resolution(box)
+            box.rounds,
+            box.local_steps,
+            self.problem.budget,
+            self.inner.unit_cost,
+            self._resolution(box),
+            self.problem.fleet.whole_step_cost,
         )
         values = self._values(box, directions, pieces)
         keep = values < self._threshold()

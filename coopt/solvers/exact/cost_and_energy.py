@@ -45,7 +45,6 @@ class BothLimits:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         fleet = problem.plain.fleet
-        self._round_energy = float(np.sum(fleet.round_energy))
         self._measures = [
             common_measure(sample * fleet.batch_multiple)
             for sample in (fleet.sample_cost, fleet.sample_energy)
@@ -59,14 +58,16 @@ class BothLimits:
         self._share, _ = best_share(self.problem, weights, *place, lower, upper, self._share)
         cost, energy = limit_units(budget)
         dear, hungry = (1.0 - self._share) / cost, self._share / energy
-        sample, limit = hungry * fleet.sample_energy, hungry * limits.step_energy(self.problem, *place)
-        slope, rise = hungry * budget.energy, hungry * self._round_energy
+        sample, limit = hungry * fleet.sample_energy, hungry * limits.step_energy_budget(self.problem, *place)
+        slope, rise = hungry * budget.energy, hungry * fleet.whole_round_energy
+        step = hungry * fleet.whole_step_energy
         if dear > 0.0:
             sample = sample + dear * fleet.sample_cost
             limit += dear * limits.step_budget(self.problem, *place)
             slope += dear * budget.cost
             rise += dear * budget.round_cost
-        return Spending(sample, limit, slope * (1.0 + limits.TOLERANCE), rise)
+            step += dear * fleet.whole_step_cost
+        return Spending(sample, limit, slope * (1.0 + limits.TOLERANCE), rise, step)
 
     def demand(
         self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Ints
@@ -75,7 +76,7 @@ class BothLimits:
         fleet, multiple = self.problem.plain.fleet, self.problem.fleet.batch_multiple
         self._share, best = best_share(self.problem, weights, *place, lower, upper, self._share)
         cost = whole_multiple(limits.step_budget(self.problem, *place), self._measures[0])
-        energy = whole_multiple(limits.step_energy(self.problem, *place), self._measures[1])
+        energy = whole_multiple(limits.step_energy_budget(self.problem, *place), self._measures[1])
         # What is free fits a limit of nothing.
         allowed = np.array([limit if limit > 0.0 else math.inf for limit in (cost, energy)])
         shares = np.array([1.0 - self._share, self._share]) / limit_units(self.problem.budget)
@@ -167,7 +168,7 @@ def best_share(
     cost, energy = limit_units(problem.budget)
     costs, energies = fleet.sample_cost / cost, fleet.sample_energy / energy
     step_cost = limits.step_budget(problem, rounds, local_steps) / cost
-    step_energy = limits.step_energy(problem, rounds, local_steps) / energy
+    step_energy = limits.step_energy_budget(problem, rounds, local_steps) / energy
 
     def optimum(share: float) -> tuple[Relaxation, float, float]:
         mixed, spend = energies, step_energy

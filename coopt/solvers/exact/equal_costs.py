@@ -115,6 +115,7 @@ class Streamed:
             population=nobody if form.population is None else np.ascontiguousarray(form.population),
             throughput=compact(fleet.throughput),
             round_time=compact(fleet.round_time),
+            step_time=compact(fleet.step_time),
         )
         # The devices that are taken, and what the smallest batches use, of all and of these.
         self._every, self.share, self._upper = 1, 1.0, upper
@@ -211,6 +212,7 @@ class Streamed:
         slope = rise = 0.0
         if price > 0.0:
             constant += price * (sums.spent - (self._shrunk(0.0) if self._every > 1 else 0.0))
+            constant += price * self.share * self.problem.fleet.whole_step_cost
             slope += price * self.share * budget.cost * (1.0 + limits.TOLERANCE)
             rise += price * self.share * budget.round_cost
         if pace is not None:

@@ -90,6 +90,7 @@ class Cutting:
         self.problem = problem
         self.form = form
         self.ranges = ranges
+        self._step_cost = problem.plain.fleet.whole_step_cost
         self.inner = inner
         self.threshold = threshold
         self.found = found
@@ -156,7 +157,8 @@ class Cutting:
         offsets, sizes, angles = self._floors_at(boxes[1])
         budget = self.problem.plain.budget
         with np.errstate(divide="ignore", over="ignore"):
-            spend = np.maximum((budget.cost / k1 - budget.round_cost) / t1, self.ranges.least_work)
+            spend = (budget.cost / k1 - budget.round_cost) / t1 - self._step_cost
+            spend = np.maximum(spend, self.ranges.least_work - self._step_cost)
             noise = np.minimum(self.inner.unlimited(angles) / spend, 1.0)
         start, slope = self.form.progress(k1 * t1, self._active)
         values = start + slope * (offsets + sizes * noise)
@@ -287,7 +289,7 @@ class Cutting:
         budget = self.problem.plain.budget
         if self.inner.share < 1.0 or budget.cost == math.inf:
             return np.full(rounds.size, math.inf)
-        spend = (budget.cost * ROOM / rounds - budget.round_cost) / local_steps
+        spend = (budget.cost * ROOM / rounds - budget.round_cost) / local_steps - self._step_cost
         units: Floats = np.floor(spend * (1.0 + 1e-12) / self.inner.unit_cost)
         return units
 

@@ -94,12 +94,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Spending:
-    """A limit on the work of one step: sample @ s <= slope / (K tau) - rise / tau, which is `limit`."""
+    """A limit on the work of a step: sample @ s <= slope / (K tau) - rise / tau - step, which is `limit`."""
 
     sample: Floats
     limit: float
     slope: float
     rise: float
+    step: float
 
 
 def _hats(where: Floats, angles: Floats) -> Floats:
@@ -175,9 +176,8 @@ class Inner:
         del weights, upper  # for a choice among several limits
         budget = self.problem.budget
         spend = limits.step_budget(self.problem, rounds, local_steps)
-        return Spending(
-            self.problem.fleet.sample_cost, spend, budget.cost * (1.0 + limits.TOLERANCE), budget.round_cost
-        )
+        fleet, most = self.problem.fleet, budget.cost * (1.0 + limits.TOLERANCE)
+        return Spending(fleet.sample_cost, spend, most, budget.round_cost, fleet.whole_step_cost)
 
     def cut(
         self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
@@ -199,21 +199,22 @@ class Inner:
             self.solves += 1
             price = best.multiplier
             prices = price * spending.sample
-            slope = rise = 0.0
+            slope = rise = step = 0.0
             if price > 0.0:
                 slope += price * spending.slope
                 rise += price * spending.rise
+                step += price * spending.step
             if timed:
                 held, push = cap_multipliers(weights, spending.sample, best, caps, self.upper)
                 prices[held] += push
                 pull = push * fleet.throughput[held]
                 slope += float(np.sum(pull)) * budget.time * (1.0 + limits.TOLERANCE)
                 rise += float(np.sum(pull * fleet.round_time[held]))
+                step += float(np.sum(pull * fleet.step_time[held]))
             # The multipliers are those of the continuous optimum, but only whole batches have to be beaten.
             batches = self._whole(weights, prices, most)
-            constant = float(
-                np.sum(weights * inverse_batches(batches, self.form.population) + prices * batches)
-            )
+            noise = weights * inverse_batches(batches, self.form.population)
+            constant = float(np.sum(noise + prices * batches)) + step
             rows.append((constant, slope, rise))
             multipliers.append(price)
         constants, slopes, rises = np.array(rows).T

@@ -55,7 +55,14 @@ class Pieces:
     stairs: bool
 
 
-def divide(rounds: Range, local_steps: Range, budget: Budget, unit_cost: float | None, most: int) -> Pieces:
+def divide(
+    rounds: Range,
+    local_steps: Range,
+    budget: Budget,
+    unit_cost: float | None,
+    most: int,
+    step_cost: float = 0.0,
+) -> Pieces:
     """Divide the plans with K and tau in these ranges into at most about `most` pieces.
 
     Parameters
@@ -65,6 +72,8 @@ def divide(rounds: Range, local_steps: Range, budget: Budget, unit_cost: float |
     unit_cost : float or None
         What one unit costs where that is the same on every device.
     most : int
+    step_cost : float
+        What one local step costs before its samples.
     """
     limit, extra = budget.cost * (1.0 + TOLERANCE), budget.round_cost
     (k1, k2), (t1, t2) = rounds, local_steps
@@ -79,11 +88,11 @@ def divide(rounds: Range, local_steps: Range, budget: Budget, unit_cost: float |
             spend = (limit / k1 - extra) / low
         else:
             spend = limit / low - extra / t2
-        return np.floor(spend / unit_cost * ROUNDING_UP + 1e-9)
+        return np.floor((spend * ROUNDING_UP - step_cost) / unit_cost + 1e-9)
 
     def last_with(units: Floats) -> Floats:
         """Last value of the running variable at which a step can use so many units."""
-        used = float(unit_cost or 0.0) * units
+        used = float(unit_cost or 0.0) * units + step_cost
         if t1 == t2:
             quotient = limit / (t1 * used + extra)
         elif k1 == k2:

@@ -120,7 +120,7 @@ class Slices:
             return fleet.sample_cost, spend
         cost, energy = limit_units(budget)
         share = self._share if budget.cost < math.inf else 1.0
-        burn = np.array([limits.step_energy(self.plain, k, local_steps) for k in counts])
+        burn = np.array([limits.step_energy_budget(self.plain, k, local_steps) for k in counts])
         costs, budgets = share / energy * fleet.sample_energy, share / energy * burn
         if share < 1.0:
             costs = costs + (1.0 - share) / cost * fleet.sample_cost

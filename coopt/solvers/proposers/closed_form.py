@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.monotone import MonotoneBound, MonotoneForm
@@ -39,6 +40,8 @@ Floats = NDArray[np.float64]
 
 # Stands for "no limit" where a product with a zero cost must stay zero.
 UNLIMITED = 1e300
+# The best number of local steps is searched over so many factors of e below the largest.
+FACTORS = 40.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
 
     For given K every limit fixes the product tau s_i alone, so the noise of the best batches is
     proportional to tau, and tau = y / x with x = -K ln q and y + e^y = 1 + x D0 / (noise of one step).
+    Where steps take time or cost something whatever their batch, the noise grows faster than tau; the bound
+    is still quasiconvex in tau (it is a ratio of a concave and a convex function of 1/tau), and its minimum
+    is searched.
 
     Parameters
     ----------
@@ -100,22 +106,51 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     fleet, budget = problem.plain.fleet, problem.plain.budget
     for limit, used, allowed in (
         ("cost", rounds * budget.round_cost, budget.cost),
-        ("energy", rounds * float(np.sum(fleet.round_energy)), budget.energy),
+        ("energy", rounds * fleet.whole_round_energy, budget.energy),
         ("time", rounds * float(fleet.round_time.max()), budget.time),
     ):
         if used >= allowed:
             raise InfeasibleError(
                 f"{limit}: {rounds:g} rounds use {used:.6g} of {allowed:.6g} without any step", binding=limit
             )
-    products = _batches(problem.plain, noise, rounds, 1.0, same_batch)
-    step_noise = float(np.sum(noise / products))
     curve = progress_of(form, "closed-form")
+
+    def at(steps: float) -> ClosedForm:
+        batches = _batches(problem.plain, noise, rounds, steps, same_batch)
+        value = curve.value(rounds * steps, 0.0, float(np.sum(noise / batches)))
+        return ClosedForm(rounds, steps, batches, value)
+
+    longest = _longest(problem.plain, rounds)
+    if longest < math.inf:
+        # The ends are excluded: all of a limit would go to steps without a sample.
+        found = minimize_scalar(
+            lambda log: at(math.exp(log)).value,
+            bounds=(math.log(longest) - FACTORS, math.log(longest)),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
+        return at(math.exp(float(found.x)))
+    step_noise = float(np.sum(noise / at(1.0).batch_sizes))
     if isinstance(curve, Geometric):
         x = curve.rate * rounds
-        steps = lambert_steps(x * curve.gap / step_noise) / x
-    else:
-        steps = math.sqrt(curve.rate / rounds / step_noise)
-    return ClosedForm(rounds, steps, products / steps, curve.value(rounds * steps, 0.0, step_noise * steps))
+        return at(lambert_steps(x * curve.gap / step_noise) / x)
+    return at(math.sqrt(curve.rate / rounds / step_noise))
+
+
+def _longest(problem: Problem, rounds: float) -> float:
+    """The local steps of a round that would use up a limit without a sample; inf where steps are free."""
+    fleet, budget = problem.fleet, problem.budget
+    found = [math.inf]
+    for step, rest, total in (
+        (fleet.whole_step_cost, budget.round_cost, budget.cost),
+        (fleet.whole_step_energy, fleet.whole_round_energy, budget.energy),
+    ):
+        if step > 0.0:
+            found.append((total / rounds - rest) / step)
+    slow = fleet.step_time > 0.0
+    if slow.any():
+        found.append(float(np.min((budget.time / rounds - fleet.round_time[slow]) / fleet.step_time[slow])))
+    return min(found)
 
 
 def relaxation(
@@ -138,7 +173,7 @@ def relaxation(
     ClosedForm
         ``value`` is a lower bound on the value of every plan (of every plan with the same batch
         everywhere, if `same_batch`), and is reached where only one of the limits on cost, energy and
-        time matters and all devices have the same round_time.
+        time matters and all devices have the same round_time and step_time.
 
     Raises
     ------
@@ -215,12 +250,11 @@ def _batches(
 ) -> Floats:
     """The best real batches within the limits on cost, energy and time at real K and tau."""
     fleet, budget = problem.fleet, problem.budget
-    spend = (budget.cost / rounds - budget.round_cost) / local_steps
-    burn = (budget.energy / rounds - float(np.sum(fleet.round_energy))) / local_steps
+    spend = (budget.cost / rounds - budget.round_cost) / local_steps - fleet.whole_step_cost
+    burn = (budget.energy / rounds - fleet.whole_round_energy) / local_steps - fleet.whole_step_energy
     with np.errstate(invalid="ignore"):
-        caps = np.fmin(
-            fleet.throughput * ((budget.time / rounds - fleet.round_time) / local_steps), UNLIMITED
-        )
+        slack = (budget.time / rounds - fleet.round_time) / local_steps - fleet.step_time
+        caps = np.fmin(fleet.throughput * slack, UNLIMITED)
     if same_batch:
         size = float(caps.min())
         for sample, limit in ((fleet.sample_cost, spend), (fleet.sample_energy, burn)):
@@ -281,9 +315,9 @@ class _Curves:
         """(A, rho) of the noise A T / (1 - rho T) that each limit, on cost, energy and time, leaves alone."""
         fleet, budget = self.problem.fleet, self.problem.budget
         found = []
-        for sample, rest, total in (
-            (fleet.sample_cost, budget.round_cost, budget.cost),
-            (fleet.sample_energy, float(np.sum(fleet.round_energy)), budget.energy),
+        for sample, step, rest, total in (
+            (fleet.sample_cost, fleet.whole_step_cost, budget.round_cost, budget.cost),
+            (fleet.sample_energy, fleet.whole_step_energy, fleet.whole_round_energy, budget.energy),
         ):
             limit = total * (1.0 + limits.TOLERANCE)
             if not 0.0 < limit < math.inf:
@@ -293,14 +327,15 @@ class _Curves:
                 amount = float(np.sum(weights)) * float(np.sum(sample))
             else:
                 amount = float(np.sum(np.sqrt(weights * sample))) ** 2
-            found.append((amount / limit, rest / (limit * local_steps)))
+            found.append((amount / limit, (step + rest / local_steps) / limit))
         if budget.time < math.inf:
             limit = budget.time * (1.0 + limits.TOLERANCE)
             if self.same_batch:
                 amount = float(np.sum(weights)) / float(fleet.throughput.min())
             else:
                 amount = float(np.sum(weights / fleet.throughput))
-            found.append((amount / limit, float(fleet.round_time.min()) / (limit * local_steps)))
+            still = float(np.min(fleet.step_time + fleet.round_time / local_steps))
+            found.append((amount / limit, still / limit))
         return found
 
 

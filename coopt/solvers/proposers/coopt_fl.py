@@ -75,7 +75,7 @@ def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int])
     rounds = np.array(grid)
     total = float(np.sum(problem.fleet.sample_cost))
     spend = problem.budget.cost * (1.0 + limits.TOLERANCE) / rounds - problem.budget.round_cost
-    per_round = spend / total if total > 0.0 else np.full(rounds.shape, float(problem.fleet.samples.max()))
+    largest = float(problem.fleet.samples.max())
     everyone = np.arange(len(form.members))
     best, chosen = np.full(rounds.shape, math.inf), np.zeros(rounds.shape, dtype=np.int64)
     first, last = ranges.local_steps
@@ -84,7 +84,8 @@ def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int])
         if not fits.any():
             break
         floor = form.floor(tau, everyone)
-        inverse = 1.0 / np.maximum(per_round / tau, 1.0)
+        same = (spend / tau - problem.fleet.whole_step_cost) / total if total > 0.0 else largest
+        inverse = 1.0 / np.maximum(same, 1.0)
         start, slope = form.progress((rounds * tau).astype(np.float64), everyone)
         noise = np.zeros_like(start)
         for share, basis in zip(floor.shares.T, floor.basis, strict=True):

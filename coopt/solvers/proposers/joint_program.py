@@ -23,9 +23,10 @@ WIDER = 1e-5
 
 @dataclass(frozen=True)
 class _WorkLimit:
-    """K (tau sample @ s + round) <= total."""
+    """K (tau (sample @ s + step) + round) <= total."""
 
     sample: Floats
+    step: float
     round: float
     total: float
 
@@ -34,10 +35,16 @@ def _work_limits(problem: Problem) -> list[_WorkLimit]:
     """The limits on cost and on energy, where there are any."""
     fleet, budget = problem.fleet, problem.budget
     found = [
-        _WorkLimit(fleet.sample_cost, budget.round_cost, budget.cost * (1.0 + limits.TOLERANCE)),
+        _WorkLimit(
+            fleet.sample_cost,
+            fleet.whole_step_cost,
+            budget.round_cost,
+            budget.cost * (1.0 + limits.TOLERANCE),
+        ),
         _WorkLimit(
             fleet.sample_energy,
-            float(np.sum(fleet.round_energy)),
+            fleet.whole_step_energy,
+            fleet.whole_round_energy,
             budget.energy * (1.0 + limits.TOLERANCE),
         ),
     ]
@@ -102,13 +109,16 @@ class JointProgram:
         for limit in _work_limits(problem):
             work = limit.sample * scale
             total = float(work.sum()) or 1.0
-            allowed = cp.Parameter(2, nonneg=True)
-            rule = (work / total) @ self._x + allowed[1] * z2 <= allowed[0] * z1
+            allowed = cp.Parameter(3, nonneg=True)
+            rule = (work / total) @ self._x + allowed[1] * z2 + allowed[2] <= allowed[0] * z1
             self._limits.append((limit, total, work / total, allowed, rule))
-        self._step_time, self._round_time = cp.Parameter(size, nonneg=True), cp.Parameter(size, nonneg=True)
+        self._sample_time, self._step_time, self._round_time = (
+            cp.Parameter(size, nonneg=True) for _ in range(3)
+        )
         self._timed = None
         if problem.budget.time < math.inf:
-            self._timed = cp.multiply(self._step_time, self._x) + self._round_time * z2 <= z1
+            computing = cp.multiply(self._sample_time, self._x) + self._step_time
+            self._timed = computing + self._round_time * z2 <= z1
             rules.append(self._timed)
         own = own_constraints(constraints, cp.multiply(scale, self._x))
         self._x.value = np.ones(size)
@@ -129,10 +139,11 @@ class JointProgram:
         wider = np.array([1.0 - WIDER, 1.0 + WIDER])
         self._ends.value, self._slopes.value = ends * wider, slopes * wider
         for limit, total, _, allowed, _ in self._limits:
-            allowed.value = np.array([limit.total * self.unit, limit.round * rest]) / total
+            allowed.value = np.array([limit.total * self.unit, limit.round * rest, limit.step]) / total
         if self._timed is not None:
             seconds = budget.time * (1.0 + limits.TOLERANCE) * self.unit
-            self._step_time.value = self.scale / fleet.throughput / seconds
+            self._sample_time.value = self.scale / fleet.throughput / seconds
+            self._step_time.value = fleet.step_time / seconds
             self._round_time.value = fleet.round_time * rest / seconds
 
     def ask(self, weights: Floats, lines: tuple[Floats, Floats]) -> None:
@@ -162,19 +173,21 @@ class JointProgram:
 
     def proved(self, claimed: float) -> float:
         """A lower bound on the optimum from the multipliers of the last solve; -inf without any."""
-        slopes, steps, rest = np.zeros(self.scale.size), 0.0, 0.0
+        slopes, steps, rest, constant = np.zeros(self.scale.size), 0.0, 0.0, 0.0
         for _, _, work, allowed, rule in self._limits:
             price = _positive(rule.dual_value)
             slopes += price * work
             steps -= float(price * allowed.value[0])
             rest += float(price * allowed.value[1])
+            constant += float(price * allowed.value[2])
         if self._timed is not None:
             price = _positive(self._timed.dual_value)
-            slopes += price * self._step_time.value
+            slopes += price * self._sample_time.value
             steps -= float(np.sum(price))
             rest += float(np.sum(price * self._round_time.value))
-        own = self._own.priced()
-        return proved(self._noise, self._rises, self._box, Priced(slopes, steps, rest), own, claimed)
+            constant += float(np.sum(price * self._step_time.value))
+        own, ours = self._own.priced(), Priced(slopes, steps, rest, constant, constant)
+        return proved(self._noise, self._rises, self._box, ours, own, claimed)
 
 
 def _positive(price: Floats | float | None) -> Floats:

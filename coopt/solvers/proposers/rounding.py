@@ -79,7 +79,7 @@ def _integer_program(
     fleet = problem.fleet
     for sample, limit in (
         (fleet.sample_cost, limits.step_budget(problem, rounds, local_steps)),
-        (fleet.sample_energy, limits.step_energy(problem, rounds, local_steps)),
+        (fleet.sample_energy, limits.step_energy_budget(problem, rounds, local_steps)),
     ):
         if limit < np.inf:
             rules.append(sample @ batches <= limit)

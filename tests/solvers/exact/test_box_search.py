@@ -43,6 +43,8 @@ PER_DEVICE = (
     "max_batch",
     "batch_multiple",
     "round_cost",
+    "step_time",
+    "step_cost",
 )
 
 
@@ -164,14 +166,22 @@ def scaled(problem: Problem, kind: str, factor: float) -> Problem:
         return replace(
             problem,
             fleet=changed(
-                fleet, sample_cost=fleet.sample_cost * factor, round_cost=fleet.round_cost * factor
+                fleet,
+                **{
+                    name: getattr(fleet, name) * factor for name in ("sample_cost", "step_cost", "round_cost")
+                },
             ),
             budget=replace(budget, cost=budget.cost * factor, round_cost=budget.round_cost * factor),
         )
     if kind == "time units":
         return replace(
             problem,
-            fleet=changed(fleet, throughput=fleet.throughput / factor, round_time=fleet.round_time * factor),
+            fleet=changed(
+                fleet,
+                throughput=fleet.throughput / factor,
+                step_time=fleet.step_time * factor,
+                round_time=fleet.round_time * factor,
+            ),
             budget=replace(budget, time=budget.time * factor),
         )
     if kind == "loss units":
@@ -247,7 +257,9 @@ def test_scaling_curvature_with_the_loss_scales_the_bound(problem, bound, expone
 @given(problem=problems(), bound=numeric_bounds)
 def test_when_only_the_smallest_plan_fits_it_is_the_answer(problem, bound):
     ones = np.ones(len(problem.fleet), dtype=np.int64)
-    fleet = changed(problem.fleet, batch_multiple=ones, min_batch=ones, sample_cost=ones * 2.0)
+    fleet = changed(
+        problem.fleet, batch_multiple=ones, min_batch=ones, sample_cost=ones * 2.0, step_cost=0.0 * ones
+    )
     budget = Budget(cost=2.0 * len(fleet) * 1.4, round_cost=0.3)
     found = solve(Problem(fleet, problem.constants, budget), bound)
     assume(len(fleet) > 2 or found is not None)

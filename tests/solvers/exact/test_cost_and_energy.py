@@ -26,7 +26,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.plans.describe import shadow_prices
-from coopt.problem.limits import step_budget, step_energy, time_caps
+from coopt.problem.limits import step_budget, step_energy_budget, time_caps
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.whole_units.batches import relax
 from fleets import random_problem
@@ -43,6 +43,7 @@ def hungry(problem: Problem, seed: int, tightness: float, idle: float = 0.0) -> 
         problem.fleet,
         sample_energy=10.0 ** rng.uniform(-1.0, 1.0, size),
         round_energy=np.full(size, idle),
+        step_energy=np.full(size, 0.3 * idle),
     )
     free = Problem(fleet, problem.constants, problem.budget)
     lower, upper = fleet.batch_range()
@@ -146,7 +147,7 @@ def test_prices_are_those_of_both_limits(seed, tightness, time):
         cost, energy = limit_units(changed.budget)
         sample = (1 - share) / cost * problem.fleet.sample_cost + share / energy * problem.fleet.sample_energy
         limit = (1 - share) / cost * step_budget(changed, rounds, steps)
-        limit += share / energy * step_energy(changed, rounds, steps)
+        limit += share / energy * step_energy_budget(changed, rounds, steps)
         return relax(weights, sample, limit, lower, ends).value
 
     prices = shadow_prices(problem, bound, rounds, steps)

@@ -52,6 +52,7 @@ def random_devices(seed: int, size: int, shape: str) -> Devices:
         population=np.empty(0, dtype=np.int64) if plain else upper.astype(np.int64),
         throughput=np.full(1, math.inf) if plain else rng.choice([1.0, 30.0, math.inf], size),
         round_time=np.zeros(1) if plain else rng.choice([0.0, 0.5, 4.0], size),
+        step_time=np.zeros(1) if plain else rng.choice([0.0, 0.2], size),
     )
 
 

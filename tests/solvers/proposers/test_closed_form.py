@@ -44,22 +44,26 @@ def _value_at(problem, bound, rounds, local_steps, inverse_sum):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("round_cost", [0.0, 40.0])
-def test_best_rounds_are_stationary_for_every_tau(seed, round_cost):
-    """With a cost limit alone the best noise is (sum p_i sqrt(M_i a_i))^2 tau / (R/K - b)."""
-    problem = random_problem(seed, round_cost=round_cost, equal_costs=False)
+@pytest.mark.parametrize(("round_cost", "overhead"), [(0.0, 0.0), (40.0, 0.0), (0.0, 1.0), (40.0, 1.0)])
+def test_best_rounds_are_stationary_for_every_tau(seed, round_cost, overhead):
+    """With a cost limit alone the best noise is (sum p_i sqrt(M_i a_i))^2 tau / (R/K - b - tau sum f_i)."""
+    problem = random_problem(seed, round_cost=round_cost, equal_costs=False, overhead=overhead)
     bound, fleet = Dynamite(), problem.fleet
+    step = float(fleet.step_cost.sum())
     amount = float(np.sum(fleet.weights * np.sqrt(fleet.gradient_noise * fleet.sample_cost))) ** 2
     limit = problem.budget.cost * (1 + 1e-9)
     best = np.inf
     for tau in range(1, 61):
-        most = limit / (round_cost + tau * float(fleet.sample_cost.sum()))
-        found = minimize_scalar(
-            lambda k, tau=tau: _value_at(problem, bound, k, tau, amount * tau / (limit / k - round_cost)),
-            bounds=(1.0, most),
-            options={"xatol": 1e-9 * most},
-        )
-        best = min(best, found.fun)
+        most = float(limit // (round_cost + tau * (step + float(fleet.sample_cost.sum()))))
+        if most < 1.0:
+            break
+
+        def value(k, tau=tau):
+            return _value_at(problem, bound, k, tau, amount / ((limit / k - round_cost) / tau - step))
+
+        found = minimize_scalar(value, bounds=(1.0, most), options={"xatol": 1e-9 * most})
+        # The search never tries its ends.
+        best = min(best, found.fun, value(most))
     assert relaxation(problem, bound).value == pytest.approx(best, rel=1e-8)
 
 
@@ -78,7 +82,8 @@ def test_relaxation_is_below_every_plan(problem, name):
 @given(problem=problems, name=st.sampled_from(SINGLE_BOUNDS), rounds=st.floats(5, 50), same=st.booleans())
 def test_co_optimised_steps_and_batches_meet_their_stationarity(problem, name, rounds, same):
     """For given K, tau s_i is fixed by the limits: along that curve no other tau is better."""
-    bound, budget = resolve_bound(name), problem.budget
+    free = replace(problem.fleet, step_time=0.0, step_cost=0.0)
+    bound, budget, problem = resolve_bound(name), problem.budget, replace(problem, fleet=free)
     if rounds * budget.round_cost >= budget.cost:
         with pytest.raises(InfeasibleError, match="cost"):
             co_optimised(problem, rounds, bound, same_batch=same)
@@ -104,6 +109,34 @@ def test_co_optimised_steps_and_batches_meet_their_stationarity(problem, name, r
             * (plan.local_steps * plan.batch_sizes / problem.fleet.throughput + problem.fleet.round_time)
         )
     ) <= budget.time * (1 + 1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(problem=problems, name=st.sampled_from(SINGLE_BOUNDS), rounds=st.floats(5, 15), same=st.booleans())
+def test_co_optimised_steps_that_cost_something_are_the_best_there_are(problem, name, rounds, same):
+    bound, fleet, budget = resolve_bound(name), problem.fleet, problem.budget
+    if not fleet.step_cost.any() or rounds * budget.round_cost >= budget.cost:
+        return
+    plan = co_optimised(problem, rounds, bound, same_batch=same)
+    work = fleet.sample_cost @ plan.batch_sizes + fleet.step_cost.sum()
+    assert rounds * (plan.local_steps * work + budget.round_cost) <= budget.cost * (1 + 1e-9)
+    step = fleet.step_time + plan.batch_sizes / fleet.throughput
+    assert float(np.max(rounds * (plan.local_steps * step + fleet.round_time))) <= budget.time * (1 + 1e-9)
+    form, one = bound.monotone_form(problem), np.zeros(1, dtype=np.intp)
+    weights = closed_form.floor_at(form, 1)[1]
+    for factor in (0.2, 0.9, 0.99, 1.01, 1.1):
+        steps = plan.local_steps * factor
+        spend = (budget.cost / rounds - budget.round_cost) / steps - fleet.step_cost.sum()
+        caps = fleet.throughput * ((budget.time / rounds - fleet.round_time) / steps - fleet.step_time)
+        if spend <= 0.0 or caps.min() <= 0.0:
+            continue
+        # Batches in proportion to those of the plan that meet both limits: no better than the best ones.
+        scale = min(
+            spend / float(fleet.sample_cost @ plan.batch_sizes), float(np.min(caps / plan.batch_sizes))
+        )
+        noise = float(np.sum(weights / (plan.batch_sizes * scale)))
+        start, slope = form.progress(np.array([rounds * steps]), one)
+        assert float(start[0, 0] + slope[0, 0] * noise) >= plan.value * (1 - 1e-9)
 
 
 def test_rounds_that_use_up_the_time_are_infeasible():
