@@ -70,3 +70,23 @@ def test_names_are_listed_where_people_look_for_them() -> None:
     body = ast.parse(STUB.read_text(encoding="utf-8")).body
     (listed,) = (node.value for node in body if isinstance(node, ast.Assign))
     assert sorted(ast.literal_eval(listed)) == names
+
+
+def test_nothing_is_imported_by_a_string_and_nobody_inside_imports_from_the_top() -> None:
+    """Both would hide an arrow between rooms from import-linter, which reads import statements."""
+    package = STUB.parent
+    for path in sorted(package.rglob("*.py")):
+        if path == package / "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            place = f"{path.relative_to(package)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                assert "coopt" not in {alias.name for alias in node.names}, f"{place}: imports all of coopt"
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{place}: a relative import"
+                assert node.module != "coopt", f"{place}: imports from the top"
+                named = {alias.name for alias in node.names}
+                assert not named & {"import_module", "__import__"}, f"{place}: imports by a string"
+            elif isinstance(node, ast.Name | ast.Attribute):
+                called = node.id if isinstance(node, ast.Name) else node.attr
+                assert called not in ("import_module", "__import__"), f"{place}: imports by a string"

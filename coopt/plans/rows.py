@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 from abc import ABC, abstractmethod
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.plans.allocation import Allocation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Rows(ABC):
@@ -39,7 +41,7 @@ class Rows(ABC):
         except OSError as error:
             raise InvalidProblemError(f"{path}: cannot be written: {error.strerror}") from error
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> pd.DataFrame:
         """:meth:`to_rows` as a pandas.DataFrame.
 
         Raises
@@ -51,7 +53,9 @@ class Rows(ABC):
             raise MissingDependencyError(
                 "to_dataframe needs pandas, which is not installed: pip install pandas, or use to_rows()"
             )
-        return import_module("pandas").DataFrame(self.to_rows())
+        import pandas as pd
+
+        return pd.DataFrame(self.to_rows())
 
 
 def plan_columns(plan: Allocation | None) -> dict[str, Any]:
