@@ -72,12 +72,13 @@ class Certified(YoungFamily):
         eta, x = problem.constants.learning_rate, known.mean_step
         c = required(problem.constants, "pl_constant", self._kind)
         # Exact: where eta c is nearly one, rounding here would be all that is left of 1 - eta c.
+        pace = Fraction(eta) * Fraction(c)
         slack = max(1 - Fraction(eta) * Fraction(known.mean_smoothness), Fraction(0))
 
         def at(gamma: float) -> Contraction:
             bracket = 1 + slack * (1 - Fraction(gamma))
             return Contraction(
-                log_q=log_contraction(Fraction(eta) * Fraction(c) * bracket),
+                log_q=log_contraction(pace * bracket),
                 noise_share=x / (2.0 * c * float(bracket)),
                 drift_factor=eta / 2.0 * known.coupling_factor(gamma),
                 error_factor=eta / 2.0 * known.young_factor(gamma),

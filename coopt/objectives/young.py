@@ -211,7 +211,7 @@ def young_form(
         members=_members(type(bound), tuple(pairs)),
         basis=fleet.noise_terms,
         population=population(problem),
-        noise_share=np.array([contractions[gamma].noise_share for gamma, _ in pairs]),
-        progress=progress(np.array([contractions[gamma].log_q for gamma, _ in pairs])),
+        noise_share=np.array([contractions[gamma].noise_share for gamma in gammas.tolist()])[place],
+        progress=progress(np.array([contractions[gamma].log_q for gamma in gammas.tolist()])[place]),
         drift=drift,
     )

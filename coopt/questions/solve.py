@@ -19,6 +19,7 @@ from coopt.plans.allocation import Allocation, Claim
 from coopt.plans.describe import Asked, describe
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
+from coopt.questions.kept_form import keeping_form
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import Found, Incumbent, Solver
@@ -138,7 +139,8 @@ def solve_allocation(
     (3157.0, True)
     """
     begun = time.perf_counter()
-    chosen = _checked_bound(problem, bound)
+    # What is proposed, minimised for one target after the other, and bounded has one form.
+    chosen = keeping_form(_checked_bound(problem, bound))
     if solver == "auto" and constraints is not None:
         solver = "cvxpy"
     if isinstance(learning_rate, str):
@@ -158,7 +160,7 @@ def solve_allocation(
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
     target = checked_target(objective, target_error, solver)
-    fixed, claim = (fixed_rounds, fixed_steps), Claim(chosen, fixed_rounds, fixed_steps)
+    fixed, claim = (fixed_rounds, fixed_steps), Claim(chosen.original, fixed_rounds, fixed_steps)
     if target is not None:
         found = _invert(problem, chosen, objective, target, fixed, tolerance, seconds)
         asked = Asked(_exact_name(chosen), True, objective, target, tolerance, claim)
