@@ -1,4 +1,4 @@
-"""The command line: ``coopt plan`` for a fleet and a job of one's own and ``demo`` for the example.
+"""The command line: ``coopt plan`` a fleet and a job of one's own, ``measure`` them from records, ``demo``.
 
 The exit code says what happened: 0 a plan was found, 2 the input is wrong, 3 no plan meets the limits,
 1 anything else that coopt raises on purpose. Results go to standard output, everything else to standard
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", BoundWarning)
         warnings.showwarning = _print_warning
         try:
-            return {"plan": _plan, "demo": _demo}[options.command](options)
+            return {"plan": _plan, "demo": _demo, "measure": _measure}[options.command](options)
         except CooptError as error:
             return _fail(error, _code(error))
 
@@ -110,6 +110,26 @@ def _parser() -> argparse.ArgumentParser:
         help="plan the example fleet and compare with what is common today",
         description="Plan the example: 24 made-up phones, boards and a server.",
     )
+    measure = commands.add_parser(
+        "measure",
+        help="turn recorded client reports into a fleet and a job",
+        description=(
+            "Estimate a fleet and the constants of its loss from the client reports of a training that has "
+            "been run, one report.to_json() a line, and write them as `coopt plan` reads them."
+        ),
+    )
+    measure.add_argument("reports", metavar="REPORTS.jsonl", type=Path, help="one client report a line")
+    measure.add_argument("fleet", metavar="FLEET.csv", type=Path, help="file to write, one row a device")
+    measure.add_argument("job", metavar="JOB.toml", type=Path, help="file to write, constants and budget")
+    measure.add_argument(
+        "--learning-rate", metavar="ETA", type=float, required=True, help="what was trained with"
+    )
+    measure.add_argument("--cost", type=float, help="cost to plan for (default: what was spent)")
+    measure.add_argument("--time", type=float, help="seconds to plan for (default: what was taken)")
+    measure.add_argument(
+        "--divergence", type=float, help="gradient divergence, where the reports carry no gradients"
+    )
+    measure.add_argument("--convex", action="store_true", help="the loss of every device is convex")
     for command in (plan, demo):
         command.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the plan (needs matplotlib)")
     return parser
@@ -177,6 +197,26 @@ def _demo(options: argparse.Namespace) -> int:
     print_allocation(allocation)
     print_comparison(allocation, baselines(problem))
     _draw(allocation, options.plot)
+    return FOUND
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from coopt.measuring.from_records import from_records, read_reports
+
+    _check_outputs(None, options.fleet, options.job)
+    found = from_records(
+        read_reports(options.reports),
+        learning_rate=options.learning_rate,
+        divergence=options.divergence,
+        convex=options.convex,
+    )
+    found.fleet.to_csv(options.fleet)
+    options.job.write_text(found.job(cost=options.cost, time=options.time), encoding="utf-8")
+    for line in found.lines():
+        print(line)
+    for each in found.ignored:
+        _note(str(each))
+    _note(f"written: {options.fleet} and {options.job}; next: coopt plan {options.fleet} {options.job}")
     return FOUND
 
 
