@@ -25,7 +25,7 @@ from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import Found, Incumbent, Solver
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.proposers import closed_form, convex, coopt_fl
-from coopt.solvers.proposers.own_constraints import Constraints
+from coopt.solvers.proposers.own_constraints import Constraints, meets
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
 from coopt.solvers.whole_units.batches import allocate_batches
 
@@ -43,6 +43,8 @@ SOLVERS = ("auto", "exact", *PROPOSERS)
 OBJECTIVES = ("error", "cost", "time")
 # What a plan of another solver is compared with is proved to this relative gap: much finer than the distance.
 PROOF_TOLERANCE = 1e-3
+# Finer with constraints of the user's own, since the exact plan is the answer where it meets them.
+SLACK_TOLERANCE = 1e-4
 
 
 def solve_allocation(
@@ -184,7 +186,8 @@ def solve_allocation(
         if solver == "cvxpy":
             propose = partial(convex.solve, constraints=constraints, backend=backend)
         proposed = propose(problem, prunable, ranges)
-        found = _bounded(problem, prunable, ranges, proposed, max(tolerance, PROOF_TOLERANCE), seconds)
+        finest = PROOF_TOLERANCE if constraints is None else SLACK_TOLERANCE
+        found = _bounded(problem, prunable, ranges, proposed, max(tolerance, finest), seconds, constraints)
         # Constraints of the user's own may have raised the lower bound.
         about = None if constraints is not None else claim
         return describe(problem, found, Asked(solver, False, gap_tolerance=tolerance, claim=about), begun)
@@ -349,10 +352,17 @@ def _bounded(
     proposed: Found,
     tolerance: float,
     time_limit: float | None,
+    constraints: Constraints | None,
 ) -> Found:
-    """A plan of another solver with the lower bound that the exact solver proves."""
-    best = proposed.best
+    """A plan of another solver with the lower bound that the exact solver proves.
+
+    Where the user has constraints and the exact solver's plan meets them, that plan is taken if it is better.
+    """
+    best, trace = proposed.best, dict(proposed.trace)
     start = (best.rounds, best.local_steps, best.batch_sizes)
     found = exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
+    own = found.best
+    if constraints is not None and own.value < best.value and meets(constraints, own.batch_sizes):
+        best, trace = own, trace | {"exact_plan": 1}
     lower = min(max(found.lower_bound, proposed.lower_bound), best.value)
-    return replace(proposed, lower_bound=lower, finished=found.finished)
+    return replace(proposed, best=best, lower_bound=lower, trace=trace, finished=found.finished)

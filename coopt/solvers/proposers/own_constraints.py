@@ -20,6 +20,8 @@ Constraints = Callable[[Any], Sequence[Any]]
 
 # A constraint is met within this fraction of the largest number in it: the rounding of its sums.
 SLACK = 1e-9
+# A multiplier that adds less than this to a value near one is taken for zero.
+NEGLIGIBLE = 1e-9
 
 
 def own_constraints(constraints: Constraints | None, batch_sizes: cp.Expression) -> list[cp.Constraint]:
@@ -28,7 +30,7 @@ def own_constraints(constraints: Constraints | None, batch_sizes: cp.Expression)
     Raises
     ------
     InvalidProblemError
-        If they are not a list of cvxpy constraints, or one is not convex.
+        If they are not a list of cvxpy constraints, or one is not convex, or has variables of its own.
     """
     import cvxpy as cp
 
@@ -48,6 +50,10 @@ def own_constraints(constraints: Constraints | None, batch_sizes: cp.Expression)
             raise InvalidProblemError(
                 f"constraints[{place}] is not convex by cvxpy's rules: it must have the form "
                 "convex <= concave, or affine == affine"
+            )
+        if not set(rule.variables()) <= set(batch_sizes.variables()):
+            raise InvalidProblemError(
+                f"constraints[{place}] has variables of its own: it must be about the batch sizes alone"
             )
     return list(found)
 
@@ -82,8 +88,8 @@ def meets(constraints: Constraints, batch_sizes: NDArray[np.int64]) -> bool:
 class Linearised:
     """Constraints as lines at the variables' values, to be added up with the multipliers of a backend.
 
-    What cannot be linearised is left out, which only makes a bound weaker: cones, constraints with variables
-    of the user's own, and those without a gradient at a point.
+    What cannot be linearised is left out, which only makes a bound weaker: cones, and what has no gradient at
+    a point.
 
     Parameters
     ----------
@@ -99,7 +105,7 @@ class Linearised:
             # The gradient of an affine function is the same everywhere.
             (rule, _gradient(rule, batches) if rule.expr.is_affine() else None)
             for rule in rules
-            if isinstance(rule, Equality | Inequality) and rule.expr.variables() == [batches]
+            if isinstance(rule, Equality | Inequality)
         ]
 
     def priced(self) -> Priced:
@@ -114,10 +120,13 @@ class Linearised:
             price = np.ravel(rule.dual_value, order="F")
             if isinstance(rule, Inequality):
                 price = np.maximum(price, 0.0)
+            size = float(np.sum(np.abs(price))) * _size(rule)
+            if not size > NEGLIGIBLE:
+                continue
             gradient = _gradient(rule, self._batches) if known is None else known
             if gradient is None:
                 continue
-            here, size = gradient @ price, float(np.sum(np.abs(price))) * _size(rule)
+            here = gradient @ price
             value = np.ravel(rule.expr.value, order="F")
             part = float(price @ value - here @ point) - 2.0 * SLACK * size
             if np.isfinite(here).all() and math.isfinite(part):
