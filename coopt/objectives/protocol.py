@@ -25,6 +25,7 @@ fact                               who asks, and what for
 :meth:`~Objective.members`         solvers that take one member of a family at a time
 :attr:`~Objective.prunable`        the exact solver: the monotone form, with which it discards whole ranges of
                                    (K, tau) instead of trying each
+:attr:`~Objective.forecast`        the solver for forecasts: a measured model, at any number of rounds
 :attr:`~Objective.young`           the choice of a cohort, of participants, and the picture of a family
 :meth:`~Objective.rates`           the choice of the learning rate: its largest value, and lower bounds over
                                    ranges of rates
@@ -55,6 +56,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.problem.validation import float_array
 
 if TYPE_CHECKING:
+    from coopt.objectives.forecast.forecast import Forecast
     from coopt.objectives.monotone import MonotoneBase
     from coopt.objectives.rates import Rates
     from coopt.objectives.statement import Statement
@@ -177,6 +179,11 @@ class Objective(ABC):
     @property
     def prunable(self) -> MonotoneBase | None:
         """The objective itself where it has a monotone form, with which a search can prune; else None."""
+        return None
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """The objective itself where it is a forecast from what was measured; else None."""
         return None
 
     @property

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.forecast import Forecast
+from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
 from coopt.problem.problem import Problem
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     from coopt.plans.proof import Proof
 
+# What a file calls the value of a plan: a forecast, or a bound.
+VALUE = ("predicted_error", "error_bound")
 # Batch sizes are listed one by one up to this many devices, and summarised beyond.
 LISTED_DEVICES = 20
 
@@ -36,6 +41,14 @@ class Status(Enum):
     TIME_LIMIT = "best plan found when the time limit ended the search: raise time_limit to close the gap"
     HEURISTIC = "a plan within all limits, not proved best: its gap bounds how far from the optimum it can be"
     EVALUATED = "a given plan, evaluated: nothing is claimed about better ones"
+
+    def advice(self, *, proved: bool) -> str:
+        """The advice, for a value that is a proved bound or for one that is a forecast."""
+        if proved:
+            return str(self.value)
+        if self is Status.OPTIMAL:
+            return "proved optimal for this forecast: no plan within the limits is forecast a smaller error"
+        return f"{self.value} (for this forecast)"
 
 
 @dataclass(frozen=True)
@@ -55,32 +68,56 @@ class Claim:
     local_steps: int | None = None
 
 
+class HasForecast(Protocol):
+    """A measurement, which makes a forecast, or a forecast."""
+
+    @property
+    def forecast(self) -> Callable[[], Forecast] | Forecast:
+        """The forecast, or what makes it."""
+        ...
+
+
+def measured(given: HasForecast) -> Forecast:
+    """The forecast that was given, or that of a measurement."""
+    found = given.forecast
+    return found() if callable(found) else found
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What :meth:`Allocation.certify` recomputed.
 
     Attributes
     ----------
-    error_bound : float
-        The bound at 50 digits, from its symbolic statement, rounded to float64.
+    predicted_error : float
+        The value of the plan: a bound at 50 digits, from its symbolic statement, rounded to float64; a
+        forecast step by step, from what was measured.
     cost, time : float
         From exact sums.
     relative_difference : float
-        Between the claimed and the recomputed error bound.
+        Between the claimed and the recomputed value.
     proof : Proof or None
         The checked proof of ``lower_bound``, where it was asked for.
+    is_bound : bool
+        Whether the value is a proved bound on the error.
     """
 
-    error_bound: float
+    predicted_error: float
     cost: float
     time: float
     relative_difference: float
     proof: Proof | None = field(default=None, repr=False)
+    is_bound: bool = True
+
+    @property
+    def error_bound(self) -> float:
+        """The bound that was recomputed; InvalidProblemError where the plan has a forecast."""
+        return _only_bounds(self.predicted_error, self.is_bound)
 
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
-    """A plan for training, its error bound, and how far from optimal it can be at most.
+    """A plan for training, the error that is expected of it, and how far from optimal it can be at most.
 
     Attributes
     ----------
@@ -89,8 +126,9 @@ class Allocation:
         K and tau.
     batch_sizes : ndarray of int64, shape (N,)
         s_i.
-    error_bound : float
-        Value of the bound [loss; gradient^2 for the non-convex bound].
+    predicted_error : float
+        Value of the objective that judges plans: an error bound, or a forecast [loss; gradient^2 for the
+        non-convex bound].
     objective : str
         What was minimised: ``"error"``, ``"cost"`` or ``"time"``.
     objective_value, lower_bound : float
@@ -103,22 +141,24 @@ class Allocation:
         The limits that keep the plan from being better: ``"cost"``, ``"time"``, ``"energy"``,
         ``"max_rounds"``, ``"max_local_steps"``, ``"max_batch"``.
     shadow_prices : dict of str to float
-        By how much the error bound falls per unit of ``"cost"`` and per second of ``"time"``, at this K
+        By how much the predicted error falls per unit of ``"cost"`` and per second of ``"time"``, at this K
         and tau with continuous batch sizes.
     solver, bound : str
         Which solver found it, and which bound (the member, for a family) it has.
     learning_rate : float
     target_error : float or None
-        The error bound to be reached, for the objectives ``"cost"`` and ``"time"``.
+        The error to be reached, for the objectives ``"cost"`` and ``"time"``.
     solve_seconds : float
         Wall-clock time; not compared.
     trace : dict of str to number
         What the solver did, such as ``"inner_solves"`` and ``"boxes"``; not compared.
     custom_bound : Bound or None
-        The bound itself where it is the user's own; not compared.
+        The bound itself where it is the user's own, and the forecast; not compared.
     claim : Claim or None
         Which plans `lower_bound` is about; None where that is more than the limits say (constraints of the
         user's own, a learning rate that was chosen as well), or nothing is claimed. Not compared.
+    source : Source or None
+        The measurement that a forecast was made from (its SHA-256 in ``measurement``); None for a bound.
 
     Notes
     -----
@@ -129,7 +169,7 @@ class Allocation:
     rounds: int
     local_steps: int
     batch_sizes: NDArray[np.int64]
-    error_bound: float
+    predicted_error: float
     objective: str
     objective_value: float
     lower_bound: float
@@ -146,12 +186,34 @@ class Allocation:
     trace: dict[str, float] = field(compare=False, default_factory=dict)
     custom_bound: Bound | None = field(compare=False, default=None, repr=False)
     claim: Claim | None = field(compare=False, default=None, repr=False)
+    source: Source | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.batch_sizes.flags.writeable = False
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the value is an error bound: a forecast is none."""
+        return self.source is None
+
+    @property
+    def error_bound(self) -> float:
+        """The error bound of the plan.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the plan was chosen by a forecast: that is no bound, see :attr:`predicted_error`.
+        """
+        return _only_bounds(self.predicted_error, self.is_bound)
+
+    @property
+    def quantity(self) -> str:
+        """What to call the value of the plan, as the heading of a table."""
+        return self.bound_object.quantity if self.is_bound else Forecast.quantity
 
     @property
     def gap(self) -> float:
@@ -168,11 +230,13 @@ class Allocation:
     @property
     def parts(self) -> Parts | None:
         """The error bound split into transient, noise and drift; None for bounds that do not say."""
+        if not self.is_bound:
+            return None
         return self.bound_object.parts(self.problem, self.rounds, self.local_steps, self.batch_sizes)
 
     @property
     def cap_prices(self) -> NDArray[np.float64]:
-        """By how much the error bound falls per sample of each device's ``max_batch``, shape (N,).
+        """By how much the predicted error falls per sample of each device's ``max_batch``, shape (N,).
 
         Like `shadow_prices` at this K and tau with continuous batch sizes; zero where the cap does not hold
         the batch back.
@@ -183,16 +247,30 @@ class Allocation:
 
     @property
     def bound_object(self) -> Objective:
-        """The bound itself, with all that it says of itself."""
+        """The bound or the forecast itself, with all that it says of itself.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the plan was read from a file, which holds no forecast.
+        """
+        if self.source is not None and self.custom_bound is None:
+            raise InvalidProblemError(
+                "the file of this plan holds no forecast, only the SHA-256 of its measurement, "
+                f"{self.source.measurement[:12]}...: certify(measurement) recomputes the value"
+            )
         return resolve_bound(self.bound if self.custom_bound is None else self.custom_bound)
 
-    def certify(self, *, deep: bool = False) -> Certificate:
-        """Recompute feasibility, cost, time and error bound from scratch with independent code.
+    def certify(self, measurement: HasForecast | None = None, *, deep: bool = False) -> Certificate:
+        """Recompute feasibility, cost, time and value from scratch with independent code.
 
-        Sums are exact and the bound is evaluated at 50 digits from its symbolic statement.
+        Sums are exact. A bound is evaluated at 50 digits from its symbolic statement, a forecast step by step
+        from what was measured.
 
         Parameters
         ----------
+        measurement : Measurement or Forecast, optional
+            What the forecast was made from, where the plan was read from a file.
         deep : bool, default False
             Whether to prove `lower_bound` once more: the plans are divided anew into boxes, and a checker
             that shares no code with the solvers recomputes a bound for each box. This takes longer
@@ -206,11 +284,13 @@ class Allocation:
         ------
         CertificateError
             If anything disagrees with what this allocation claims; with `deep`, also if `lower_bound`
-            cannot be proved, or a plan refutes it.
+            cannot be proved, or a plan refutes it. If `measurement` is not that of the plan.
+        InvalidProblemError
+            If a forecast has to be recomputed and there is no `measurement`.
         """
         from coopt.plans.certificate import certify
 
-        return certify(self, deep)
+        return certify(self, deep, None if measurement is None else measured(measurement))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists; :meth:`from_dict` gives back an equal allocation.
@@ -222,7 +302,7 @@ class Allocation:
         """
         from coopt.problem.files import problem_to_dict
 
-        if self.custom_bound is not None:
+        if self.custom_bound is not None and self.is_bound:
             raise InvalidProblemError(
                 f"bound = {self.bound!r} is not one of coopt's own: a file cannot hold it"
             )
@@ -231,7 +311,7 @@ class Allocation:
             "rounds": self.rounds,
             "local_steps": self.local_steps,
             "batch_sizes": self.batch_sizes.tolist(),
-            "error_bound": self.error_bound,
+            VALUE[self.is_bound]: self.predicted_error,
             "objective": self.objective,
             "objective_value": self.objective_value,
             "lower_bound": self.lower_bound,
@@ -253,6 +333,11 @@ class Allocation:
                 "rounds": self.claim.rounds,
                 "local_steps": self.claim.local_steps,
             },
+            **(
+                {}
+                if self.source is None
+                else {"forecast": {"measurement": self.source.measurement, "trained": self.source.trained}}
+            ),
         }
 
     @classmethod
@@ -269,11 +354,16 @@ class Allocation:
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
-            for name in ("error_bound", "objective_value", "cost", "time", "learning_rate"):
+            values["source"] = _source_from(values.pop("forecast", None))
+            values["predicted_error"] = values.pop(VALUE[values["source"] is None])
+            for name in ("predicted_error", "objective_value", "cost", "time", "learning_rate"):
                 values[name] = real(name, values[name], infinite=True)
             values["status"] = Status[values["status"]]
             values["binding"] = tuple(values["binding"])
-            if values.get("claim") is not None:
+            if values["source"] is not None:
+                # A claim names an objective, and there is none without the measurement.
+                values["claim"] = None
+            elif values.get("claim") is not None:
                 claim = dict(values["claim"])
                 values["claim"] = Claim(resolve_bound(claim.pop("bound")), **claim)
             return cls(**values)
@@ -299,7 +389,7 @@ class Allocation:
         return cls.from_dict(data)
 
     def plot(self) -> Figure:
-        """Draw the error bound over (K, tau) and the batch sizes; needs the extra ``plot``."""
+        """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""
         from coopt.plans.plot import plot_allocation
 
         return plot_allocation(self)
@@ -312,7 +402,7 @@ class Allocation:
             *_participants_lines(self.problem),
             f"local steps    {self.local_steps}",
             f"batch sizes    {_batches_text(self.batch_sizes)}",
-            f"error bound    {self.error_bound:.6g} ({self.bound})",
+            f"{self.quantity.lower():14} {self.predicted_error:.6g} ({self.bound})",
         ]
         parts = self.parts
         if parts is not None:
@@ -326,7 +416,7 @@ class Allocation:
             *([f"energy         {self.energy:.6g} J of {limits.energy:.6g} J"] * (limits.energy < math.inf)),
             f"binding        {', '.join(self.binding) or 'nothing'}",
             f"gap            {self.gap:.2g}" if math.isfinite(self.lower_bound) else "gap            unknown",
-            f"status         {self.status.value}",
+            f"status         {self.status.advice(proved=self.is_bound)}",
         ]
         return "\n".join(lines)
 
@@ -344,3 +434,21 @@ def _batches_text(batches: NDArray[np.int64]) -> str:
         return " ".join(map(str, batches.tolist()))
     low, middle, high = np.percentile(batches, [0, 50, 100])
     return f"{batches.size} devices, {low:.0f} to {high:.0f}, median {middle:.0f}"
+
+
+def _only_bounds(value: float, is_bound: bool) -> float:
+    if not is_bound:
+        raise InvalidProblemError(
+            "error_bound: this plan has a forecast, which bounds nothing; its value is predicted_error"
+        )
+    return value
+
+
+def _source_from(data: object) -> Source | None:
+    """What a file says of the measurement behind a plan."""
+    if data is None:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("measurement"), str):
+        raise InvalidProblemError("not an allocation: forecast must hold the SHA-256 of its measurement")
+    trained = data.get("trained")
+    return Source(data["measurement"], None if trained is None else tuple(int(i) for i in trained))

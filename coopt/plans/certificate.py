@@ -1,8 +1,8 @@
 """Certificates: an allocation recomputed by code that shares nothing with the solvers.
 
-Feasibility is recomputed with correctly rounded sums, and the error bound at 50 digits from its symbolic
-statement in ``coopt_bounds``; neither the numeric kernels nor the inner solvers take part. A second proof of
-the lower bound is built with the solvers' help, and checked without it.
+Feasibility is recomputed with correctly rounded sums, the error bound at 50 digits from its symbolic
+statement in ``coopt_bounds``, and a forecast step by step; neither the numeric kernels nor the inner solvers
+take part. A second proof of the lower bound is built with the solvers' help, and checked without it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.users_own import completed
 from coopt.plans import prover
-from coopt.plans.allocation import Allocation, Certificate, Status
+from coopt.plans.allocation import VALUE, Allocation, Certificate, Status
+from coopt.plans.forecast_certificate import recomputed
 from coopt.plans.proof import Checker, Proof
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 
 AGREEMENT = 1e-11
+# Forecasts have terms that cancel: the loss is small where the model is close to the best one.
+FORECAST_AGREEMENT = 1e-9
 DIGITS = 50
 # The gap up to which an optimum is proved: rounding, or the tolerance with which a target is met.
 PROOF = {"error": 1e-11, "cost": 1e-7, "time": 1e-7}
@@ -31,7 +35,7 @@ UNDERCUT = 2.0 * TOLERANCE
 Floats = NDArray[np.float64]
 
 
-def certify(allocation: Allocation, deep: bool = False) -> Certificate:
+def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | None = None) -> Certificate:
     """Recompute an allocation; see :meth:`Allocation.certify`."""
     problem, batches = allocation.problem, allocation.batch_sizes
     _check_counts(allocation)
@@ -58,17 +62,22 @@ def certify(allocation: Allocation, deep: bool = False) -> Certificate:
         # One part in 1e12 beyond the tolerance is the rounding of the sums, not a broken limit.
         if used > allowed * (1.0 + 1e-12):
             raise CertificateError(f"{name}: {used!r} exceeds the limit {allowed!r}")
-    value = error_bound(allocation)
-    for name, claimed, found, slack in (
-        ("cost", allocation.cost, cost, 0.0),
-        ("time", allocation.time, seconds, 0.0),
-        ("error_bound", allocation.error_bound, value, _cancellation(allocation)),
+    if allocation.is_bound:
+        value, agreement, slack = error_bound(allocation), AGREEMENT, _cancellation(allocation)
+    else:
+        known = allocation.bound_object.forecast if forecast is None else forecast
+        value, agreement, slack = _forecast(allocation, known)
+    for name, claimed, found, relative, absolute in (
+        ("cost", allocation.cost, cost, AGREEMENT, 0.0),
+        ("time", allocation.time, seconds, AGREEMENT, 0.0),
+        (VALUE[allocation.is_bound], allocation.predicted_error, value, agreement, slack),
     ):
-        if not math.isclose(claimed, found, rel_tol=AGREEMENT, abs_tol=slack):
+        if not math.isclose(claimed, found, rel_tol=relative, abs_tol=absolute):
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
     _check_claims(allocation)
-    difference = 0.0 if value == 0.0 else abs(allocation.error_bound - value) / abs(value)
-    return Certificate(value, cost, seconds, difference, prove_again(allocation) if deep else None)
+    difference = 0.0 if value == 0.0 else abs(allocation.predicted_error - value) / abs(value)
+    proof = prove_again(allocation) if deep else None
+    return Certificate(value, cost, seconds, difference, proof, allocation.is_bound)
 
 
 def prove_again(allocation: Allocation) -> Proof:
@@ -90,8 +99,8 @@ def prove_again(allocation: Allocation) -> Proof:
     bound = completed(claim.bound).prunable
     if bound is None:
         raise CertificateError(
-            f"deep: bound {claim.bound.name!r} declares no monotone form, so only a search through all plans "
-            "could prove anything"
+            f"deep: {claim.bound.name!r} declares no monotone form, so only a search through all plans could "
+            "prove anything"
         )
     target = allocation.lower_bound
     if allocation.objective != "error" and allocation.target_error is not None:
@@ -120,12 +129,13 @@ def _check_counts(allocation: Allocation) -> None:
 def _check_claims(allocation: Allocation) -> None:
     """What is said of the numbers that were recomputed."""
     value, lower, status = allocation.objective_value, allocation.lower_bound, allocation.status
-    own = {"error": allocation.error_bound, "cost": allocation.cost, "time": allocation.time}
+    own = {"error": allocation.predicted_error, "cost": allocation.cost, "time": allocation.time}
     if value != own.get(allocation.objective):
         raise CertificateError(f"objective_value = {value!r}: is not the {allocation.objective} of the plan")
     target = allocation.target_error
-    if target is not None and not allocation.error_bound <= target * (1.0 + TOLERANCE):
-        raise CertificateError(f"error_bound = {allocation.error_bound!r}: misses the target {target!r}")
+    if target is not None and not allocation.predicted_error <= target * (1.0 + TOLERANCE):
+        name = VALUE[allocation.is_bound]
+        raise CertificateError(f"{name} = {allocation.predicted_error!r}: misses the target {target!r}")
     rate = allocation.problem.constants.learning_rate
     if allocation.learning_rate != rate:
         raise CertificateError(f"learning_rate = {allocation.learning_rate!r}: the problem has {rate!r}")
@@ -201,6 +211,21 @@ def _cancellation(allocation: Allocation) -> float:
         return 1e-15 * problem.constants.initial_gap
     offset, weights = bound.coefficients(problem, allocation.rounds, allocation.local_steps)
     return 1e-14 * (abs(offset) + float(np.sum(weights / allocation.batch_sizes)))
+
+
+def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float, float, float]:
+    """The forecast of the plan step by step, and how far another evaluation may lie from it."""
+    if forecast is None or allocation.source is None:
+        raise CertificateError("the plan has no forecast to recompute")
+    claimed, given = allocation.source.measurement, forecast.model.digest
+    if claimed != given:
+        raise CertificateError(
+            f"measurement: the plan was made from the one with SHA-256 {claimed[:12]}..., and this one has "
+            f"{given[:12]}..."
+        )
+    plan = (allocation.rounds, allocation.local_steps, allocation.batch_sizes)
+    value = recomputed(forecast.model, allocation.source.trained, allocation.problem, plan)
+    return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
 
 
 def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:

@@ -61,6 +61,7 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
     if best.learning_rate is not None:
         problem = replace(problem, constants=replace(problem.constants, learning_rate=best.learning_rate))
     warn_of(problem, best)
+    judged = completed(best.bound)
     used = {
         "error": best.value,
         "cost": limits.cost(problem, rounds, local_steps, batches),
@@ -71,7 +72,7 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         rounds=rounds,
         local_steps=local_steps,
         batch_sizes=batches,
-        error_bound=best.value,
+        predicted_error=best.value,
         objective=asked.objective,
         objective_value=used[asked.objective],
         lower_bound=found.lower_bound,
@@ -86,8 +87,9 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         target_error=asked.target_error,
         solve_seconds=time.perf_counter() - begun,
         trace=found.trace,
-        custom_bound=None if has_name(best.bound) else completed(best.bound).original,
+        custom_bound=None if has_name(best.bound) else judged.original,
         claim=asked.claim,
+        source=None if judged.forecast is None else judged.forecast.source,
     )
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.objectives.monotone import member_values
-from coopt.plans.table import quantity
 from coopt.problem import limits
 from coopt.solvers.whole_units.batches import allocate_batches
 
@@ -163,7 +162,7 @@ def _family(allocation: Allocation) -> MonotoneForm | None:
     family = member.with_numbers("auto", "auto")
     best = family.value(problem, allocation.rounds, allocation.local_steps, allocation.batch_sizes)
     # A plan for one member with numbers of the user's choice is not the family's best.
-    return family.monotone_form(problem) if best >= allocation.error_bound * (1.0 - 1e-9) else None
+    return family.monotone_form(problem) if best >= allocation.predicted_error * (1.0 - 1e-9) else None
 
 
 def _members(
@@ -179,7 +178,7 @@ def _members(
                 best = family.members[int(values.argmin())]
                 _, batches = _relaxed(allocation.problem, best, count, tau)
             members.append(best)
-    return list(dict.fromkeys(members))
+    return [member for place, member in enumerate(members) if member not in members[:place]]
 
 
 def _draw_bound(axes: Axes, allocation: Allocation) -> None:
@@ -196,7 +195,7 @@ def _draw_bound(axes: Axes, allocation: Allocation) -> None:
     filled = axes.contourf(local_steps, rounds, surface, levels, cmap="viridis", norm=norm, extend="max")
     axes.contour(local_steps, rounds, surface, levels[1::3], colors="white", linewidths=0.4, alpha=0.6)
     bar = axes.figure.colorbar(filled, ax=axes, pad=0.02)
-    bar.set_label(quantity(allocation).lower(), color=INK)
+    bar.set_label(allocation.quantity.lower(), color=INK)
     bar.outline.set_visible(False)
     bar.minorticks_off()
     bar.set_ticks(_round_numbers(levels[0], levels[-1]))
@@ -226,7 +225,7 @@ def _draw_bound(axes: Axes, allocation: Allocation) -> None:
     _label_log_axis(axes.xaxis)
     _label_log_axis(axes.yaxis)
     _dress(
-        axes, f"{quantity(allocation)}, with the best batch sizes", "local steps per round, tau", "rounds, K"
+        axes, f"{allocation.quantity}, with the best batch sizes", "local steps per round, tau", "rounds, K"
     )
 
 

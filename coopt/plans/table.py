@@ -33,12 +33,10 @@ def print_allocation(allocation: Allocation) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    console.print(f"{allocation.status.value}\n", style="green" if allocation.gap == 0.0 else "yellow")
-
-
-def quantity(allocation: Allocation) -> str:
-    """Say what the value of a plan is."""
-    return allocation.bound_object.quantity
+    console.print(
+        f"{allocation.status.advice(proved=allocation.is_bound)}\n",
+        style="green" if allocation.gap == 0.0 else "yellow",
+    )
 
 
 def _decision(allocation: Allocation) -> Table:
@@ -58,7 +56,7 @@ def _decision(allocation: Allocation) -> Table:
 
 
 def _error(allocation: Allocation) -> Table:
-    table = new_table(f"{quantity(allocation)}: {allocation.bound}", header=False)
+    table = new_table(f"{allocation.quantity}: {allocation.bound}", header=False)
     table.add_column(justify="right")
     table.add_column(justify="right")
     parts = allocation.parts
@@ -68,9 +66,9 @@ def _error(allocation: Allocation) -> Table:
             ("noise: mini-batches", parts.noise),
             ("drift: devices moving apart", parts.drift),
         ):
-            share = value / allocation.error_bound if allocation.error_bound > 0.0 else 0.0
+            share = value / allocation.predicted_error if allocation.predicted_error > 0.0 else 0.0
             table.add_row(label, f"{value:.4g}", f"{share:.0%}")
-    table.add_row("[bold]in all[/bold]", f"[bold]{allocation.error_bound:.6g}[/bold]", "")
+    table.add_row("[bold]in all[/bold]", f"[bold]{allocation.predicted_error:.6g}[/bold]", "")
     if np.isfinite(allocation.lower_bound):
         table.add_row("no plan has less than", f"{allocation.lower_bound:.6g}", f"gap {allocation.gap:.2g}")
     return table

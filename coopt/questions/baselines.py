@@ -69,7 +69,7 @@ def _same_batch(problem: Problem) -> Allocation | None:
 
     def within(low: int, high: int) -> tuple[float, Allocation] | None:
         best = _solved(problem, _with_batches(problem, low, high))
-        return None if best is None else (best.error_bound, best)
+        return None if best is None else (best.predicted_error, best)
 
     found = lowest(first, last, within) if first <= last else []
     return found[0][2] if found else None

@@ -247,11 +247,11 @@ class _CohortChoice:
             _without(self.problem, ~self.best), bound=self.bound, gap_tolerance=self.tolerance
         )
         lower = min(proof.lower_bound, plan.lower_bound)
-        gap = plan.error_bound - lower
+        gap = plan.predicted_error - lower
         status = plan.status
-        if gap > ROUNDING * plan.error_bound:
+        if gap > ROUNDING * plan.predicted_error:
             # The search stops at the tolerance, up to rounding.
-            close = gap <= 1.01 * self.tolerance * plan.error_bound
+            close = gap <= 1.01 * self.tolerance * plan.predicted_error
             status = Status.GAP_TOLERANCE if close else Status.INTEGRALITY_GAP
             status = status if proof.finished else Status.TIME_LIMIT
         # The claim is about cohorts now, not about the plans of one problem.

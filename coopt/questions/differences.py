@@ -229,6 +229,10 @@ def sensitivity(
         "local_steps": local_steps,
     }
     base = solve_allocation(problem, target_error=target_error, warm_start=warm_start, **fixed)
+    forecast = base.bound_object.forecast
+    if forecast is not None:
+        # The rate is the problem's from here on: it is one of the quantities that change.
+        fixed["bound"] = forecast.with_learning_rate(None)
     steps = {
         "cost": real("extra_cost", extra_cost, minimum=0.0, strict=True),
         "time": real("extra_time", extra_time, minimum=0.0, strict=True),
@@ -320,7 +324,8 @@ def _relative(base: Allocation, share: float) -> Iterator[_Trial]:
     if target:
         for sign in (share, -share):
             yield _Trial("target_error", sign * target, problem, target_error=target * (1.0 + sign))
-    for name in CONSTANTS:
+    # A forecast knows curvatures, noise and divergence from the measurement.
+    for name in CONSTANTS if base.is_bound else ("learning_rate",):
         value = getattr(problem.constants, name)
         if not value:
             continue
@@ -332,7 +337,7 @@ def _relative(base: Allocation, share: float) -> Iterator[_Trial]:
             except InvalidProblemError as error:
                 changed = str(error)
             yield _Trial(name, sign * value, changed, target_error=target)
-    for name in FLEET:
+    for name in FLEET if base.is_bound else ():
         values = getattr(problem.fleet, name)
         if not values.any():
             continue
@@ -355,7 +360,7 @@ def _solved(base: Allocation, trial: _Trial, fixed: dict[str, Any]) -> Change:
     with suppress(InfeasibleError, InvalidProblemError):
         same_plan = evaluate(
             trial.problem, base.rounds, base.local_steps, base.batch_sizes, fixed["bound"]
-        ).error_bound
+        ).predicted_error
     try:
         plan = solve_allocation(trial.problem, target_error=trial.target_error, warm_start=base, **fixed)
     except (InfeasibleError, InvalidProblemError) as error:

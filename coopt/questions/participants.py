@@ -132,7 +132,7 @@ class _ParticipantSearch:
 
     def _whole(self, best: Allocation, finished: bool, seconds: float) -> Allocation:
         lower = min(self.lower, best.lower_bound)
-        gap = (best.error_bound - lower) / abs(best.error_bound) if best.error_bound else 0.0
+        gap = (best.predicted_error - lower) / abs(best.predicted_error) if best.predicted_error else 0.0
         status = best.status
         if gap > ROUNDING:
             status = Status.GAP_TOLERANCE if finished and gap <= self.tolerance else status
@@ -143,7 +143,7 @@ class _ParticipantSearch:
     def _threshold(self) -> float:
         if self.best is None:
             return math.inf
-        return self.best.error_bound * (1.0 - max(self.tolerance, ROUNDING))
+        return self.best.predicted_error * (1.0 - max(self.tolerance, ROUNDING))
 
     def _at(self, number: int) -> Problem:
         return replace(self.problem, budget=replace(self.problem.budget, participants=number))
@@ -165,7 +165,7 @@ class _ParticipantSearch:
             # More devices a round cost more: what is feasible for them is so for fewer.
             return
         self.lower = min(self.lower, plan.lower_bound)
-        if self.best is None or plan.error_bound < self.best.error_bound:
+        if self.best is None or plan.predicted_error < self.best.predicted_error:
             self.best = plan
 
     def _range(self, low: int, high: int) -> float:

@@ -24,6 +24,8 @@ from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import Found, Incumbent, Solver
 from coopt.solvers.exact import box_search as exact
+from coopt.solvers.forecast import search as forecasts
+from coopt.solvers.forecast.rates import best_rate
 from coopt.solvers.proposers import closed_form, convex, coopt_fl
 from coopt.solvers.proposers.own_constraints import Constraints, meets
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
@@ -63,14 +65,14 @@ def solve_allocation(
     constraints: Constraints | None = None,
     backend: str | None = None,
 ) -> Allocation:
-    """Find the rounds, local steps and batch sizes that minimise the error bound within the budget.
+    """Find the rounds, local steps and batch sizes with the smallest predicted error within the budget.
 
     Parameters
     ----------
     problem : Problem
     bound : str or Bound, default "certified"
-        ``"certified"``, ``"dynamite"``, ``"adacoopt"``, ``"nonconvex"``, ``"tradeoff(gamma=..., ratio=...)"``
-        (see :class:`TradeOff`), or any :class:`Bound`.
+        What plans are judged by: a :class:`Forecast`, ``"certified"``, ``"dynamite"``, ``"adacoopt"``,
+        ``"nonconvex"``, ``"tradeoff(gamma=..., ratio=...)"`` (see :class:`TradeOff`), or any :class:`Bound`.
     solver : {"auto", "exact", "closed-form", "cvxpy", "coopt-fl"}, default "auto"
         "auto" takes the exact solver, or "cvxpy" where there are `constraints`. Plans of the others carry a
         lower bound as well, proved by the exact solver to a gap of 1e-3 (or `gap_tolerance`, if larger).
@@ -78,12 +80,13 @@ def solve_allocation(
         What to minimise. "cost" and "time" need `target_error`, are answered by the exact solver, and
         treat the budget as limits all the same; without any, K and tau need no limit either.
     target_error : float, optional
-        The error bound to be reached, for the objectives "cost" and "time".
+        The error to be reached, for the objectives "cost" and "time".
     rounds, local_steps : int, optional
         Fix K or tau.
     learning_rate : float or "auto", optional
-        In place of the problem's. "auto" chooses it together with the plan, for coopt's own bounds, and
-        proves a gap of 1 % at best; the problem of the result has the rate that was chosen.
+        In place of the problem's. "auto" chooses it together with the plan: for coopt's own bounds with a
+        proved gap of 1 % at best; for a forecast from a grid of stable rates, each with the smallest batch
+        that it can be trusted with. The problem of the result has the rate that was chosen.
     gap_tolerance : float, default 1e-12
         Relative gap at which the search may stop.
     time_limit : float, optional
@@ -147,8 +150,8 @@ def solve_allocation(
         solver = "cvxpy"
     if isinstance(learning_rate, str):
         choice("learning_rate", learning_rate, ("auto",))
-    elif learning_rate is not None:
-        problem = replace(problem, constants=replace(problem.constants, learning_rate=learning_rate))
+    else:
+        problem, chosen = _at_rate(problem, chosen, learning_rate)
     choice("solver", solver, SOLVERS)
     if solver != "cvxpy" and (constraints is not None or backend is not None):
         raise InvalidProblemError(
@@ -168,6 +171,9 @@ def solve_allocation(
         asked = Asked(_exact_name(chosen), True, objective, target, tolerance, claim)
         return describe(problem, found, asked, begun)
     ranges = feasible_ranges(problem, *fixed)
+    if learning_rate == "auto" and chosen.forecast is not None:
+        found = best_rate(problem, chosen.forecast, ranges, tolerance, seconds)
+        return describe(problem, found, Asked("exact", proves=False), begun)
     if learning_rate == "auto":
         found = rates.search(
             problem, chosen, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
@@ -245,6 +251,7 @@ def evaluate(
     broken = problem.violations(k, tau, batches)
     if broken:
         raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
+    problem, chosen = _at_rate(problem, chosen, None)
     value, member = chosen.best_member(problem, k, tau, batches)
     return describe(problem, Found(Incumbent(value, k, tau, batches, member)), Asked("evaluate"), begun)
 
@@ -253,6 +260,17 @@ def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
     if not isinstance(problem, Problem):
         raise InvalidProblemError(f"problem = {problem!r}: must be a coopt.Problem")
     return resolve_bound(bound)
+
+
+def _at_rate(problem: Problem, bound: Objective, rate: float | None) -> tuple[Problem, Objective]:
+    """Both at the rate that was asked for; else at the forecast's own, if it has one; else the problem's."""
+    forecast = bound.forecast
+    if forecast is not None:
+        rate = forecast.learning_rate if rate is None else rate
+        bound = forecast.with_learning_rate(rate)
+    if rate is None:
+        return problem, bound
+    return replace(problem, constants=replace(problem.constants, learning_rate=rate)), bound
 
 
 def checked_target(objective: str, target_error: float | None, solver: str) -> float | None:
@@ -297,7 +315,7 @@ def _only_error(objective: str, solver: str) -> None:
 
 
 def _exact_name(bound: Objective) -> str:
-    return "exhaustive" if bound.prunable is None else "exact"
+    return "exhaustive" if bound.prunable is None and bound.forecast is None else "exact"
 
 
 def _minimise(
@@ -308,7 +326,9 @@ def _minimise(
     seconds: float | None,
     start: tuple[int, int, Ints] | None,
 ) -> Found:
-    prunable = bound.prunable
+    prunable, forecast = bound.prunable, bound.forecast
+    if forecast is not None:
+        return forecasts.search(problem, forecast, ranges, tolerance, seconds, start)
     if prunable is None:
         return exhaustive.search(problem, bound, ranges, seconds, start)
     return exact.search(problem.plain, prunable.monotone_form(problem), ranges, tolerance, seconds, start)
@@ -328,7 +348,14 @@ def _invert(
 
     def minimise(limited: Problem) -> Found:
         left = None if seconds is None else max(deadline - time.perf_counter(), 0.0)
-        return _minimise(limited, bound, feasible_ranges(limited, *fixed), tolerance, left, None)
+        ranges, forecast = feasible_ranges(limited, *fixed), bound.forecast
+        if forecast is not None:
+            enough = target * (1.0 + inverse.TARGET_ROUNDING)
+            found = forecasts.search(limited, forecast, ranges, tolerance, left, target=enough)
+            # Within all that the budget has, the error that can be reached instead is of interest.
+            if found.best.value <= enough or limited.budget != problem.budget:
+                return found
+        return _minimise(limited, bound, ranges, tolerance, left, None)
 
     least = least_use(problem, fixed[0] or 1, fixed[1] or 1, objective)
     return inverse.search(problem, objective, target, least, minimise)

@@ -49,23 +49,29 @@ def print_solutions(solutions: Solutions) -> None:
     from rich.markup import escape
 
     table = new_table("Plans")
-    for heading in ("K", "tau", "batch sizes", "bound", "cost", "time", "gap"):
+    value = "bound" if all(plan is None or plan.is_bound for plan in solutions.allocations) else "forecast"
+    for heading in ("K", "tau", "batch sizes", value, "cost", "time", "gap"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, plan in zip(solutions.names, solutions.allocations, strict=True):
         if plan is None:
             table.add_row(escape(name), "none")
             continue
-        counts = (f"{plan.rounds:,}", f"{plan.local_steps:,}", batch_range(plan), f"{plan.error_bound:.4g}")
+        counts = (
+            f"{plan.rounds:,}",
+            f"{plan.local_steps:,}",
+            batch_range(plan),
+            f"{plan.predicted_error:.4g}",
+        )
         table.add_row(escape(name), *counts, amount(plan.cost), f"{amount(plan.time)} s", f"{plan.gap:.1g}")
     Console(highlight=False).print(table)
 
 
 def _comparison_cells(allocation: Allocation, best: Allocation) -> tuple[str, ...]:
-    ratio = allocation.error_bound / best.error_bound if best.error_bound > 0.0 else float("nan")
+    ratio = allocation.predicted_error / best.predicted_error if best.predicted_error > 0.0 else float("nan")
     return (
         f"{allocation.rounds:,}",
         f"{allocation.local_steps:,}",
         batch_range(allocation),
-        f"{allocation.error_bound:.4g}",
+        f"{allocation.predicted_error:.4g}",
         f"{ratio:.3g}x",
     )

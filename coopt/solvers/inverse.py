@@ -114,7 +114,7 @@ class _Bracket:
             limit *= GROWTH
         within = f"within {self.objective} = {limit:.6g}"
         raise InfeasibleError(
-            f"target_error = {self.target:.6g} cannot be reached {within}: the smallest error bound there is "
+            f"target_error = {self.target:.6g} cannot be reached {within}: the smallest error there is "
             f"{found.best.value:.6g}, with {found.best.rounds} rounds of {found.best.local_steps} local "
             "steps; raise the target, or the limits and the batch sizes that hold it up",
             binding="target_error",

@@ -126,7 +126,7 @@ def test_what_values_are_called_and_measured_in():
         assert (bound.quantity, bound.unit, bound.proved) == ("Error bound", unit, True)
     assert NonConvex().quantity == "Bound on the mean squared gradient"
     assert NonConvex().unit == "gradient^2"
-    assert (Forecast.quantity, Forecast.unit, Forecast.proved) == ("Forecast of the error", "loss", False)
+    assert (Forecast.quantity, Forecast.unit, Forecast.proved) == ("Predicted error", "loss", False)
 
 
 def test_each_value_agrees_with_the_statement_of_its_theorem():

@@ -57,10 +57,10 @@ def one_more(batches: np.ndarray, i: int = 0, by: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"error_bound": OPTIMAL.error_bound * (1 - 1e-9)}, "error_bound: claimed"),
-        ({"error_bound": OPTIMAL.error_bound * (1 + 1e-9)}, "error_bound: claimed"),
-        ({"error_bound": math.nan}, "error_bound: claimed nan"),
-        ({"error_bound": math.inf}, "error_bound: claimed inf"),
+        ({"predicted_error": OPTIMAL.error_bound * (1 - 1e-9)}, "error_bound: claimed"),
+        ({"predicted_error": OPTIMAL.error_bound * (1 + 1e-9)}, "error_bound: claimed"),
+        ({"predicted_error": math.nan}, "error_bound: claimed nan"),
+        ({"predicted_error": math.inf}, "error_bound: claimed inf"),
         ({"objective_value": OPTIMAL.objective_value / 2}, "objective_value = .*: is not the error"),
         ({"objective_value": math.nan}, "objective_value = nan: is not the error"),
         ({"objective": "cost"}, "objective_value = .*: is not the cost"),
@@ -156,7 +156,7 @@ def test_the_plan_of_a_bound_of_ones_own_is_certified_but_not_written():
     assert plan.parts is None
     assert "transient" not in str(plan)
     with pytest.raises(CertificateError, match="error_bound: claimed"):
-        replace(plan, error_bound=OPTIMAL.error_bound).certify()
+        replace(plan, predicted_error=OPTIMAL.error_bound).certify()
     with pytest.raises(InvalidProblemError, match="bound = 'doubled' is not one of coopt's own"):
         plan.to_json()
 

@@ -47,7 +47,7 @@ def proved_and_no_more(found: Allocation) -> None:
     assert proof is not None
     assert proof.leaves
     if found.lower_bound > 1e-9 * found.problem.constants.initial_gap:
-        higher = replace(found, lower_bound=found.lower_bound * (1 + 1e-7), error_bound=found.error_bound)
+        higher = replace(found, lower_bound=found.lower_bound * (1 + 1e-7), predicted_error=found.error_bound)
         with pytest.raises(CertificateError):
             higher.certify(deep=True)
 

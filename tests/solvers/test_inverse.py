@@ -79,7 +79,7 @@ def test_needs_no_limits():
 
 def test_an_unreachable_target_says_what_can_be_reached():
     best = solve_allocation(PROBLEM, bound=NUMBERS)
-    with pytest.raises(InfeasibleError, match="smallest error bound there") as caught:
+    with pytest.raises(InfeasibleError, match="smallest error there") as caught:
         solve_allocation(PROBLEM, bound=NUMBERS, objective="cost", target_error=best.error_bound * 0.9)
     assert caught.value.binding == "target_error"
     assert caught.value.smallest_error == pytest.approx(best.error_bound, rel=1e-12)

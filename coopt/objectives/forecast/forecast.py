@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
+from coopt.objectives.forecast.source import Source
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
@@ -106,7 +107,7 @@ class Forecast(Objective):
     # What was computed for one federation serves every plan for it, and every copy of the forecast.
     _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
 
-    quantity = "Forecast of the error"
+    quantity = "Predicted error"
     unit = LOSS
     proved = False
 
@@ -121,6 +122,16 @@ class Forecast(Objective):
     def name(self) -> str:
         """Short name for tables and files."""
         return "forecast"
+
+    @property
+    def forecast(self) -> Forecast:
+        """The forecast itself."""
+        return self
+
+    @property
+    def source(self) -> Source:
+        """The measurement that it was made from, and the devices of it that train."""
+        return Source(self.model.digest, self.trained)
 
     @property
     def floor(self) -> float:

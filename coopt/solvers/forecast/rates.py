@@ -49,7 +49,8 @@ def best_rate(
     Returns
     -------
     Found
-        Its plan names the rate.
+        Its plan names the rate. The lower bound holds for all rates, and says little; that for the rate of
+        the plan is in the trace.
 
     Raises
     ------
@@ -86,7 +87,9 @@ def best_rate(
     return replace(
         found,
         best=replace(found.best, learning_rate=best),
-        trace=found.trace | {"rates": len(values)},
+        # All that is known of plans at other rates.
+        lower_bound=min(forecast.model.loss.lowest, found.best.value),
+        trace=found.trace | {"rates": len(values), "lower_bound_at_rate": found.lower_bound},
     )
 
 

@@ -52,6 +52,7 @@ def search(
     time_limit: float | None,
     start: tuple[int, int, Ints] | None = None,
     smallest: Smallest | None = None,
+    target: float = -math.inf,
 ) -> Found:
     """Minimise a forecast over the ranges; see :func:`coopt.solvers.exact.box_search.search`.
 
@@ -68,22 +69,31 @@ def search(
         A feasible plan (K, tau, batches).
     smallest : callable, optional
         Batches for so many local steps that no plan goes below; by default those of the fleet.
+    target : float, default -inf
+        Whether a plan has at most this forecast is all that is of interest: the first one ends the search.
     """
     deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
     least = smallest or (lambda _: ranges.lower)
-    whole = _Search(problem, forecast, ranges, tolerance, least)
+    whole = _Search(problem, forecast, ranges, tolerance, least, target)
     if start is not None:
         whole.judge(*start)
     whole.find()
     finished = whole.prove(deadline)
-    lower = min(whole.lower, whole.best.value)
+    # A search that ended at its target has not looked for a better plan.
+    lower = -math.inf if whole.reached() else min(whole.lower, whole.best.value)
     trace: dict[str, float] = {"inner_solves": whole.slices.solves, "boxes": whole.divided}
     return Found(whole.best, lower, finished, trace)
 
 
 class _Search:
     def __init__(
-        self, problem: Problem, forecast: Forecast, ranges: Ranges, tolerance: float, smallest: Smallest
+        self,
+        problem: Problem,
+        forecast: Forecast,
+        ranges: Ranges,
+        tolerance: float,
+        smallest: Smallest,
+        target: float = -math.inf,
     ) -> None:
         self.problem = problem
         self.forecast = forecast
@@ -91,6 +101,7 @@ class _Search:
         self.ranges = ranges
         self.smallest = smallest
         self.tolerance = max(tolerance, ROUNDING)
+        self.target = target
         self.slices = Slices(problem, self.federation, smallest)
         self.best = Incumbent(math.inf, 0, 0, ranges.lower, forecast)
         # The smallest bound of anything that was discarded.
@@ -110,7 +121,13 @@ class _Search:
     def threshold(self) -> float:
         """Plans from here on are of no interest."""
         value = self.best.value
+        if self.target > -math.inf:
+            return math.nextafter(self.target, math.inf)
         return value - self.tolerance * abs(value) if value < math.inf else math.inf
+
+    def reached(self) -> bool:
+        """Whether a plan meets the target, where there is one."""
+        return self.best.value <= self.target
 
     def find(self) -> None:
         """A good plan, from a coarse grid of local steps to a fine one."""
@@ -127,6 +144,8 @@ class _Search:
 
     def prove(self, deadline: float) -> bool:
         """Go through all local steps; False if the deadline comes first."""
+        if self.reached():
+            return True
         first, last = self.ranges.local_steps
         self._noise_of = first
         if time.perf_counter() < deadline:
@@ -136,6 +155,8 @@ class _Search:
                 self.lower = min(self.lower, self.federation.loss.lowest)
                 return False
             self._prove_at(tau)
+            if self.reached():
+                break
         return True
 
     def _cut(self, first: int, last: int) -> int:

@@ -1,0 +1,145 @@
+"""A forecast recomputed from what was measured, step by step: no eigenbasis of a round, no sums over rounds.
+
+The affine map of one local step with its noise is composed with itself tau times, those of all devices are
+averaged, and the average is composed with itself K times. Where some devices are drawn, one round follows the
+other. This shares nothing with :mod:`coopt.objectives.forecast` but the definitions: what curvature counts
+for F*, and to what that of a device is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.objectives.forecast.federation import LARGEST_STEP
+from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
+from coopt.problem.problem import Problem
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """z <- matrix z + shift, with noise of this covariance; of one map or a stack of them."""
+
+    matrix: Floats
+    shift: Floats
+    noise: Floats
+
+    def then(self, other: _Affine) -> _Affine:
+        """The other map after this one."""
+        turn = other.matrix
+        return _Affine(
+            turn @ self.matrix,
+            (turn @ self.shift[..., None])[..., 0] + other.shift,
+            turn @ self.noise @ np.swapaxes(turn, -1, -2) + other.noise,
+        )
+
+    def repeated(self, times: int) -> _Affine:
+        """The same map so many times, by doubling."""
+        found, power = None, self
+        while times:
+            if times % 2:
+                found = power if found is None else found.then(power)
+            times //= 2
+            power = power.then(power)
+        return self if found is None else found
+
+
+def recomputed(
+    model: LocalModel,
+    trained: tuple[int, ...] | None,
+    problem: Problem,
+    plan: tuple[int, int, NDArray[np.int64]],
+) -> float:
+    """The expected F - F* of a plan (K, tau, batches) at the problem's learning rate.
+
+    Parameters
+    ----------
+    model : LocalModel
+    trained : tuple of int, or None
+        The devices of the model that train, in the order of the fleet; None for all.
+    problem : Problem
+    plan : tuple
+    """
+    rounds, local_steps, batches = plan
+    fleet, budget, rate = problem.fleet, problem.budget, problem.constants.learning_rate
+    places = list(range(len(model))) if trained is None else list(trained)
+    shares = fleet.weights
+    steps = _steps(model, places, rate, _variances(problem, batches))
+    local = steps.repeated(local_steps)
+    taken = budget.participants
+    counted = shares**2
+    if taken is not None and budget.distinct_participants:
+        counted = counted * len(fleet) / taken
+    elif taken is not None:
+        counted = counted + shares * (1.0 - shares) / taken
+    whole = _Affine(
+        np.einsum("n,nab->ab", shares, local.matrix),
+        shares @ local.shift,
+        np.einsum("n,nab->ab", counted, local.noise),
+    )
+    spread = 0.0 if taken is None else float(_drawn(len(fleet), taken, budget.distinct_participants))
+    if spread == 0.0:
+        end = whole.repeated(rounds)
+        return _gap(model, end.shift, end.noise)
+    mean, noise = np.zeros_like(whole.shift), np.zeros_like(whole.matrix)
+    for _ in range(rounds):
+        # How the model of each device differs from the average one, and what of that comes from noise.
+        apart = (local.matrix - whole.matrix) @ mean + local.shift - whole.shift
+        turn = local.matrix - whole.matrix
+        drawn = np.einsum("n,na,nb->ab", shares, apart, apart)
+        drawn += np.einsum("n,nab->ab", shares, turn @ noise @ np.swapaxes(turn, 1, 2))
+        noise = whole.matrix @ noise @ whole.matrix.T + whole.noise + spread * drawn
+        mean = whole.matrix @ mean + whole.shift
+    return _gap(model, mean, noise)
+
+
+def _drawn(devices: int, taken: int, distinct: bool) -> Fraction:
+    if not distinct:
+        return Fraction(1, taken)
+    return Fraction(devices - taken, taken * max(devices - 1, 1))
+
+
+def _variances(problem: Problem, batches: NDArray[np.int64]) -> Floats:
+    """By what the covariance of one sample, estimated without bias, is multiplied in a batch."""
+    held = problem.fleet.samples
+    if problem.fleet.replacement:
+        return (held - 1.0) / held / batches
+    return (held - batches) / (held * batches)
+
+
+def _steps(model: LocalModel, places: list[int], rate: float, variances: Floats) -> _Affine:
+    """One local step of every device that trains."""
+    values, vectors = np.linalg.eigh(model.curvatures[places])
+    cut = np.clip(values, 0.0, LARGEST_STEP / rate)
+    # Where nothing is cut the curvature is taken as it was measured.
+    same = (np.abs(values - cut) <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)).all(axis=1)
+    rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    curvatures = np.where(same[:, None, None], model.curvatures[places], rebuilt)
+    eye = np.eye(values.shape[1])
+    return _Affine(
+        eye - rate * curvatures,
+        -rate * model.gradients[places],
+        rate**2 * variances[:, None, None] * model.covariances[places],
+    )
+
+
+def _gap(model: LocalModel, mean: Floats, noise: Floats) -> float:
+    """F - F* on average over models with this mean and covariance."""
+    values, vectors = np.linalg.eigh(model.curvatures)
+    positive = (vectors * np.maximum(values, 0.0)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    curvature = np.einsum("n,nab->ab", model.weights, positive)
+    gradient = model.weights @ model.gradients
+    bends, axes = np.linalg.eigh(curvature)
+    counts = bends > RITZ_FLOOR * bends[-1]
+    along, models = axes.T @ gradient, axes.T @ mean
+    terms = [
+        float(0.5 * bend * (z + slope / bend) ** 2) if counted else float(slope * z + 0.5 * bend * z * z)
+        for bend, slope, z, counted in zip(bends, along, models, counts, strict=True)
+    ]
+    return math.fsum([*terms, 0.5 * float(np.sum(curvature * noise))])
