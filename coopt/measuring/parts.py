@@ -33,6 +33,24 @@ class Shares:
     fill: Floats
     weights: Floats
 
+    def without(self, failed: NDArray[np.bool_]) -> Shares:
+        """The same where some of the measured devices, shape (n,), told nothing: the others speak for them.
+
+        Raises
+        ------
+        ValueError
+            If none is left.
+        """
+        fill = self.fill[:, ~failed]
+        if not failed.any():
+            return self
+        counts = self.weights @ fill
+        if not counts.sum() > 0.0:
+            raise ValueError("no measured device is left")
+        total = fill.sum(axis=1, keepdims=True)
+        fill = np.where(total > 0.0, fill / np.where(total > 0.0, total, 1.0), counts / counts.sum())
+        return Shares(self.measured[~failed], fill, self.weights)
+
     @property
     def counts(self) -> Floats:
         """Weight of each measured device with all that it speaks for, shape (n,); they sum to one."""
@@ -77,13 +95,14 @@ def draw_rows(held: Sequence[int], rows: int, seed: int) -> list[Rows]:
     >>> [(len(r.first), len(r.fresh)) for r in draw_rows([100, 20, 3], 8, seed=0)]
     [(8, 16), (8, 12), (3, 0)]
     """
-    streams = np.random.SeedSequence(seed).spawn(len(held))
-    drawn = []
-    for size, stream in zip(held, streams, strict=True):
-        most = min(size, rows * (1 + FRESH))
-        chosen = np.random.default_rng(stream).choice(size, most, replace=False)
-        drawn.append(Rows(size, chosen[:rows], chosen[rows:]))
-    return drawn
+    return [draw_rows_of(size, rows, seed, position) for position, size in enumerate(held)]
+
+
+def draw_rows_of(size: int, rows: int, seed: int, position: int) -> Rows:
+    """Draw the rows of the device at one position, as `draw_rows` does."""
+    stream = np.random.SeedSequence(seed, spawn_key=(position,))
+    chosen = np.random.default_rng(stream).choice(size, min(size, rows * (1 + FRESH)), replace=False)
+    return Rows(size, chosen[:rows], chosen[rows:])
 
 
 @dataclass(frozen=True, eq=False)

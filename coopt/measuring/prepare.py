@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.errors import InvalidProblemError
 from coopt.measuring.effort import Effort, fitting_effort
 from coopt.measuring.parts import Rows, Shares, draw_rows
 from coopt.measuring.shares import choose_shares
@@ -43,15 +41,6 @@ class Survey:
         """Name of a measured device, for messages."""
         device = int(self.shares.measured[position])
         return str(device) if self.names is None else repr(self.names[device])
-
-    def check_finite(self, position: int, loss: float, gradient: bool, rows: int) -> None:
-        """Raise InvalidProblemError, with the device's name, where its loss or its gradient is not finite."""
-        if not (math.isfinite(loss) and gradient):
-            what = f"loss = {float(loss)!r}" if not math.isfinite(loss) else "a gradient that is not finite"
-            raise InvalidProblemError(
-                f"device {self.name(position)} has {what} on {rows} of its rows: measure a model whose loss "
-                "is finite on every device, or name the device in left_out"
-            )
 
 
 @dataclass(frozen=True)

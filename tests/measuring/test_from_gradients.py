@@ -120,7 +120,15 @@ def test_single_precision_is_told_and_takes_a_longer_step() -> None:
     for start in (w, w.astype(np.float32)):
         found = coopt.measure(single, start, task.clients, rows=100)
         assert "float32" in found.curvature_reason
+        assert found.spectrum[-1] > -1e-3 * found.spectrum[0]
         np.testing.assert_allclose(found.spectrum, exact.spectrum, rtol=1e-2, atol=1e-3 * exact.spectrum[0])
+
+
+def test_parameters_in_single_precision_are_moved_by_more_than_their_rounding() -> None:
+    task = LeastSquares.random(SIZES, 8)
+    found = measure_all_rows(task, np.ones(8, np.float32))
+    exact = measure_all_rows(task, np.ones(8))
+    np.testing.assert_allclose(found.spectrum, exact.spectrum, atol=1e-2 * exact.spectrum[0])
 
 
 def test_curvature_that_changes_within_the_first_step_is_measured_with_a_shorter_one() -> None:

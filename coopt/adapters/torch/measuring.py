@@ -22,6 +22,7 @@ from coopt.adapters.torch.flat import FlatModel, LossFunction
 from coopt.errors import InvalidProblemError
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis, Seeds, krylov
+from coopt.measuring.device_gradients import check_finite
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.parts import Parts
 from coopt.measuring.prepare import Options, Survey, prepare
@@ -214,14 +215,14 @@ class _Measured:
         devices, size = len(self._first), self._flat.size
         losses, squares = np.empty(devices), np.empty(devices)
         mean, spare = np.zeros(size), np.zeros(size)
-        signs = np.random.default_rng(devices).choice([-1.0, 1.0], devices)
+        mix = np.random.default_rng(0).normal(size=devices)
         eps = torch.finfo(function.point.dtype).eps
         for i, rows in enumerate(self._first):
             losses[i], value = self._gradient(rows)
-            self._survey.check_finite(i, losses[i], bool(np.isfinite(value).all()), len(rows))
+            check_finite(self._survey.name(i), losses[i], bool(np.isfinite(value).all()), len(rows))
             squares[i] = float(value @ value)
             mean += self._counts[i] * value
-            spare += self._counts[i] * signs[i] * value
+            spare += self._counts[i] * mix[i] * value
         self.samples_used += len(self._all)
         # What rounding leaves of gradients that cancel is no direction.
         if np.linalg.norm(mean) <= ROUNDING * eps * np.sqrt(squares.max()):

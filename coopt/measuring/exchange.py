@@ -1,0 +1,308 @@
+"""Measure devices that are far away, in a few exchanges between the rounds of a training.
+
+An exchange is one message to every device and one back, each with a vector as long as the model: the
+gradient first, a product with the curvature for each direction, and last what the device has found in the
+directions, some m^2 numbers. Vectors are averaged like models.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coopt.errors import InvalidProblemError, MeasurementWarning
+from coopt.measuring.assemble import Circumstances, assemble
+from coopt.measuring.basis import Basis
+from coopt.measuring.device_gradients import DeviceGradients, Findings, Gradient, precision_of
+from coopt.measuring.differences import KIND, Start, explore
+from coopt.measuring.from_gradients import Client, flat_model
+from coopt.measuring.measurement import Measurement
+from coopt.measuring.parts import draw_rows_of
+from coopt.measuring.prepare import Options, Survey, prepare
+from coopt.measuring.progress_bar import progress_bar
+from coopt.problem.validation import integer_array
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What server and device send each other while they measure.
+
+    Attributes
+    ----------
+    kind : {"gradient", "product", "finish"}
+        What is asked for, or answered.
+    values : dict of numpy.ndarray
+
+    Examples
+    --------
+    >>> message = Message("product", {"direction": np.ones(3), "step": np.array(0.5)})
+    >>> Message.from_bytes(message.to_bytes()).values["direction"]
+    array([1., 1., 1.])
+    """
+
+    kind: str
+    values: Mapping[str, NDArray[Any]]
+
+    def to_bytes(self) -> bytes:
+        """Write as a numpy archive, without pickled objects."""
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, kind=np.array(self.kind), **self.values)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read what `to_bytes` wrote; no code in it is run.
+
+        Raises
+        ------
+        InvalidProblemError
+            If it is no message.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                values = {name: archive[name] for name in archive.files}
+            return cls(str(values.pop("kind")), values)
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise InvalidProblemError(
+                f"{len(content)} bytes are no message of a measurement: {error}"
+            ) from error
+
+
+Ask = Callable[[Message, Sequence[int]], Iterable[tuple[int, Message]]]
+
+
+class ClientMeasure:
+    """Answers a server that measures, on the device that holds the data.
+
+    Parameters
+    ----------
+    client : int
+        Index of the device in the fleet.
+    gradient : callable
+        As :func:`coopt.measure` takes it.
+    data : object
+        The device's rows, with ``len()`` and indexing by an array of integers, or a tuple of arrays.
+
+    Notes
+    -----
+    Memory: a vector of the length of the model for each direction. No row and no gradient of a single row
+    leaves the device.
+    """
+
+    def __init__(self, client: int, gradient: Gradient, data: Any) -> None:
+        self.client = client
+        self._gradient, self._data = gradient, Client(data, client)
+        self._device: DeviceGradients | None = None
+        self._basis: list[Vector] = []
+        self._steps: list[float] = []
+        self._first: Vector = np.zeros(0)
+        self._dtype: Any = np.float64
+
+    def answer(self, message: Message) -> Message:
+        """Do what a message asks for.
+
+        Raises
+        ------
+        InvalidProblemError
+            If the loss or gradient is not finite, or the message comes out of order.
+        """
+        values = message.values
+        if message.kind == "gradient":
+            return self._start(values)
+        device = self._device
+        if device is None:
+            raise InvalidProblemError(
+                f"client {self.client} is asked for a {message.kind} before its gradient: it has no "
+                "measurement under way"
+            )
+        if message.kind == "product":
+            place, step = int(values["place"]), float(values["step"])
+            self._basis[place:] = [values["direction"].astype(np.float64)]
+            self._steps[place:] = [step]
+            moved = device.move(np.array(self._basis), step)
+            return Message("product", {"product": ((moved - self._first) / step).astype(self._dtype)})
+        precision = precision_of(bool(values["single"]))
+        found = device.finish(np.array(self._basis), self._steps, precision)
+        told = {field.name: np.asarray(getattr(found, field.name)) for field in fields(Findings)}
+        told["fresh"] = told["fresh"].astype(self._dtype)
+        self._device, self._basis = None, []
+        return Message("finish", told | {"used": np.array(device.samples_used)})
+
+    def _start(self, values: Mapping[str, NDArray[Any]]) -> Message:
+        model = flat_model(values["parameters"])
+        rows = draw_rows_of(len(self._data), int(values["rows"]), int(values["seed"]), self.client)
+        device = DeviceGradients(self._gradient, model, self._data.take, rows, str(self.client))
+        loss, value, single = device.start()
+        device.check_repeats(precision_of(single))
+        self._device, self._basis, self._steps = device, [], []
+        self._first, self._dtype = value, model.dtype
+        told = {"held": len(self._data), "loss": loss, "single": single}
+        sent = {name: np.asarray(part) for name, part in told.items()}
+        return Message("gradient", sent | {"gradient": value.astype(model.dtype)})
+
+
+def measure_clients(
+    ask: Ask,
+    parameters: ArrayLike,
+    samples: ArrayLike,
+    *,
+    rows: int = 16,
+    directions: int = 24,
+    seed: int = 0,
+    progress: bool | None = None,
+    weights: ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+    budget: float | None = None,
+    devices: int | None = None,
+    strata: Sequence[object] | None = None,
+    left_out: ArrayLike = (),
+) -> Measurement:
+    """Measure devices that are far away, between two rounds of their training.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(message, clients) -> [(client, answer), ...]``: sends a message to some clients, each of which
+        runs a :class:`ClientMeasure`, and gives the answers that came. Who does not answer is not asked
+        again, and takes over the weighted mean of the others.
+    parameters : array_like, shape (n,)
+        The present model.
+    samples : array_like of int, shape (N,)
+        Samples that each device holds.
+    budget : float, optional
+        Samples that all devices together are to process in training; measuring takes a tenth at most.
+    rows, directions, seed, progress, weights, names, devices, strata, left_out
+        As in :func:`coopt.measure`.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    InvalidProblemError
+        If no device answers, or an argument is out of range.
+
+    Warns
+    -----
+    MeasurementWarning
+        As :func:`coopt.measure` does, and where devices stopped answering.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> def gradient(w, x):
+    ...     return 0.5 * np.mean((w - x) ** 2), (w - x).mean(axis=0)
+    >>> clients = [ClientMeasure(i, gradient, rng.normal(size=(50, 3))) for i in range(4)]
+    >>> def ask(message, asked):
+    ...     return [(i, clients[i].answer(message)) for i in asked]
+    >>> measure_clients(ask, np.ones(3), [50] * 4)
+    Measurement(4 devices, 2 directions of 3 parameters, gradient differences on 16 rows a device, ...
+    """
+    model = flat_model(parameters)
+    held = integer_array("samples", samples, None, minimum=1)
+    options = Options(rows, directions, seed, weights, names, budget, devices, strata, left_out)
+    survey = prepare(held.tolist(), model.size, 1, options)
+    with progress_bar("measuring", survey.directions + 2, progress) as advance:
+        far = _FarAway(ask, model, survey, seed, advance)
+        found = explore(far, model, survey.directions)
+    failed = ~far.answering
+    if failed.any():
+        names_of = ", ".join(survey.name(i) for i in np.flatnonzero(failed)[:5])
+        warnings.warn(
+            f"{failed.sum()} of {len(failed)} devices stopped answering ({names_of}): they take over the "
+            "weighted mean of the others",
+            MeasurementWarning,
+            stacklevel=2,
+        )
+        kept = [each for each, lost in zip(survey.rows, failed, strict=True) if not lost]
+        survey = replace(survey, shares=survey.shares.without(failed), rows=kept)
+    return assemble(found.parts, survey, Circumstances(far.samples_used, model.size, KIND, found.reason))
+
+
+class _FarAway:
+    """Devices that are asked by messages."""
+
+    def __init__(
+        self, ask: Ask, model: NDArray[Any], survey: Survey, seed: int, advance: Callable[[int], object]
+    ) -> None:
+        self._ask, self._model, self._survey, self._seed, self._advance = ask, model, survey, seed, advance
+        self._counts = survey.shares.counts
+        self.answering = np.ones(len(self._counts), dtype=bool)
+        self.samples_used = 0
+
+    def start(self) -> Start:
+        """Take the gradient at the model."""
+        most = max(len(rows.first) for rows in self._survey.rows)
+        values = {"parameters": self._model, "rows": np.array(most), "seed": np.array(self._seed)}
+        answers, counts = self._send(Message("gradient", values))
+        mix = np.random.default_rng(0).normal(size=len(answers))
+        gradients = [answer.values["gradient"].astype(np.float64) for answer in answers]
+        return Start(
+            mean=_average(counts, gradients),
+            spare=_average(counts * mix, gradients),
+            squares=np.array([float(g @ g) for g in gradients]),
+            counts=counts,
+            single=all(bool(answer.values["single"]) for answer in answers),
+        )
+
+    def difference(self, basis: Basis, step: float) -> Vector:
+        """Average of the change of the gradients along the last direction, divided by the step."""
+        values = {
+            "direction": basis.last.astype(self._model.dtype),
+            "place": np.array(len(basis.vectors) - 1),
+            "step": np.array(step),
+        }
+        answers, counts = self._send(Message("product", values))
+        return _average(counts, [answer.values["product"].astype(np.float64) for answer in answers])
+
+    def finish(self, basis: Vector, steps: Sequence[float], single: bool) -> tuple[list[Findings], Vector]:
+        """What each device has found, and their weights."""
+        answers, counts = self._send(Message("finish", {"single": np.array(single)}))
+        self.samples_used = sum(int(answer.values["used"]) for answer in answers)
+        findings = []
+        for answer in answers:
+            told: dict[str, Any] = {
+                field.name: answer.values[field.name].astype(np.float64) for field in fields(Findings)
+            }
+            told |= {name: float(told[name]) for name in ("loss", "square", "noise")}
+            findings.append(Findings(**told))
+        return findings, counts
+
+    def _send(self, message: Message) -> tuple[list[Message], Vector]:
+        """Ask who still answers; the answers in the order of the devices, and the weights of those."""
+        measured = self._survey.shares.measured
+        asked = measured[self.answering].tolist()
+        came = dict(self._ask(message, asked))
+        answers = []
+        for place in np.flatnonzero(self.answering).tolist():
+            answer = came.get(int(measured[place]))
+            if answer is not None and answer.kind == message.kind and _finite(answer):
+                answers.append(answer)
+            else:
+                self.answering[place] = False
+        counts = self._counts[self.answering]
+        if not counts.sum() > 0.0:
+            raise InvalidProblemError(
+                f"no device answered a request for a {message.kind}: nothing was measured"
+            )
+        self._advance(1)
+        return answers, counts / counts.sum()
+
+
+def _finite(answer: Message) -> bool:
+    return all(bool(np.isfinite(value).all()) for value in answer.values.values())
+
+
+def _average(counts: Vector, vectors: list[Vector]) -> Vector:
+    return sum((c * v for c, v in zip(counts, vectors, strict=True)), np.zeros_like(vectors[0]))

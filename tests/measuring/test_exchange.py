@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import coopt
+from coopt import InvalidProblemError, MeasurementWarning
+from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
+from measuring.quadratics import LeastSquares
+
+SIZES = [60, 45, 80, 20]
+
+
+class Network:
+    """Clients behind bytes, some of which fall silent after some messages."""
+
+    def __init__(self, task: LeastSquares, silent_after: dict[int, int] | None = None) -> None:
+        self.clients = [ClientMeasure(i, task.gradient, data) for i, data in enumerate(task.clients)]
+        self.silent_after = silent_after or {}
+        self.messages: list[tuple[str, list[int]]] = []
+
+    def ask(self, message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
+        self.messages.append((message.kind, list(asked)))
+        sent = message.to_bytes()
+        return [
+            (i, Message.from_bytes(self.clients[i].answer(Message.from_bytes(sent)).to_bytes()))
+            for i in reversed(asked)
+            if len(self.messages) <= self.silent_after.get(i, 99)
+        ]
+
+
+def test_far_away_and_here_measure_the_same() -> None:
+    task = LeastSquares.random(SIZES, 7)
+    network = Network(task)
+    far = measure_clients(network.ask, np.ones(7), SIZES, rows=8, directions=5)
+    here = coopt.measure(task.gradient, np.ones(7), task.clients, rows=8, directions=5)
+    for name in ("gradients", "curvatures", "covariances", "noise", "divergence", "loss", "sample_curvature"):
+        np.testing.assert_allclose(getattr(far, name), getattr(here, name), rtol=1e-6, atol=1e-6)
+    kinds = [kind for kind, _ in network.messages]
+    assert kinds[0] == "gradient"
+    assert kinds[-1] == "finish"
+    assert kinds.count("product") in (5, 6)
+
+
+@pytest.mark.filterwarnings("ignore:.*lies outside:coopt.MeasurementWarning")
+def test_single_precision_sends_half_the_bytes() -> None:
+    task = LeastSquares.random(SIZES, 500)
+    sizes = []
+
+    def ask(message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
+        sizes.append(len(message.to_bytes()))
+        return [(i, network.clients[i].answer(message)) for i in asked]
+
+    network = Network(task)
+    found = measure_clients(ask, np.ones(500, np.float32), SIZES, directions=3)
+    assert max(sizes) < 4 * 500 + 1200
+    assert "float32" in found.curvature_reason
+
+
+@pytest.mark.filterwarnings("ignore:.*(lies outside|curves downwards):coopt.MeasurementWarning")
+@pytest.mark.parametrize("after", [0, 1, 3, 6])
+def test_who_stops_answering_takes_over_the_mean_of_the_others(after: int) -> None:
+    task = LeastSquares.random(SIZES, 7)
+    network = Network(task, {2: after})
+    with pytest.warns(MeasurementWarning, match=r"1 of 4 devices stopped answering \('c'\)"):
+        found = measure_clients(network.ask, np.ones(7), SIZES, rows=8, directions=5, names=list("abcd"))
+    assert found.measured.tolist() == [True, True, False, True]
+    assert all(2 not in asked for _, asked in network.messages[after + 1 :])
+    p = np.array(SIZES, dtype=float)[[0, 1, 3]]
+    others = found.curvatures[[0, 1, 3]]
+    np.testing.assert_allclose(found.curvatures[2], np.tensordot(p / p.sum(), others, axes=1), atol=1e-12)
+
+
+def test_wrong_answers_count_as_none_and_no_answer_at_all_is_an_error() -> None:
+    task = LeastSquares.random(SIZES, 3)
+    network = Network(task)
+
+    def wrong(message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
+        answers = dict(network.ask(message, asked))
+        if 0 in answers:
+            answers[0] = Message(message.kind, {"gradient": np.full(3, np.nan), "single": np.array(False)})
+        return list(answers.items())
+
+    with pytest.warns(MeasurementWarning, match="1 of 4 devices stopped answering"):
+        found = measure_clients(wrong, np.ones(3), SIZES)
+    assert not found.measured[0]
+    with pytest.raises(InvalidProblemError, match="no device answered a request for a gradient"):
+        measure_clients(lambda message, asked: [], np.ones(3), SIZES)
+
+
+def test_messages_out_of_order_and_bytes_that_are_none_are_refused() -> None:
+    task = LeastSquares.random(SIZES, 3)
+    client: Any = Network(task).clients[0]
+    with pytest.raises(InvalidProblemError, match="client 0 is asked for a product before its gradient"):
+        client.answer(Message("product", {}))
+    for content in (b"", b"nonsense", Message("x", {}).to_bytes()[:-9]):
+        with pytest.raises(InvalidProblemError, match="bytes are no message of a measurement"):
+            Message.from_bytes(content)
