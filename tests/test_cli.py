@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import coopt
-from coopt import Allocation, Fleet, Problem, solve_allocation
+from coopt import Allocation, Budget, Fleet, Problem, solve_allocation
 from coopt.cli import EXAMPLE, example_problem, main
 from coopt.problem.files import read_problem
 
@@ -204,11 +204,22 @@ def test_large_fleets_are_summarised(
     assert "board-7" not in out
 
 
-def test_demo_compares_with_what_is_common(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("demo") == 0
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_demo_trains_what_it_compares_and_proves_what_it_plans(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("coopt.cli.demo.LIMITS", Budget(cost=12_000, time=700.0, max_local_steps=12))
+    assert run("demo", "--plot", tmp_path / "demo.png") == 0
     out = capsys.readouterr().out
-    for expected in ("Plan for 24 devices", "FedAvg", "one local step", "same batch", "proved optimal"):
+    for expected in (
+        "measured and planned",
+        "5 epochs of batch 32",
+        "best proved bound",
+        "FedAvg",
+        "proved optimal",
+    ):
         assert expected in out
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 
 def test_the_example_is_instructive() -> None:

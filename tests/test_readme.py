@@ -1,7 +1,8 @@
-"""What the README shows is true: its Python runs, and its table is what the demonstration prints."""
+"""What the README shows is true: its Python runs, and its tables are what was measured and what is proved."""
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -12,7 +13,8 @@ from coopt import Allocation, solve_allocation
 from coopt.cli import example_problem
 from coopt.questions.baselines import baselines
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_blocks_run(tmp_path: Path) -> None:
@@ -22,14 +24,33 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     assert "plan" in runpy.run_path(str(script))
 
 
-def test_table_is_what_the_demonstration_finds() -> None:
+def table_after(heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading row that begins so."""
+    found = re.search(rf"^\| {heading} \|.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in found[0].splitlines()[2:] if line]
+
+
+def test_measured_table_is_that_of_the_result_file() -> None:
+    measured = json.loads((ROOT / "benchmarks/forecast/results/demo.json").read_text(encoding="utf-8"))
+    rows = table_after("trained for an hour")
+    assert len(rows) == len(measured) == 5
+    for row, facts in zip(rows, measured, strict=True):
+        assert [number(cell) for cell in row[1:3]] == [facts["rounds"], facts["local_steps"]]
+        batches = sorted({facts["smallest_batch"], facts["largest_batch"]})
+        assert [number(cell) for cell in row[3].split(" to ")] == batches
+        assert row[4] == f"{facts['measured']:.4f}"
+        assert row[5] == ("1" if facts is measured[0] else f"{facts['ratio']:.1f}")
+    shown = re.search(r"forecast (0\.\d+)", README)
+    assert shown is not None and shown[1] == f"{measured[0]['forecast']:.4f}"
+
+
+def test_table_of_bounds_is_what_the_demonstration_finds() -> None:
     problem = example_problem()
     best = solve_allocation(problem)
     others = [baseline.allocation for baseline in baselines(problem)]
     plans = [best, *(plan for plan in others if plan is not None)]
-    table = re.search(r"^\| plan \|.*?\n\n", README, re.MULTILINE | re.DOTALL)
-    assert table is not None
-    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table[0].splitlines()[2:] if line]
+    rows = [row[1:] for row in table_after("plan")]
     assert len(rows) == len(plans) == 4
     for row, plan in zip(rows, plans, strict=True):
         assert [number(cell) for cell in row[:2]] == [plan.rounds, plan.local_steps]

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.monotone import MonotoneBound, MonotoneForm
@@ -101,6 +100,8 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     ----------
     Liu et al., "DYNAMITE", arXiv:2310.14906: co-optimal tau and s for a given K, there by approximation.
     """
+    from scipy.optimize import minimize_scalar
+
     form = _single(bound, problem)
     _, noise = floor_at(form, 1)
     fleet, budget = problem.plain.fleet, problem.plain.budget

@@ -107,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--csv", metavar="OUT.csv", type=Path, help="write one row a job")
     demo = commands.add_parser(
         "demo",
-        help="plan the example fleet and compare with what is common today",
-        description="Plan the example: 24 made-up phones, boards and a server.",
+        help="measure, plan and train on embedded data, beside what is common today",
+        description="Measure a federation of handwritten digits, plan, and train the plan and what is "
+        "common; then plan the example fleet by a proved bound.",
     )
     measure = commands.add_parser(
         "measure",
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--convex", action="store_true", help="the loss of every device is convex")
     for command in (plan, demo):
-        command.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the plan (needs matplotlib)")
+        command.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a picture (needs matplotlib)")
     return parser
 
 
@@ -186,17 +187,22 @@ def _code(error: CooptError) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from coopt.cli.demo import demonstrate, print_demonstration, save_picture
     from coopt.plans.table import print_allocation
     from coopt.questions.baselines import baselines
     from coopt.questions.solve import solve_allocation
     from coopt.questions.tables import print_comparison
 
     _check_outputs(options.plot)
+    shown = demonstrate()
+    print_demonstration(shown)
+    if options.plot is not None:
+        save_picture(shown, options.plot)
+        _note(f"picture written to {options.plot}")
     problem = example_problem()
     allocation = solve_allocation(problem)
     print_allocation(allocation)
     print_comparison(allocation, baselines(problem))
-    _draw(allocation, options.plot)
     return FOUND
 
 
