@@ -15,6 +15,9 @@ USER_LIMIT: str
 _Operand: TypeAlias = Expression | ArrayLike
 
 class Expression:
+    id: int
+    args: list[Expression]
+    def copy(self, args: Sequence[Expression] | None = ...) -> Expression: ...
     value: Any
     shape: tuple[int, ...]
     size: int

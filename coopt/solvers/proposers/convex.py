@@ -57,6 +57,8 @@ ROUNDED_STEPS = 3
 OFF_SCALE, RESCALED = 3.0, 3
 # Ranges of tau without a point, before there was one, after which the backends are given up.
 MOST_FAILED = 5
+# Solves in a row in which no setting came near its own proof, after which one that gives a point is enough.
+PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ class JointRelaxation:
         self.constraints = constraints
         self._errors: dict[str, str] = {}
         self._found = False
+        self._in_vain = 0
         self._guess: tuple[float, float] | None = None
         self._compile(self._typical_batches())
 
@@ -425,7 +428,13 @@ class JointRelaxation:
             if best is None or solved.proved > best.proved:
                 best = solved
             if best.value - best.proved <= setting.accuracy:
+                self._in_vain = 0
                 break
+            if self._in_vain >= PATIENCE:
+                # What is left out of the proof, not the backend, keeps the two apart.
+                break
+        else:
+            self._in_vain += best is not None
         if best is None and not infeasible:
             tried = "; ".join(f"{name}: {error}" for name, error in self._errors.items())
             raise SolverError(f"solver 'cvxpy' found no batch sizes. Tried {tried}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.proposers.dual_bound import Box, Priced, proved
+from coopt.solvers.proposers.kinks import taken_apart
 from coopt.solvers.proposers.own_constraints import Constraints, Linearised, own_constraints, scaled
 from coopt.solvers.ranges import Range
 
@@ -122,8 +123,9 @@ class JointProgram:
             rules.append(self._timed)
         own = own_constraints(constraints, cp.multiply(scale, self._x))
         self._x.value = np.ones(size)
-        own = scaled(own)
-        self._own = Linearised(own, self._x)
+        own, kinks = taken_apart(scaled(own))
+        self._own = Linearised(own, kinks, self._x)
+        rules += [rule for kink in kinks for rule in kink.rules]
         rules += [rule for *_, rule in self._limits]
         self.compiled = cp.Problem(cp.Minimize(value), [*rules, *own])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.solvers.proposers.dual_bound import Floats, Priced
+from coopt.solvers.proposers.kinks import Kink
 
 if TYPE_CHECKING:
     import cvxpy as cp
-    from cvxpy.constraints import Equality, Inequality
 
 Constraints = Callable[[Any], Sequence[Any]]
+Gradients = dict[Any, Floats | None]
 
 # A constraint is met within this fraction of the largest number in it: the rounding of its sums.
 SLACK = 1e-9
@@ -94,55 +96,82 @@ class Linearised:
     Parameters
     ----------
     rules : sequence of cvxpy.Constraint
+        Without the kinks.
+    kinks : sequence of Kink
     batches : cvxpy.Variable
     """
 
-    def __init__(self, rules: Sequence[cp.Constraint], batches: cp.Variable) -> None:
+    def __init__(self, rules: Sequence[cp.Constraint], kinks: Sequence[Kink], batches: cp.Variable) -> None:
         from cvxpy.constraints import Equality, Inequality
 
-        self._batches = batches
-        self._rules = [
-            # The gradient of an affine function is the same everywhere.
-            (rule, _gradient(rule, batches) if rule.expr.is_affine() else None)
-            for rule in rules
-            if isinstance(rule, Equality | Inequality)
-        ]
+        self._batches, self._kinks = batches, kinks
+        self._rules = [rule for rule in rules if isinstance(rule, Equality | Inequality)]
+        # The gradient of an affine function is the same everywhere.
+        self._known: dict[int, Gradients] = {}
 
     def priced(self) -> Priced:
         """Their sum, each times its multiplier."""
         from cvxpy.constraints import Inequality
 
-        point = np.asarray(self._batches.value, dtype=np.float64)
-        slopes, constant, magnitude = np.zeros(point.size), 0.0, 0.0
-        for rule, known in self._rules:
+        total = _Sum(np.zeros(self._batches.size), {})
+        for rule in self._rules:
             if rule.dual_value is None:
                 continue
             price = np.ravel(rule.dual_value, order="F")
             if isinstance(rule, Inequality):
                 price = np.maximum(price, 0.0)
             size = float(np.sum(np.abs(price))) * _size(rule)
-            if not size > NEGLIGIBLE:
-                continue
-            gradient = _gradient(rule, self._batches) if known is None else known
+            if size > NEGLIGIBLE:
+                self._add(total, rule.expr, price)
+                total.constant -= 2.0 * SLACK * size
+        # A kink's price is known once all that it occurs in has been added.
+        for kink in reversed(self._kinks):
+            price = total.tops.pop(kink.top.id, np.zeros(kink.top.size))
+            if price.any():
+                for piece, part in zip(kink.pieces, kink.prices(price), strict=True):
+                    self._add(total, piece, part)
+        return Priced(total.slopes, constant=total.constant, size=total.size)
+
+    def _add(self, total: _Sum, expression: cp.Expression, price: Floats) -> None:
+        """Add prices times what is below an expression everywhere, and equal to it at this point."""
+        gradients = self._known.get(expression.id)
+        if gradients is None:
+            gradients = {
+                variable: _dense(found, variable.size) for variable, found in expression.grad.items()
+            }
+            if expression.is_affine():
+                self._known[expression.id] = gradients
+        if any(gradient is None for gradient in gradients.values()):
+            return
+        value = np.ravel(expression.value, order="F")
+        total.constant += float(price @ value)
+        total.size += float(np.abs(price) @ np.abs(value))
+        for variable, gradient in gradients.items():
             if gradient is None:
                 continue
-            here = gradient @ price
-            value = np.ravel(rule.expr.value, order="F")
-            part = float(price @ value - here @ point) - 2.0 * SLACK * size
-            if np.isfinite(here).all() and math.isfinite(part):
-                slopes += here
-                constant += part
-                magnitude += size + float(np.abs(point) @ np.abs(gradient) @ np.abs(price))
-        return Priced(slopes, constant=constant, size=magnitude)
+            here, point = gradient @ price, np.ravel(variable.value, order="F")
+            total.constant -= float(here @ point)
+            total.size += float(np.abs(here) @ np.abs(point))
+            if variable.id == self._batches.id:
+                total.slopes += here
+            else:
+                total.tops[variable.id] = total.tops.get(variable.id, 0.0) + here
 
 
-def _gradient(rule: Equality | Inequality, batches: cp.Variable) -> Floats | None:
-    """Shape (N, entries of the constraint); None where it has none."""
-    found = rule.expr.grad.get(batches)
+@dataclass
+class _Sum:
+    slopes: Floats
+    tops: dict[int, Floats]
+    constant: float = 0.0
+    size: float = 0.0
+
+
+def _dense(found: Any, size: int) -> Floats | None:
+    """Shape (entries of the variable, entries of the expression); None where there is none."""
     if found is None:
         return None
-    dense = found.toarray() if hasattr(found, "toarray") else np.asarray(found, dtype=np.float64)
-    return dense.reshape(batches.size, -1)
+    dense: Floats = found.toarray() if hasattr(found, "toarray") else np.asarray(found, dtype=np.float64)
+    return dense.reshape(size, -1)
 
 
 def _size(rule: cp.Constraint) -> float:

@@ -135,6 +135,10 @@ def _energy(s):
     return [cp.sum_squares(s) <= 300]
 
 
+def _norm(s):
+    return [cp.norm(s) <= 17]
+
+
 def _linked(s):
     return [s[0] == s[1]]
 
@@ -152,6 +156,43 @@ def test_own_constraints_are_kept_and_bounded(rule, seed):
     assert not meets(rule, free.batch_sizes)
     assert free.error_bound < plan.lower_bound <= plan.error_bound
     assert plan.gap < 0.05
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda s: [cp.max(s) <= 12],
+        lambda s: [cp.max(s) - 0.5 * cp.min(s) <= 8],
+        lambda s: [cp.abs(s - 15) <= 6],
+        lambda s: [cp.norm(s - cp.sum(s) / s.shape[0], 1) <= 20],
+        lambda s: [cp.norm(s, "inf") <= 12],
+        lambda s: [cp.maximum(s[0], 2 * s[1], 9) <= cp.minimum(20, s[1] + s[2])],
+        lambda s: [cp.max(cp.square(s)) <= 150],
+        lambda s: [cp.sum(cp.power(s, 1.5)) <= 200, cp.sum(cp.log(s)) >= 9],
+    ],
+)
+def test_constraints_with_kinks_are_proved_too(rule):
+    """At a kink no one gradient says it all: the multipliers of all pieces do."""
+    problem = random_problem(1, round_cost=40.0)
+    plan = solve_allocation(problem, bound="dynamite", constraints=rule, local_steps=3)
+    assert meets(rule, plan.batch_sizes)
+    free = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4, local_steps=3)
+    assert free.error_bound * (1 - 1e-3) < plan.lower_bound
+    assert plan.gap < 0.05
+    assert set(plan.trace) <= {"convex_solves", "relaxation_value", "tries of CLARABEL", "exact_plan"}
+
+
+def test_cones_are_kept_but_not_in_the_proof():
+    problem = random_problem(1, round_cost=40.0)
+
+    def rule(s):
+        return [cp.SOC(17.0, s)]
+
+    plan = solve_allocation(problem, bound="dynamite", constraints=rule, local_steps=3)
+    same = solve_allocation(problem, bound="dynamite", constraints=_norm, local_steps=3)
+    assert float(np.linalg.norm(plan.batch_sizes)) <= 17.0
+    assert plan.error_bound == pytest.approx(same.error_bound, rel=1e-2)
+    assert plan.lower_bound <= same.lower_bound
 
 
 @pytest.mark.parametrize("seed", range(4))
