@@ -216,3 +216,25 @@ def test_what_it_cost_and_a_zero_gradient() -> None:
 def test_a_cuda_device_agrees(kind: Any) -> None:
     found = [measure(tanh(), cross_entropy, federation(), curvature=kind, device=d) for d in ("cpu", "cuda")]
     agree(*found)
+
+
+@pytest.mark.parametrize("kind", ["gauss-newton", "hessian"])
+def test_the_size_of_the_parts_that_go_through_the_model_does_not_matter(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"rows": 7, "directions": 4, "curvature": kind}
+    whole = measure(tanh(), cross_entropy, federation((40, 3, 30)), **options)
+    for name, value in (("NUMBERS_AT_ONCE", 200), ("INPUTS_AT_ONCE", 30), ("FEWEST_ROWS", 1)):
+        monkeypatch.setattr(f"coopt.adapters.torch.curvature.{name}", value)
+    monkeypatch.setattr("coopt.adapters.torch.measuring.NUMBERS_AT_ONCE", 200)
+    parts = measure(tanh(), cross_entropy, federation((40, 3, 30)), **options)
+    for name in (
+        "gradients",
+        "curvatures",
+        "covariances",
+        "noise",
+        "divergence",
+        "unseen",
+        "sample_curvature",
+    ):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -174,7 +174,8 @@ class _Measured:
         self.kind, self.reason, self._exact = _kind(self._function.is_affine(x, seed=0), curvature)
         self._owner = np.repeat(np.arange(len(self._first)), [len(rows) for rows in self._first])
         self._all = np.concatenate(self._first)
-        self._share = torch.from_numpy(1.0 / np.bincount(self._owner)[self._owner]).to(self._function.point)
+        self._held = np.bincount(self._owner)[self._owner]  # first rows of the device that each row is of
+        self._share = torch.from_numpy(1.0 / self._held).to(self._function.point)
         self._changes: list[Tensor] = []  # of the outputs, along each direction
         self._columns: list[Floats] = []  # of the devices' curvatures in the basis so far
 
@@ -295,21 +296,15 @@ class _Measured:
         curvatures, covariances = np.zeros((2, devices, size, size))
         for k, column in enumerate(self._columns):
             curvatures[:, : k + 1, k] = curvatures[:, k, : k + 1] = column
-        directions = torch.from_numpy(basis).to(self._flat.device)
-        fresh, sharpness = np.zeros(self._flat.size), np.empty((devices, 2))
-        for i, share in enumerate(self._counts):
-            spread = Spread(near, basis)
-            self._add_rows(spread, self._first[i], directions)
-            other, count = spread.mean, spread.count
-            gradients[i] = basis @ other
-            if len(self._fresh[i]):
-                self._add_rows(spread, self._fresh[i], directions)
-                other = (spread.count * spread.mean - count * other) / (spread.count - count)
+        fresh = np.zeros(self._flat.size)
+        for i, (spread, first, other) in enumerate(self._spreads(basis, near)):
+            gradients[i] = basis @ first
             covariances[i], noise[i] = spread.covariance, spread.trace
-            fresh += share * other
-            steep = self._row_curvatures(self._first[i])
-            sharpness[i] = steep.mean(), np.mean(steep**2)
-            self.samples_used += spread.count + GRADIENTS_A_PRODUCT * count
+            fresh += self._counts[i] * other
+            self.samples_used += spread.count
+        steep = self._row_curvatures()
+        sharpness = _sums(np.column_stack([steep, steep**2]) / self._held[:, None], self._owner, devices)
+        self.samples_used += GRADIENTS_A_PRODUCT * len(steep)
         inside = basis @ fresh
         return Parts(
             losses=losses,
@@ -322,23 +317,48 @@ class _Measured:
             fresh=(float(fresh @ fresh), float(inside @ inside)),
         )
 
-    def _row_curvatures(self, rows: Ints) -> Floats:
+    def _row_curvatures(self) -> Floats:
         parts = []
-        for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
-            x, y = self._take(rows[part])
+        for part in row_chunks(len(self._all), self._data.inputs, self._flat.size):
+            x, y = self._take(self._all[part])
             parts.append(self._function.row_curvatures(x, y, self._exact).double().cpu().numpy())
         return np.concatenate(parts)
 
-    def _add_rows(self, spread: Spread, rows: Ints, directions: Tensor) -> None:
-        reference = torch.from_numpy(spread.reference).to(directions.device)
-        for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
-            x, y = self._take(rows[part])
+    def _spreads(self, basis: Floats, near: Floats) -> Iterator[tuple[Spread, Floats, Floats]]:
+        """For each device its rows' gradients, their mean on the first rows, and that on the fresh ones.
+
+        Rows of several devices are differentiated together; where there are no fresh rows, the first count.
+        """
+        spread, first = Spread(near, basis), near
+        for device, is_first, inside, total, squares in self._row_sums(basis, near):
+            spread.add_deviations(inside, total, squares)
+            known = len(self._first[device])
+            if is_first and spread.count == known:
+                first = spread.mean
+            if spread.count == known + len(self._fresh[device]):
+                count = spread.count - known
+                yield spread, first, (spread.count * spread.mean - known * first) / count if count else first
+                spread = Spread(near, basis)
+
+    def _row_sums(self, basis: Floats, near: Floats) -> Iterator[tuple[int, bool, Floats, Floats, float]]:
+        """Deviations of rows' gradients: in the basis, their sum, and the sum of their squares, in pieces."""
+        directions, reference = (torch.from_numpy(part).to(self._flat.device) for part in (basis, near))
+        segments = [rows for pair in zip(self._first, self._fresh, strict=True) for rows in pair]
+        ends = np.cumsum([len(rows) for rows in segments])
+        everything = np.concatenate(segments)
+        for part in row_chunks(len(everything), self._data.inputs, self._flat.size):
+            x, y = self._take(everything[part])
             deviations = self._function.row_gradients(x, y).double() - reference
-            spread.add_deviations(
-                (deviations @ directions.T).cpu().numpy(),
-                deviations.sum(dim=0).cpu().numpy(),
-                float(deviations.square().sum()),
-            )
+            inside = (deviations @ directions.T).cpu().numpy()
+            squares = deviations.square().sum(dim=1).cpu().numpy()
+            start = part.start
+            while start < part.stop:
+                segment = int(np.searchsorted(ends, start, side="right"))
+                stop = min(int(ends[segment]), part.stop)
+                piece = slice(start - part.start, stop - part.start)
+                total = deviations[piece].sum(dim=0).cpu().numpy()
+                yield segment // 2, segment % 2 == 0, inside[piece], total, float(squares[piece].sum())
+                start = stop
 
 
 def _kind(affine: bool, curvature: str) -> tuple[str, str, bool]:
