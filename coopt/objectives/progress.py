@@ -6,6 +6,7 @@ With T = K tau local steps in all, a bound is a(T) + b(T) G, where G is the erro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,18 @@ class ExponentialProgress:
 
     def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """(a, b) of the active members at T = steps."""
-        if active.size == 1:
+        factors, place = self._factors
+        if active.size <= factors.size:
             exponent = self.log_q[active, None] * steps
             return self.gap * np.exp(exponent), -np.expm1(exponent)
         # Members share few contraction factors: exponentials are evaluated once for each.
-        log_q, place = np.unique(self.log_q[active], return_inverse=True)
-        exponent = log_q[:, None] * steps
-        return (self.gap * np.exp(exponent))[place], -np.expm1(exponent)[place]
+        exponent, rows = factors[:, None] * steps, place[active]
+        return (self.gap * np.exp(exponent))[rows], -np.expm1(exponent)[rows]
+
+    @cached_property
+    def _factors(self) -> tuple[Floats, NDArray[np.intp]]:
+        """The different log q, and which of them each member has."""
+        return np.unique(self.log_q, return_inverse=True)
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,10 @@ def young_form(
         young = np.column_stack([1.0 + zs, 1.0 + 1.0 / zs])
 
     def drift(tau: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        used, back = np.unique(place[active], return_inverse=True)
+        if active.size == place.size:
+            used, back = np.arange(gammas.size), place
+        else:
+            used, back = np.unique(place[active], return_inverse=True)
         if tau.size == 1:
             found = np.array([[at_once(gamma, int(tau[0])) for gamma in gammas[used].tolist()]])
         else:

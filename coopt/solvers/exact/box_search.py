@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.objectives.monotone import Floor, MonotoneForm, floors_at, member_values
-from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers import best_first
@@ -420,20 +419,20 @@ class _Search:
         Where q^(K tau) underflows the bound no longer falls with K, and fewer rounds are better.
         """
         best = self.best
-        form = self.form
-        member = completed(best.bound).prunable
-        if len(form.members) > 1 and member is not None:
-            form = member.monotone_form(self.problem)
-        fewest, enough = self.ranges.rounds[0], best.rounds
-        one = np.zeros(1, dtype=np.intp)
-        start, slope = form.progress(np.array([float(best.rounds * best.local_steps)]), one)
+        member = next(i for i, each in enumerate(self.form.members) if each is best.bound)
+
+        def progress(rounds: int) -> tuple[Floats, Floats]:
+            return self.form.progress(np.array([float(rounds * best.local_steps)]), np.array([member]))
+
+        reached, fewest, enough = progress(best.rounds), self.ranges.rounds[0], best.rounds
+        # Progress is monotone: mostly one round fewer already tells.
+        middle = enough - 1
         while fewest < enough:
-            middle = (fewest + enough) // 2
-            at = form.progress(np.array([float(middle * best.local_steps)]), one)
-            if at == (start, slope):
+            if progress(middle) == reached:
                 enough = middle
             else:
                 fewest = middle + 1
+            middle = (fewest + enough) // 2
         if enough == best.rounds:
             return best
         return self._judge(enough, best.local_steps, best.batch_sizes)
