@@ -37,7 +37,7 @@ LOOK = 1000
 # A row is not repeated for numbers of rounds as near as this.
 NEAR = 0.1
 # Inner solves, and boxes in hand, after which boxes with curves of integer optima do better.
-MOST_SOLVES = 64
+MOST_SOLVES = 256
 MOST_BOXES = 3000
 # Quotients are rounded up by this much.
 ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
