@@ -27,15 +27,14 @@ def test_the_picture_is_current(draw_rooms):
     assert current, "docs/_static/rooms.svg is out of date: run python tools/draw_rooms.py"
 
 
-def test_no_arrow_runs_back_and_the_page_counts_them(draw_rooms):
+def test_no_arrow_runs_back_and_the_page_names_every_room(draw_rooms):
     assert draw_rooms.arrows_back() == set()
     rooms = [name for name in draw_rooms.rooms() if name != "data"]
-    assert f"{len(rooms)} rooms, {len(draw_rooms.arrows())} arrows between them, 0 that run back" in PAGE
-    assert set(rooms) <= set(re.findall(r"^\| `(\w+)/?`", PAGE, flags=re.M))
+    assert set(rooms) <= set(re.findall(r"^\| `(\w+)/?`", PAGE, flags=re.MULTILINE))
 
 
 def test_each_path_that_stays_has_the_names_that_the_page_says():
-    table = re.findall(r"^\| `(coopt[\w.]*)` \| ([^|]+) \|", PAGE, flags=re.M)
+    table = re.findall(r"^\| `(coopt[\w.]*)` \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
     assert len(table) >= 12
     for path, names in table:
         module = importlib.import_module(path)
@@ -44,7 +43,7 @@ def test_each_path_that_stays_has_the_names_that_the_page_says():
 
 
 def test_files_that_re_export_have_at_most_five_lines():
-    listed = re.findall(r"^\| `(coopt[\w.]*)` \| [^|]+ \| re-export", PAGE, flags=re.M)
+    listed = re.findall(r"^\| `(coopt[\w.]*)` \| [^|]+ \| re-export", PAGE, flags=re.MULTILINE)
     assert {"coopt.symbolic", "coopt.sketch", "coopt.solvers.closed_form"} <= set(listed)
     for path in listed:
         file = ROOT / (path.replace(".", "/") + ".py")
@@ -52,10 +51,12 @@ def test_files_that_re_export_have_at_most_five_lines():
 
 
 def test_terms_in_docstrings_are_in_the_glossary():
-    terms = set(re.findall(r"^([a-z][\w, /-]*)\n: ", GLOSSARY, flags=re.M))
+    terms = set(re.findall(r"^([a-z][\w ]*)\n  ", GLOSSARY, flags=re.MULTILINE))
+    assert {"row", "level", "unit", "floor", "whole", "angle"} <= terms
     used = {
-        term
+        shown or term
         for path in PACKAGE.rglob("*.py")
-        for term in re.findall(r":term:`([^`<]+)`", path.read_text(encoding="utf-8"))
+        for term, shown in re.findall(r":term:`([^`<]+?)(?:\s*<(\w+)>)?`", path.read_text(encoding="utf-8"))
     }
-    assert used and used <= terms
+    assert used <= terms
+    assert {"row", "level", "floor"} <= used

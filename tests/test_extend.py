@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
-RECIPES = dict(re.findall(r"^## (A[^\n]+)\n(.*?)(?=^## |\Z)", PAGE, flags=re.M | re.S))
+RECIPES = dict(re.findall(r"^## (A[^\n]+)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 # "Add `path`:" or "In `path`:" with the code blocks that follow it, and "Try it:".
-STEP = re.compile(r"(?:(Add|In) `([^`\n]+)`|(Try it)):\n\n((?:```(?:python|diff)\n.*?```\n+)+)", re.S)
-BLOCK = re.compile(r"```(?:python|diff)\n(.*?)```", re.S)
+STEP = re.compile(r"(?:(Add|In) `([^`\n]+)`|(Try it)):\n\n((?:```(?:python|diff)\n.*?```\n+)+)", re.DOTALL)
+BLOCK = re.compile(r"```(?:python|diff)\n(.*?)```", re.DOTALL)
 MOST_FILES = {"A bound": 7, "A solver": 5, "A policy": 4, "An adapter": 2}
 
 
@@ -77,7 +77,9 @@ def test_a_recipe_works_and_touches_as_few_files_as_the_page_says(recipe, tmp_pa
     after = files_of(tmp_path)
     touched = [path for path in after if before.get(path) != after[path]]
     assert before.keys() <= after.keys()
-    promised, most = re.search(rf"^\| {recipe.lower()}(?! from)[^|]*\| (\d+) \| (\d+) \|", PAGE, flags=re.M).groups()
+    promised, most = re.search(
+        rf"^\| {recipe.lower()}(?! from)[^|]*\| (\d+) \| (\d+) \|", PAGE, flags=re.MULTILINE
+    ).groups()
     assert len(touched) == int(promised) <= int(most) == MOST_FILES[recipe]
     where = run("import coopt; print(coopt.__file__)", tmp_path)
     assert Path(where.strip()) == tmp_path / "coopt" / "__init__.py"

@@ -76,6 +76,12 @@ def picture() -> str:
         f'<rect width="{width}" height="{height}" fill="white"/>',
         text(MARGIN, TOP - 12, "room", 12, ' font-weight="bold"'),
         text(left - 4, 18, "imports", 12, ' font-weight="bold"'),
+        text(
+            MARGIN,
+            26,
+            f"{len(names)} rooms, {len(known)} arrows between them, {len(arrows_back())} that run back",
+            12,
+        ),
     ]
     for column, name in enumerate(names):
         x = left + CELL * (column + 0.5)

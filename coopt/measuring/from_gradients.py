@@ -51,7 +51,8 @@ def measure(
         One object a device with ``len()`` and indexing by an array of integers: an array, a tuple of arrays
         of one length (each is indexed), or a data set.
     rows : int, default 16
-        Rows of each device for gradient and curvature; the noise is taken on up to twice as many more.
+        :term:`Rows <row>` of each device for gradient and curvature; the noise is taken on up to twice as
+        many more.
     directions : int, default 24
         Directions, m. They end earlier where there are no more.
     seed : int, default 0

@@ -26,7 +26,7 @@ from coopt.problem.validation import LARGEST_COUNT, count, float_array
 
 @dataclass(frozen=True)
 class Floor:
-    """The error floors G_m(tau, .) of a family of m bounds at one tau.
+    """The error :term:`floors <floor>` G_m(tau, .) of a :term:`family` of m bounds at one tau.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class SeveralFloors(ABC):
 
 
 class MonotoneForm(Protocol):
-    """A bound, or a finite family of bounds, tied to a problem, in the form that allows pruning."""
+    """A bound, or a :term:`family` of bounds, tied to a problem, in the :term:`form` that allows pruning."""
 
     @property
     def members(self) -> tuple[Bound, ...]:

@@ -98,7 +98,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Dual:
-    """What the batches s = clip(level sqrt(w/a), l, u) at one level of water come to.
+    """What the batches s = clip(level sqrt(w/a), l, u) at one :term:`level` come to.
 
     Attributes
     ----------
