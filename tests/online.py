@@ -18,11 +18,15 @@ class Training:
     minimum 1.
     """
 
-    def __init__(self, devices: int, seed: int, *, noise: float = 4.0, spread: float = 1.0) -> None:
+    def __init__(
+        self, devices: int, seed: int, *, noise: float = 4.0, spread: float = 1.0, step_time: float = 0.0
+    ) -> None:
         rng = np.random.default_rng([seed, devices])
         self.seed = seed
         self.samples = rng.integers(40, 400, size=devices)
         self.speed = rng.uniform(40, 200, size=devices)
+        # Seconds of a gradient, however small its batch.
+        self.step_time = step_time
         self.curvature = np.linspace(0.5, 2.0, DIMENSION)
         self.centre = spread * rng.normal(size=(devices, DIMENSION))
         self.noise = noise * rng.uniform(0.5, 2, size=devices)
@@ -61,6 +65,8 @@ class Training:
             local = local - LEARNING_RATE * (self.curvature * (local - self.centre) + self._noise(size))
         extra = np.where(size >= 2, 2 * np.maximum(1, size // 4), 0) * plan.extra_evaluation
         processed = plan.local_steps * size + extra
+        gradients = plan.local_steps + (size >= 2) * (1 + 2 * plan.extra_evaluation)
+        computing = gradients * self.step_time + processed / self.speed
         reports = []
         for i in np.flatnonzero(working):
             pair = change = None
@@ -83,7 +89,7 @@ class Training:
                     batch_size=int(size[i]),
                     samples_processed=int(processed[i]),
                     loss=float(1 + self.curvature @ (self.model - self.optimum) ** 2 / 2),
-                    seconds_computing=float(processed[i] / self.speed[i]),
+                    seconds_computing=float(computing[i]),
                     seconds_communicating=0.1,
                     halves=halves,
                     pair=pair,
@@ -95,7 +101,7 @@ class Training:
         if working.any():
             p = self.weights * working
             self.model = p @ local / p.sum()
-        seconds = float(np.max((processed / self.speed + 0.1)[working], initial=0.0))
+        seconds = float(np.max((computing + 0.1)[working], initial=0.0))
         self.cost += float(processed[working].sum()) + 20
         self.seconds += seconds
         return reports, seconds

@@ -127,7 +127,8 @@ class FixedPlan:
         """Give the plan, or say that all rounds are done."""
         if self.round >= self.rounds:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
-        samples = self.local_steps * self.batch_sizes
+        fleet, steps = self.fleet, self.local_steps
+        samples = steps * self.batch_sizes
         return RoundPlan(
             round=self.round,
             local_steps=self.local_steps,
@@ -135,8 +136,12 @@ class FixedPlan:
             learning_rate=self.learning_rate,
             extra_evaluation=False,
             deadline=math.inf,
-            predicted_cost=float(samples @ self.fleet.sample_cost) + self.round_cost,
-            predicted_seconds=float(np.max(samples / self.fleet.throughput + self.fleet.round_time)),
+            predicted_cost=float(samples @ fleet.sample_cost)
+            + steps * fleet.whole_step_cost
+            + self.round_cost,
+            predicted_seconds=float(
+                np.max(steps * fleet.step_time + samples / fleet.throughput + fleet.round_time)
+            ),
             rounds_left=self.rounds - self.round,
             predicted_error=math.nan,
             rest_local_steps=self.local_steps,
@@ -155,7 +160,12 @@ class FixedPlan:
         if isinstance(plan, Stopped):
             raise InvalidProblemError(f"observe was called after the last of {self.rounds} rounds")
         _, ignored = self._account.close(
-            plan, reports, sample_cost=self.fleet.sample_cost, seconds=seconds, absent=absent
+            plan,
+            reports,
+            sample_cost=self.fleet.sample_cost,
+            step_cost=self.fleet.step_cost,
+            seconds=seconds,
+            absent=absent,
         )
         return ignored
 

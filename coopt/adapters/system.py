@@ -58,8 +58,8 @@ class RoundTimes:
 class SystemModel:
     """Speeds, links, jitter, stragglers and dropouts of a simulated fleet.
 
-    A device computes for samples / throughput seconds and communicates for `round_time` seconds, each times
-    lognormal jitter with mean one; a straggler computes `straggler_factor` times as long.
+    A device computes for steps * step_time + samples / throughput seconds and communicates for `round_time`
+    seconds, each times lognormal jitter with mean one; a straggler computes `straggler_factor` times as long.
 
     Parameters
     ----------
@@ -77,6 +77,8 @@ class SystemModel:
         Probability that a device does not take part in a round.
     seed : int, default 0
         Source of all of it.
+    step_time : array_like, shape (N,) or scalar, default 0
+        alpha_i, seconds that every step takes whatever its batch.
 
     Raises
     ------
@@ -102,6 +104,7 @@ class SystemModel:
     straggler_factor: float
     dropout: Floats
     seed: int
+    step_time: Floats
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class SystemModel:
         straggler_factor: float = 5.0,
         dropout: ArrayLike = 0.0,
         seed: int = 0,
+        step_time: ArrayLike = 0.0,
     ) -> None:
         shape = np.shape(throughput)
         if len(shape) != 1 or not shape[0]:
@@ -130,6 +134,7 @@ class SystemModel:
             "straggler_factor": real("straggler_factor", straggler_factor, minimum=1.0),
             "dropout": _probabilities("dropout", dropout, size),
             "seed": count("seed", seed, minimum=0),
+            "step_time": float_array("step_time", step_time, size, minimum=0.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -202,7 +207,12 @@ class SystemModel:
             )
         return cls(1000 / latency, 2 * BITS_PER_BYTE * size / (1000 * link), seed=seed, **options)
 
-    def round(self, round: int, samples_processed: ArrayLike) -> RoundTimes:  # noqa: A002
+    def round(
+        self,
+        round: int,  # noqa: A002
+        samples_processed: ArrayLike,
+        steps: ArrayLike = 0,
+    ) -> RoundTimes:
         """Give the times of one round.
 
         Parameters
@@ -211,6 +221,8 @@ class SystemModel:
             Number of the round, from 0.
         samples_processed : array_like, shape (N,) or scalar
             Samples whose gradient each device evaluates, extra evaluations included.
+        steps : array_like, shape (N,) or scalar, default 0
+            Gradients that it evaluates, each of which takes its `step_time`.
 
         Returns
         -------
@@ -221,16 +233,17 @@ class SystemModel:
         Raises
         ------
         InvalidProblemError
-            If `round` or `samples_processed` is out of range.
+            If `round`, `samples_processed` or `steps` is out of range.
         """
-        work = float_array("samples_processed", samples_processed, len(self), minimum=0.0)
+        work = float_array("samples_processed", samples_processed, len(self), minimum=0.0) / self.throughput
+        work = work + float_array("steps", steps, len(self), minimum=0.0) * self.step_time
         # One row a device, filled in order: more devices do not change the luck of those before them.
         rng = np.random.default_rng([self.seed, 1, count("round", round, minimum=0)])
         chance = rng.random((len(self), 2))
         normal = np.random.default_rng([self.seed, 2, round]).standard_normal((len(self), 2))
         slow = np.where(chance[:, 0] < self.straggler_rate, self.straggler_factor, 1.0)
         return RoundTimes(
-            computing=work / self.throughput * slow * _jitter(self.compute_jitter, normal[:, 0]),
+            computing=work * slow * _jitter(self.compute_jitter, normal[:, 0]),
             communicating=self.round_time * _jitter(self.link_jitter, normal[:, 1]),
             absent=chance[:, 1] < self.dropout,
         )

@@ -84,6 +84,8 @@ class Observations:
 
 _SCALARS = (
     "samples",
+    "local_steps",
+    "batch_size",
     "samples_processed",
     "seconds_computing",
     "seconds_communicating",
@@ -98,6 +100,8 @@ _STALE = ("loss", "pair", "gradient", "change")
 _AT_MOST = {"samples": LARGEST_COUNT, "halves_first": LARGEST_COUNT, "halves_second": LARGEST_COUNT}
 _AT_LEAST = {
     "samples": 1.0,
+    "local_steps": 1.0,
+    "batch_size": 1.0,
     "samples_processed": 1.0,
     "seconds_computing": 0.0,
     "seconds_communicating": 0.0,
@@ -274,7 +278,9 @@ def _scales(observations: Observations) -> dict[str, Floats]:
         curvature = (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"]
         scales = {
             "samples": column["samples"],
-            "seconds_computing": column["seconds_computing"] / column["samples_processed"],
+            # Between seconds a sample and seconds a step, of which either may be what stays the same.
+            "seconds_computing": column["seconds_computing"]
+            / np.sqrt(column["samples_processed"] * column["local_steps"]),
             "seconds_communicating": column["seconds_communicating"],
             "cost": column["cost"] / column["samples_processed"],
             "halves": noise + np.abs(column["halves_product"]),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.estimates.estimate import gradients_evaluated
 from coopt.measuring.screening import LARGEST, Ignored, Memory, Observations, screen
 from coopt.problem.validation import count, real
 
@@ -54,6 +55,7 @@ class Account:
         reports: Iterable[ClientReport],
         *,
         sample_cost: Floats,
+        step_cost: Floats,
         seconds: float | None,
         absent: Iterable[int],
         memory: Memory | None = None,
@@ -68,6 +70,8 @@ class Account:
             What arrived, late reports about earlier rounds included.
         sample_cost : numpy.ndarray, shape (N,)
             Cost per sample where a client reports none.
+        step_cost : numpy.ndarray, shape (N,)
+            Cost per local step there, whatever its batch.
         seconds : float or None
             How long the round took by the server's clock; None: what the reports say.
         absent : iterable of int
@@ -91,7 +95,7 @@ class Account:
             most_seconds=LARGEST if seconds is None else seconds,
             most_samples=MOST_OVER_PLAN * samples_of(plan),
         )
-        self.cost += charge(plan, sample_cost, seen, gone) + self.round_cost
+        self.cost += charge(plan, sample_cost, step_cost, seen, gone) + self.round_cost
         self.seconds += duration(plan, seen, gone) if seconds is None else seconds
         self.round += 1
         return seen, ignored
@@ -154,7 +158,24 @@ def samples_processed(local_steps: int, batch_sizes: npt.NDArray[np.int64], extr
     return np.asarray(local_steps * batch_sizes + probe, dtype=np.float64)
 
 
-def charge(plan: RoundPlan, sample_cost: Floats, seen: Observations, absent: npt.NDArray[np.bool_]) -> float:
+def gradients_planned(
+    local_steps: int, batch_sizes: npt.NDArray[np.int64], extra: bool, halves: bool = True
+) -> Floats:
+    """Give the gradients that each device evaluates in a round, shape (N,).
+
+    With `halves`, the first batch comes in two parts, from which its noise is measured.
+    """
+    several = batch_sizes >= 2
+    return gradients_evaluated(local_steps, several & halves, several & extra)
+
+
+def charge(
+    plan: RoundPlan,
+    sample_cost: Floats,
+    step_cost: Floats,
+    seen: Observations,
+    absent: npt.NDArray[np.bool_],
+) -> float:
     """Add up what the devices spent in a round, without the cost of the round itself.
 
     Parameters
@@ -163,6 +184,8 @@ def charge(plan: RoundPlan, sample_cost: Floats, seen: Observations, absent: npt
         The plan that they were given.
     sample_cost : numpy.ndarray, shape (N,)
         Cost per sample where a client reports none.
+    step_cost : numpy.ndarray, shape (N,)
+        Cost per local step there, whatever its batch.
     seen : Observations
         What is believed of the reports.
     absent : numpy.ndarray of bool, shape (N,)
@@ -171,15 +194,16 @@ def charge(plan: RoundPlan, sample_cost: Floats, seen: Observations, absent: npt
     Returns
     -------
     float
-        Reported costs; without one, samples processed times cost per sample; without any believable report,
-        what was planned, since the device may have worked and failed to say so.
+        Reported costs; without one, samples processed times cost per sample, and the planned steps; without
+        any believable report, what was planned, since the device may have worked and failed to say so.
     """
-    planned = samples_of(plan)
-    spent = np.where(absent, 0.0, planned * sample_cost)
+    steps = plan.local_steps * step_cost
+    spent = np.where(absent, 0.0, samples_of(plan) * sample_cost + steps)
     rows, client = seen.current, seen.client[seen.current]
     processed = seen["samples_processed"][rows]
     believed = np.isfinite(processed)
-    spent[client[believed]] = processed[believed] * sample_cost[client[believed]]
+    worked = client[believed]
+    spent[worked] = processed[believed] * sample_cost[worked] + steps[worked]
     cost = seen["cost"][rows]
     told = np.isfinite(cost) & believed
     spent[client[told]] = cost[told]

@@ -42,7 +42,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
-STATE_VERSION = 1
+STATE_VERSION = 2
+# Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
+UNSURE = 0.1
 # So close to the end a policy that expects its plan to do harm is believed.
 LAST_ROUNDS = 3
 
@@ -54,7 +56,7 @@ class Controller:
     ----------
     fleet : Fleet
         All devices that may ever take part. Samples, batch limits and weights are taken as given; gradient
-        noise, divergence, speed and cost per sample are replaced by what is measured.
+        noise, divergence, speed, the time of a step and cost per sample are replaced by what is measured.
     budget : Budget
         What the whole training may spend. Each round is charged ``fleet.round_cost`` of all devices.
     learning_rate : float
@@ -141,7 +143,8 @@ class Controller:
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = streaming
         self._account = Account(len(fleet), self.budget.round_cost)
-        self.estimates = Estimates.empty(fleet.samples)
+        worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
+        self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
         self.gradient_error = 0.0
         self._missed = np.zeros(len(fleet), dtype=np.int64)
@@ -192,7 +195,7 @@ class Controller:
             return self._stop(StopReason.ROUNDS)
         situation, active = self._situation()
         if self._warming_up():
-            choice = warm_up(situation.problem)
+            choice = warm_up(situation.problem, self.round)
         else:
             choice = self.policy.choose(situation)
             gap = situation.problem.constants.initial_gap
@@ -257,6 +260,7 @@ class Controller:
             plan,
             reports,
             sample_cost=self._sample_cost(),
+            step_cost=self.fleet.step_cost,
             seconds=seconds,
             absent=absent,
             memory=self.estimates.memory,
@@ -269,6 +273,7 @@ class Controller:
             local_steps=plan.local_steps,
             replacement=self.fleet.replacement,
             streaming=self.streaming,
+            step_cost=self.fleet.step_cost,
         )
         latest = estimate_published.estimate(seen, self.estimates.samples)
         known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
@@ -410,14 +415,24 @@ class Controller:
         known = self.estimates.sample_cost
         return np.where(known.known, known.mean, self.fleet.sample_cost)
 
-    def _throughput(self) -> Floats:
-        known = self.estimates.sample_seconds
+    def _measured(self) -> Fleet:
+        """The fleet with the speeds and costs that are measured in place of those given."""
+        fleet, timing, link = self.fleet, self.estimates.timing, self.estimates.round_seconds
+        alpha, per_sample = timing.seconds()
         with np.errstate(divide="ignore"):
-            return np.where(known.known, 1 / known.mean, self.fleet.throughput)
+            throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
+        return replace(
+            fleet,
+            throughput=throughput,
+            step_time=np.where(timing.known, alpha, fleet.step_time),
+            round_time=np.where(link.known, link.mean, fleet.round_time),
+            sample_cost=self._sample_cost(),
+        )
 
-    def _round_time(self) -> Floats:
-        known = self.estimates.round_seconds
-        return np.where(known.known, known.mean, self.fleet.round_time)
+    @property
+    def _halves(self) -> bool:
+        """Whether clients evaluate their first batch in two parts, which takes the time of one step more."""
+        return bool(self.estimates.fleet_noise.known)
 
     def _left(self) -> Budget:
         return replace(
@@ -445,19 +460,23 @@ class Controller:
         noise = estimate.device_noise(self.estimates, self.caution)
         weights = samples[active] if self.streaming else self.fleet.weights[active]
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
-        extra = 1.0
+        extra, gradients = 1.0, float(self._halves)
         if self.probe_every and self.policy.measures_curvature:
             steps = 1 if self._previous is None else max(self._previous.rest_local_steps, 1)
             extra += 0.5 / (steps * self.probe_every)
+            gradients += 2.0 / self.probe_every
+        measured = self._measured()
         fleet = Fleet(
             samples=samples[active],
             gradient_noise=noise[active]
             if self.estimates.fleet_noise.known
             else self.fleet.gradient_noise[active],
             divergence=spread if len(active) > 1 else 0.0,
-            throughput=self._throughput()[active] / extra,
-            round_time=self._round_time()[active],
-            sample_cost=self._sample_cost()[active] * extra,
+            throughput=measured.throughput[active] / extra,
+            step_time=measured.step_time[active],
+            round_time=(measured.round_time + gradients * measured.step_time)[active],
+            sample_cost=measured.sample_cost[active] * extra,
+            step_cost=measured.step_cost[active],
             weights=weights / weights.sum(),
             min_batch=lower[active],
             max_batch=upper[active],
@@ -478,8 +497,14 @@ class Controller:
             gradient_error=self.gradient_error,
             participation_noise=float(self.estimates.participation.mean),
             previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
+            untimed=self._untimed()[active] if self.budget.time < math.inf else None,
         )
         return situation, active
+
+    def _untimed(self) -> npt.NDArray[np.bool_]:
+        """Devices of which nobody knows yet what a step takes from what a sample takes."""
+        _, error = self.estimates.timing.fixed_share()
+        return np.isfinite(error) & (error > UNSURE)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
@@ -502,12 +527,10 @@ class Controller:
         found = fit_round(
             choice,
             active=active,
-            fleet=self.fleet,
-            sample_cost=self._sample_cost(),
-            throughput=self._throughput(),
-            round_time=self._round_time(),
+            fleet=self._measured(),
             left=self._left(),
             extra_evaluation=self._probes(),
+            halves=self._halves,
         )
         if isinstance(found, StopReason):
             return self._stop(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coopt.online.accounting import samples_processed
+from coopt.online.accounting import gradients_planned, samples_processed
 from coopt.online.round_plan import StopReason
 from coopt.policies.situation import Choice
 from coopt.problem.budget import Budget
@@ -34,11 +34,9 @@ def fit_round(
     *,
     active: Ints,
     fleet: Fleet,
-    sample_cost: Floats,
-    throughput: Floats,
-    round_time: Floats,
     left: Budget,
     extra_evaluation: bool,
+    halves: bool,
 ) -> FittedRound | StopReason:
     """Cut batches, then local steps, until cost and time fit.
 
@@ -49,13 +47,13 @@ def fit_round(
     active : numpy.ndarray of int
         Devices that the round waits for.
     fleet : Fleet
-        Batch limits of all devices.
-    sample_cost, throughput, round_time : numpy.ndarray, shape (N,)
-        What is known of the devices.
+        Batch limits of all devices, and what is known of their speeds and costs.
     left : Budget
         What is left.
     extra_evaluation : bool
         Whether clients should measure curvature; given up first.
+    halves : bool
+        Whether clients evaluate their first batch in two parts.
 
     Returns
     -------
@@ -66,8 +64,9 @@ def fit_round(
 
     def judge(tau: int, batches: Ints, extra: bool) -> FittedRound:
         work = samples_processed(tau, batches, extra)
-        seconds = work / throughput + round_time
-        cost = float(np.sum(sample_cost * work)) + left.round_cost
+        gradients = gradients_planned(tau, batches, extra, halves)
+        seconds = gradients * fleet.step_time + work / fleet.throughput + fleet.round_time
+        cost = float(np.sum(fleet.sample_cost * work)) + tau * fleet.whole_step_cost + left.round_cost
         return FittedRound(tau, batches, extra, cost, float(np.max(seconds[active])))
 
     def fits(trial: FittedRound) -> bool:
@@ -84,7 +83,7 @@ def fit_round(
         return StopReason.TIME
     while tau > 1 and not fits(judge(tau, lower, False)):
         tau = max(1, min(tau - 1, int(tau * 0.9)))
-    batches = _cut_to_time(wanted.batch_sizes, tau, active, fleet, throughput, round_time, left.time)
+    batches = _cut_to_time(wanted.batch_sizes, tau, active, fleet, left.time, halves)
     scale, high = 0.0, 1.0
     for _ in range(30):
         middle = (scale + high) / 2
@@ -102,14 +101,13 @@ def _scaled(batches: Ints, scale: float, fleet: Fleet) -> Ints:
     return np.maximum(scaled, lower)
 
 
-def _cut_to_time(
-    batches: Ints, tau: int, active: Ints, fleet: Fleet, throughput: Floats, round_time: Floats, left: float
-) -> Ints:
+def _cut_to_time(batches: Ints, tau: int, active: Ints, fleet: Fleet, left: float, halves: bool) -> Ints:
     if math.isinf(left):
         return batches
     lower, _ = fleet.batch_range()
     with np.errstate(invalid="ignore"):
-        caps = np.nan_to_num(throughput * (left - round_time) / tau, nan=0.0, posinf=2.0**52)
+        still = gradients_planned(tau, batches, False, halves) * fleet.step_time + fleet.round_time
+        caps = np.nan_to_num(fleet.throughput * (left - still) / tau, nan=0.0, posinf=2.0**52)
     cut = np.floor(caps / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
     result = batches.copy()
     result[active] = np.maximum(np.minimum(batches, cut), lower)[active]

@@ -9,6 +9,7 @@ import numpy as np
 
 from coopt.objectives.drift import drift_sums
 from coopt.policies.situation import Choice, Ints, Situation, clip_batches, rounds_left
+from coopt.problem import limits
 
 SEARCH_FACTOR, LARGEST_TAU = 10, 100
 
@@ -66,8 +67,8 @@ class DynamicTau:
         fleet, total, known = situation.problem.fleet, situation.total, situation.published
         eta, phi, rho = situation.problem.constants.learning_rate, self.control, known.lipschitz
         beta = max(known.smoothness, 1e-5)  # the authors' floor
-        seconds = float(np.max(tau * batches / fleet.throughput + fleet.round_time))
-        cost = tau * float(fleet.sample_cost @ batches) + total.round_cost
+        seconds = float(limits.device_times(situation.problem, 1, tau, batches).max())
+        cost = tau * (float(fleet.sample_cost @ batches) + fleet.whole_step_cost) + total.round_cost
         steps = min(
             total.time * tau / seconds if seconds > 0 else math.inf,
             total.cost * tau / cost if cost > 0 else math.inf,

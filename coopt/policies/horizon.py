@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.objectives.drift import drift_sums
-from coopt.policies.situation import Choice, Floats, Ints, Situation
+from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import relax, round_batches
@@ -32,6 +32,8 @@ BATCH_SHARES = (0.25, 0.4, 0.6, 0.8, 1.0)
 # Batches of the rest may fall a little below the smallest ones before a round is ruled out, and grow by this
 # at most.
 LEAST_SCALED, LARGEST_SCALE = 0.9, 4.0
+# Every other round is larger, and the others smaller, by this while times do not tell steps from samples.
+VARIED = math.sqrt(2.0)
 TINY = 1e-100  # seconds: a device that takes no time leaves room for everything
 LARGEST_STEPS = 100_000
 # Noise that is reckoned with, over what stays on a quadratic: curvature changes along the way.
@@ -258,7 +260,7 @@ def _first_round(landscape: _Landscape, plan: _Plan, steps: tuple[int, int]) -> 
     problem, fleet = landscape.problem, landscape.problem.fleet
     gap, budget = problem.constants.initial_gap, problem.budget
     base = plan.batches
-    work = float(fleet.sample_cost @ base)
+    work, step_cost = float(fleet.sample_cost @ base), fleet.whole_step_cost
     tau_now = min(max(plan.local_steps, steps[0]), steps[1])
     best = (plan.value, tau_now, 1.0)
     if plan.rounds < 2:
@@ -270,18 +272,20 @@ def _first_round(landscape: _Landscape, plan: _Plan, steps: tuple[int, int]) -> 
         batches = np.clip(share * base, landscape.lower, landscape.upper)
         inverse = 1 / batches
         mean_now, drift_now = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
-        cost_step = float(fleet.sample_cost @ batches)
+        cost_step = float(fleet.sample_cost @ batches) + step_cost
+        seconds_step = limits.step_times(problem, batches)
         for tau in candidates:
             left = budget.cost - tau * cost_step - budget.round_cost
-            time = budget.time - float(np.max(tau * batches / fleet.throughput + fleet.round_time))
+            time = budget.time - float(np.max(tau * seconds_step + fleet.round_time))
             after = landscape.after(plan.gamma, gap, 1, tau, mean_now, drift_now)
             for rounds in {plan.rounds - 1, max(1, plan.rounds - max(1, round(tau / plan.local_steps)))}:
-                scale = (left / rounds - budget.round_cost) / (plan.local_steps * work) if work > 0 else 1.0
+                spend = (left / rounds - budget.round_cost) / plan.local_steps - step_cost
+                scale = spend / work if work > 0 else 1.0
                 if math.isfinite(time):
-                    slack = time / rounds - fleet.round_time
+                    slack = (time / rounds - fleet.round_time) / plan.local_steps - fleet.step_time
                     if np.any(slack < 0):
                         continue
-                    room = slack / (plan.local_steps * base / fleet.throughput + TINY)
+                    room = slack / (base / fleet.throughput + TINY)
                     scale = min(scale, float(np.min(room)))
                 if scale <= 0 or np.any(scale * base < landscape.lower * LEAST_SCALED):
                     continue
@@ -347,6 +351,10 @@ class Horizon:
             return Choice(1, lower)
         tau, share = _first_round(landscape, best, range_now)
         batches = self._whole(landscape, best, tau, share)
+        if situation.untimed is not None:
+            larger = situation.round % 2 == 0
+            varied = clip_batches(problem, batches * (VARIED if larger else 1.0 / VARIED))
+            batches = np.where(situation.untimed, varied, batches)
         return Choice(tau, batches, best.rounds, best.value, best.local_steps)
 
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:

@@ -16,7 +16,6 @@ from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batch
 from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
-from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import relax, round_batches
 
@@ -173,26 +172,12 @@ class AdaCoOpt:
             lipschitz=known.lipschitz,
         )
         judged = replace(
-            problem, constants=constants, fleet=_with_divergence(problem.fleet, known.divergence)
+            problem,
+            constants=constants,
+            fleet=replace(problem.fleet, divergence=np.full(len(problem.fleet), known.divergence)),
         )
         return replace(_best(problem, judged, AdaCoOptBound(), self.split, left), predicted_error=math.nan)
 
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
         """Nothing is expected."""
         return math.nan
-
-
-def _with_divergence(fleet: Fleet, divergence: float) -> Fleet:
-    return Fleet(
-        samples=fleet.samples,
-        gradient_noise=fleet.gradient_noise,
-        divergence=divergence,
-        throughput=fleet.throughput,
-        round_time=fleet.round_time,
-        sample_cost=fleet.sample_cost,
-        weights=fleet.weights,
-        min_batch=fleet.min_batch,
-        max_batch=fleet.max_batch,
-        batch_multiple=fleet.batch_multiple,
-        replacement=fleet.replacement,
-    )

@@ -70,6 +70,8 @@ class Situation:
         round, and no batch is large enough to reduce it.
     previous : Choice or None
         The choice before this one, for the same devices; None if there is none.
+    untimed : numpy.ndarray of bool, shape (n,), or None
+        Devices whose times do not tell yet what a step takes from what a sample takes; None: no matter.
     """
 
     round: int
@@ -81,6 +83,7 @@ class Situation:
     gradient_error: float
     participation_noise: float
     previous: Choice | None
+    untimed: npt.NDArray[np.bool_] | None = None
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,17 +14,23 @@ if TYPE_CHECKING:
 
 SHARE = 0.02  # of what is left, per round
 STEPS, BATCH = 2, 16
+VARIED = (1.0, 2.0, 0.5)
 
 
-def warm_up(problem: Problem) -> Choice:
-    """Choose a round that costs little of anything and measures everything."""
+def warm_up(problem: Problem, round: int = 0) -> Choice:  # noqa: A002
+    """Choose a round that costs little of anything and measures everything.
+
+    Where time is limited the batches differ from one `round` to the next: times of one batch alone do not
+    tell what a step takes from what a sample takes.
+    """
     fleet, left = problem.fleet, problem.budget
     steps = min(STEPS, left.max_local_steps or STEPS)
-    size = float(BATCH)
-    work = steps * float(np.sum(fleet.sample_cost))
+    size = BATCH * (VARIED[round % len(VARIED)] if left.time < math.inf else 1.0)
+    work = float(np.sum(fleet.sample_cost))
     if work > 0:
-        size = min(size, max(SHARE * left.cost - left.round_cost, 0.0) / work)
-    seconds = SHARE * left.time - fleet.round_time
+        spare = max(SHARE * left.cost - left.round_cost, 0.0) / steps - fleet.whole_step_cost
+        size = min(size, max(spare, 0.0) / work)
+    seconds = (SHARE * left.time - fleet.round_time) / steps - fleet.step_time
     with np.errstate(invalid="ignore"):
-        caps = np.nan_to_num(fleet.throughput * seconds / steps, nan=size, posinf=size)
+        caps = np.nan_to_num(fleet.throughput * seconds, nan=size, posinf=size)
     return Choice(steps, clip_batches(problem, np.maximum(np.minimum(size, caps), 2.0)))

@@ -105,3 +105,10 @@ def test_bad_parameters_are_named(arguments: dict, message: str) -> None:
 def test_traces_of_different_lengths_need_a_number_of_devices() -> None:
     with pytest.raises(InvalidProblemError, match="latency_ms has 2 entries and kbits_per_second 1"):
         SystemModel.from_traces([50.0, 400.0], [8000.0], 1e6)
+
+
+def test_a_step_takes_time_whatever_its_batch() -> None:
+    system = SystemModel([100.0, 20.0], round_time=0.5, step_time=[0.25, 0.0])
+    times = system.round(0, samples_processed=40, steps=4)
+    np.testing.assert_allclose(times.total, [1.9, 2.5])
+    assert SystemModel([100.0, 20.0], round_time=0.5) != system

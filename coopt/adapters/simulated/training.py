@@ -16,6 +16,7 @@ from coopt.adapters.system import SystemModel
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
+from coopt.online.accounting import gradients_planned
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.validation import count
@@ -114,7 +115,8 @@ def simulate(
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
             results = [worker.train(model, plan) for worker in workers]
-            times = system.round(plan.round, [report.samples_processed for _, report in results])
+            gradients = gradients_planned(plan.local_steps, plan.batch_sizes, plan.extra_evaluation)
+            times = system.round(plan.round, [report.samples_processed for _, report in results], gradients)
             arrived = times.arrived(plan.deadline)
             finite = np.array(
                 [bool(np.isfinite(local).all()) and math.isfinite(report.loss) for local, report in results]

@@ -24,7 +24,7 @@ from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
-from coopt.online.accounting import samples_of
+from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem import validation
@@ -145,6 +145,7 @@ class FederatedTrainer:
         self.callbacks = tuple(callbacks)
         self.progress = progress
         self._gradient_error = gradient_error
+        self._probing = probe is not None
         self._metric = metric
         self._model = FlatModel(model, loss, device, weight_decay=weight_decay)
         device = self._model.device
@@ -228,7 +229,11 @@ class FederatedTrainer:
         arrived, absent = rows.counts > 0, rows.counts == 0
         seconds, times = None, None
         if self.system is not None:
-            clock = self.system.round(plan.round, samples_of(plan))
+            probing = self._probing
+            gradients = gradients_planned(
+                plan.local_steps, plan.batch_sizes, plan.extra_evaluation and probing, probing
+            )
+            clock = self.system.round(plan.round, samples_of(plan), gradients)
             absent |= clock.absent
             arrived = clock.arrived(plan.deadline) & ~absent
             seconds = min(float(np.max(clock.total[~absent], initial=0.0)), plan.deadline)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Estimate, Trend
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
@@ -27,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 DEVICE_DECAY = 0.9  # gradient noise changes with the model, but slowly: some 10 reports
 FLEET_DECAY = 0.85  # some 7 rounds
 PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
-SPEED_DECAY = 0.5  # speeds jump: 2 reports
+SPEED_DECAY = 0.5  # links jump: 2 reports
 SIGNAL = 3.0  # squared gradient over the noise in it, from which a point counts for that relation
 # Rounds from the start in which the squared gradient may fall to this share of its average at once.
 EARLY, COLLAPSE = 10, 0.5
@@ -44,8 +45,10 @@ class Estimates:
         Samples that each device holds, d_i.
     noise : Average, shape (N,)
         Gradient noise M_i of each device, gradient^2 * samples.
-    sample_seconds, round_seconds, sample_cost : Average, shape (N,)
-        Seconds per sample, seconds of communication per round, cost per sample.
+    timing : StepTiming
+        Seconds per step and per sample of each device.
+    round_seconds, sample_cost : Average, shape (N,)
+        Seconds of communication per round, cost per sample.
     fleet_noise : Average
         Mean M_i over the devices that reported, for those that never did.
     loss : Trend
@@ -74,7 +77,7 @@ class Estimates:
 
     samples: npt.NDArray[np.int64]
     noise: Average
-    sample_seconds: Average
+    timing: StepTiming
     round_seconds: Average
     sample_cost: Average
     fleet_noise: Average
@@ -94,8 +97,11 @@ class Estimates:
     memory: Memory
 
     @classmethod
-    def empty(cls, samples: npt.ArrayLike) -> Self:
-        """Know nothing but how many samples each device holds."""
+    def empty(cls, samples: npt.ArrayLike, step_worth: npt.ArrayLike = 0.0) -> Self:
+        """Know nothing but how many samples each device holds.
+
+        And, where it is known, how many of them take as long as the fixed part of a step does.
+        """
         held = np.array(samples, dtype=np.int64)
         parts: dict[str, Any] = {
             field.name: _empty(field.name, len(held)) for field in fields(cls) if field.name not in _OTHERS
@@ -106,6 +112,7 @@ class Estimates:
             decay=FadingLine(LINE_DECAY),
             steps=0,
             memory={},
+            timing=StepTiming.empty(np.broadcast_to(np.asarray(step_worth, dtype=np.float64), held.shape)),
             **parts,
         )
 
@@ -129,15 +136,15 @@ class Estimates:
             decay=FadingLine(**state["decay"]),
             steps=int(state["steps"]),
             memory=dict(state["memory"]),
+            timing=StepTiming.from_state(state["timing"]),
             **rest,
         )
 
 
-_OTHERS = ("samples", "line", "decay", "steps", "memory")
+_OTHERS = ("samples", "timing", "line", "decay", "steps", "memory")
 _TRENDS = ("loss", "gradient", "divergence")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
-    "sample_seconds": SPEED_DECAY,
     "round_seconds": SPEED_DECAY,
     "sample_cost": DEVICE_DECAY,
 }
@@ -200,28 +207,46 @@ def update(
 
 
 def absorb(
-    state: Estimates, seen: Observations, *, local_steps: int, replacement: bool, streaming: bool
+    state: Estimates,
+    seen: Observations,
+    *,
+    local_steps: int,
+    replacement: bool,
+    streaming: bool,
+    step_cost: npt.ArrayLike = 0.0,
 ) -> Estimates:
-    """Take in what is believed of the reports of one round; see `update`."""
+    """Take in what is believed of the reports of one round; see `update`.
+
+    `step_cost` is what a local step costs on each device whatever its batch.
+    """
     if streaming:
         reported = np.isfinite(seen["samples"])
         samples = state.samples.copy()
         samples[seen.client[reported]] = seen["samples"][reported].astype(np.int64)
         state = replace(state, samples=samples)
     weight = state.samples[seen.client].astype(np.float64)
-    state = _update_devices(state, seen)
+    state = _update_devices(state, seen, np.broadcast_to(np.asarray(step_cost), state.samples.shape))
     state = _update_gradients(state, seen, weight, replacement)
     state = _update_pairs(state, seen, weight)
     return replace(state, steps=state.steps + local_steps, memory=remember(state.memory, seen))
 
 
-def _update_devices(state: Estimates, seen: Observations) -> Estimates:
+def gradients_evaluated(
+    local_steps: npt.NDArray[np.number[Any]] | int,
+    halves: npt.NDArray[np.bool_],
+    extra: npt.NDArray[np.bool_],
+) -> Floats:
+    """Gradients that clients evaluate in a round: one more for a first batch in halves, two for a pair."""
+    return np.asarray(local_steps + 1.0 * halves + 2.0 * extra)
+
+
+def _update_devices(state: Estimates, seen: Observations, step_cost: Floats) -> Estimates:
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = {
             "noise": seen["halves_difference"] / (1 / seen["halves_first"] + 1 / seen["halves_second"]),
-            "sample_seconds": seen["seconds_computing"] / seen["samples_processed"],
             "round_seconds": seen["seconds_communicating"],
-            "sample_cost": seen["cost"] / seen["samples_processed"],
+            "sample_cost": np.maximum(seen["cost"] - step_cost[seen.client] * seen["local_steps"], 0.0)
+            / seen["samples_processed"],
         }
     new: dict[str, Any] = {}
     for name, values in measured.items():
@@ -231,6 +256,13 @@ def _update_devices(state: Estimates, seen: Observations) -> Estimates:
         full[seen.client[known]] = np.where(values[known] < SMALLEST, 0.0, values[known])
         where[seen.client[known]] = True
         new[name] = getattr(state, name).add(full, where)
+    planned = seen["local_steps"] * seen["batch_size"]
+    gradients = gradients_evaluated(
+        seen["local_steps"], np.isfinite(seen["halves_first"]), seen["samples_processed"] > planned
+    )
+    new["timing"] = state.timing.add_of(
+        seen.client, seen["seconds_computing"], gradients, seen["samples_processed"]
+    )
     noise = measured["noise"]
     known = np.isfinite(noise)
     if known.any():

@@ -120,7 +120,7 @@ def test_estimators_read_in_their_units() -> None:
         math.sqrt(fleet.truth(np.full(DIMENSION, 0.4))["divergence"]), rel=0.1
     )
     assert state.loss.now.value == pytest.approx(float(fleet.p @ (1.0 + np.arange(6))))
-    np.testing.assert_allclose(state.sample_seconds.mean, 0.25)
+    np.testing.assert_allclose(state.timing.seconds()[1], 0.25)
     np.testing.assert_allclose(state.round_seconds.mean, 0.25)
 
 
@@ -230,7 +230,7 @@ def test_zeros_from_a_fifth_of_the_clients_do_no_harm_to_the_others() -> None:
     assert {entry.what for entry in ignored} >= {"samples", "pair"}
     honest = np.arange(20) % 5 != 0
     assert np.median(np.abs(state.noise.mean[honest] / fleet.noise[honest] - 1)) < 0.25
-    assert np.all(np.isfinite(state.sample_seconds.mean))
+    assert np.all(np.isfinite(state.timing.seconds()))
 
 
 number = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e308, 5e-324])
