@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import Dynamite, NonConvex
+from coopt.objectives.progress import ExponentialProgress
 from coopt.solvers.proposers.closed_form import co_optimised, relaxation
-from coopt.solvers.proposers.progress import Geometric, lambert_steps
+from coopt.solvers.proposers.progress import best_steps, lambert_steps
 from coopt_bounds import ProofError, closed_forms
 from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.proof import Combine
@@ -196,7 +197,7 @@ def test_no_batches_beat_cauchy_schwarz(devices):
     rate=st.floats(0.001, 1.0), gap=positive, amount=positive, share=st.floats(1e-3, 0.5), elsewhere=positive
 )
 def test_the_solver_stops_where_costly_rounds_are_stationary(rate, gap, amount, share, elsewhere):
-    steps = Geometric(rate, gap).best_steps(0.0, amount, share)
+    steps = best_steps(ExponentialProgress(np.array([-rate]), gap), 0.0, amount, share)
     theorem = forms["best-steps-costly-rounds"]
     known = {"c_q": rate, "A": amount, "D_0": gap, "phi": 0.0, "varrho": share}
     least = numbers(theorem.left, X_o=steps / (1 - share * steps), **known)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.monotone import MonotoneBound, MonotoneForm
+from coopt.objectives.progress import ExponentialProgress
 from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
@@ -30,7 +31,7 @@ from coopt.solvers.best_first import lowest
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.one_member import best_over_members
-from coopt.solvers.proposers.progress import Geometric, floor_at, lambert_steps, progress_of
+from coopt.solvers.proposers.progress import best_steps, floor_at, lambert_steps, progress_of, value_after
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
 from coopt.solvers.whole_units.batches import relax
@@ -114,11 +115,11 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
             raise InfeasibleError(
                 f"{limit}: {rounds:g} rounds use {used:.6g} of {allowed:.6g} without any step", binding=limit
             )
-    curve = progress_of(form, "closed-form")
+    progress = progress_of(form, "closed-form")
 
     def at(steps: float) -> ClosedForm:
         batches = _batches(problem.plain, noise, rounds, steps, same_batch)
-        value = curve.value(rounds * steps, 0.0, float(np.sum(noise / batches)))
+        value = value_after(progress, rounds * steps, 0.0, float(np.sum(noise / batches)))
         return ClosedForm(rounds, steps, batches, value)
 
     longest = _longest(problem.plain, rounds)
@@ -132,10 +133,10 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
         )
         return at(math.exp(float(found.x)))
     step_noise = float(np.sum(noise / at(1.0).batch_sizes))
-    if isinstance(curve, Geometric):
-        x = curve.rate * rounds
-        return at(lambert_steps(x * curve.gap / step_noise) / x)
-    return at(math.sqrt(curve.rate / rounds / step_noise))
+    if isinstance(progress, ExponentialProgress):
+        x = -progress.log_q.item() * rounds
+        return at(lambert_steps(x * progress.gap / step_noise) / x)
+    return at(math.sqrt(progress.rate.item() / rounds / step_noise))
 
 
 def _longest(problem: Problem, rounds: float) -> float:
@@ -296,7 +297,7 @@ class _Curves:
         if most < fewest or not (math.isfinite(offset) and np.isfinite(weights).all()):
             return math.inf, float(fewest * low)
         noise = self._noise(weights, high)
-        stationary = [self.progress.best_steps(offset, amount, share) for amount, share in noise]
+        stationary = [best_steps(self.progress, offset, amount, share) for amount, share in noise]
         stationary += [
             (a - b) / (a * sigma - b * rho)
             for (a, rho), (b, sigma) in itertools.combinations(noise, 2)
@@ -306,7 +307,9 @@ class _Curves:
         places = {min(max(steps, ends[0]), ends[1]) for steps in stationary or [math.inf]}
         return min(
             (
-                self.progress.value(steps, offset, max((_at(*each, steps) for each in noise), default=0.0)),
+                value_after(
+                    self.progress, steps, offset, max((_at(*each, steps) for each in noise), default=0.0)
+                ),
                 steps,
             )
             for steps in places

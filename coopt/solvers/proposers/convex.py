@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.monotone import MonotoneBound, MonotoneForm
+from coopt.objectives.progress import ExponentialProgress
 from coopt.objectives.protocol import Bound
 from coopt.objectives.users_own import completed
 from coopt.problem import limits
@@ -38,7 +39,7 @@ from coopt.solvers.proposers.backend import ACCURACY, run, settings
 from coopt.solvers.proposers.joint_program import TANGENTS, JointProgram
 from coopt.solvers.proposers.one_member import best_over_members
 from coopt.solvers.proposers.own_constraints import Constraints
-from coopt.solvers.proposers.progress import Geometric, floor_at, progress_of
+from coopt.solvers.proposers.progress import floor_at, progress_of
 from coopt.solvers.proposers.rounding import next_to
 from coopt.solvers.ranges import Range, Ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
@@ -329,9 +330,9 @@ class JointRelaxation:
         if not (math.isfinite(offset) and np.isfinite(weights).all()):
             return None
         self._program.place(rounds, (low, high))
-        if isinstance(self.progress, Geometric):
+        if isinstance(self.progress, ExponentialProgress):
             return self._dinkelbach(self.progress, offset, weights, rounds, (low, high))
-        return self._linear(offset, weights, self.progress.rate * self._program.unit)
+        return self._linear(offset, weights, self.progress.rate.item() * self._program.unit)
 
     def _linear(self, offset: float, weights: Floats, rate: float) -> Point | None:
         """The optimum where progress is linear in y1: one solve, and one in units of its result."""
@@ -351,13 +352,13 @@ class JointRelaxation:
 
     def _dinkelbach(
         self,
-        progress: Geometric,
+        progress: ExponentialProgress,
         offset: float,
         weights: Floats,
         rounds: Range,
         local_steps: Range,
     ) -> Point | None:
-        program, rate, gap = self._program, progress.rate, progress.gap
+        program, rate, gap = self._program, -progress.log_q.item(), progress.gap
         nothing = np.zeros(TANGENTS), np.zeros(TANGENTS)
         if gap <= max(offset, 0.0):
             # Every step leads up to a floor above the initial gap, which thus bounds the value.

@@ -1,17 +1,19 @@
-"""The two ways in which bounds progress, and the number of steps that is best for each."""
+"""Which of the two known ways a bound progresses in, and the number of steps that is best for it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import SolverError
 from coopt.objectives.monotone import MonotoneForm
+from coopt.objectives.progress import ExponentialProgress, SublinearProgress
 
 Floats = NDArray[np.float64]
+# Of a single bound: its arrays have one entry.
+Progress = ExponentialProgress | SublinearProgress
 
 # Progress is read off at these steps to see which of the two forms it has.
 PROBES = (1.0, 2.0, 7.0, 30.0)
@@ -43,82 +45,68 @@ def lambert_steps(excess: float) -> float:
     return y - (y + math.expm1(y) - excess) / (1.0 + math.exp(y))
 
 
-@dataclass(frozen=True)
-class Geometric:
-    """Progress q^T gap + (1 - q^T) G with q = exp(-rate)."""
+def value_after(progress: Progress, steps: float, offset: float, noise: float) -> float:
+    """The bound after T steps for given parts of the floor."""
+    if isinstance(progress, ExponentialProgress):
+        if not steps:
+            return progress.gap
+        exponent = progress.log_q.item() * steps
+        return math.exp(exponent) * progress.gap - math.expm1(exponent) * (offset + noise)
+    rate: float = progress.rate.item()
+    return (rate / steps if rate else 0.0) + offset + noise if steps else math.inf
 
+
+def best_steps(progress: Progress, offset: float, amount: float, share: float) -> float:
+    """The T that minimises the bound with noise amount T / (1 - share T)."""
     rate: float
-    gap: float
-
-    def value(self, steps: float, offset: float, noise: float) -> float:
-        """The bound after T steps for given parts of the floor."""
-        left = math.exp(-self.rate * steps)
-        return left * self.gap + -math.expm1(-self.rate * steps) * (offset + noise) if steps else self.gap
-
-    def best_steps(self, offset: float, amount: float, share: float) -> float:
-        """The T that minimises the value with noise amount T / (1 - share T)."""
-        if self.gap <= offset:
-            return 0.0
-        pole = 1.0 / share if share else math.inf
-        if amount == 0.0:
-            return pole
-        excess = self.rate * (self.gap - offset) / amount
-        # Costly rounds only lower the number of steps, so the root without them brackets the other.
-        high = lambert_steps(excess) / self.rate
-        if share == 0.0:
-            return high
-        low, high = 0.0, min(high, pole)
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
-            if not low < middle < high:
-                break
-            y, left = self.rate * middle, 1.0 - share * middle
-            if math.expm1(y) + y * left > left * left * excess:
-                high = middle
-            else:
-                low = middle
-        return 0.5 * (low + high)
-
-
-@dataclass(frozen=True)
-class Reciprocal:
-    """Progress rate / T + G."""
-
-    rate: float
-
-    def value(self, steps: float, offset: float, noise: float) -> float:
-        """The bound after T steps for given parts of the floor."""
-        return (self.rate / steps if self.rate else 0.0) + offset + noise if steps else math.inf
-
-    def best_steps(self, _offset: float, amount: float, share: float) -> float:
-        """The T that minimises the value with noise amount T / (1 - share T)."""
-        if self.rate == 0.0:
-            return 0.0
-        slowest = share + math.sqrt(amount / self.rate)
+    if isinstance(progress, SublinearProgress):
+        rate = progress.rate.item()
+        slowest = share + math.sqrt(amount / rate) if rate else math.inf
         return 1.0 / slowest if slowest else math.inf
+    if progress.gap <= offset:
+        return 0.0
+    pole = 1.0 / share if share else math.inf
+    if amount == 0.0:
+        return pole
+    rate = -progress.log_q.item()
+    excess = rate * (progress.gap - offset) / amount
+    # Costly rounds only lower the number of steps, so the root without them brackets the other.
+    high = lambert_steps(excess) / rate
+    if share == 0.0:
+        return high
+    low, high = 0.0, min(high, pole)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        if not low < middle < high:
+            break
+        y, left = rate * middle, 1.0 - share * middle
+        if math.expm1(y) + y * left > left * left * excess:
+            high = middle
+        else:
+            low = middle
+    return 0.5 * (low + high)
 
 
-def progress_of(form: MonotoneForm, solver: str) -> Geometric | Reciprocal:
-    """The progress of a single bound.
+def progress_of(form: MonotoneForm, solver: str) -> Progress:
+    """The progress of a single bound, read off its form.
 
     Raises
     ------
     SolverError
         If it is neither geometric nor reciprocal; the message names the solver that needs to know.
     """
-    steps = np.array(PROBES)
-    start, slope = (rows[0] for rows in form.progress(steps, np.zeros(1, dtype=np.intp)))
-    first = float(slope[0])
+    steps, member = np.array(PROBES), np.zeros(1, dtype=np.intp)
+    start, slope = form.progress(steps, member)
+    first = float(slope[0, 0])
+    found: Progress
     if first == 1.0:
         # Nothing is left of the initial gap after one step, or progress is reciprocal.
-        found: Geometric | Reciprocal = Reciprocal(float(start[0]))
-        expected = found.rate / steps, np.ones_like(steps)
+        found = SublinearProgress(start[:, 0])
     else:
-        found = Geometric(-math.log1p(-first), float(start[0]) / (1.0 - first))
-        expected = found.gap * np.exp(-found.rate * steps), -np.expm1(-found.rate * steps)
+        found = ExponentialProgress(np.array([math.log1p(-first)]), float(start[0, 0]) / (1.0 - first))
     if not all(
         np.allclose(want, got, rtol=1e-9, atol=0.0)
-        for want, got in zip(expected, (start, slope), strict=True)
+        for want, got in zip(found(steps, member), (start, slope), strict=True)
     ):
         raise SolverError(
             f"solver {solver!r} knows geometric and reciprocal progress, and bound "
