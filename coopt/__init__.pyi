@@ -30,8 +30,8 @@ from .problem.budget import Budget
 from .problem.constants import Constants
 from .problem.fleet import Fleet
 from .problem.problem import Problem
+from .questions.changes import Change, Sensitivity, sensitivity
 from .questions.cohort import Cohort, choose_cohort, leave_out
-from .questions.differences import Change, Sensitivity, sensitivity
 from .questions.many import Solutions, solve_many
 from .questions.pareto import Frontier, FrontierPoint, frontier
 from .questions.participants import choose_participants

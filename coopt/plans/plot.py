@@ -237,13 +237,13 @@ def _grid(allocation: Allocation) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     bottom = max(allocation.rounds // 20, 1)
     right = max(allocation.local_steps * 10, 20)
 
-    def whole(low: int, high: int, *exactly: int) -> NDArray[np.int64]:
-        spread = np.geomspace(low, high, GRID).round()
-        return np.unique([*spread, *exactly]).astype(np.int64)
+    def spread(low: int, high: int, *exactly: int) -> NDArray[np.int64]:
+        between = np.geomspace(low, high, GRID).round()
+        return np.unique([*between, *exactly]).astype(np.int64)
 
     # The plan and the limit are grid points, so that colour meets both.
     edge = top if most is None else min(most, top)
-    return whole(bottom, top, allocation.rounds, edge), whole(1, right, allocation.local_steps)
+    return spread(bottom, top, allocation.rounds, edge), spread(1, right, allocation.local_steps)
 
 
 def _limit_curves(

@@ -10,7 +10,7 @@ from coopt.errors import CooptError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.rows import Rows, plan_columns
+from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice
 from coopt.questions.kept_form import keeping_form
@@ -18,7 +18,7 @@ from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_all
 
 
 @dataclass(frozen=True)
-class Solutions(Rows):
+class Solutions(ResultTable):
     """What was found for each of several problems.
 
     Attributes

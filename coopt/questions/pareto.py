@@ -10,7 +10,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.rows import Rows, plan_columns
+from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
 from coopt.questions.kept_form import keeping_form
@@ -42,7 +42,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True)
-class Frontier(Rows):
+class Frontier(ResultTable):
     """The optimum of one objective as one limit varies.
 
     Attributes

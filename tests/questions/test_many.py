@@ -171,7 +171,7 @@ class TestDataFrames:
             assert table.to_dataframe() == ("frame", table.to_rows())
 
     def test_without_pandas_the_error_says_so(self, monkeypatch):
-        monkeypatch.setattr("coopt.plans.rows.find_spec", lambda name: None)
+        monkeypatch.setattr("coopt.plans.result_table.find_spec", lambda name: None)
         for table in self.tables():
             with pytest.raises(MissingDependencyError, match="pip install pandas"):
                 table.to_dataframe()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Rows(ABC):
+class ResultTable(ABC):
     """A result that is a table."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.rows import Rows, plan_columns
+from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
@@ -74,7 +74,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Sensitivity(Rows):
+class Sensitivity(ResultTable):
     """How the optimum moves with each limit and each constant.
 
     Attributes
