@@ -163,9 +163,8 @@ def from_records(
     Notes
     -----
     Constants are those of the controller at the end of its run: averages over the last rounds that forget the
-    earlier ones, as the model moves. Seconds are fitted to all rounds, see `fit_step_seconds`: a round
-    evaluates a gradient a local step, one more where its first batch is split in two halves, and two more
-    where it measures curvature.
+    earlier ones, as the model moves. Seconds are fitted to all rounds, see `fit_step_seconds`: the
+    controller's own timing looks at the last ones alone, to follow a device that slows down.
 
     Examples
     --------
@@ -269,15 +268,21 @@ def _divergence(state: Estimates, clients: int, given: float | None) -> float:
 
 
 def _speed(reports: list[ClientReport]) -> StepSeconds:
-    gradients = [
-        r.local_steps + (r.halves is not None) + 2 * (r.samples_processed > r.local_steps * r.batch_size)
-        for r in reports
-    ]
-    return fit_step_seconds(
-        np.array(gradients, dtype=np.float64),
-        np.array([r.samples_processed for r in reports], dtype=np.float64),
-        np.array([r.seconds_computing for r in reports], dtype=np.float64),
-    )
+    steps, halves, more, samples, seconds = np.array(
+        [
+            (
+                r.local_steps,
+                r.halves is not None,
+                r.samples_processed > r.local_steps * r.batch_size,
+                r.samples_processed,
+                r.seconds_computing,
+            )
+            for r in reports
+        ],
+        dtype=np.float64,
+    ).T
+    gradients = estimate.gradients_evaluated(steps, halves > 0.0, more > 0.0)
+    return fit_step_seconds(gradients, samples, seconds)
 
 
 def _errors(

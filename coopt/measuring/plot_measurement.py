@@ -91,7 +91,7 @@ def _draw_devices(axes: Axes, measurement: Measurement) -> None:
             )
     axes.axvline(measurement.gradient_norm, color=CHOSEN, label="norm of the averaged gradient")
     axes.set_xlim(left=0.0)
-    axes.set_ylim(bottom=0.0)
+    axes.set_ylim(0.0, 1.15 * max(float(root.max()), np.finfo(float).tiny))
     axes.set_xlabel("divergence from the averaged gradient", color=INK)
     axes.set_ylabel("noise of one sample's gradient (root)", color=INK)
     axes.legend(frameon=False, fontsize=8)
