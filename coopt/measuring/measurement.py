@@ -16,8 +16,15 @@ from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
 from coopt.problem.constants import Constants
-from coopt.problem.fleet import Fleet
-from coopt.problem.validation import same_value
+from coopt.problem.fleet import Fleet, aggregation_weights, device_names
+from coopt.problem.validation import (
+    count,
+    float_array,
+    integer_array,
+    optional_real,
+    real,
+    same_value,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,22 +128,42 @@ class Measurement:
     parameters: int
 
     def __post_init__(self) -> None:
-        devices = len(np.atleast_1d(self.samples))
-        directions = np.shape(self.gradients)[-1]
-        for name, (kind, shape) in _ARRAYS.items():
-            array: NDArray[Any] = np.array(getattr(self, name), dtype=kind)
-            expected = tuple({"N": devices, "m": directions}[letter] for letter in shape)
-            if array.shape != expected:
+        samples = integer_array("samples", self.samples, None, minimum=1)
+        devices = samples.size
+        directions = np.shape(self.gradients)[-1] if np.ndim(self.gradients) == 2 else 0
+        if not directions:
+            raise InvalidProblemError(
+                f"gradients of a measurement has shape {np.shape(self.gradients)}: must have a row a device "
+                "and one column a direction"
+            )
+        values: dict[str, Any] = {
+            "samples": samples,
+            "weights": aggregation_weights(self.weights, samples),
+            "noise": float_array("noise", self.noise, devices, minimum=0.0),
+            "divergence": float_array("divergence", self.divergence, devices, minimum=0.0),
+            "rows": integer_array("rows", self.rows, devices, minimum=0),
+            "measured": _array("measured", self.measured, np.bool_, (devices,)),
+            "gradients": _array("gradients", self.gradients, np.float64, (devices, directions)),
+            "names": device_names(self.names, devices),
+            "sample_curvature": optional_real("sample_curvature", self.sample_curvature, minimum=0.0),
+            "loss": real("loss", self.loss),
+            "samples_used": count("samples_used", self.samples_used, minimum=0),
+            "parameters": count("parameters", self.parameters),
+        }
+        for name in ("curvatures", "covariances"):
+            square = (devices, directions, directions)
+            values[name] = _array(name, getattr(self, name), np.float64, square)
+        for name in ("gradient_norm", "unseen", "unseen_divergence"):
+            values[name] = real(name, getattr(self, name), minimum=0.0)
+        for name in ("curvature_kind", "curvature_reason"):
+            if not isinstance(getattr(self, name), str):
                 raise InvalidProblemError(
-                    f"{name} of a measurement has shape {array.shape}: must have {expected}"
+                    f"{name} = {getattr(self, name)!r} of a measurement: must be a text"
                 )
-            if not np.isfinite(array).all():
-                device = int(np.argwhere(~np.isfinite(array))[0][0])
-                raise InvalidProblemError(f"{name} of a measurement is not finite at device {device}")
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
-        if self.names is not None and len(self.names) != devices:
-            raise InvalidProblemError(f"names has {len(self.names)} entries: must have {devices}")
+        if not values["measured"].any():
+            raise InvalidProblemError("measured is false for every device of a measurement")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
@@ -297,14 +324,18 @@ class Measurement:
                 content = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InvalidProblemError(f"{path}: is no measurement: {error}") from error
-        if int(content.pop("format", np.array(0))) != FORMAT:
+        if content.pop("format", np.array(0)).tolist() != FORMAT:
             raise InvalidProblemError(f"{path}: is no measurement that this version of coopt reads")
         values: dict[str, Any] = dict.fromkeys(_OPTIONAL)
         for field in fields(cls):
             if field.name in content:
-                values[field.name] = _read(field.name, content[field.name])
+                array = content[field.name]
+                # What is no array was written as an array of no dimension.
+                values[field.name] = array.item() if array.ndim == 0 else array
             elif field.name not in _OPTIONAL:
                 raise InvalidProblemError(f"{path}: {field.name} of the measurement is missing")
+        if isinstance(values["names"], np.ndarray):
+            values["names"] = values["names"].tolist()
         return cls(**values)
 
     def plot(self) -> Figure:
@@ -363,32 +394,19 @@ class Measurement:
         return str(device) if self.names is None else self.names[device]
 
 
-_ARRAYS: dict[str, tuple[type, str]] = {
-    "samples": (np.int64, "N"),
-    "weights": (np.float64, "N"),
-    "gradients": (np.float64, "Nm"),
-    "curvatures": (np.float64, "Nmm"),
-    "covariances": (np.float64, "Nmm"),
-    "noise": (np.float64, "N"),
-    "divergence": (np.float64, "N"),
-    "rows": (np.int64, "N"),
-    "measured": (np.bool_, "N"),
-}
 _OPTIONAL = ("names", "sample_curvature")
-_NUMBERS: dict[str, type] = {
-    "sample_curvature": float,
-    "gradient_norm": float,
-    "unseen": float,
-    "unseen_divergence": float,
-    "loss": float,
-    "samples_used": int,
-    "parameters": int,
-    "curvature_kind": str,
-    "curvature_reason": str,
-}
 
 
-def _read(name: str, value: NDArray[Any]) -> Any:
-    if name == "names":
-        return tuple(map(str, value.tolist()))
-    return _NUMBERS[name](value.item()) if name in _NUMBERS else value
+def _array(name: str, values: Any, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The values as a read-only array of a shape, all finite."""
+    try:
+        array: NDArray[Any] = np.array(values, dtype=kind)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"{name} of a measurement holds no numbers: {error}") from error
+    if array.shape != shape:
+        raise InvalidProblemError(f"{name} of a measurement has shape {array.shape}: must have {shape}")
+    if not np.isfinite(array).all():
+        device = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise InvalidProblemError(f"{name} of a measurement is not finite at device {device}")
+    array.flags.writeable = False
+    return array

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +48,40 @@ def test_a_file_that_is_no_measurement_is_refused(measurement: Measurement, tmp_
 def test_arrays_are_checked_and_cannot_be_changed(measurement: Measurement) -> None:
     with pytest.raises(ValueError, match="read-only"):
         measurement.noise[0] = 0.0
-    with pytest.raises(InvalidProblemError, match=r"noise of a measurement has shape \(2,\): must have"):
+    with pytest.raises(InvalidProblemError, match=r"noise has shape \(2,\): must be a scalar or"):
         replace(measurement, noise=np.zeros(2))
     with pytest.raises(InvalidProblemError, match="curvatures of a measurement is not finite at device 1"):
         replace(measurement, curvatures=measurement.curvatures * np.array([1, np.nan, 1])[:, None, None])
+
+
+WRONG = (
+    np.array("text"),
+    np.array(["a", "b", "c"]),
+    np.array(np.nan),
+    np.array([-1.0, np.inf, 0.0]),
+    np.zeros((2, 2)),
+    np.zeros(0),
+    np.array(True),
+)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Measurement)])
+def test_a_file_with_one_wrong_value_is_refused_or_read(
+    name: str, measurement: Measurement, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.npz"
+    measurement.save(path)
+    with np.load(path) as archive:
+        content = {key: archive[key] for key in archive.files}
+    for value in WRONG:
+        np.savez(path, **(content | {name: value}))
+        try:
+            found = Measurement.load(path)
+        except InvalidProblemError:
+            continue
+        # What is read is whole: everything that is computed from it can be.
+        assert len(repr(found) + found._repr_html_()) > 0
+        assert found.forecast().devices == len(found)
 
 
 def test_the_forecast_is_that_of_the_quadratic_model(measurement: Measurement) -> None:
