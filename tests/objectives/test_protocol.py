@@ -153,9 +153,7 @@ def test_an_objective_without_a_value_of_its_own_sums_its_coefficients(rounds, s
     plan = replace(THREE_DEVICES, budget=Budget())
     judged = evaluate(plan, rounds, steps, batches.astype(int), Least(Dynamite()))
     offset, weights = Dynamite().coefficients(plan, rounds, steps)
-    assert judged.error_bound == math.fsum([offset, *(weights / batches)]) or math.isclose(
-        judged.error_bound, offset + float((weights / batches).sum()), rel_tol=1e-14
-    )
+    assert judged.error_bound == pytest.approx(math.fsum([offset, *(weights / batches)]), rel=1e-14)
 
 
 def test_nobody_outside_the_room_asks_which_class_an_objective_has():

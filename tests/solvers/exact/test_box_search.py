@@ -151,9 +151,14 @@ def test_permuting_devices_permutes_nothing_else(problem, bound, data):
     first = solve(problem, bound)
     assume(first is not None)
     order = np.array(data.draw(st.permutations(range(len(problem.fleet)))))
-    second = solve(replace(problem, fleet=reindexed(problem.fleet, order)), bound)
+    permuted = replace(problem, fleet=reindexed(problem.fleet, order))
+    second = solve(permuted, bound)
     assert second.error_bound == pytest.approx(first.error_bound, rel=1e-12)
-    assert second.cost == pytest.approx(first.cost, rel=1e-12) or second.gap <= 2e-12
+    # Another plan may be as good; the first one, permuted, is worth and uses the same.
+    same = evaluate(permuted, first.rounds, first.local_steps, first.batch_sizes[order], bound=first.bound)
+    assert same.error_bound == pytest.approx(first.error_bound, rel=1e-12)
+    assert same.cost == pytest.approx(first.cost, rel=1e-12)
+    assert same.time == first.time
 
 
 def reindexed(fleet: Fleet, order: np.ndarray) -> Fleet:
@@ -294,7 +299,7 @@ def test_a_thousand_devices_are_proved_optimal(bound):
 def test_time_limit_returns_the_best_plan_so_far():
     found = solve(fleet_of(50, seed=4), "certified", time_limit=0.0)
     assert found.status is Status.TIME_LIMIT
-    assert found.lower_bound == -math.inf or found.gap > 0.0
+    assert found.gap > 0.0
 
 
 def test_gap_tolerance_stops_early_and_says_so():
@@ -311,7 +316,8 @@ def test_warm_start_finds_the_same_optimum():
     tighter = replace(problem, budget=replace(problem.budget, cost=problem.budget.cost * 0.99))
     warm = solve(tighter, "certified", warm_start=cold)
     assert warm.error_bound == pytest.approx(solve(tighter, "certified").error_bound, rel=1e-12)
-    assert warm.trace["warm_start_used"] in (0, 1)
+    fits = not tighter.violations(cold.rounds, cold.local_steps, cold.batch_sizes)
+    assert warm.trace["warm_start_used"] == fits
     assert solve(problem, "certified", warm_start=cold).trace["warm_start_used"] == 1
 
 
