@@ -19,10 +19,9 @@ from coopt.objectives.monotone import Floor, MonotoneForm, member_values
 from coopt.plans.proof import Checker, Judged, Leaf, Proof, Support
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.exact.cost_and_energy import TwoLimits, best_share, limit_units
-from coopt.solvers.exact.inner import Inner
+from coopt.solvers.exact.choose_inner import inner_of
+from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.whole_units.batches import cap_multipliers, relax
-from coopt.solvers.whole_units.unit_prices import Knapsack, best_price
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -79,8 +78,7 @@ class _Prover:
         self.form = form
         self.target = target
         self.checker = Checker(problem, form)
-        limited = self.problem.budget.energy < math.inf
-        self.inner = TwoLimits(self.problem, form) if limited else Inner(self.problem, form)
+        self.inner = inner_of(self.problem, form)
         self.lower = self.inner.lower
         self.timed = self.problem.budget.time < math.inf
         self.leaves: list[Leaf] = []
@@ -165,7 +163,7 @@ class _Prover:
         norms = [norm or 1.0 for norm in (float(np.sum(part)) for part in floor.basis)]
         direction = (1.0 / norms[0],) if len(norms) == 1 else ((1.0 - angle) / norms[0], angle / norms[1])
         if single or not self.timed:
-            price, energy_price = self._prices(weights, place)
+            price, energy_price = self.inner.prices(weights, *place)
             open_gap = single and self.inner.unit_cost is None and price + energy_price > 0.0
             level = self._level(floor, place, angle) if open_gap else None
             return Support(direction, price, *NOTHING, level, energy_price)
@@ -192,27 +190,6 @@ class _Prover:
         if cost > 0.0:
             prices, total = prices + cost * fleet.sample_cost, total + cost * spend
         return _Mixture(cost, energy, prices, total)
-
-    def _prices(self, weights: Floats, place: tuple[int, int]) -> tuple[float, float]:
-        """The prices of cost and energy with the best bound in whole batches."""
-        if isinstance(self.inner, TwoLimits):
-            return self.inner.prices(weights, *place)
-        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
-        most = limits.largest_batches(self.problem, *place, self.inner.upper)
-        spend = limits.step_budget(self.problem, *place)
-        if float(np.sum(fleet.sample_cost * most)) <= spend:
-            return 0.0, 0.0
-        if self.inner.unit_cost is not None:
-            # Only whole units are spent.
-            units = limits.step_units(self.problem, *place, self.inner.unit_cost)
-            spend = self.inner.unit_cost * units * (1.0 + limits.TOLERANCE)
-        start = relax(weights, fleet.sample_cost, spend, self.lower, most).multiplier
-        if start == 0.0:
-            return 0.0, 0.0
-        knapsack = Knapsack(
-            weights / multiple, fleet.sample_cost * multiple, spend, self.lower // multiple, most // multiple
-        )
-        return best_price(knapsack, start).price, 0.0
 
     def _level(self, floor: Floor, place: tuple[int, int], angle: float) -> float:
         """The smallest noise in a direction, in whole batches; refutes the claim if that undercuts it."""

@@ -22,10 +22,10 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers import best_first
 from coopt.solvers.contract import Found, Incumbent
-from coopt.solvers.exact.cost_and_energy import TwoLimits
+from coopt.solvers.exact.choose_inner import inner_of
 from coopt.solvers.exact.equal_costs import Streamed, Whole
 from coopt.solvers.exact.global_cuts import Cutting, Left
-from coopt.solvers.exact.inner import Curve, Cut, Directions, Inner, Values
+from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions, Values
 from coopt.solvers.exact.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.fleet_passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.ranges import Ranges
@@ -121,7 +121,7 @@ class _Search:
         self.ranges = ranges.without_matched(_flat(form, ranges.local_steps))
         self.gap_tolerance = gap_tolerance
         self.cutoff = cutoff
-        self.inner = TwoLimits(problem, form) if problem.budget.energy < math.inf else Inner(problem, form)
+        self.inner = inner_of(problem, form)
         self.timed = problem.budget.time < math.inf
         least = ranges.rounds[0], ranges.local_steps[0], self.inner.lower
         # The rows begin with an integer optimum.

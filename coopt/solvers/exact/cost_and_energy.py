@@ -21,7 +21,7 @@ from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.problem import Problem
 from coopt.solvers.common_measure import common_measure, whole_multiple
-from coopt.solvers.exact.inner import Inner, Spending
+from coopt.solvers.exact.inner import InnerProblem, Spending
 from coopt.solvers.whole_units.batches import Floats, Ints, Relaxation, Rounded, relax
 from coopt.solvers.whole_units.two_limits import FINE, fill_both
 from coopt.solvers.whole_units.two_limits_prices import Demand, best_prices
@@ -91,8 +91,8 @@ class BothLimits:
         return demand, prices, allowed
 
 
-class TwoLimits(Inner):
-    """The inner problem under both limits, as :class:`Inner` is under one.
+class TwoLimits(InnerProblem):
+    """The inner problem under both limits; units of a mixture cost differently, for each share anew.
 
     Parameters
     ----------
@@ -103,8 +103,6 @@ class TwoLimits(Inner):
 
     def __init__(self, problem: Problem, form: MonotoneForm) -> None:
         super().__init__(problem, form)
-        # Units of the mixture cost differently, and differently for each share.
-        self.unit_cost = None
         self._both = BothLimits(problem)
 
     def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
@@ -120,7 +118,7 @@ class TwoLimits(Inner):
         multiplier: float | None = None,
         cutoff: float | None = None,
     ) -> Rounded:
-        """Whole batches within both limits: the best ones if they are below `cutoff`."""
+        """Whole batches within both limits, as the contract says."""
         del multiplier  # that of one mixture
         weights, population = self.weights(floor, angle), self.form.population
         demand, prices, _ = self._demand(weights, rounds, local_steps)

@@ -1,26 +1,22 @@
-"""The inner problem tied to a problem: optimal batches at one (K, tau), and what they prove elsewhere.
+"""Optimal batches at one (K, tau) under a limit on cost, and what they prove at every other.
 
-Floors of a family differ in two numbers, the shares of the two noise terms. Let v(t) be the smallest
-noise with the shares (1 - t, t), each term normalised. v is a minimum of functions linear in t, hence
-concave, so values at a few directions t give by interpolation a lower bound for every member; towards
-directions outside the computed range v falls to zero at worst.
-
-With y1 = 1/(K tau) and y2 = 1/tau every limit is linear, so the multipliers of one continuous solve bound
-v from below for every other (K, tau): v(t) >= c0 - c1 y1 + c2 y2. That is a :class:`Cut`.
+The contract of inner problems is :class:`coopt.solvers.contract.Inner`; what they prove is in
+:mod:`coopt.solvers.exact.noise_bounds`. Two limits at once are in :mod:`coopt.solvers.exact.cost_and_energy`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coopt.errors import SolverError
 from coopt.objectives.monotone import Floor, MonotoneForm, inverse_batches
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions
 from coopt.solvers.whole_units.batches import (
     Floats,
     Ints,
@@ -30,66 +26,7 @@ from coopt.solvers.whole_units.batches import (
     round_batches,
     unit_curve,
 )
-from coopt.solvers.whole_units.unit_prices import units_at
-
-
-@dataclass(frozen=True)
-class Directions:
-    """The floors of some members as offset + size * v(direction), arrays of shape (m,)."""
-
-    offsets: Floats
-    sizes: Floats
-    angles: Floats
-
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | tuple[slice, None]) -> Directions:
-        """The same for some of the members."""
-        return Directions(self.offsets[index], self.sizes[index], self.angles[index])
-
-
-@dataclass(frozen=True)
-class Values:
-    """Lower bounds v >= levels at some directions, arrays of shape (d,), directions ascending."""
-
-    angles: Floats
-    levels: Floats
-
-    def at(self, angles: Floats) -> Floats:
-        """Lower bounds on v at other directions."""
-        bounds: Floats = _hats(angles, self.angles) @ self.levels
-        return bounds
-
-
-@dataclass(frozen=True)
-class Cut:
-    """v >= constant - slope / (K tau) + rise / tau at some directions, arrays of shape (d,)."""
-
-    angles: Floats
-    constant: Floats
-    slope: Floats
-    rise: Floats
-
-    def at(self, angles: Floats, inverse_product: Floats, inverse_steps: Floats) -> Floats:
-        """Lower bounds on v at other directions, for given 1/(K tau) and 1/tau."""
-        hats = _hats(angles, self.angles)
-        bounds: Floats = (
-            hats @ self.constant - hats @ self.slope * inverse_product + hats @ self.rise * inverse_steps
-        )
-        return bounds
-
-
-@dataclass(frozen=True)
-class Curve:
-    """v >= levels[:, n - first] for every plan with at most n units a step; levels of shape (d, width)."""
-
-    angles: Floats
-    first: int
-    levels: Floats
-
-    def at(self, angles: Floats, units: Floats) -> Floats:
-        """Lower bounds on v at other directions; `units` are the most that a plan can use."""
-        place = np.clip(units - self.first, 0, self.levels.shape[1] - 1).astype(np.intp)
-        bounds: Floats = np.sum(_hats(angles, self.angles) * self.levels[:, place].T, axis=-1)
-        return bounds
+from coopt.solvers.whole_units.unit_prices import Knapsack, best_price, units_at
 
 
 @dataclass(frozen=True)
@@ -103,31 +40,8 @@ class Spending:
     step: float
 
 
-def _hats(where: Floats, angles: Floats) -> Floats:
-    """Weights of shape (*where.shape, d) that combine the directions `angles` into those asked for.
-
-    Between two directions v is at least its chord; beyond the last it is at least a chord to zero.
-    """
-    last = angles.size - 1
-    hats = np.zeros((*where.shape, angles.size))
-    right = np.clip(np.searchsorted(angles, where), 1, max(last, 1))
-    if last > 0:
-        low, high = angles[right - 1], angles[right]
-        share = np.clip((where - low) / (high - low), 0.0, 1.0)
-        np.put_along_axis(hats, (right - 1)[..., None], (1.0 - share)[..., None], axis=-1)
-        np.put_along_axis(hats, right[..., None], share[..., None], axis=-1)
-    else:
-        hats[...] = 1.0
-    below, above = where < angles[0], where > angles[last]
-    if below.any():
-        hats[below] *= (where[below] / angles[0])[:, None]
-    if above.any():
-        hats[above] *= ((1.0 - where[above]) / (1.0 - angles[last]))[:, None]
-    return hats
-
-
-class Inner:
-    """Solves the inner problem of one problem and one bound, and counts how often.
+class InnerProblem(ABC):
+    """What all inner problems share; it counts how often one is solved.
 
     Parameters
     ----------
@@ -143,8 +57,7 @@ class Inner:
         fleet = problem.fleet
         multiple = fleet.batch_multiple
         self._multiple = None if bool((multiple == 1).all()) else multiple
-        # Where it is not None the integer optimum is found at once.
-        self.unit_cost = fleet.unit_cost
+        self.unit_cost: float | None = None
         # The noise terms are the same at every tau: their sums are taken once.
         basis = form.floor(1, np.zeros(1, dtype=np.intp)).basis
         if len(basis) > 2:
@@ -171,13 +84,9 @@ class Inner:
         first, second = floor.basis
         return (1.0 - angle) / norms[0] * first + angle / norms[1] * second
 
+    @abstractmethod
     def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
-        """The limit on the work of a step at (K, tau): that on cost."""
-        del weights, upper  # for a choice among several limits
-        budget = self.problem.budget
-        spend = limits.step_budget(self.problem, rounds, local_steps)
-        fleet, most = self.problem.fleet, budget.cost * (1.0 + limits.TOLERANCE)
-        return Spending(fleet.sample_cost, spend, most, budget.round_cost, fleet.whole_step_cost)
+        """The limit on the work of a step at (K, tau)."""
 
     def cut(
         self, floor: Floor, rounds: int, local_steps: int, angles: Floats, corner: tuple[int, int]
@@ -232,6 +141,7 @@ class Inner:
         )
         return (units * self._multiple).astype(np.float64)
 
+    @abstractmethod
     def exact(
         self,
         floor: Floor,
@@ -241,19 +151,51 @@ class Inner:
         multiplier: float | None = None,
         cutoff: float | None = None,
     ) -> Rounded:
-        """Integer optimum in one direction at (K, tau).
+        """Whole batches in one direction at (K, tau), as the contract says."""
 
-        Where unit costs differ, if it is below `cutoff`; a point and a bound if that is None.
-        """
+    def curve(
+        self,
+        floor: Floor,
+        corner: tuple[int, int],
+        units: tuple[int, int],
+        angles: Floats,
+        multiplier: float,
+    ) -> Curve | None:
+        """None: units cost differently."""
+        del floor, corner, units, angles, multiplier
+        return None
+
+    @abstractmethod
+    def prices(self, weights: Floats, rounds: int, local_steps: int) -> tuple[float, float]:
+        """The prices of cost and of energy that bound whole batches best."""
+
+
+class UnequalCosts(InnerProblem):
+    """A limit on cost, where a unit of batch costs more on some devices than on others: a knapsack."""
+
+    def spending(self, weights: Floats, rounds: int, local_steps: int, upper: Floats | Ints) -> Spending:
+        """The limit on cost, whatever the weights."""
+        budget = self.problem.budget
+        spend = limits.step_budget(self.problem, rounds, local_steps)
+        fleet, most = self.problem.fleet, budget.cost * (1.0 + limits.TOLERANCE)
+        return Spending(fleet.sample_cost, spend, most, budget.round_cost, fleet.whole_step_cost)
+
+    def exact(
+        self,
+        floor: Floor,
+        rounds: int,
+        local_steps: int,
+        angle: float,
+        multiplier: float | None = None,
+        cutoff: float | None = None,
+    ) -> Rounded:
+        """Whole batches in one direction at (K, tau), as the contract says."""
         fleet = self.problem.fleet
         upper = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
         weights = self.weights(floor, angle)
         spend = limits.step_budget(self.problem, rounds, local_steps)
         if multiplier is None:
             multiplier = relax(weights, fleet.sample_cost, spend, self.lower, upper).multiplier
-        units = None
-        if self.unit_cost is not None:
-            units = limits.step_units(self.problem, rounds, local_steps, self.unit_cost)
         self.solves += 1
         return round_batches(
             weights,
@@ -262,11 +204,57 @@ class Inner:
             self.lower,
             upper,
             multiplier,
-            units,
+            self._most_units(rounds, local_steps),
             self._multiple,
             self.form.population,
             cutoff,
         )
+
+    def prices(self, weights: Floats, rounds: int, local_steps: int) -> tuple[float, float]:
+        """The price of cost that bounds whole batches best; that of energy is zero."""
+        fleet, multiple = self.problem.fleet, self.problem.fleet.batch_multiple
+        most = limits.largest_batches(self.problem, rounds, local_steps, self.upper)
+        if float(np.sum(fleet.sample_cost * most)) <= limits.step_budget(self.problem, rounds, local_steps):
+            return 0.0, 0.0
+        spend = self._spent(rounds, local_steps)
+        start = relax(weights, fleet.sample_cost, spend, self.lower, most).multiplier
+        if start == 0.0:
+            return 0.0, 0.0
+        knapsack = Knapsack(
+            weights / multiple, fleet.sample_cost * multiple, spend, self.lower // multiple, most // multiple
+        )
+        return best_price(knapsack, start).price, 0.0
+
+    def _most_units(self, rounds: int, local_steps: int) -> int | None:
+        """How many units fit; None where that depends on which."""
+        del rounds, local_steps
+        return None
+
+    def _spent(self, rounds: int, local_steps: int) -> float:
+        """What whole batches can spend of the limit on cost."""
+        return limits.step_budget(self.problem, rounds, local_steps)
+
+
+class EqualCosts(UnequalCosts):
+    """A limit on cost, where a unit of batch costs the same everywhere: the integer optimum is found at once.
+
+    Parameters
+    ----------
+    problem : Problem
+    form : MonotoneForm
+    unit_cost : float
+    """
+
+    def __init__(self, problem: Problem, form: MonotoneForm, unit_cost: float) -> None:
+        super().__init__(problem, form)
+        self.unit_cost = self._each = unit_cost
+
+    def _most_units(self, rounds: int, local_steps: int) -> int:
+        return limits.step_units(self.problem, rounds, local_steps, self._each)
+
+    def _spent(self, rounds: int, local_steps: int) -> float:
+        # Only whole units are spent.
+        return self._each * self._most_units(rounds, local_steps) * (1.0 + limits.TOLERANCE)
 
     def curve(
         self,
@@ -276,13 +264,13 @@ class Inner:
         angles: Floats,
         multiplier: float,
     ) -> Curve:
-        """Integer optima for a range of units, with the caps of the corner (K, tau), at equal unit costs."""
+        """Integer optima for a range of units, with the caps of the corner (K, tau)."""
         upper = limits.largest_batches(self.problem, *corner, self.upper)
         least = self.lower if self._multiple is None else self.lower // self._multiple
         first = max(units[0], int(least.sum()))
         last = max(units[1], first)
         self.solves += 2 * angles.size
-        price = multiplier * (self.unit_cost or 0.0)
+        price = multiplier * self._each
         rows = [
             unit_curve(
                 self.weights(floor, angle),

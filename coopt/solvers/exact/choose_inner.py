@@ -1,0 +1,25 @@
+"""Which inner problem a problem has."""
+
+from __future__ import annotations
+
+import math
+
+from coopt.objectives.monotone import MonotoneForm
+from coopt.problem.problem import Problem
+from coopt.solvers.contract import Inner
+from coopt.solvers.exact.cost_and_energy import TwoLimits
+from coopt.solvers.exact.inner import EqualCosts, UnequalCosts
+
+
+def inner_of(problem: Problem, form: MonotoneForm) -> Inner:
+    """The inner problem under the limits that the problem has.
+
+    Raises
+    ------
+    SolverError
+        If the form has more than two noise terms.
+    """
+    if problem.budget.energy < math.inf:
+        return TwoLimits(problem, form)
+    unit_cost = problem.fleet.unit_cost
+    return UnequalCosts(problem, form) if unit_cost is None else EqualCosts(problem, form, unit_cost)
