@@ -43,7 +43,7 @@ class Floor:
 
 
 class SeveralFloors(ABC):
-    """A form that evaluates its floors at several tau faster than at one after the other."""
+    """A form that evaluates the floors at several tau together, faster than one by one."""
 
     @abstractmethod
     def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:

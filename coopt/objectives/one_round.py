@@ -37,7 +37,7 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Fleetwide:
-    """What of a fleet decides the drift, besides its noise."""
+    """What decides the drift of a fleet, besides its noise."""
 
     learning_rate: float
     log_r: float

@@ -1,7 +1,12 @@
-"""The trade-off bound: curvature that couples drift to the average cannot at the same time feed drift.
+"""The trade-off bound: tighter than the certified one, from the same constants.
+
+Curvature does harm twice. It lets devices drift apart, and it turns their drift into an error of the averaged
+gradient. The certified bound counts all of it both times. But the curvature of one device along one
+direction can do only one of the two in full: what is spent on the first is missing for the second. Counting
+it once gives this bound.
 
 The theorem and its proof are in ``coopt_bounds.tradeoff``. For fixed parameters (gamma, ratio) the bound is
-an offset plus a weighted sum of 1/s_i, so every solver that takes any :class:`coopt.Bound` takes it.
+an offset plus a weighted sum of 1/s_i. It has no monotone form, so the exact solver tries every (K, tau).
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class YoungFamily(MonotoneBase):
         return [(gamma, z) for gamma in gammas for z in self.zs()]
 
     def members(self) -> tuple[Bound, ...]:
-        """Bounds with numbers whose minimum this one is."""
+        """The bounds with numbers of the family, of which the smallest counts."""
         return tuple(type(self)(gamma, z) for gamma, z in self.pairs())
 
     def with_numbers(self, gamma: float | Auto, z: float | Auto) -> Self:
@@ -125,7 +125,7 @@ class YoungFamily(MonotoneBase):
         return Statement(self.theorem(problem), values)
 
     def _pairs_for(self, problem: Problem, mean_step: float) -> list[tuple[float, float]]:
-        """The pairs without those that another one matches or beats for every plan of this problem."""
+        """The pairs that can be the best for some plan of this problem; the others would only cost time."""
         fleet = problem.fleet
         gammas = {gamma for gamma, _ in self.pairs()}
         zs = {z for _, z in self.pairs()}

@@ -80,7 +80,7 @@ def smallest_value(
 
 
 def _not_worse(left: Floats, worth: Floats) -> NDArray[np.intp]:
-    """Places of partial plans without those that leave no more of any budget than one worth no more.
+    """Places of the partial plans to keep: no other is as good and leaves as much of every budget.
 
     Of two budgets, that one is only looked for in some parts of the second: what is missed costs time alone.
     """

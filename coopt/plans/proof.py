@@ -424,7 +424,7 @@ class _Pieces:
 
 
 def _pieces(leaf: Leaf) -> _Pieces:
-    """K one by one where tau is fixed and they are few, tau where K is, else a grid of products."""
+    """One piece for each K where tau is fixed and there are few; for each tau where K is; else a grid."""
     (k1, k2), (t1, t2) = leaf.rounds, leaf.local_steps
     if t1 == t2:
         low, high = _runs(k1, k2)
@@ -440,7 +440,7 @@ def _pieces(leaf: Leaf) -> _Pieces:
 
 
 def _runs(first: int, last: int) -> tuple[Floats, Floats]:
-    """The whole numbers from `first` to `last` in at most PIECES runs, by their ends."""
+    """Divide the whole numbers from `first` to `last` into at most PIECES ranges; return their ends."""
     if last - first < PIECES:
         low = np.arange(first, last + 1, dtype=np.float64)
         return low, low
