@@ -169,7 +169,7 @@ class _ParticipantSearch:
             self.best = plan
 
     def _range(self, low: int, high: int) -> float:
-        """A lower bound for every number in a range: costs of its smallest number, variance of its largest."""
+        """A lower bound for every number in a range: the smallest number's costs, the largest's variance."""
         self.searches += 1
         cheap, precise = self._at(self.numbers[low]), self._at(self.numbers[high])
         try:
