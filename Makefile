@@ -62,7 +62,7 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	for name in headline batches theorem robustness streaming deep; do \
 	    $(BIN)/python -m benchmarks.federated.$$name; done
 	$(BIN)/python -m benchmarks.forecast.grid
-	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers}.py \
+	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done
 
