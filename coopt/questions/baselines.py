@@ -50,10 +50,10 @@ def baselines(problem: Problem) -> tuple[Baseline, ...]:
     tau = max(round(FEDAVG_EPOCHS * float(problem.fleet.samples.mean()) / FEDAVG_BATCH), 1)
     return (
         Baseline("the same batch everywhere", _same_batch(problem)),
-        Baseline("one local step per round", _solved(problem, problem, 1)),
+        Baseline("one local step per round", _judged(problem, _solved(problem, 1))),
         Baseline(
             f"FedAvg, {FEDAVG_EPOCHS} epochs of batch {FEDAVG_BATCH}",
-            _solved(problem, _with_batches(problem, FEDAVG_BATCH, FEDAVG_BATCH), tau),
+            _judged(problem, _solved(_with_batches(problem, FEDAVG_BATCH, FEDAVG_BATCH), tau)),
         ),
     )
 
@@ -68,23 +68,34 @@ def _same_batch(problem: Problem) -> Allocation | None:
     first, last = int(lower.max()), int(upper.min())
 
     def within(low: int, high: int) -> tuple[float, Allocation] | None:
-        best = _solved(problem, _with_batches(problem, low, high))
-        return None if best is None else (best.predicted_error, best)
+        best = _solved(_with_batches(problem, low, high))
+        if best is None:
+            return None
+        # Where a search ended with a gap, only what it proved bounds the sizes in between.
+        return best.predicted_error if low == high else best.lower_bound, best
 
     found = lowest(first, last, within) if first <= last else []
-    return found[0][2] if found else None
+    return _judged(problem, found[0][2]) if found else None
 
 
-def _solved(problem: Problem, restricted: Problem, local_steps: int | None = None) -> Allocation | None:
-    """The best plan of a restricted problem, judged on the whole one; None where nothing fits."""
+def _judged(problem: Problem, plan: Allocation | None) -> Allocation | None:
+    """A plan of a restricted problem as one of the whole problem."""
+    if plan is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundWarning)
+        return evaluate(problem, plan.rounds, plan.local_steps, plan.batch_sizes)
+
+
+def _solved(restricted: Problem, local_steps: int | None = None) -> Allocation | None:
+    """The best plan of a restricted problem; None where nothing fits."""
     with warnings.catch_warnings():
         # That a bound says little is the point of a comparison, not news about the plan.
         warnings.simplefilter("ignore", BoundWarning)
         try:
-            best = solve_allocation(restricted, local_steps=local_steps)
+            return solve_allocation(restricted, local_steps=local_steps)
         except InfeasibleError:
             return None
-        return evaluate(problem, best.rounds, best.local_steps, best.batch_sizes)
 
 
 def _with_batches(problem: Problem, low: int, high: int) -> Problem:
