@@ -26,6 +26,8 @@ from .objectives.tradeoff import TradeOff
 from .online.controller import Controller
 from .online.round_plan import RoundPlan, Stopped
 from .plans.allocation import Allocation, Certificate, Status
+from .plans.phase import Phase
+from .plans.schedule import Schedule, ScheduleCertificate
 from .problem.budget import Budget
 from .problem.constants import Constants
 from .problem.fleet import Fleet
@@ -35,6 +37,7 @@ from .questions.cohort import Cohort, choose_cohort, leave_out
 from .questions.many import Solutions, solve_many
 from .questions.pareto import Frontier, FrontierPoint, frontier
 from .questions.participants import choose_participants
+from .questions.schedule import evaluate_schedule, solve_schedule
 from .questions.solve import allocate_batches, evaluate, solve_allocation
 from .solvers.whole_units.batches import BatchAllocation
 
@@ -67,8 +70,11 @@ __all__ = [
     "MeasurementWarning",
     "MissingDependencyError",
     "NonConvex",
+    "Phase",
     "Problem",
     "RoundPlan",
+    "Schedule",
+    "ScheduleCertificate",
     "Sensitivity",
     "Solutions",
     "SolverError",
@@ -80,10 +86,12 @@ __all__ = [
     "choose_cohort",
     "choose_participants",
     "evaluate",
+    "evaluate_schedule",
     "frontier",
     "leave_out",
     "measure",
     "sensitivity",
     "solve_allocation",
     "solve_many",
+    "solve_schedule",
 ]

@@ -1,4 +1,4 @@
-"""The same plan for a fixed number of rounds, in the controller's place."""
+"""A plan made beforehand, the same every round or in phases, in the controller's place."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
+from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
-from coopt.problem.validation import count, integer_array, real
+from coopt.problem.validation import integer_array, real
 
 if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation
+    from coopt.plans.schedule import Schedule
     from coopt.problem.fleet import Fleet
 
 
 class FixedPlan:
-    """Gives every round the same plan, and keeps the accounts as :class:`coopt.Controller` does.
+    """Runs a plan made beforehand, and keeps the accounts as :class:`coopt.Controller` does.
+
+    Every round is the same; :meth:`from_schedule` gives a plan that changes on the way.
 
     Parameters
     ----------
@@ -65,19 +69,37 @@ class FixedPlan:
         round_cost: float = 0.0,
     ) -> None:
         self.fleet = fleet
-        self.rounds = count("rounds", rounds)
-        self.local_steps = count("local_steps", local_steps)
-        self.batch_sizes = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
-        self.learning_rate = real("learning_rate", learning_rate, minimum=0.0, strict=True)
+        batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
+        self.phases: tuple[Phase, ...] = (Phase(rounds, local_steps, batches, learning_rate),)
         self.round_cost = real("round_cost", round_cost, minimum=0.0) + float(fleet.round_cost.sum())
         # All rounds are run, whatever they take.
         self.budget = Budget()
         self._account = Account(len(fleet), self.round_cost)
 
     @property
+    def rounds(self) -> int:
+        """Rounds of the whole plan."""
+        return sum(phase.rounds for phase in self.phases)
+
+    @property
     def round(self) -> int:
         """Rounds observed so far."""
         return self._account.round
+
+    @property
+    def local_steps(self) -> int:
+        """Tau of the next round."""
+        return self._phase(self.round).local_steps
+
+    @property
+    def batch_sizes(self) -> NDArray[np.int64]:
+        """s_i of the next round, shape (N,)."""
+        return self._phase(self.round).batch_sizes
+
+    @property
+    def learning_rate(self) -> float:
+        """Eta of the next round."""
+        return self._phase(self.round).learning_rate
 
     @property
     def spent_cost(self) -> float:
@@ -123,17 +145,53 @@ class FixedPlan:
             round_cost=problem.budget.round_cost,
         )
 
+    @classmethod
+    def from_schedule(cls, schedule: Schedule) -> Self:
+        """Run a plan in phases: each round has the steps, batches and learning rate of its phase.
+
+        Examples
+        --------
+        >>> from coopt import (
+        ...     Budget, Constants, Fleet, Forecast, LocalModel, Phase, Problem, evaluate_schedule
+        ... )
+        >>> model = LocalModel([1.0], [[1.0]], [[[1.0]]], [[[4.0]]], samples=[100])
+        >>> problem = Problem(Fleet([100], 4.0, 0.0), Constants(0.2, 1.0, 0.5), Budget(cost=4000))
+        >>> halved = [Phase(20, 5, 8, learning_rate=0.2), Phase(20, 5, 8, learning_rate=0.1)]
+        >>> plan = FixedPlan.from_schedule(evaluate_schedule(problem, Forecast(model), halved))
+        >>> plan.rounds, plan.plan().learning_rate
+        (40, 0.2)
+        """
+        first, problem = schedule.phases[0], schedule.problem
+        made = cls(
+            problem.fleet,
+            first.rounds,
+            first.local_steps,
+            first.batch_sizes,
+            first.learning_rate,
+            round_cost=problem.budget.round_cost,
+        )
+        made.phases = schedule.phases
+        return made
+
+    def _phase(self, number: int) -> Phase:
+        """The phase of a round; the last one for rounds beyond all of them."""
+        for phase in self.phases:
+            if number < phase.rounds:
+                return phase
+            number -= phase.rounds
+        return self.phases[-1]
+
     def plan(self) -> RoundPlan | Stopped:
         """Give the plan, or say that all rounds are done."""
         if self.round >= self.rounds:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
-        fleet, steps = self.fleet, self.local_steps
-        samples = steps * self.batch_sizes
+        fleet, phase = self.fleet, self._phase(self.round)
+        steps, samples = phase.local_steps, phase.local_steps * phase.batch_sizes
         return RoundPlan(
             round=self.round,
-            local_steps=self.local_steps,
-            batch_sizes=self.batch_sizes,
-            learning_rate=self.learning_rate,
+            local_steps=steps,
+            batch_sizes=phase.batch_sizes,
+            learning_rate=phase.learning_rate,
             extra_evaluation=False,
             deadline=math.inf,
             predicted_cost=float(samples @ fleet.sample_cost)
@@ -144,7 +202,7 @@ class FixedPlan:
             ),
             rounds_left=self.rounds - self.round,
             predicted_error=math.nan,
-            rest_local_steps=self.local_steps,
+            rest_local_steps=self._phase(self.round + 1).local_steps,
         )
 
     def observe(
@@ -175,10 +233,12 @@ class FixedPlan:
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `load_state_dict` needs to go on bit for bit."""
-        return {
-            "plan": [self.rounds, self.local_steps, self.learning_rate, *self.batch_sizes.tolist()],
-            **self._account.state_dict(),
-        }
+        plan = [
+            number
+            for phase in self.phases
+            for number in (phase.rounds, phase.local_steps, phase.learning_rate, *phase.batch_sizes.tolist())
+        ]
+        return {"plan": plan, **self._account.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned.

@@ -354,7 +354,7 @@ class Allocation:
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
-            values["source"] = _source_from(values.pop("forecast", None))
+            values["source"] = source_from(values.pop("forecast", None))
             values["predicted_error"] = values.pop(VALUE[values["source"] is None])
             for name in ("predicted_error", "objective_value", "cost", "time", "learning_rate"):
                 values[name] = real(name, values[name], infinite=True)
@@ -444,7 +444,7 @@ def _only_bounds(value: float, is_bound: bool) -> float:
     return value
 
 
-def _source_from(data: object) -> Source | None:
+def source_from(data: object) -> Source | None:
     """What a file says of the measurement behind a plan."""
     if data is None:
         return None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
 from coopt.objectives.forecast.forecast import Forecast
+from coopt.objectives.forecast.phases import Setting
 from coopt.objectives.users_own import completed
 from coopt.plans import prover
 from coopt.plans.allocation import VALUE, Allocation, Certificate, Status
@@ -223,7 +224,8 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
             f"measurement: the plan was made from the one with SHA-256 {claimed[:12]}..., and this one has "
             f"{given[:12]}..."
         )
-    plan = (allocation.rounds, allocation.local_steps, allocation.batch_sizes)
+    rate = allocation.problem.constants.learning_rate
+    plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
     value = recomputed(forecast.model, allocation.source.trained, allocation.problem, plan)
     return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
 

@@ -1,15 +1,16 @@
 """A forecast recomputed from what was measured, step by step: no eigenbasis of a round, no sums over rounds.
 
 The affine map of one local step with its noise is composed with itself tau times, those of all devices are
-averaged, and the average is composed with itself K times. Where some devices are drawn, one round follows the
-other. This shares nothing with :mod:`coopt.objectives.forecast` but the definitions: what curvature counts
-for F*, and to what that of a device is cut.
+averaged, and the average is composed with itself K times, phase after phase. Where some devices are drawn,
+one round follows the other. This shares nothing with :mod:`coopt.objectives.forecast` but the definitions:
+what curvature counts for F*, and to what that of a device is cut.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
+from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -54,9 +56,9 @@ def recomputed(
     model: LocalModel,
     trained: tuple[int, ...] | None,
     problem: Problem,
-    plan: tuple[int, int, NDArray[np.int64]],
+    phases: Sequence[tuple[Setting, NDArray[np.int64]]],
 ) -> float:
-    """The expected F - F* of a plan (K, tau, batches) at the problem's learning rate.
+    """The expected F - F* of a plan, phase after phase.
 
     Parameters
     ----------
@@ -64,39 +66,39 @@ def recomputed(
     trained : tuple of int, or None
         The devices of the model that train, in the order of the fleet; None for all.
     problem : Problem
-    plan : tuple
+    phases : sequence of tuple
+        Rounds, local steps and learning rate of each phase, and its batches.
     """
-    rounds, local_steps, batches = plan
-    fleet, budget, rate = problem.fleet, problem.budget, problem.constants.learning_rate
+    fleet, budget = problem.fleet, problem.budget
     places = list(range(len(model))) if trained is None else list(trained)
-    shares = fleet.weights
-    steps = _steps(model, places, rate, _variances(problem, batches))
-    local = steps.repeated(local_steps)
-    taken = budget.participants
+    shares, taken = fleet.weights, budget.participants
     counted = shares**2
     if taken is not None and budget.distinct_participants:
         counted = counted * len(fleet) / taken
     elif taken is not None:
         counted = counted + shares * (1.0 - shares) / taken
-    whole = _Affine(
-        np.einsum("n,nab->ab", shares, local.matrix),
-        shares @ local.shift,
-        np.einsum("n,nab->ab", counted, local.noise),
-    )
     spread = 0.0 if taken is None else float(_drawn(len(fleet), taken, budget.distinct_participants))
-    if spread == 0.0:
-        end = whole.repeated(rounds)
-        return _gap(model, end.shift, end.noise)
-    mean, noise = np.zeros_like(whole.shift), np.zeros_like(whole.matrix)
-    for _ in range(rounds):
-        # How the model of each device differs from the average one, and what of that comes from noise.
-        apart = (local.matrix - whole.matrix) @ mean + local.shift - whole.shift
+    m = model.gradients.shape[1]
+    state = _Affine(np.zeros((m, m)), np.zeros(m), np.zeros((m, m)))
+    for setting, batches in phases:
+        steps = _steps(model, places, setting.learning_rate, _variances(problem, batches))
+        local = steps.repeated(setting.local_steps)
+        whole = _Affine(
+            np.einsum("n,nab->ab", shares, local.matrix),
+            shares @ local.shift,
+            np.einsum("n,nab->ab", counted, local.noise),
+        )
+        if spread == 0.0:
+            state = state.then(whole.repeated(setting.rounds))
+            continue
         turn = local.matrix - whole.matrix
-        drawn = np.einsum("n,na,nb->ab", shares, apart, apart)
-        drawn += np.einsum("n,nab->ab", shares, turn @ noise @ np.swapaxes(turn, 1, 2))
-        noise = whole.matrix @ noise @ whole.matrix.T + whole.noise + spread * drawn
-        mean = whole.matrix @ mean + whole.shift
-    return _gap(model, mean, noise)
+        for _ in range(setting.rounds):
+            # How the model of each device differs from the average one, and what of that comes from noise.
+            apart = turn @ state.shift + local.shift - whole.shift
+            drawn = np.einsum("n,na,nb->ab", shares, apart, apart)
+            drawn += np.einsum("n,nab->ab", shares, turn @ state.noise @ np.swapaxes(turn, 1, 2))
+            state = state.then(replace(whole, noise=whole.noise + spread * drawn))
+    return _gap(model, state.shift, state.noise)
 
 
 def _drawn(devices: int, taken: int, distinct: bool) -> Fraction:

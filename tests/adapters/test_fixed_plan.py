@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan, Stopped
+from coopt import (
+    Budget,
+    ClientReport,
+    Constants,
+    Controller,
+    Fleet,
+    Forecast,
+    Phase,
+    Problem,
+    RoundPlan,
+    Stopped,
+    evaluate_schedule,
+)
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.errors import InvalidProblemError
 from coopt.online.round_plan import StopReason
 from coopt.policies import FedAvg
+from quadratics import random_model
 
 FLEET = Fleet(
     [40, 60, 80], 1.0, 1.0, throughput=[10, 20, 40], round_time=0.5, sample_cost=[1, 2, 3], round_cost=7.0
@@ -93,3 +106,42 @@ def test_bad_plans_are_named(change: dict[str, Any], message: str) -> None:
     given = {"rounds": 3, "local_steps": 2, "batch_sizes": 4, "learning_rate": 0.1}
     with pytest.raises(InvalidProblemError, match=message):
         FixedPlan(FLEET, **(given | change))
+
+
+def in_phases() -> FixedPlan:
+    model = random_model(1, 3, 2)
+    fleet = Fleet(model.samples, 1.0, 1.0, throughput=[10, 20, 40], round_time=0.5, step_time=0.1)
+    problem = Problem(fleet, Constants(0.1, 1.0, 1.0), Budget(round_cost=11.0))
+    phases = [Phase(2, 3, [1, 2, 3], 0.3), Phase(1, 1, 8, 0.1), Phase(2, 4, [4, 4, 4], 0.05)]
+    return FixedPlan.from_schedule(evaluate_schedule(problem, Forecast(model), phases))
+
+
+def test_a_schedule_runs_phase_after_phase() -> None:
+    planner, seen, costs, seconds = in_phases(), [], 0.0, 0.0
+    while isinstance(plan := planner.plan(), RoundPlan):
+        seen.append((plan.local_steps, plan.batch_sizes.tolist(), plan.learning_rate, plan.rest_local_steps))
+        costs, seconds = costs + plan.predicted_cost, seconds + plan.predicted_seconds
+        planner.observe(reports(plan, [0, 1, 2]), seconds=plan.predicted_seconds)
+    assert planner.rounds == planner.round == 5
+    assert seen == [
+        (3, [1, 2, 3], 0.3, 3),
+        (3, [1, 2, 3], 0.3, 1),
+        (1, [8, 8, 8], 0.1, 4),
+        (4, [4, 4, 4], 0.05, 4),
+        (4, [4, 4, 4], 0.05, 4),
+    ]
+    # What the schedule said it would use is what the account holds.
+    assert planner.spent_cost == pytest.approx(costs) == pytest.approx(5 * 11 + 2 * 18 + 24 + 2 * 48)
+    assert planner.spent_seconds == pytest.approx(seconds)
+
+
+def test_the_state_of_a_schedule_is_not_that_of_another() -> None:
+    planner = in_phases()
+    for _ in range(3):
+        planner.observe([], seconds=1.0)
+    again = in_phases()
+    again.load_state_dict(json.loads(json.dumps(planner.state_dict())))
+    assert again.plan() == planner.plan()
+    other = FixedPlan(planner.fleet, 5, 3, [1, 2, 3], 0.3)
+    with pytest.raises(InvalidProblemError, match="state is that of another plan"):
+        other.load_state_dict(planner.state_dict())

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Forecast
+from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.plans.forecast_certificate import recomputed
 from quadratics import problem_of, random_model
 
@@ -29,4 +30,14 @@ def test_a_recomputed_forecast_agrees(seed, rounds, local_steps, drawn, rate) ->
     problem = problem_of(model, budget, rate, replacement=bool(rng.random() < 0.5), weights=weights)
     batches = rng.integers(1, 10, n)
     value = Forecast(model).value(problem, rounds, local_steps, batches)
-    assert recomputed(model, None, problem, (rounds, local_steps, batches)) == pytest.approx(value, rel=1e-9)
+    whole = [(Setting(rounds, local_steps, rate), batches)]
+    assert recomputed(model, None, problem, whole) == pytest.approx(value, rel=1e-9)
+    # In phases, the last of which is another.
+    parts = [
+        *((Setting(k, local_steps, rate), batches) for k in (rounds, 2)),
+        (Setting(3, 2, rate / 2), batches + 1),
+    ]
+    found = Phases(Forecast(model), problem).value(
+        [setting for setting, _ in parts], np.array([own for _, own in parts], dtype=float)
+    )
+    assert recomputed(model, None, problem, parts) == pytest.approx(found, rel=1e-9)

@@ -45,11 +45,27 @@ class Rounds(Protocol):
         """G_K, packed as columns: their products with packed noise are what batches of one add."""
         ...
 
+    def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """Run these rounds one by one.
+
+        `moments` are the second moments of (e, 1), shape (m + 1, m + 1), and `noise` is what a round adds to
+        those of e. Returns F - F* after each round, shape (rounds,), and the moments after the last.
+        """
+        ...
+
 
 def packed_places(m: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Rows and columns of the upper triangle, and how often each entry is in a symmetric matrix."""
     rows, columns = np.triu_indices(m)
     return rows, columns, np.where(rows == columns, 1.0, 2.0)
+
+
+def second_moments(mean: Floats, spread: Floats) -> Floats:
+    """Those of (e, 1), shape (m + 1, m + 1), where e has this mean and this covariance."""
+    known = np.append(mean, 1.0)
+    moments = np.outer(known, known)
+    moments[:-1, :-1] += spread
+    return moments
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,43 @@ class FullRounds:
         away: Floats = self.start * power(self.step, counts) - self.drift * total(self.step, counts)
         return away
 
+    def onward(self, away: Floats, rounds: int) -> Floats:
+        """E after so many rounds that start from `away`, shape (m,)."""
+        moved = (away @ self.vectors) * power(self.step, rounds) - self.drift * total(self.step, rounds)
+        end: Floats = self.vectors @ moved
+        return end
+
+    def backward(self, form: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """What e'Ae at the end of so many rounds is to the noise of these rounds, and to e at their start.
+
+        The first is the sum of M^k A M^k over the rounds, packed as a column, the second M^K A M^K.
+        """
+        decayed = decay(self.step, rounds)
+        turned = self.vectors.T @ form @ self.vectors
+        pairs = joint(self.step[:, None], self.step[None, :])
+        sums = turned * ratio(joint(decayed[:, None], decayed[None, :]), pairs, float(rounds))
+        left = power(self.step, rounds)
+        both = self.vectors @ np.stack([sums, turned * np.outer(left, left)]) @ self.vectors.T
+        rows, columns, often = packed_places(self.step.size)
+        return both[0][rows, columns] * often, both[1]
+
+    def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """F - F* after each of so many rounds, and the second moments of (e, 1) after the last."""
+        mean = self.vectors.T @ moments[:-1, -1]
+        spread = self.vectors.T @ (moments[:-1, :-1] - np.outer(moments[:-1, -1], moments[:-1, -1]))
+        spread = spread @ self.vectors
+        added = self.vectors.T @ noise @ self.vectors
+        curvature = self.vectors.T @ self.loss.curvature @ self.vectors / 2.0
+        left = 1.0 - self.step
+        both = np.outer(left, left)
+        means, noises = np.empty((rounds, mean.size)), np.empty(rounds)
+        for k in range(rounds):
+            mean = left * mean - self.drift
+            spread = both * spread + added
+            means[k], noises[k] = mean, np.sum(curvature * spread)
+        moments = second_moments(self.vectors @ mean, self.vectors @ spread @ self.vectors.T)
+        return self.loss.at(means @ self.vectors.T) + noises, moments
+
     def sensitivity(self, rounds: Ints) -> Floats:
         """G_K of these numbers of rounds, packed as columns."""
         curvature = self.vectors.T @ self.loss.curvature @ self.vectors / 2.0
@@ -210,12 +263,11 @@ class SampledRounds:
         products = (flat * spread[:, None]).T @ flat
         products = products.reshape(m, m + 1, m, m + 1).transpose(1, 3, 0, 2)
         self._spread = products.reshape((m + 1) ** 2, m * m)
-        start = np.append(-loss.best, 1.0)
-        self._start = np.outer(start, start)
-        form = np.zeros((m + 1, m + 1))
-        form[:m, :m] = loss.curvature / 2.0
-        form[:m, m] = form[m, :m] = loss.slope / 2.0
-        self._form = form
+        self.start = second_moments(-loss.best, np.zeros((m, m)))
+        self.loss_form = np.zeros((m + 1, m + 1))
+        self.loss_form[:m, :m] = loss.curvature / 2.0
+        self.loss_form[:m, m] = self.loss_form[m, :m] = loss.slope / 2.0
+        self._form = self.loss_form
         # Whom a draw leaves out adds to the loss: without draws it is smaller.
         self._full = FullRounds.of(loss, contraction, drift)
         self._sum = np.zeros((m, m))
@@ -225,13 +277,37 @@ class SampledRounds:
     def _reach(self, rounds: int) -> None:
         m, (rows, columns, often) = self._m, packed_places(self._m)
         while len(self._means) < rounds:
-            own = self._form[:m, :m]
-            self._sum = self._sum + own
+            self._sum = self._sum + self._form[:m, :m]
             self._sums.append(self._sum[rows, columns] * often)
-            drawn = (self._spread @ own.ravel()).reshape(m + 1, m + 1)
-            moved = self._move.T @ self._form @ self._move + drawn
-            self._form = (moved + moved.T) / 2.0
-            self._means.append(float(np.sum(self._form * self._start)))
+            self._form = self._before(self._form)
+            self._means.append(float(np.sum(self._form * self.start)))
+
+    def _before(self, form: Floats) -> Floats:
+        """The form of (e, 1) before a round that has the mean of `form` after it."""
+        m = self._m
+        drawn = (self._spread @ form[:m, :m].ravel()).reshape(m + 1, m + 1)
+        moved = self._move.T @ form @ self._move + drawn
+        before: Floats = (moved + moved.T) / 2.0
+        return before
+
+    def backward(self, form: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """What a form of (e, 1) at the end is to the noise of these rounds, packed, and to (e, 1) before."""
+        m, (rows, columns, often) = self._m, packed_places(self._m)
+        met = np.zeros((m, m))
+        for _ in range(rounds):
+            met += form[:m, :m]
+            form = self._before(form)
+        return met[rows, columns] * often, form
+
+    def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """F - F* after each of so many rounds, and the second moments of (e, 1) after the last."""
+        m, losses = self._m, np.empty(rounds)
+        for k in range(rounds):
+            drawn = (self._spread.T @ moments.ravel()).reshape(m, m)
+            moments = self._move @ moments @ self._move.T
+            moments[:m, :m] += drawn + noise
+            losses[k] = np.sum(self.loss_form * moments)
+        return losses, moments
 
     def mean(self, rounds: Ints) -> Floats:
         """F - F* after these numbers of rounds, but for mini-batch noise."""

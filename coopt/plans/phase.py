@@ -1,0 +1,86 @@
+"""One phase of a schedule: rounds that are all alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.phases import Setting
+from coopt.problem.validation import count, integer_array, real, same_value
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """Rounds that are all alike.
+
+    Parameters
+    ----------
+    rounds : int
+        K >= 1.
+    local_steps : int
+        tau >= 1, in every round.
+    batch_sizes : array_like of int, shape (N,) or scalar
+        s_i >= 1 of every device.
+    learning_rate : float
+        eta > 0 [1 / curvature].
+
+    Raises
+    ------
+    InvalidProblemError
+        If a value is out of range.
+
+    Notes
+    -----
+    Phases compare by value and do not hash.
+
+    Examples
+    --------
+    >>> from coopt import Phase
+    >>> Phase(rounds=20, local_steps=5, batch_sizes=[8, 16], learning_rate=0.1)
+    Phase(rounds=20, local_steps=5, batch_sizes=array([ 8, 16]), learning_rate=0.1)
+    """
+
+    rounds: int
+    local_steps: int
+    batch_sizes: NDArray[np.int64]
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        given = np.atleast_1d(np.asarray(self.batch_sizes))
+        values = {
+            "rounds": count("rounds", self.rounds),
+            "local_steps": count("local_steps", self.local_steps),
+            "batch_sizes": integer_array("batch_sizes", given, given.size, minimum=1),
+            "learning_rate": real("learning_rate", self.learning_rate, minimum=0.0, strict=True),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return same_value(self, other)
+
+    @property
+    def setting(self) -> Setting:
+        """The phase without its batches."""
+        return Setting(self.rounds, self.local_steps, self.learning_rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and one list; :meth:`from_dict` gives back an equal phase."""
+        return {
+            "rounds": self.rounds,
+            "local_steps": self.local_steps,
+            "batch_sizes": self.batch_sizes.tolist(),
+            "learning_rate": self.learning_rate,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Rebuild a phase from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise InvalidProblemError(f"not a phase: {error}") from error

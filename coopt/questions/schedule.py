@@ -1,0 +1,240 @@
+"""Plans that change on the way: find one, or judge one that somebody else made."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.objectives.forecast.forecast import Forecast
+from coopt.objectives.forecast.phases import Phases, Setting
+from coopt.plans.allocation import HasForecast, Status, measured
+from coopt.plans.phase import Phase
+from coopt.plans.schedule import Schedule
+from coopt.problem import limits
+from coopt.problem.limits import Violation
+from coopt.problem.problem import Problem
+from coopt.problem.validation import choice, count, integer_array, real
+from coopt.questions.solve import solve_allocation
+from coopt.solvers.schedule.search import Course, search
+
+__all__ = ["evaluate_schedule", "solve_schedule"]
+
+
+def solve_schedule(
+    problem: Problem,
+    forecast: HasForecast,
+    *,
+    phases: int = 2,
+    learning_rate: float | Literal["auto"] | None = None,
+    gap_tolerance: float = 1e-3,
+    time_limit: float | None = None,
+) -> Schedule:
+    """Find a plan in phases, each with its own rounds, local steps, batches and learning rate.
+
+    Early on the loss is far from its lowest value and noise hardly matters: many local steps with tiny
+    batches go far for little. Late it is the noise that matters, and drift: few local steps, large batches.
+    The limits hold for all phases together.
+
+    Parameters
+    ----------
+    problem : Problem
+    forecast : Forecast or Measurement
+    phases : int, default 2
+        At most so many. One phase is the plan of :func:`solve_allocation`.
+    learning_rate : float or "auto", optional
+        The rate of all phases; default the forecast's own, or else the problem's. "auto" chooses one for
+        every phase, each with the smallest batch that it can be trusted with.
+    gap_tolerance : float, default 1e-3
+        Relative gap at which the proof for a plan of one phase may stop.
+    time_limit : float, optional
+        Seconds after which the best plan so far is returned.
+
+    Returns
+    -------
+    Schedule
+        Never forecast worse than the best plan found with fewer phases. For given rounds, local steps and
+        rates the batches of all devices and phases are chosen together; over the former the search is a
+        descent from several starts, which proves nothing: ``lower_bound`` is -inf but for one phase at a
+        given rate.
+
+    Raises
+    ------
+    InfeasibleError
+        If no plan fits; it names the limit and the smallest cost and time that would do.
+    InvalidProblemError
+        If an argument is wrong, or nothing limits rounds or local steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from coopt import Budget, Constants, Fleet, Forecast, LocalModel, Problem, solve_schedule
+    >>> model = LocalModel(
+    ...     weights=[0.5, 0.5],
+    ...     gradients=[[1.0, 0.2], [1.0, -0.2]],
+    ...     curvatures=[np.diag([1.0, 0.5]), np.diag([1.0, 0.1])],
+    ...     covariances=[4.0 * np.eye(2)] * 2,
+    ...     samples=[2000, 2000],
+    ... )
+    >>> problem = Problem(
+    ...     Fleet([2000, 2000], 8.0, 0.2), Constants(0.2, 1.0, 0.5), Budget(cost=20_000, round_cost=5)
+    ... )
+    >>> one, two = (solve_schedule(problem, Forecast(model), phases=phases) for phases in (1, 2))
+    >>> two.predicted_error < 0.8 * one.predicted_error
+    True
+    >>> [(phase.rounds, phase.local_steps, int(phase.batch_sizes.mean())) for phase in two.phases]
+    [(16, 1, 297), (6, 1, 865)]
+    """
+    begun = time.perf_counter()
+    own = measured(forecast)
+    most = count("phases", phases)
+    if isinstance(learning_rate, str):
+        choice("learning_rate", learning_rate, ("auto",))
+    seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
+    first = solve_allocation(
+        problem,
+        bound=own,
+        learning_rate=learning_rate,
+        gap_tolerance=gap_tolerance,
+        time_limit=seconds if most == 1 else 0.0,
+    )
+    alone = (Setting(first.rounds, first.local_steps, first.learning_rate),)
+    course = Course(first.predicted_error, alone, first.batch_sizes[None, :])
+    free, looked_at = learning_rate == "auto", 0
+    if most > 1:
+        deadline = math.inf if seconds is None else begun + seconds
+        course, looked_at = search(problem, own, course, most, free=free, deadline=deadline)
+    proved = most == 1 and not free
+    made = tuple(
+        Phase(each.rounds, each.local_steps, batches, each.learning_rate)
+        for each, batches in zip(course.settings, course.batch_sizes, strict=True)
+    )
+    return _described(
+        problem,
+        own,
+        made,
+        course.value,
+        first.lower_bound if proved else -math.inf,
+        first.status if proved else Status.HEURISTIC,
+        begun,
+        {"settings": looked_at},
+    )
+
+
+def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[Phase]) -> Schedule:
+    """Judge a plan in phases that somebody else made, such as a cosine decay of the learning rate.
+
+    Parameters
+    ----------
+    problem : Problem
+    forecast : Forecast or Measurement
+    phases : sequence of Phase
+        One batch size for all devices, or one each. A rate that changes every round is as many phases of one
+        round.
+
+    Returns
+    -------
+    Schedule
+        With status EVALUATED and a ``lower_bound`` of -inf: nothing is claimed about other plans.
+
+    Raises
+    ------
+    InfeasibleError
+        If the plan breaks a limit; the message says which and by how much.
+    InvalidProblemError
+        If an argument is wrong, or a learning rate is not stable.
+
+    Examples
+    --------
+    >>> import math
+    >>> import numpy as np
+    >>> from coopt import (
+    ...     Budget, Constants, Fleet, Forecast, LocalModel, Phase, Problem, evaluate_schedule
+    ... )
+    >>> model = LocalModel([1.0], [[1.0]], [[[1.0]]], [[[4.0]]], samples=[100])
+    >>> problem = Problem(Fleet([100], 4.0, 0.0), Constants(0.2, 1.0, 0.5), Budget(cost=4000))
+    >>> cosine = [
+    ...     Phase(1, local_steps=5, batch_sizes=8, learning_rate=0.2 * (1 + math.cos(math.pi * k / 100)))
+    ...     for k in range(100)
+    ... ]
+    >>> judged = evaluate_schedule(problem, Forecast(model), cosine)
+    >>> judged.cost, round(judged.predicted_error, 5)
+    (4000.0, 0.0023)
+    """
+    begun = time.perf_counter()
+    if not isinstance(problem, Problem):
+        raise InvalidProblemError(f"problem = {problem!r}: must be a coopt.Problem")
+    own, devices = measured(forecast), len(problem.fleet)
+    made = []
+    for place, phase in enumerate(phases):
+        if not isinstance(phase, Phase):
+            raise InvalidProblemError(f"phases[{place}] = {phase!r}: must be a coopt.Phase")
+        given = phase.batch_sizes[0] if phase.batch_sizes.size == 1 else phase.batch_sizes
+        made.append(replace(phase, batch_sizes=integer_array("batch_sizes", given, devices, minimum=1)))
+    if not made:
+        raise InvalidProblemError("phases is empty: must have at least one phase")
+    broken = _violations(problem, made)
+    if broken:
+        raise InfeasibleError("the schedule breaks " + "; ".join(broken.values()), binding=next(iter(broken)))
+    batches = np.array([phase.batch_sizes for phase in made], dtype=np.float64)
+    value = Phases(own, problem).value([phase.setting for phase in made], batches)
+    return _described(problem, own, tuple(made), value, -math.inf, Status.EVALUATED, begun, {})
+
+
+def _described(
+    problem: Problem,
+    forecast: Forecast,
+    phases: tuple[Phase, ...],
+    value: float,
+    lower_bound: float,
+    status: Status,
+    begun: float,
+    trace: dict[str, float],
+) -> Schedule:
+    return Schedule(
+        problem=problem,
+        phases=phases,
+        predicted_error=value,
+        cost=math.fsum(problem.cost(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
+        time=math.fsum(problem.time(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
+        lower_bound=lower_bound,
+        status=status,
+        source=forecast.source,
+        solve_seconds=time.perf_counter() - begun,
+        trace=trace,
+        forecast=forecast,
+    )
+
+
+def _violations(problem: Problem, phases: Sequence[Phase]) -> dict[str, str]:
+    """The limits that a plan breaks, each with a text that says by how much."""
+    budget = problem.budget
+    used = {
+        name: math.fsum(measure(p.rounds, p.local_steps, p.batch_sizes) for p in phases)
+        for name, measure in (("cost", problem.cost), ("time", problem.time), ("energy", problem.energy))
+    }
+    used["max_rounds"] = sum(p.rounds for p in phases)
+    allowed = {
+        "cost": budget.cost,
+        "time": budget.time,
+        "energy": budget.energy,
+        "max_rounds": math.inf if budget.max_rounds is None else budget.max_rounds,
+    }
+    found = {
+        name: str(Violation(name, used[name], limit))
+        for name, limit in allowed.items()
+        if not limits.within(used[name], limit)
+    }
+    # Each phase on its own, without the limits that hold for all together.
+    alone = replace(
+        problem, budget=replace(budget, cost=math.inf, time=math.inf, energy=math.inf, max_rounds=None)
+    )
+    for place, phase in enumerate(phases):
+        for broken in alone.violations(phase.rounds, phase.local_steps, phase.batch_sizes):
+            found.setdefault(broken.limit, f"{broken} in phase {place + 1}")
+    return found

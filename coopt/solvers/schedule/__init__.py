@@ -1,0 +1,1 @@
+"""The search for plans in phases: rounds, local steps, learning rates and batches of each."""

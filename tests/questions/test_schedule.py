@@ -1,0 +1,110 @@
+"""solve_schedule and evaluate_schedule: one phase is the allocation, and what is wrong is named."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from coopt import (
+    Budget,
+    Forecast,
+    InfeasibleError,
+    InvalidProblemError,
+    Phase,
+    Status,
+    evaluate,
+    evaluate_schedule,
+    solve_allocation,
+    solve_schedule,
+)
+from quadratics import problem_of, random_model
+
+MODEL = random_model(9, 3, 4)
+FORECAST = Forecast(MODEL)
+
+
+@pytest.mark.parametrize("rate", [None, 0.3, "auto"])
+def test_one_phase_is_the_allocation(rate: float | str | None) -> None:
+    problem = problem_of(MODEL, Budget(cost=2000.0, max_local_steps=20))
+    found = solve_schedule(problem, FORECAST, phases=1, learning_rate=rate)
+    wanted = solve_allocation(problem, bound=FORECAST, learning_rate=rate, gap_tolerance=1e-3)
+    (phase,) = found.phases
+    assert (phase.rounds, phase.local_steps) == (wanted.rounds, wanted.local_steps)
+    np.testing.assert_array_equal(phase.batch_sizes, wanted.batch_sizes)
+    assert phase.learning_rate == wanted.learning_rate
+    assert found.predicted_error == wanted.predicted_error
+    assert (found.cost, found.time) == (wanted.cost, wanted.time)
+    if rate == "auto":
+        assert found.lower_bound == -math.inf and found.status is Status.HEURISTIC
+    else:
+        assert found.lower_bound == wanted.lower_bound and found.status is wanted.status
+    found.certify()
+
+
+def test_two_phases_start_with_small_batches_and_end_with_large_ones() -> None:
+    problem = problem_of(random_model(1, 6, 8, noise=10.0), Budget(cost=20_000.0, round_cost=20.0), 0.3)
+    forecast = Forecast(random_model(1, 6, 8, noise=10.0))
+    one = solve_schedule(problem, forecast, phases=1)
+    two = solve_schedule(problem, forecast, phases=2)
+    assert two.predicted_error < 0.7 * one.predicted_error
+    early, late = two.phases
+    assert early.batch_sizes.mean() < 0.3 * late.batch_sizes.mean()
+    assert early.local_steps >= late.local_steps
+    assert two.lower_bound == -math.inf and two.status is Status.HEURISTIC
+
+
+def test_a_measurement_or_a_rate_of_the_forecast_will_do() -> None:
+    problem = problem_of(MODEL, Budget(cost=500.0, max_local_steps=5))
+    own = solve_schedule(problem, FORECAST.with_learning_rate(0.2), phases=2)
+    assert own == solve_schedule(problem, FORECAST, phases=2, learning_rate=0.2)
+    assert {phase.learning_rate for phase in own.phases} == {0.2}
+
+
+def test_a_plan_of_one_phase_is_judged_as_an_allocation_is() -> None:
+    problem = problem_of(MODEL, Budget(cost=2000.0), replacement=False)
+    rate = problem.constants.learning_rate
+    judged = evaluate_schedule(problem, FORECAST, [Phase(10, 4, [3, 4, 5], rate)])
+    assert judged.predicted_error == pytest.approx(
+        evaluate(problem, 10, 4, [3, 4, 5], FORECAST).predicted_error, rel=1e-10
+    )
+    # One batch for all devices; a decaying rate as rounds of their own.
+    cosine = [Phase(1, 4, 6, 0.7 * math.cos(math.pi / 2 * k / 20)) for k in range(20)]
+    assert evaluate_schedule(problem, FORECAST, cosine).phases[3].batch_sizes.tolist() == [6, 6, 6]
+
+
+def test_broken_limits_are_named() -> None:
+    fleet = {"throughput": 10.0, "sample_energy": 1.0, "max_batch": 8}
+    problem = problem_of(
+        MODEL, Budget(cost=100.0, time=3.0, energy=90.0, max_rounds=9, max_local_steps=3), **fleet
+    )
+    with pytest.raises(
+        InfeasibleError, match=r"cost: 120 exceeds 100; time: .*; energy: .*; max_rounds: 10"
+    ) as raised:
+        evaluate_schedule(problem, FORECAST, [Phase(5, 2, 2, 0.1), Phase(5, 2, 2, 0.1)])
+    assert raised.value.binding == "cost"
+    with pytest.raises(InfeasibleError, match=r"max_batch: 9 exceeds 8 \(device 1\) in phase 2"):
+        evaluate_schedule(problem, FORECAST, [Phase(1, 1, 1, 0.1), Phase(1, 1, [1, 9, 1], 0.1)])
+    with pytest.raises(InfeasibleError, match="max_local_steps: 4 exceeds 3 in phase 1"):
+        evaluate_schedule(problem, FORECAST, [Phase(1, 4, 1, 0.1)])
+    with pytest.raises(InfeasibleError, match="no plan fits"):
+        solve_schedule(problem_of(MODEL, Budget(cost=2.0)), FORECAST)
+
+
+def test_wrong_arguments_are_named() -> None:
+    problem = problem_of(MODEL, Budget(cost=100.0))
+    with pytest.raises(InvalidProblemError, match="phases = 0"):
+        solve_schedule(problem, FORECAST, phases=0)
+    with pytest.raises(InvalidProblemError, match="learning_rate = 'best'"):
+        solve_schedule(problem, FORECAST, learning_rate="best")
+    with pytest.raises(InvalidProblemError, match="training is unstable"):
+        solve_schedule(problem, FORECAST, learning_rate=50.0)
+    with pytest.raises(InvalidProblemError, match="phases is empty"):
+        evaluate_schedule(problem, FORECAST, [])
+    with pytest.raises(InvalidProblemError, match=r"phases\[0\] = 3: must be a coopt.Phase"):
+        evaluate_schedule(problem, FORECAST, [3])
+    with pytest.raises(InvalidProblemError, match="batch_sizes has"):
+        evaluate_schedule(problem, FORECAST, [Phase(1, 1, [1, 2], 0.1)])
+    with pytest.raises(InvalidProblemError, match="unbounded"):
+        solve_schedule(problem_of(MODEL, Budget()), FORECAST)
