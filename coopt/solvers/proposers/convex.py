@@ -398,6 +398,9 @@ class JointRelaxation:
             # A point may be worse than no training at all; its value then says nothing about the others.
             value = min(value, reached) if attempt else min(reached, gap)
             at[(attempt + 1) % TANGENTS] = here
+        if point is not None and point.lower_bound >= gap:
+            # Whatever the batches, the floor is above the initial gap: the fewest rounds do the least harm.
+            return replace(point, rounds=float(rounds[0]))
         return point
 
     def _solve(self, program: JointProgram, weights: Floats, lines: tuple[Floats, Floats]) -> _Solved | None:

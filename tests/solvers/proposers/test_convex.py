@@ -85,7 +85,8 @@ def test_relaxation_for_a_tau_is_the_best_over_rounds(problem, name, tau):
         spend = step_budget(problem, rounds, tau)
         batches = relax(weights, problem.fleet.sample_cost, spend, lower, caps).batch_sizes
         noise = float(np.sum(weights / batches))
-        values.append(joint.progress.value(rounds * tau, offset, noise))
+        start, slope = joint.progress(np.array([float(rounds * tau)]), np.zeros(1, dtype=np.intp))
+        values.append(float(start[0, 0] + slope[0, 0] * (offset + noise)))
     assert point.lower_bound <= min(values)
     # The grid is within 1 % or so of the best K, where the value is flat.
     assert point.lower_bound >= min(values) * (1 - 1e-2)
@@ -449,4 +450,5 @@ def test_a_floor_above_the_initial_gap_is_no_proof_that_training_must_be_long():
     found = solve_allocation(problem, bound="dynamite", solver="cvxpy")
     best = solve_allocation(problem, bound="dynamite")
     assert best.rounds == 1 and best.error_bound > problem.constants.initial_gap
-    assert found.lower_bound <= best.error_bound <= found.error_bound
+    assert found.lower_bound <= best.error_bound
+    assert (found.rounds, found.error_bound) == (1, best.error_bound)
