@@ -140,6 +140,40 @@ def test_single_precision_agrees_and_the_model_is_left_alone() -> None:
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
+class Sequences(nn.Module):
+    """Rows seen as sequences of two steps, by a recurrent layer or by attention."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body: Any
+        if kind == "attention":
+            self.body = nn.TransformerEncoderLayer(INPUTS // 2, 1, 4, dropout=0.3, batch_first=True)
+        else:
+            self.body = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](INPUTS // 2, 3, batch_first=True)
+        self.head = nn.Linear(3, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        body = self.body(x.unflatten(1, (2, 3)))
+        result: Tensor = self.head((body if self.kind == "attention" else body[0]).mean(dim=1))
+        return result
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "attention"])
+def test_recurrence_and_attention_agree_with_gradient_differences(kind: str) -> None:
+    torch.manual_seed(0)
+    module = Sequences(kind).double()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    found = measure(module, cross_entropy, federation((9, 7)), rows=4, directions=3, curvature="hessian")
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    module.eval()
+    gradient, start = callback(module)
+    torch.backends.mha.set_fastpath_enabled(False)
+    agree(found, coopt.measure(gradient, start, federation((9, 7)), rows=4, directions=3))
+    torch.backends.mha.set_fastpath_enabled(fast)
+    assert measure(module, cross_entropy, federation((9, 7)), directions=3).curvature_kind == "gauss-newton"
+
+
 def test_dropout_is_off_and_batch_normalisation_keeps_its_statistics() -> None:
     with_both = network(nn.Linear(INPUTS, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, CLASSES))
     found = [measure(with_both, cross_entropy, federation(), directions=4) for _ in range(2)]
@@ -170,9 +204,18 @@ def test_a_sum_a_weighted_mean_and_a_failing_model_are_refused() -> None:
     with pytest.raises(InvalidProblemError, match="without class weights"):
         measure(linear(), weighted, federation())
 
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return 2 * gradients[0]
+
     class Detours(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) if x.sum() > 0 else 2 * super().forward(x)
+            return Twice.apply(super().forward(x))
 
     with pytest.raises(
         InvalidProblemError, match=r"torch\.func cannot measure this model.*coopt\.measure needs"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.stack import sample_losses
@@ -56,6 +57,7 @@ class Differentiable:
         self._shapes = [p.shape for _, p in named]
         self._sizes = [p.numel() for _, p in named]
         self._each = sample_losses(model.loss)
+        self._together = True
 
     def outputs(self, point: Tensor, x: Tensor) -> Tensor:
         """Outputs of rows at some parameters, shape (r, ...)."""
@@ -84,7 +86,7 @@ class Differentiable:
             result: Tensor = grad(self.mean_loss)(self.point, row[None], target[None], one)
             return result
 
-        return vmap(gradient)(x, y)
+        return self._map(gradient, x, y)
 
     def output_product(self, x: Tensor, y: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Change of the outputs of rows along a direction, and the curvature of the loss times it."""
@@ -104,7 +106,7 @@ class Differentiable:
             gradient: Flat = grad(lambda w: self.mean_loss(w, rows, targets, share))
             return _along(gradient, self.point, direction)[1]
 
-        return vmap(product)(x, y, weights)
+        return self._map(product, x, y, weights)
 
     def row_curvatures(self, x: Tensor, y: Tensor, hessian: bool) -> Tensor:
         """Curvature of the loss of single rows along their own gradients, near the largest; shape (r,)."""
@@ -126,7 +128,18 @@ class Differentiable:
             )
             return size
 
-        return vmap(along)(x, y)
+        return self._map(along, x, y)
+
+    def _map(self, function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
+        """What a function gives for each entry: together, or one by one if the model cannot be run so."""
+        if self._together:
+            try:
+                return vmap(function)(*stacks)
+            except (NotImplementedError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self._together = False
+        return torch.stack([function(*entries) for entries in zip(*stacks, strict=True)])
 
     def is_affine(self, x: Tensor, seed: int) -> bool:
         """Whether the outputs of a few rows are affine in the parameters, along two random directions.
@@ -178,12 +191,30 @@ def row_chunks(rows: int, inputs: Tensor, parameters: int | None = None) -> Iter
 
 
 @contextmanager
+def plain_kernels(module: nn.Module) -> Iterator[None]:
+    """Do without kernels that know no second derivative, or compute in less than single precision."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    plain = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        cudnn = torch.backends.cudnn.enabled and not plain
+        stack.enter_context(torch.backends.cudnn.flags(enabled=cudnn, allow_tf32=False))
+        if plain:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
+
+
+@contextmanager
 def explained() -> Iterator[None]:
-    """Say what to do where torch cannot differentiate a model twice, or run it row by row."""
+    """Say what to do where torch cannot differentiate a model twice."""
     try:
         with warnings.catch_warnings():
-            # The first forward derivative makes torch load what it has deprecated itself.
+            # The first forward derivative makes torch load what it has deprecated itself, and switching
+            # oneDNN off sets what only graphics cards of one kind have.
             warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+            warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
             yield
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):

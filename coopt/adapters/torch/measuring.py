@@ -14,6 +14,7 @@ from coopt.adapters.torch.curvature import (
     NUMBERS_AT_ONCE,
     Differentiable,
     explained,
+    plain_kernels,
     row_chunks,
     rows_at_once,
 )
@@ -111,7 +112,8 @@ def measure(
     Samples processed: r (2 m + 6) a device for r rows and m directions, 2 r of them fresh rows for the noise.
     Memory: 2 m vectors of the length of the model, the activations of at most 1024 rows (32 of large ones),
     and with the Gauss-Newton curvature m numbers for each row measured and each output. Sums are in double
-    precision, the model in its own.
+    precision, the model in its own. Fused kernels of attention and recurrence, which know no second
+    derivative, are switched off meanwhile.
 
     Examples
     --------
@@ -134,6 +136,7 @@ def measure(
     with (
         progress_bar("measuring", survey.directions + 2, progress) as advance,
         explained(),
+        plain_kernels(flat.module),
     ):
         found = _Measured(flat, data, held, survey, curvature)
         parts = found.run(advance)
