@@ -10,7 +10,7 @@ INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help env demo test lint format types unit docs wheel-check matrix bench \
-    test-deployment example-flower example-pfl example-nvflare clean
+    test-processors test-deployment example-flower example-pfl example-nvflare clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ types: $(VENV)/.full ## mypy, strict
 
 unit: $(VENV)/.full ## tests and docstring examples, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-processors: $(VENV)/.full ## the tests as other processors would run them: twice as long as `make unit`
+	$(BIN)/python tools/processors.py -n auto --dist loadfile
 
 docs: $(VENV)/.full ## build the documentation, running its examples
 	$(BIN)/sphinx-build -q -W --keep-going -j auto -b html docs docs/_build/html

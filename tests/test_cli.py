@@ -6,12 +6,14 @@ import csv
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import coopt
-from coopt import Allocation, Budget, Fleet, Problem, solve_allocation
+from coopt import Allocation, Budget, Fleet, Problem, measure, solve_allocation
 from coopt.cli import EXAMPLE, example_problem, main
 from coopt.problem.files import read_problem
 
@@ -256,6 +258,40 @@ def test_several_jobs_are_one_table(
     assert float(found["error_bound"]) == alone.error_bound
     assert missing["rounds"] == "" and "time" in missing["reason"]
     assert f"{alone.rounds:,}" in printed.out and "none" in printed.out
+
+
+def test_a_measurement_is_planned_by_its_forecast(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    rng = np.random.default_rng(0)
+    devices = len(Fleet.from_csv(fleet))
+    clients = [0.1 * k + rng.normal(size=(50, 3)) for k in range(devices)]
+
+    def gradient(model, rows):
+        error = model - rows
+        return 0.5 * float(np.mean(np.sum(error**2, axis=1))), error.mean(axis=0)
+
+    saved, written, table = tmp_path / "m.npz", tmp_path / "plan.json", tmp_path / "plans.csv"
+    measurement = measure(gradient, np.full(3, 2.0), clients)
+    measurement.save(saved)
+    assert run("plan", fleet, job, "--measurement", saved, "--json", written) == 0
+    printed = capsys.readouterr().out
+    assert "Predicted error: forecast" in printed and "for this forecast" in printed
+    plan = Allocation.from_json(written.read_text())
+    assert plan.source is not None and plan.source.measurement == measurement.model.digest
+    plan.certify(measurement)
+    assert run("plan", fleet, job, "--measurement", saved, "--learning-rate", "0.2", "--csv", table) == 0
+    with table.open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["learning_rate"] == "0.2" and row["error_bound"] == "" and float(row["predicted_error"]) > 0.0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("plan", fleet, job, "--measurement", saved, "--bound", "dynamite")
+    renamed = replace(measurement, names=tuple(f"other {k}" for k in range(devices)))
+    renamed.save(saved)
+    assert run("plan", fleet, job, "--measurement", saved) == 2
+    assert "a forecast knows devices by position" in capsys.readouterr().err
 
 
 def test_pictures_and_json_are_for_one_job(

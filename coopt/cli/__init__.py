@@ -13,13 +13,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from coopt._version import __version__
 from coopt.errors import BoundWarning, CooptError, InfeasibleError, InvalidProblemError
 
 if TYPE_CHECKING:
+    from coopt.objectives.forecast.forecast import Forecast
     from coopt.plans.allocation import Allocation
+    from coopt.problem.fleet import Fleet
     from coopt.problem.problem import Problem
 
 FOUND, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
@@ -90,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser(
         "plan",
         help="plan your own fleet and job",
-        description="Find the rounds, local steps and batch sizes with the smallest error bound.",
+        description=(
+            "Find the rounds, local steps and batch sizes with the smallest error bound, or with the "
+            "smallest error that is forecast from a measurement."
+        ),
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,7 +107,16 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="tables [constants] and [budget]; one plan each",
     )
-    plan.add_argument("--bound", choices=BOUNDS, default=BOUNDS[0], help="error bound (default: %(default)s)")
+    judged = plan.add_mutually_exclusive_group()
+    judged.add_argument(
+        "--bound", choices=BOUNDS, default=BOUNDS[0], help="error bound (default: %(default)s)"
+    )
+    judged.add_argument(
+        "--measurement", metavar="FILE.npz", type=Path, help="plan by the forecast of a saved measurement"
+    )
+    plan.add_argument(
+        "--learning-rate", metavar="ETA", type=_rate, help="in place of the job's; auto: chosen with the plan"
+    )
     plan.add_argument("--json", metavar="OUT.json", type=Path, help="write the plan and its certificate")
     plan.add_argument("--csv", metavar="OUT.csv", type=Path, help="write one row a job")
     demo = commands.add_parser(
@@ -148,7 +162,9 @@ def _plan(options: argparse.Namespace) -> int:
     problems = [Problem(*read_problem(job, fleet)) for job in options.jobs]
     if len(problems) > 1 or options.csv is not None:
         return _plan_many(problems, options)
-    allocation = solve_allocation(problems[0], bound=options.bound)
+    allocation = solve_allocation(
+        problems[0], bound=_objective(options, fleet), learning_rate=options.learning_rate
+    )
     print_allocation(allocation)
     if options.json is not None:
         try:
@@ -171,13 +187,39 @@ def _plan_many(problems: Sequence[Problem], options: argparse.Namespace) -> int:
     names = [job.name for job in options.jobs]
     if len(set(names)) < len(names):
         names = [str(job) for job in options.jobs]
-    found = solve_many(dict(zip(names, problems, strict=True)), bound=options.bound)
+    found = solve_many(
+        dict(zip(names, problems, strict=True)),
+        bound=_objective(options, problems[0].fleet),
+        learning_rate=options.learning_rate,
+    )
     print_solutions(found)
     if options.csv is not None:
         found.to_csv(options.csv)
         _note(f"table written to {options.csv}")
     codes = [_fail(error, _code(error), name) for name, error in found.errors.items()]
     return codes[0] if codes else FOUND
+
+
+def _rate(text: str) -> float | Literal["auto"]:
+    """A learning rate on the command line; argparse reports what is neither a number nor auto."""
+    return "auto" if text == "auto" else float(text)
+
+
+def _objective(options: argparse.Namespace, fleet: Fleet) -> str | Forecast:
+    """The bound that was named, or the forecast of a measurement of the same devices."""
+    if options.measurement is None:
+        return str(options.bound)
+    from coopt.measuring.measurement import Measurement
+
+    measurement = Measurement.load(options.measurement)
+    pairs = zip(measurement.names or (), fleet.names or (), strict=False)
+    for place, (measured, listed) in enumerate(pairs):
+        if measured != listed:
+            raise InvalidProblemError(
+                f"{options.measurement}: device {place} is {measured!r}, and {listed!r} in {options.fleet}: "
+                "a forecast knows devices by position, so list them in the order they were measured in"
+            )
+    return measurement.forecast()
 
 
 def _code(error: CooptError) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
@@ -29,9 +29,13 @@ from coopt.problem.validation import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from coopt.objectives.forecast.forecast import Plan
+
 Floats = NDArray[np.float64]
 
 FORMAT = 1
+# Downward curvature below this share of the largest is rounding.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -274,9 +278,9 @@ class Measurement:
         -------
         Constants
             smoothness: largest Ritz value of any device. mean_smoothness: largest of the averaged curvature.
-            curvature_floor: smallest of any device where negative, else 0. initial_gap: that of the forecast,
-            over the directions of more curvature than its floor. pl_constant: ||g||^2 / (2 initial_gap), of
-            the gradient in these.
+            curvature_floor: smallest of any device where negative beyond rounding, else 0. initial_gap: that
+            of the forecast, over the directions of more curvature than its floor. pl_constant:
+            ||g||^2 / (2 initial_gap), of the gradient in these.
 
         Raises
         ------
@@ -294,12 +298,13 @@ class Measurement:
         smoothness = float(spectra[:, 0].max())
         mean = min(max(float(self.spectrum[0]), np.finfo(float).tiny), smoothness)
         slope = loss.curvature @ loss.best
+        lowest = float(spectra[:, -1].min())
         return Constants(
             learning_rate=learning_rate,
             smoothness=smoothness,
             initial_gap=gap,
             pl_constant=min(float(slope @ slope) / (2.0 * gap), mean),
-            curvature_floor=max(min(float(spectra[:, -1].min()), 0.0), -smoothness),
+            curvature_floor=max(lowest, -smoothness) if -lowest > ROUNDING * smoothness else 0.0,
             mean_smoothness=mean,
         )
 
@@ -349,6 +354,28 @@ class Measurement:
         from coopt.measuring.plot_measurement import plot_measurement
 
         return plot_measurement(self)
+
+    def plot_training(self, plan: Plan, losses: ArrayLike) -> Figure:
+        """Draw what a plan was forecast to reach beside what training by it reached.
+
+        Parameters
+        ----------
+        plan : Allocation or the like
+            With rounds, local steps, batch sizes, and the problem that it answers.
+        losses : array_like, shape (K,) or (K + 1,)
+            Averaged loss after each round that was trained from the model measured; before the first, if one
+            more.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        InvalidProblemError
+            If there are more or fewer losses.
+        """
+        from coopt.measuring.plot_measurement import plot_training
+
+        return plot_training(self, plan, losses)
 
     def __repr__(self) -> str:
         left_out = int((~self.measured).sum())

@@ -1,11 +1,13 @@
-"""One picture of a measurement: how the averaged loss curves, and how the devices differ."""
+"""Pictures of a measurement: how the loss curves, how the devices differ, and what came of its forecast."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from coopt.errors import InvalidProblemError
 from coopt.plans.plot import CHOSEN, INK, TIME, need_matplotlib
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from coopt.measuring.measurement import Measurement
+    from coopt.objectives.forecast.forecast import Plan
 
 
 def plot_measurement(measurement: Measurement) -> Figure:
@@ -96,3 +99,45 @@ def _draw_devices(axes: Axes, measurement: Measurement) -> None:
     axes.set_ylabel("noise of one sample's gradient (root)", color=INK)
     axes.legend(frameon=False, fontsize=8)
     axes.set_title("How the devices differ", loc="left", fontweight="bold", color=INK)
+
+
+def plot_training(measurement: Measurement, plan: Plan, losses: ArrayLike) -> Figure:
+    """Draw what a plan was forecast to reach, and what training by it reached.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    InvalidProblemError
+        If losses are not as many as the plan has rounds, with or without the one before the first.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    gaps = measurement.forecast().curve(plan)
+    trained = np.asarray(losses, dtype=np.float64)
+    if trained.shape not in ((plan.rounds,), (plan.rounds + 1,)):
+        raise InvalidProblemError(
+            f"losses has shape {trained.shape}: must have ({plan.rounds},), one a round, or one more in "
+            "front for the loss before the first"
+        )
+    rounds = np.arange(plan.rounds + 1)
+    figure = Figure(figsize=(6.5, 4.4), dpi=150, layout=ConstrainedLayoutEngine())
+    axes = figure.subplots()
+    # The lowest loss is known badly: the forecast is of the change.
+    axes.plot(rounds, measurement.loss + gaps - gaps[0], "--", color=INK, label="forecast, no bound")
+    axes.plot(rounds[-trained.size :], trained, color=CHOSEN, label="trained")
+    axes.set_xlabel("rounds", color=INK)
+    axes.set_ylabel("loss", color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+    axes.legend(frameon=False)
+    axes.set_title(
+        f"{plan.local_steps} local steps a round, batches of "
+        f"{int(plan.batch_sizes.min())} to {int(plan.batch_sizes.max())}",
+        loc="left",
+        fontweight="bold",
+        color=INK,
+    )
+    return figure

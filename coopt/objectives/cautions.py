@@ -24,7 +24,7 @@ def impossible_continuity(constants: Constants, local_steps: int) -> str | None:
 
 
 def exploding_drift(constants: Constants, local_steps: int) -> str | None:
-    """So many local steps, without any curvature floor, that the drift terms say nothing."""
+    """Too many local steps for a problem without a curvature floor: the drift terms then say nothing."""
     length = constants.learning_rate * constants.smoothness * local_steps
     if constants.curvature_floor not in (None, -constants.smoothness) or length <= 2.0:
         return None

@@ -83,11 +83,15 @@ def sums_of(
             math.exp(log_r * steps) if log_r * steps <= LARGEST_EXPONENT else math.inf,
         )
         r2 = r * r
+        # The second half of the doubled round starts where the first one ended, at alpha: there
+        # alpha_(steps+j) = alpha + r^steps alpha_j, and the first half's terms have lost a factor q^steps.
+        # Squaring that sum gives the three new terms. Nothing is ever subtracted, so no digit is lost.
         square = q * square + alpha * alpha * weight + 2.0 * alpha * (r * linear) + r2 * square
         linear = q * linear + alpha * weight + r * linear
         variance = q * variance + beta * weight + r2 * variance
         alpha, beta, weight = alpha + r * alpha, beta + r2 * beta, q * weight + weight
         steps *= 2
+        # The binary digits of tau, from the highest: doubling appends a 0, one more step makes it a 1.
         if local_steps & bit:
             q, r = math.exp(log_q), math.exp(log_r * steps) if log_r * steps <= LARGEST_EXPONENT else math.inf
             square = q * square + alpha * alpha

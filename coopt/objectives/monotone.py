@@ -43,7 +43,7 @@ class Floor:
 
 
 class SeveralFloors(ABC):
-    """A form that evaluates its floors at several tau faster than at one after the other."""
+    """A form that evaluates the floors at several tau together, faster than one by one."""
 
     @abstractmethod
     def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
@@ -97,6 +97,7 @@ def member_values(form: MonotoneForm, rounds: int, local_steps: int, batches: Fl
     everyone = np.arange(len(form.members))
     start, slope = form.progress(np.array([float(rounds * local_steps)]), everyone)
     floor = form.floor(local_steps, everyone)
+    # All members share the basis, so the fleet is passed over once or twice, however many members there are.
     inverse = inverse_batches(batches, form.population)
     noise = np.array([float(basis @ inverse) for basis in floor.basis])
     return start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, noise))
@@ -106,6 +107,7 @@ def inverse_batches(batches: Floats, population: NDArray[np.int64] | None) -> Fl
     """1/s_i - ref_i without cancellation, shape (N,)."""
     if population is None:
         return 1.0 / batches
+    # Not 1/s - 1/d: where nearly all samples are in the batch, that is a difference of equal numbers.
     inverse: Floats = (population - batches) / (batches * population)
     return inverse
 
@@ -137,6 +139,7 @@ def _at(form: MonotoneForm, rounds: int, local_steps: int) -> tuple[float, float
 
 
 def _weights(slope: float, floor: Floor) -> Floats:
+    # Weights are shares times basis. Without infinities, which are rare, that is one product an array.
     shares = slope * floor.shares[0]
     if np.isfinite(shares).all():
         weights: Floats = floor.basis[0] * shares[0]

@@ -37,7 +37,7 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Fleetwide:
-    """What of a fleet decides the drift, besides its noise."""
+    """What decides the drift of a fleet, besides its noise."""
 
     learning_rate: float
     log_r: float
@@ -90,11 +90,14 @@ def _error_of(point: Contraction, fleet: Fleetwide, local_steps: int, length: fl
     """C0 sum q^(tau-1-j) (beta_d a_j + epsilon)^2 and C sum q^(tau-1-j) b_j^2 / nu^2."""
     bias = product(math.sqrt(point.error_factor / length), fleet.bias)
     square = bias * bias * geometric(point.log_q, local_steps)
+    # E||drift + bias||^2 is at most (sqrt(drift^2) + bias)^2: the square of the bias, twice the product, and
+    # the square of the drift. The first step of a round has no drift yet.
     factor = point.drift_factor
     if local_steps == 1 or factor == 0.0:
         return square, 0.0
     if math.isinf(factor):
         return (math.inf if fleet.divergence or fleet.bias else 0.0), math.inf
+    # The scale goes into the sums and not before them: alone they may leave the range of float64.
     scale = math.sqrt(factor / length) * fleet.learning_rate
     sums = drift_sums(point.log_q, fleet.log_r, local_steps, scale * fleet.divergence, scale * scale)
     return square + 2.0 * product(sums.linear, bias) + sums.square, sums.variance

@@ -167,7 +167,7 @@ class Objective(ABC):
         return offset + float(np.sum(weights / batches))
 
     def members(self) -> tuple[Bound, ...]:
-        """Bounds whose minimum this one is; one with numbers is its own only member."""
+        """The bounds of a family, of which the smallest counts; a single bound is its own only member."""
         return (self,)
 
     def best_member(

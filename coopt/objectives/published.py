@@ -68,6 +68,7 @@ class Dynamite(_Published):
         eta, rho = problem.constants.learning_rate, problem.constants.quadratic_continuity
 
         def penalty(h: Floats, tau: Ints) -> Floats:
+            # With rho = 1/(eta tau), in an order in which nothing overflows before the result does.
             return h / tau * (h / eta) if rho is None else rho * h * h
 
         return _published_form(self, problem, penalty)

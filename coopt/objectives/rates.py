@@ -63,6 +63,7 @@ class Rates:
 
     def interval(self, low: float, high: float) -> MonotoneForm:
         """A monotone form that is below the bound for every rate from `low` to `high`."""
+        # The floor of the low end, with the factor of the high end, is below the floor at every rate between.
         high = min(high, self.largest * BELOW_LIMIT)
         low = min(low, high)
         at_low, at_high = self.form(low), self.form(high)
@@ -98,6 +99,8 @@ class _IntervalForm:
         return self.low.population
 
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
+        # Member i stands at places i and m + i: once with the progress of each end. Which end is better
+        # depends on the floor, so a search takes the smaller value of the two.
         index = active % len(self.low.members)
         floor = self.low.floor(local_steps, index)
         shares = floor.shares.copy()
@@ -107,6 +110,7 @@ class _IntervalForm:
                 _powers(form, shortfall, local_steps, index)
                 for form, shortfall in zip((self.low, self.high), self.drawn, strict=True)
             )
+            # Of the whole drift term only this sum falls with the rate: by its ratio all may be cut down.
             fall = np.divide(high, low, out=np.ones_like(low), where=low > 0.0)
             shares[:, 1:] *= np.minimum(fall, 1.0)[:, None]
         return Floor(floor.offsets * self.factors[index], shares, floor.basis)

@@ -70,7 +70,7 @@ def young_values(problem: Problem, gamma: float, z: float, local_steps: int) -> 
 
 
 def absence_values(problem: Problem) -> dict[str, Number]:
-    """The symbols of what it adds to the error that not every device takes part in every round."""
+    """The symbols of what absent devices add to the error: a draw of participants, a biased gradient."""
     devices, m = len(problem.fleet), problem.budget.participants
     bias = problem.constants.gradient_bias
     if m is None:

@@ -1,7 +1,12 @@
-"""The trade-off bound: curvature that couples drift to the average cannot at the same time feed drift.
+"""The trade-off bound: tighter than the certified one, from the same constants.
+
+Curvature does harm twice. It lets devices drift apart, and it turns their drift into an error of the averaged
+gradient. The certified bound counts all of it both times. But the curvature of one device along one
+direction can do only one of the two in full: what is spent on the first is missing for the second. Counting
+it once gives this bound.
 
 The theorem and its proof are in ``coopt_bounds.tradeoff``. For fixed parameters (gamma, ratio) the bound is
-an offset plus a weighted sum of 1/s_i, so every solver that takes any :class:`coopt.Bound` takes it.
+an offset plus a weighted sum of 1/s_i. It has no monotone form, so the exact solver tries every (K, tau).
 """
 
 from __future__ import annotations
@@ -299,6 +304,9 @@ def drift_costs(
     growth = np.full((steps, members), middle + radius)
     best = np.full(members, np.inf)
     costs = np.full((2, members), np.inf)
+    # `growth` is how fast drift grows at each step on the worst trajectory that the last sweep found. Forward
+    # it says how much drift there is, which decides zeta. Backward the storage weights follow from zeta, and
+    # with them a new growth.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for _ in range(SWEEPS):
             drift = np.zeros((steps, members))
@@ -312,6 +320,8 @@ def drift_costs(
                 found[1] += storage * step**2
                 carried = (1.0 + zeta) * storage
                 lost = weights[j] * (high - low) ** 2 / 4.0
+                # The worst share t of the curvature that feeds drift maximises
+                # carried (middle + radius t)^2 + lost (1 - t^2): a parabola in t, open below if excess > 0.
                 excess = lost - carried * radius**2
                 inner = carried * middle * radius
                 share = np.where(inner < excess, inner / np.where(excess > 0.0, excess, 1.0), 1.0)

@@ -107,7 +107,7 @@ def _status(found: Found, asked: Asked, value: float) -> Status:
 
 
 def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Ints) -> tuple[str, ...]:
-    """The limits that forbid some smallest increase: one more round, local step, or unit of a batch."""
+    """The limits without which one more round, one more local step, or a larger batch would fit."""
     fleet, budget, steps = problem.fleet, problem.budget, rounds * local_steps
     prices, found = problem.plain.fleet, set()
     # What one more unit adds at most where it is of use and allowed; seconds of a round as planned, with one
@@ -162,7 +162,7 @@ def _most(values: Floats, where: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class _Spending:
-    """The one limit on the work of a step: what a sample counts, what a unit of each budget adds to it."""
+    """One limit on the work of a step: what a sample takes of it, and what a unit of each budget adds."""
 
     sample: Floats
     limit: float
@@ -232,7 +232,7 @@ def cap_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int) ->
 
 
 def warn_of(problem: Problem, plan: Incumbent) -> None:
-    """Warn of what makes the bound say little at this plan."""
+    """Warn where the bound says little about this plan."""
     bound, batches = completed(plan.bound), plan.batch_sizes.astype(np.float64)
     for caution in bound.cautions(problem, plan.rounds, plan.local_steps, batches, plan.value):
         warnings.warn(caution, BoundWarning, stacklevel=4)

@@ -47,6 +47,8 @@ def smallest_value(
     best = np.where(values[0] <= values[1], near[0], near[1])
     spare = budgets - np.array([math.fsum((row * best).tolist()) for row in costs])
     dual = math.fsum((gains / best).tolist()) - float(prices @ spare)
+    # By so much a plan below the level may lose against the best units at these prices; the sum of what each
+    # device loses, and of what is left of the budgets at their prices, must stay below it.
     room = level - dual
     if room <= 0.0:
         return min(dual, level)
@@ -60,11 +62,14 @@ def smallest_value(
         more = np.minimum(more, np.min(rates, axis=1, initial=math.inf, where=change > 0.0))
         fewer = np.minimum(fewer, np.min(-rates, axis=1, initial=math.inf, where=change < 0.0))
         ahead.append((more, fewer))
+    # Device by device, all partial plans at once: a column is a plan, with what it leaves and what it lost.
     left, lost = spare[:, None], np.zeros(1)
     for (change, loss), (more, fewer) in zip(options, reversed(ahead[:-1]), strict=True):
         left = (left[:, :, None] - change[:, None, :]).reshape(spare.size, -1)
         lost = (lost[:, None] + loss).ravel()
         with np.errstate(invalid="ignore"):
+            # A budget that is overdrawn must be brought back by the devices to come; one that is left over
+            # must be used up, or paid for. What that loses at least rules out most plans.
             short = np.where(left < 0.0, -left * fewer[:, None], left * np.minimum(prices, more)[:, None])
         short[left == 0.0] = 0.0
         kept = lost + short.max(axis=0) < room
@@ -80,7 +85,7 @@ def smallest_value(
 
 
 def _not_worse(left: Floats, worth: Floats) -> NDArray[np.intp]:
-    """Places of partial plans without those that leave no more of any budget than one worth no more.
+    """Places of the partial plans to keep: no other is as good and leaves as much of every budget.
 
     Of two budgets, that one is only looked for in some parts of the second: what is missed costs time alone.
     """

@@ -223,6 +223,7 @@ class Checker:
         noise = self._noise(leaf, pieces, shares)
         with np.errstate(invalid="ignore", over="ignore"):
             levels = offsets + noise
+        # Between the ends of a piece progress is monotone, falling or rising: the better end bounds both.
         values = np.full_like(levels, math.inf)
         for product in (pieces.first_product, pieces.last_product):
             start, slope = self.form.progress(product, self.everyone)
@@ -282,6 +283,9 @@ class Checker:
         """Lower bounds on the noise in the direction of a support, on each piece of a leaf."""
         pieces = _pieces(leaf) if pieces is None else pieces
         self._check_multipliers(leaf, support)
+        # Weak duality. For any prices >= 0, plans within the limits have
+        # sum w_i/s_i >= sum_i min_s (w_i/s + price_i s) - (what the limits allow, at these prices),
+        # so whoever chose the multipliers need not be believed: bad ones only make the bound low.
         weights = self.weights(support.direction)
         fleet, prices = self.fleet, support.price * self.fleet.sample_cost
         prices += support.energy_price * fleet.sample_energy
@@ -295,6 +299,8 @@ class Checker:
         )
         bound = least - spend
         rounding += 2.0 * TERM_ROUNDING * float(np.abs(spend).max())
+        # Devices that the deadline holds back have a price of time as well. What the deadline leaves them is
+        # linear in 1/(K tau) and 1/tau: s_i <= pi_i (theta/(K tau) - u_i/tau - alpha_i).
         if support.held.size:
             first, last = pieces.first_product, pieces.most_steps
             speed, idle = fleet.throughput[support.held], fleet.round_time[support.held]
@@ -343,6 +349,7 @@ class Checker:
     def _step_limits(self, product: Floats | float, steps: Floats | float) -> Floats:
         """What one step may cost and burn at most, for given K tau and tau; inf where there is no limit."""
         cost = self.cost_limit / product - self.budget.round_cost / steps - self.step_cost
+        # Where a unit costs the same everywhere only whole units are spent: what is left over buys nothing.
         if self.unit is not None:
             cost = self.unit * np.floor(cost / self.unit * (1.0 + OUTWARD))
         energy = self.energy_limit / product - self.round_energy / steps - self.step_energy
@@ -424,7 +431,7 @@ class _Pieces:
 
 
 def _pieces(leaf: Leaf) -> _Pieces:
-    """K one by one where tau is fixed and they are few, tau where K is, else a grid of products."""
+    """One piece for each K where tau is fixed and there are few; for each tau where K is; else a grid."""
     (k1, k2), (t1, t2) = leaf.rounds, leaf.local_steps
     if t1 == t2:
         low, high = _runs(k1, k2)
@@ -440,7 +447,7 @@ def _pieces(leaf: Leaf) -> _Pieces:
 
 
 def _runs(first: int, last: int) -> tuple[Floats, Floats]:
-    """The whole numbers from `first` to `last` in at most PIECES runs, by their ends."""
+    """Divide the whole numbers from `first` to `last` into at most PIECES ranges; return their ends."""
     if last - first < PIECES:
         low = np.arange(first, last + 1, dtype=np.float64)
         return low, low

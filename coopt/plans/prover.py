@@ -192,7 +192,7 @@ class _Prover:
         return _Mixture(cost, energy, prices, total)
 
     def _level(self, floor: Floor, place: tuple[int, int], angle: float) -> float:
-        """The smallest noise in a direction, in whole batches; refutes the claim if that undercuts it."""
+        """The smallest noise in a direction with whole batches; a plan below the claim refutes it."""
         found = self.inner.exact(floor, *place, angle, cutoff=math.inf)
         return found.lower_bound
 

@@ -68,5 +68,5 @@ class Budget:
             object.__setattr__(self, name, value)
 
     def including(self, fleet: Fleet) -> Budget:
-        """The budget with what a round costs on each device added to what a round costs."""
+        """The budget whose price of a round includes what a round costs on every device."""
         return replace(self, round_cost=math.fsum([self.round_cost, *fleet.round_cost.tolist()]))

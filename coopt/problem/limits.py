@@ -231,6 +231,7 @@ def largest_batches(
         result: NDArray[np.bool_] = device_times(problem, rounds, local_steps, batches, places) <= limit
         return result
 
+    # The quotient may be off by rounding, so one unit more and the unit itself are asked of the definition.
     units += admitted((units + 1.0) * multiple) & ((units + 1.0) * multiple <= upper)
     units -= ~admitted(units * multiple)
     return (units * multiple).astype(np.int64)
@@ -319,6 +320,8 @@ def _largest_count(fits: Callable[[int], bool], available: float, unit: float) -
         return LARGEST_COUNT
     # The quotient may be infinite.
     guess = math.floor(min(max(available / unit, 1.0), LARGEST_COUNT))
+    # The quotient is right but for rounding, yet `fits` alone decides: galloping away from the guess finds a
+    # count on either side of the limit, and bisection the limit itself. Mostly that takes three evaluations.
     step = 1
     if fits(guess):
         fitting = guess

@@ -80,7 +80,7 @@ class Problem:
 
     @cached_property
     def plain(self) -> Problem:
-        """The same limits as if all devices took part at the costs expected of them, as solvers take it.
+        """The problem as solvers take it: all devices take part, at the costs expected of them.
 
         All that a round costs is in the budget.
         """

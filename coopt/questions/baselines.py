@@ -1,4 +1,4 @@
-"""What is common today, each way at the best it can do within the limits of a problem."""
+"""Plans as people commonly choose them, each the best of its kind within the limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEDAVG_EPOCHS, FEDAVG_BATCH = 5, 32
 
 @dataclass(frozen=True)
 class Baseline:
-    """One way to choose, and the best plan that it allows.
+    """A common way to choose a plan, and the best plan that can be chosen like that.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def _solved(restricted: Problem, local_steps: int | None = None) -> Allocation |
 
 
 def _with_batches(problem: Problem, low: int, high: int) -> Problem:
-    """The problem with batch sizes between two numbers, as far as each device allows them."""
+    """The problem with batch sizes kept between two numbers, where a device admits that."""
     lower, upper = problem.fleet.batch_range()
     fleet = replace(
         problem.fleet, min_batch=np.clip(low, lower, upper), max_batch=np.clip(high, lower, upper)

@@ -1,4 +1,4 @@
-"""What a little more of everything changes: exact differences between proved optima.
+"""What changes with a little more of each limit and constant: exact differences between proved optima.
 
 Shadow prices are derivatives at the K and tau of the plan, with continuous batches. Whole numbers move in
 steps: a unit of cost that does not pay for one more sample buys nothing, and one that admits another round

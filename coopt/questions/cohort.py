@@ -172,7 +172,7 @@ def choose_cohort(
 
 
 class _CohortChoice:
-    """The best cohort so far, and how it is looked for."""
+    """The search for a cohort, and the best one so far."""
 
     def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float) -> None:
         self.problem = problem
@@ -184,7 +184,7 @@ class _CohortChoice:
         self.searches = 0
 
     def run(self, most: int, seconds: float) -> Cohort:
-        """The best of nested cohorts along several orders, and then what the search finds and proves."""
+        """Try nested cohorts in several orders first; then search, and prove."""
         size, budget = len(self.problem.fleet), self.problem.budget
         # So many distinct devices are drawn each round.
         least = (budget.participants or 1) if budget.distinct_participants else 1
@@ -223,7 +223,7 @@ class _CohortChoice:
         return self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
 
     def _try(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
-        """Solve a cohort as far as it could be better than the best; what was proved of it."""
+        """Solve for a cohort until it is clear that it is no better than the best; return what is proved."""
         if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
             return math.inf
         self.searches += 1

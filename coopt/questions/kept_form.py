@@ -51,7 +51,7 @@ class KeptForm(MonotoneBase):
         return self._bound.members()
 
     def rates(self, problem: Problem) -> Rates | None:
-        """What the bound says: at each rate it has another form."""
+        """What the bound says; it has another form at each rate, so none is kept."""
         return self._bound.rates(problem)
 
     def monotone_form(self, problem: Problem) -> MonotoneForm:

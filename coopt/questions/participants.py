@@ -152,7 +152,7 @@ class _ParticipantSearch:
         return None if self.deadline == math.inf else max(self.deadline - time.perf_counter(), 0.0)
 
     def _solve(self, place: int) -> None:
-        """The optimum for one number; the best so far is kept, with the fewest devices where values tie."""
+        """Solve for one number, and keep the best plan; of equal ones that with the fewest devices."""
         self.searches += 1
         try:
             plan = solve_allocation(
@@ -169,7 +169,7 @@ class _ParticipantSearch:
             self.best = plan
 
     def _range(self, low: int, high: int) -> float:
-        """A lower bound for every number of a range: the costs of the fewest, the variance of the most."""
+        """A lower bound for every number in a range: the smallest number's costs, the largest's variance."""
         self.searches += 1
         cheap, precise = self._at(self.numbers[low]), self._at(self.numbers[high])
         try:

@@ -67,7 +67,7 @@ class Devices:
         return int(self.first.size)
 
     def sampled(self, every: int) -> Devices:
-        """Every so-manieth device."""
+        """A sample of the fleet: devices at equal distances in its order."""
         arrays = {
             field.name: value for field in fields(self) if (value := getattr(self, field.name)).size > 1
         }

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 import coopt
 from coopt import InvalidProblemError, Measurement
-from coopt.adapters.torch import SharedData, measure
+
+torch = pytest.importorskip("torch")
+from torch import Tensor, nn  # noqa: E402
+
+from coopt.adapters.torch import SharedData, measure  # noqa: E402
 
 cross_entropy = nn.functional.cross_entropy
 INPUTS, CLASSES = 6, 3

@@ -18,7 +18,14 @@ from coopt import Budget, Controller, Fleet  # noqa: E402
 from coopt.adapters.draws import draw_positions  # noqa: E402
 from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
 from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import EarlyStop, FederatedTrainer, History, ProbeOptions, SharedData  # noqa: E402
+from coopt.adapters.torch import (  # noqa: E402
+    EarlyStop,
+    FederatedTrainer,
+    History,
+    ProbeOptions,
+    SharedData,
+    measure,
+)
 from coopt.errors import InvalidProblemError  # noqa: E402
 from coopt.online.round_plan import StopReason  # noqa: E402
 from coopt.streaming import Fifo  # noqa: E402
@@ -305,6 +312,45 @@ def test_history_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     assert [len(axes.lines) for axes in history.plot().axes] == [2, 1, 2]
     with pytest.raises(InvalidProblemError, match="no column 'colour'"):
         history.column("colour")
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_a_callback_may_measure_within_a_run_which_changes_nothing() -> None:
+    found = []
+    plain = trainer(weights=SIZES**2, weight_decay=0.01)
+    measured = trainer(
+        weights=SIZES**2,
+        weight_decay=0.01,
+        callbacks=[
+            lambda history: found.append(measured.measure(directions=3)) if len(history) == 3 else None
+        ],
+    )
+    for run in (plain, measured):
+        run.run(controller(cost=3000))
+    assert same_records(plain.history, measured.history)
+    assert np.array_equal(parameters(plain), parameters(measured))
+    again = measured.measure(directions=3)
+    assert again.loss < found[0].loss
+    np.testing.assert_allclose(again.weights, SIZES**2 / np.sum(SIZES**2))
+    direct = measure(
+        measured.model,
+        functional.cross_entropy,
+        datasets(),
+        directions=3,
+        weight_decay=0.01,
+        seed=5,
+        weights=SIZES**2 / np.sum(SIZES**2),
+    )
+    assert again == direct
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_data_that_arrive_are_measured_as_they_are_in_the_present_round() -> None:
+    arriving = FederatedTrainer(model(), functional.cross_entropy, stream(), progress=False, seed=5)
+    with pytest.raises(InvalidProblemError, match="no data have arrived before the first round"):
+        arriving.measure()
+    arriving.run(FixedPlan(fleet(), 7, 1, 4, 0.2))
+    assert arriving.measure(directions=2).samples.tolist() == [16, 16, 15, 12, 9]
 
 
 def test_the_bar_shows_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

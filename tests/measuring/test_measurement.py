@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import coopt
-from coopt import Budget, InvalidProblemError, Measurement, Problem
+from coopt import Budget, InvalidProblemError, Measurement, Problem, evaluate
 from measuring.quadratics import LeastSquares
 
 
@@ -114,7 +114,7 @@ def test_constants_of_a_quadratic_are_its_own() -> None:
     assert found.mean_smoothness == pytest.approx(np.linalg.eigvalsh(curvature).max(), rel=1e-5)
     assert found.initial_gap == pytest.approx(gap, rel=1e-3)
     assert found.pl_constant == pytest.approx(gradient @ gradient / 2 / gap, rel=1e-3)
-    assert found.curvature_floor == pytest.approx(0.0, abs=1e-6)
+    assert found.curvature_floor == 0.0
     assert found.learning_rate == 0.02
 
 
@@ -131,6 +131,24 @@ def test_it_is_shown_with_what_it_lacks(measurement: Measurement) -> None:
     assert "&lt;i&gt;c&lt;/i&gt;" in html
     assert "<i>" not in html
     assert "forward differences" in html
+
+
+def test_the_picture_of_a_training_has_the_forecast_beside_it(
+    measurement: Measurement, tmp_path: Path
+) -> None:
+    problem = Problem(measurement.fleet(), measurement.constants(0.05), Budget(cost=2000, max_rounds=20))
+    plan = evaluate(problem, 20, 2, [4, 4, 4], bound=measurement.forecast())
+    for losses in (np.ones(20), np.ones(21)):
+        figure = measurement.plot_training(plan, losses)
+        forecast, trained = figure.axes[0].get_lines()
+        np.testing.assert_array_equal(trained.get_xdata(), np.arange(21)[-losses.size :])
+        fallen = forecast.get_ydata()
+        assert fallen[0] == pytest.approx(measurement.loss)
+        change = measurement.forecast().value(problem, 20, 2, 4) - measurement.forecast().initial_gap
+        assert fallen[-1] - fallen[0] == pytest.approx(change)
+    figure.savefig(tmp_path / "training.png")
+    with pytest.raises(InvalidProblemError, match=r"losses has shape \(5,\): must have \(20,\)"):
+        measurement.plot_training(plan, np.ones(5))
 
 
 def test_the_picture_draws(measurement: Measurement, tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
 from coopt.adapters.torch.flat import FlatModel, LossFunction
 from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
+from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.modes import choose_engine
 from coopt.errors import InvalidProblemError
+from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner
@@ -159,7 +161,10 @@ class FederatedTrainer:
         self._state = self._model.state.clone()
         self._samples = len(data.inputs)
         self._rows_of = _row_source(data)
+        # What clients hold in the present round; data that arrive are not there before the first.
+        self._held = None if callable(data.rows) else self._rows_of(0)
         inputs, targets = data.inputs.to(device), data.targets.to(device)
+        self._data = inputs, targets
         self.mode, self._engine = choose_engine(
             mode, self._model, inputs, targets, seed=self.seed, probe=probe, replacement=replacement
         )
@@ -170,6 +175,41 @@ class FederatedTrainer:
         """The module with the present global parameters; a copy of it is yours to keep."""
         self._model.state.copy_(self._state)
         return self._model.module
+
+    def measure(self, **options: Any) -> Measurement:
+        """Measure the federation at the present model, before, after or, from a callback, within a run.
+
+        The samples that it takes, ``samples_used`` of the result, are charged to no planner.
+
+        Parameters
+        ----------
+        **options
+            Those of :func:`coopt.adapters.torch.measure`; seed, weights, weight decay and device are the
+            trainer's unless given.
+
+        Returns
+        -------
+        Measurement
+
+        Raises
+        ------
+        InvalidProblemError
+            As `coopt.adapters.torch.measure` does, or if data arrive and none has yet.
+        """
+        held = self._held
+        if held is None:
+            raise InvalidProblemError("no data have arrived before the first round: measure after it")
+        ends = held.first + held.counts
+        rows = [held.flat[start:end] for start, end in zip(held.first, ends, strict=True)]
+        given: dict[str, Any] = {
+            "weight_decay": self._model.weight_decay,
+            "device": self._model.device,
+            "seed": self.seed,
+        }
+        if self.weights is not None:
+            weights = validation.float_array("weights", self.weights, len(rows), minimum=0.0)
+            given["weights"] = weights / weights.sum()
+        return measure(self.model, self._model.loss, SharedData(*self._data, rows), **(given | options))
 
     def run(self, planner: Planner) -> History:
         """Train until the planner stops, or a callback does.
@@ -213,7 +253,7 @@ class FederatedTrainer:
 
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
-        rows = self._rows_of(plan.round)
+        rows = self._held = self._rows_of(plan.round)
         if len(plan.batch_sizes) != len(rows.counts):
             raise InvalidProblemError(
                 f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
@@ -329,7 +369,7 @@ class FederatedTrainer:
         self.history = History.from_state(state["history"])
         self.history.stopped = None
         for record in self.history:  # what has arrived before arrives again
-            self._rows_of(record.round)
+            self._held = self._rows_of(record.round)
         return bool(state["ended"])
 
     def _bar(self) -> tqdm[Any]:

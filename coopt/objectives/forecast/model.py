@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 # Curvatures below this share of the largest one do not count for the lowest loss: in a small basis they are
 # known too badly to say how far the loss would fall along them.
 RITZ_FLOOR = 1e-4
+# Parts of a vector and of a spectrum below this share of the whole are what eigenvalue routines leave behind,
+# other numbers on every processor: they count as zero.
+ROUNDED = 1e-12
 # Matrices that differ from their transpose by more than this share of their largest entry are refused.
 SYMMETRY = 1e-6
 
@@ -176,7 +179,7 @@ class Loss:
         values = np.maximum(values, 0.0)
         floor = RITZ_FLOOR * float(values[-1])
         counts = values > floor
-        along = vectors.T @ gradient
+        along = _without_rounding(vectors.T @ gradient)
         best = vectors[:, counts] @ (-along[counts] / values[counts])
         slope = vectors[:, ~counts] @ along[~counts]
         return cls(curvature, best, slope, floor, values)
@@ -202,15 +205,20 @@ class Loss:
         if not self.slope.any():
             return 0.0
         values, vectors = np.linalg.eigh(self.curvature)
-        along = vectors.T @ self.slope
+        values = _without_rounding(np.maximum(values, 0.0))
+        along = _without_rounding(vectors.T @ self.slope)
         with np.errstate(divide="ignore", invalid="ignore"):
-            falls = np.where(along == 0.0, 0.0, along**2 / np.maximum(values, 0.0))
+            falls = np.where(along == 0.0, 0.0, along**2 / values)
         return -0.5 * float(falls.sum())
 
     def at(self, away: Floats) -> Floats:
         """F - F* at models z* + away, of shape (k, m), one of them a row [loss]."""
         gap: Floats = 0.5 * np.einsum("ka,ka->k", away @ self.curvature, away) + away @ self.slope
         return gap
+
+
+def _without_rounding(values: Floats) -> Floats:
+    return np.where(np.abs(values) > ROUNDED * float(np.linalg.norm(values)), values, 0.0)
 
 
 def _gram(left: Floats, right: Floats, m: int) -> Floats:

@@ -77,7 +77,7 @@ class InnerProblem(ABC):
         return Directions(floor.offsets, sizes, np.where(sizes > 0.0, angles, 0.0))
 
     def weights(self, floor: Floor, angle: float) -> Floats:
-        """Weights of the normalised inner problem in one direction, shape (N,)."""
+        """Weights of the normalised inner problem at one :term:`angle`, shape (N,)."""
         norms = [norm or 1.0 for norm in self._norms.tolist()]
         if len(norms) == 1:
             return floor.basis[0] / norms[0]

@@ -155,6 +155,19 @@ def test_negative_curvature_counts_as_none() -> None:
     assert Forecast(flat).value(problem, 900, 3, 2) < 0.0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_along_a_flat_direction_is_no_slope(seed: int) -> None:
+    """Nothing falls along it; what eigenvalue routines leave there, 1e-17 or zero, must not decide."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    curvature = axes @ np.diag([1.0, 0.5, 0.2, 0.0]) @ axes.T
+    curvature = 0.5 * (curvature + curvature.T)
+    gradients = rng.normal(size=(3, 4)) @ curvature
+    model = LocalModel(np.full(3, 1 / 3), gradients, [curvature] * 3, [np.eye(4)] * 3, [10, 10, 10])
+    assert not model.loss.slope.any()
+    assert model.loss.lowest == 0.0
+
+
 def test_the_curve_starts_at_the_initial_gap_and_ends_at_the_value() -> None:
     model = random_model(1, 3, 4)
     problem = problem_of(model, Budget(cost=1e6), replacement=False)
