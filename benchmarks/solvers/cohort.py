@@ -35,7 +35,7 @@ from coopt import (
     leave_out,
     solve_allocation,
 )
-from coopt.questions.cohort import _Choice
+from coopt.questions.cohort import _ForBound
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (8, 15, 20, 30, 50, 100, 1000)
@@ -80,8 +80,8 @@ def measure() -> list[dict[str, str]]:
     rows = []
     for size, seed, half in itertools.product(SIZES, range(SEEDS), (False, True)):
         problem, most = instance(size, seed), size // 2 if half else size
-        nested = _Choice(problem, Certified(), CLOSED)
-        nested.nested(1, most)
+        nested = _ForBound(problem, Certified(), CLOSED)
+        nested.nested(most)
         begun = time.perf_counter()
         found = choose_cohort(problem, most, time_limit=LIMIT)
         seconds = time.perf_counter() - begun

@@ -6,37 +6,38 @@ their sum P, the averaged gradient is biased by at most
     epsilon = min(sum of p_i delta_i over those that train, the same sum over those left out) / P,
 
 since the deviations of all gradients from their average sum to zero. The certified and the non-convex bound
-take epsilon as ``Constants.gradient_bias``; the theorem is ``coopt_bounds.cohort``.
+take epsilon as ``Constants.gradient_bias``; the theorem is ``coopt_bounds.cohort``. A forecast knows the
+gradients themselves, and needs no such constant.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
-from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
+from coopt.questions.nested_cohorts import NestedCohorts, without
 from coopt.questions.solve import solve_allocation
 from coopt.solvers.cohort.branch_and_bound import CohortSearch, Proof
 from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
+from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.ranges import feasible_ranges
 
 # Seconds that the search may take where the caller sets no limit.
 PROOF_SECONDS = 60.0
-# Gap to which the first cohorts are solved; the search solves the best of them again.
-PROBE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Cohort:
         Those that train, in ascending order; the batch sizes of the plan are theirs.
     allocation : Allocation
         Its problem is that of the cohort. Its lower bound is for the plans of all cohorts that were
-        allowed, and ``trace["nodes"]`` says into how many sets they were divided to prove it.
+        allowed, and ``trace["nodes"]`` says into how many sets they were divided to prove it; for a forecast
+        no cohort is excluded.
     searches : int
         Cohorts that were solved or discarded by a search.
     """
@@ -102,7 +104,7 @@ def leave_out(problem: Problem, devices: Iterable[int]) -> Problem:
         raise InvalidProblemError(
             f"gradient_bias = {problem.constants.gradient_bias!r}: leave devices out of a problem without one"
         )
-    return _without(problem, gone)
+    return without(problem, gone)
 
 
 def choose_cohort(
@@ -117,6 +119,8 @@ def choose_cohort(
 
     Sets of cohorts are bounded from below and divided until what is left cannot be better. Fleets of up to 30
     devices close in seconds, and most of 50; where the time limit ends the search, ``gap`` says what is left.
+    For a forecast, devices are left out and taken back one by one as long as that helps, which proves nothing
+    of other cohorts.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ def choose_cohort(
     most : int, optional
         The most devices that may train; default all.
     bound : str or Bound, default "certified"
-        ``"certified"`` or ``"nonconvex"``, with or without numbers.
+        ``"certified"`` or ``"nonconvex"``, with or without numbers, or a :class:`Forecast` of all devices.
     gap_tolerance : float, default 1e-9
         Relative gap at which the search may stop.
     time_limit : float, optional
@@ -156,11 +160,7 @@ def choose_cohort(
     ((0, 1), True)
     """
     chosen = resolve_bound(bound)
-    young = chosen.young
-    if young is None:
-        raise InvalidProblemError(
-            f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which hold for biased gradients"
-        )
+    young, forecast = chosen.young, chosen.forecast
     size = len(problem.fleet)
     largest = size if most is None else min(count("most", most), size)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
@@ -168,71 +168,42 @@ def choose_cohort(
         PROOF_SECONDS if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     )
     leave_out(problem, [])
-    return _CohortChoice(problem, young, tolerance).run(largest, seconds)
+    if forecast is not None:
+        return _ForForecast(problem, forecast, tolerance).run(largest, seconds)
+    if young is not None:
+        return _ForBound(problem, young, tolerance).run(largest, seconds)
+    raise InvalidProblemError(
+        f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which hold for biased gradients, or a "
+        "forecast"
+    )
 
 
-class _CohortChoice:
-    """The search for a cohort, and the best one so far."""
+class _ForBound(NestedCohorts):
+    """The best cohort for a bound: of nested ones first, then of all, with a proof."""
 
     def __init__(self, problem: Problem, bound: YoungFamily, tolerance: float) -> None:
-        self.problem = problem
+        super().__init__(problem, tolerance)
         self.bound = bound
-        self.tolerance = tolerance
-        self.begun = time.perf_counter()
-        self.value = math.inf
-        self.best: NDArray[np.bool_] | None = None
-        self.searches = 0
 
     def run(self, most: int, seconds: float) -> Cohort:
         """Try nested cohorts in several orders first; then search, and prove."""
-        size, budget = len(self.problem.fleet), self.problem.budget
-        # So many distinct devices are drawn each round.
-        least = (budget.participants or 1) if budget.distinct_participants else 1
-        self.nested(least, most)
-        search = CohortSearch(self.problem, self.bound, least, most, self._try, self._threshold)
+        size = len(self.problem.fleet)
+        self.nested(most)
+        search = CohortSearch(self.problem, self.bound, self.least, most, self.attempt, self.threshold)
         guess = np.ones(size, dtype=bool) if self.best is None else self.best
         return self._result(search.run(guess, self.begun + seconds))
 
-    def nested(self, least: int, most: int) -> None:
-        """Leave out more and more devices in several orders, as far as `least` and `most` admit."""
-        size = len(self.problem.fleet)
-        gone = size - most
-        for order in self._orders():
-            for left_out in sorted({gone, *(gone + 2**k - 1 for k in range(size.bit_length()))}):
-                if left_out <= size - least:
-                    kept = np.ones(size, dtype=bool)
-                    kept[order[:left_out]] = False
-                    self._try(kept, PROBE_TOLERANCE)
-
-    def _orders(self) -> Iterator[NDArray[np.intp]]:
-        fleet = self.problem.fleet
-        lower, _ = fleet.batch_range()
-        disturbing = fleet.weights * fleet.divergence
-        for burden in (
-            lower / fleet.throughput + fleet.step_time + fleet.round_time,
-            fleet.sample_cost * lower + fleet.step_cost + fleet.round_cost,
-            fleet.sample_energy * lower + fleet.step_energy + fleet.round_energy,
-        ):
-            if burden.any():
-                yield np.argsort(-burden, kind="stable")
-                # What it burdens for what leaving it out disturbs.
-                yield np.lexsort((-burden, disturbing / np.maximum(burden, 1e-300)))
-        yield np.argsort(disturbing, kind="stable")
-
-    def _threshold(self) -> float:
-        return self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
-
-    def _try(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
+    def attempt(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
         """Solve for a cohort until it is clear that it is no better than the best; return what is proved."""
         if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
             return math.inf
         self.searches += 1
-        rest = _without(self.problem, ~kept)
+        rest = without(self.problem, ~kept)
         try:
             ranges = feasible_ranges(rest, None, None)
         except InfeasibleError:
             return math.inf
-        form, cutoff = self.bound.monotone_form(rest), self._threshold()
+        form, cutoff = self.bound.monotone_form(rest), self.threshold()
         wanted = self.tolerance if tolerance is None else max(tolerance, self.tolerance)
         found = exact.search(rest.plain, form, ranges, wanted, None, None, cutoff)
         if found.best.value < cutoff:
@@ -240,12 +211,8 @@ class _CohortChoice:
         return found.lower_bound
 
     def _result(self, proof: Proof) -> Cohort:
-        if self.best is None:
-            feasible_ranges(self.problem, None, None)
-            raise InfeasibleError("no plan fits for any cohort", binding="cost")
-        plan = solve_allocation(
-            _without(self.problem, ~self.best), bound=self.bound, gap_tolerance=self.tolerance
-        )
+        kept = self.found()
+        plan = solve_allocation(without(self.problem, ~kept), bound=self.bound, gap_tolerance=self.tolerance)
         lower = min(proof.lower_bound, plan.lower_bound)
         gap = plan.predicted_error - lower
         status = plan.status
@@ -263,25 +230,58 @@ class _CohortChoice:
             trace={"searches": self.searches, "nodes": proof.nodes},
             claim=None,
         )
-        return Cohort(tuple(np.flatnonzero(self.best).tolist()), plan, self.searches)
+        return Cohort(tuple(np.flatnonzero(kept).tolist()), plan, self.searches)
 
 
-def _without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:
-    fleet = problem.fleet
-    if not gone.any():
-        return problem
-    kept = ~gone
-    share = float(fleet.weights[kept].sum())
-    if not share > 0.0:
-        raise InvalidProblemError("devices: nobody of any weight is left to train")
-    disturbing = fleet.weights * fleet.divergence
-    bias = min(float(disturbing[kept].sum()), float(disturbing[gone].sum())) / share
-    columns = {
-        field.name: value[kept]
-        for field in fields(Fleet)
-        if isinstance(value := getattr(fleet, field.name), np.ndarray)
-    }
-    columns["weights"] = columns["weights"] / columns["weights"].sum()
-    names = None if fleet.names is None else [fleet.names[i] for i in np.flatnonzero(kept)]
-    rest = Fleet(**columns, replacement=fleet.replacement, names=names)
-    return Problem(rest, replace(problem.constants, gradient_bias=bias), problem.budget)
+class _ForForecast(NestedCohorts):
+    """The best cohort for a forecast that was found by leaving out devices and taking them back."""
+
+    def __init__(self, problem: Problem, forecast: Forecast, tolerance: float) -> None:
+        super().__init__(problem, tolerance)
+        self.forecast = forecast
+
+    def run(self, most: int, seconds: float) -> Cohort:
+        """Try nested cohorts, then change the best one by one device as long as that helps."""
+        self.nested(most)
+        kept, deadline = self.found(), self.begun + seconds
+        improving, before = True, self.value
+        while improving and time.perf_counter() < deadline:
+            for device in range(kept.size):
+                changed = self.found().copy()
+                changed[device] ^= True
+                if self.least <= int(changed.sum()) <= most and time.perf_counter() < deadline:
+                    self.attempt(changed)
+            improving, before = self.value < before, self.value
+        kept = self.found()
+        plan = solve_allocation(
+            without(self.problem, ~kept), bound=self._of(kept), gap_tolerance=self.tolerance
+        )
+        plan = replace(
+            plan,
+            # All that is known of the plans of other cohorts.
+            lower_bound=min(self.forecast.model.loss.lowest, plan.predicted_error),
+            status=Status.HEURISTIC,
+            solve_seconds=time.perf_counter() - self.begun,
+            trace={"searches": self.searches, "lower_bound_of_cohort": plan.lower_bound},
+            claim=None,
+        )
+        return Cohort(tuple(np.flatnonzero(kept).tolist()), plan, self.searches)
+
+    def attempt(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
+        """Find a plan for a cohort; nothing is proved of it."""
+        del tolerance
+        if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
+            return math.inf
+        self.searches += 1
+        rest = without(self.problem, ~kept)
+        try:
+            ranges = feasible_ranges(rest, None, None)
+        except InfeasibleError:
+            return math.inf
+        best = forecasts.search(rest, self._of(kept), ranges, self.tolerance, 0.0).best
+        if best.value < self.threshold():
+            self.value, self.best = best.value, kept
+        return -math.inf
+
+    def _of(self, kept: NDArray[np.bool_]) -> Forecast:
+        return self.forecast.restricted(np.flatnonzero(kept).tolist())

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.objectives.protocol import Bound
+from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
-from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
@@ -24,6 +23,7 @@ from coopt.questions.solve import solve_allocation
 from coopt.solvers import best_first
 from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
+from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.ranges import feasible_ranges
 
 
@@ -44,7 +44,7 @@ def choose_participants(
     candidates : sequence of int, optional
         Numbers to choose from; default all from 1 to the number of devices.
     bound : str or Bound, default "certified"
-        ``"certified"`` or ``"nonconvex"``, with or without numbers.
+        ``"certified"`` or ``"nonconvex"``, with or without numbers, or a :class:`Forecast`.
     gap_tolerance : float, default 1e-12
         Relative gap at which the search may stop.
     time_limit : float, optional
@@ -79,10 +79,10 @@ def choose_participants(
     (2, True)
     """
     chosen = resolve_bound(bound)
-    young = chosen.young
-    if young is None:
+    if chosen.young is None and chosen.forecast is None:
         raise InvalidProblemError(
-            f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which say what a draw adds"
+            f"bound = {chosen.name!r}: must be 'certified' or 'nonconvex', which say what a draw adds, or a "
+            "forecast"
         )
     devices = len(problem.fleet)
     numbers = range(1, devices + 1) if candidates is None else candidates
@@ -91,14 +91,14 @@ def choose_participants(
         raise InvalidProblemError("candidates = []: must hold at least one number of devices")
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = math.inf if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
-    return _ParticipantSearch(problem, young, valid, tolerance, time.perf_counter() + seconds).run()
+    return _ParticipantSearch(problem, chosen, valid, tolerance, time.perf_counter() + seconds).run()
 
 
 class _ParticipantSearch:
     """The best number of participants so far, and the ranges of numbers that may hold a better one."""
 
     def __init__(
-        self, problem: Problem, bound: YoungFamily, numbers: list[int], tolerance: float, deadline: float
+        self, problem: Problem, bound: Objective, numbers: list[int], tolerance: float, deadline: float
     ) -> None:
         self.problem = problem
         self.bound = bound
@@ -176,7 +176,13 @@ class _ParticipantSearch:
             ranges = feasible_ranges(cheap, None, None)
         except InfeasibleError:
             return math.inf
-        form = self.bound.monotone_form(precise)
+        forecast, young = self.bound.forecast, self.bound.young
+        if forecast is not None:
+            found = forecasts.search(precise, forecast, ranges, self.tolerance, self._left(), within=cheap)
+            return found.lower_bound
+        if young is None:
+            return -math.inf
+        form = young.monotone_form(precise)
         return exact.search(
             cheap.plain, form, ranges, self.tolerance, self._left(), None, self._threshold()
         ).lower_bound

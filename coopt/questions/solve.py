@@ -160,7 +160,7 @@ def solve_allocation(
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
-    _check_budget(problem, solver, learning_rate)
+    _check_budget(problem, chosen, solver, learning_rate)
     tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
@@ -292,9 +292,10 @@ def checked_target(objective: str, target_error: float | None, solver: str) -> f
     return real("target_error", target_error, minimum=0.0)
 
 
-def _check_budget(problem: Problem, solver: str, learning_rate: float | str | None) -> None:
+def _check_budget(problem: Problem, bound: Objective, solver: str, learning_rate: float | str | None) -> None:
     budget = problem.budget
-    if problem.constants.gradient_bias and learning_rate == "auto":
+    # A forecast knows the gradients of the devices that never train.
+    if problem.constants.gradient_bias and learning_rate == "auto" and bound.forecast is None:
         raise InvalidProblemError(
             f"gradient_bias = {problem.constants.gradient_bias!r}: needs a learning rate in numbers"
         )

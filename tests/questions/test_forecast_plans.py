@@ -18,8 +18,11 @@ from coopt import (
     InvalidProblemError,
     SolverError,
     Status,
+    choose_cohort,
+    choose_participants,
     evaluate,
     frontier,
+    leave_out,
     sensitivity,
     solve_allocation,
     solve_many,
@@ -185,3 +188,47 @@ def test_frontiers_sensitivities_and_collections_take_forecasts(capsys: pytest.C
 def test_a_plan_can_be_drawn() -> None:
     titles = [axes.get_title(loc="left") for axes in PLAN.plot().axes]
     assert titles[0] == "Predicted error, with the best batch sizes"
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_the_number_of_participants_can_be_chosen(distinct: bool) -> None:
+    model = random_model(8, 4, 3, unlike=0.3)
+    budget = Budget(cost=600.0, participants=1, distinct_participants=distinct, max_local_steps=12)
+    problem = problem_of(model, budget, weights=np.full(4, 0.25), round_cost=4.0)
+    forecast = Forecast(model)
+    found = choose_participants(problem, bound=forecast)
+    values = [
+        solve_allocation(
+            replace(problem, budget=replace(budget, participants=m)), bound=forecast
+        ).predicted_error
+        for m in range(1, 5)
+    ]
+    assert found.predicted_error == pytest.approx(min(values), rel=1e-11)
+    assert found.problem.budget.participants == 1 + int(np.argmin(values))
+    assert found.lower_bound == pytest.approx(min(values), rel=1e-9)
+    assert not found.is_bound
+
+
+def test_a_cohort_can_be_chosen() -> None:
+    model = random_model(9, 4, 3, unlike=0.1)
+    # One device takes a minute a round.
+    problem = problem_of(
+        model, Budget(time=300.0, max_local_steps=30), throughput=20.0, round_time=[1.0, 1.0, 60.0, 1.0]
+    )
+    forecast = Forecast(model)
+    found = choose_cohort(problem, bound=forecast)
+    values = {}
+    for gone in ([], [0], [1], [2], [3], [0, 2], [1, 2], [2, 3], [0, 1, 2], [0, 2, 3], [1, 2, 3]):
+        kept = [i for i in range(4) if i not in gone]
+        plan = solve_allocation(leave_out(problem, gone), bound=forecast.restricted(kept))
+        values[tuple(kept)] = plan.predicted_error
+    assert found.devices == min(values, key=values.get)
+    assert found.allocation.predicted_error == pytest.approx(min(values.values()), rel=1e-9)
+    assert found.allocation.status is Status.HEURISTIC
+    assert found.allocation.source.trained == found.devices
+    back = Allocation.from_json(found.allocation.to_json())
+    assert back.certify(forecast).predicted_error == pytest.approx(back.predicted_error, rel=1e-9)
+    # The rate can be chosen for the rest as well: the bias is known.
+    rest = leave_out(problem, [2])
+    chosen = solve_allocation(rest, bound=forecast.restricted([0, 1, 3]), learning_rate="auto")
+    assert chosen.status is Status.HEURISTIC

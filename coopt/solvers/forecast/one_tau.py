@@ -37,15 +37,15 @@ class Slices:
 
     Parameters
     ----------
-    problem : Problem
+    plain : Problem
+        Its limits, as solvers take them: :attr:`Problem.plain`.
     federation : Federation
-        Of the problem's fleet.
+        Of its fleet.
     smallest : callable
     """
 
-    def __init__(self, problem: Problem, federation: Federation, smallest: Smallest) -> None:
-        self.problem = problem
-        self.plain = problem.plain
+    def __init__(self, plain: Problem, federation: Federation, smallest: Smallest) -> None:
+        self.plain = plain
         self.federation = federation
         self.smallest = smallest
         self.solves = 0

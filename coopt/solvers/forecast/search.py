@@ -53,6 +53,7 @@ def search(
     start: tuple[int, int, Ints] | None = None,
     smallest: Smallest | None = None,
     target: float = -math.inf,
+    within: Problem | None = None,
 ) -> Found:
     """Minimise a forecast over the ranges; see :func:`coopt.solvers.exact.box_search.search`.
 
@@ -71,10 +72,14 @@ def search(
         Batches for so many local steps that no plan goes below; by default those of the fleet.
     target : float, default -inf
         Whether a plan has at most this forecast is all that is of interest: the first one ends the search.
+    within : Problem, optional
+        Whose limits hold, in place of the problem's own; of the same fleet.
     """
     deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
     least = smallest or (lambda _: ranges.lower)
-    whole = _Search(problem, forecast, ranges, tolerance, least, target)
+    federation = forecast.federation(problem)
+    slices = Slices((within or problem).plain, federation, least)
+    whole = _Search(problem, forecast, ranges, tolerance, slices, target)
     if start is not None:
         whole.judge(*start)
     whole.find()
@@ -92,17 +97,17 @@ class _Search:
         forecast: Forecast,
         ranges: Ranges,
         tolerance: float,
-        smallest: Smallest,
+        slices: Slices,
         target: float = -math.inf,
     ) -> None:
         self.problem = problem
         self.forecast = forecast
-        self.federation: Federation = forecast.federation(problem)
+        self.federation: Federation = slices.federation
         self.ranges = ranges
-        self.smallest = smallest
+        self.smallest = slices.smallest
         self.tolerance = max(tolerance, ROUNDING)
         self.target = target
-        self.slices = Slices(problem, self.federation, smallest)
+        self.slices = slices
         self.best = Incumbent(math.inf, 0, 0, ranges.lower, forecast)
         # The smallest bound of anything that was discarded.
         self.lower = math.inf

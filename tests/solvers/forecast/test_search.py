@@ -39,6 +39,8 @@ def instance(seed: int, **chosen: object) -> tuple[Problem, Forecast]:
         "replacement": bool(rng.random() < 0.7),
         "batch_multiple": int(rng.choice([1, 1, 2])),
         "sample_energy": rng.uniform(0.1, 2.0, n),
+        "step_time": rng.choice([0.0, 0.3]),
+        "step_cost": rng.choice([0.0, 0.5]),
     }
     drawn = int(rng.integers(1, 4)) if rng.random() < 0.2 else None
     budget = Budget(
