@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.func import functional_call, grad, grad_and_value, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.adapters.torch.flat import FlatModel
@@ -98,6 +98,15 @@ class Differentiable:
         """J' times a change of the outputs of rows, shape (n,)."""
         result: Tensor = vjp(lambda w: self.outputs(w, x), self.point)[1](cotangent)[0]
         return result
+
+    def device_gradients(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Gradients of several devices, and behind each the mean loss, shape (k, n + 1)."""
+
+        def gradient(rows: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+            slope, loss = grad_and_value(self.mean_loss)(self.point, rows, targets, share)
+            return torch.cat([slope, loss[None]])
+
+        return self._map(gradient, x, y, weights)
 
     def hessian_products(self, x: Tensor, y: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         """Hessian of each of several devices times one direction, shape (k, n); rows of shape (k, r, ...)."""

@@ -221,30 +221,31 @@ class _Measured:
         mean, spare = np.zeros(size), np.zeros(size)
         mix = np.random.default_rng(0).normal(size=devices)
         eps = torch.finfo(function.point.dtype).eps
-        for i, rows in enumerate(self._first):
-            losses[i], value = self._gradient(rows)
-            check_finite(self._survey.name(i), losses[i], bool(np.isfinite(value).all()), len(rows))
-            squares[i] = float(value @ value)
-            mean += self._counts[i] * value
-            spare += self._counts[i] * mix[i] * value
+        for part, x, y, weights in self._devices():
+            found = function.device_gradients(x, y, weights).cpu().numpy().astype(np.float64)
+            for i, value in zip(range(devices)[part], found[:, :-1], strict=True):
+                losses[i], squares[i] = found[i - part.start, -1], float(value @ value)
+                finite = bool(np.isfinite(value).all())
+                check_finite(self._survey.name(i), losses[i], finite, len(self._first[i]))
+                mean += self._counts[i] * value
+                spare += self._counts[i] * mix[i] * value
         self.samples_used += len(self._all)
         # What rounding leaves of gradients that cancel is no direction.
         if np.linalg.norm(mean) <= ROUNDING * eps * np.sqrt(squares.max()):
             mean = np.zeros(size)
         return losses, squares, Seeds(mean, spare)
 
-    def _gradient(self, rows: Ints) -> tuple[float, Floats]:
-        """Mean loss and mean gradient of the rows of one device."""
-        total, loss = np.zeros(self._flat.size), 0.0
-        for part in row_chunks(len(rows), self._data.inputs):
-            x, y = self._take(rows[part])
-            weights = self._function.point.new_full((len(x),), 1.0 / len(x))
-            value, mean = torch.func.grad_and_value(self._function.mean_loss)(
-                self._function.point, x, y, weights
-            )
-            total += len(x) / len(rows) * value.cpu().numpy().astype(np.float64)
-            loss += len(x) / len(rows) * float(mean)
-        return loss, total
+    def _devices(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Some devices at a time: their first rows, padded to one number, and the weights of these."""
+        widest = max(len(rows) for rows in self._first)
+        at_once = min(NUMBERS_AT_ONCE // self._flat.size, rows_at_once(self._data.inputs) // widest)
+        for start in range(0, len(self._first), max(1, at_once)):
+            part = slice(start, min(start + max(1, at_once), len(self._first)))
+            padded = np.array([np.resize(rows, widest) for rows in self._first[part]])
+            shares = np.array([(np.arange(widest) < len(rows)) / len(rows) for rows in self._first[part]])
+            x, y = self._take(padded.ravel())
+            weights = torch.from_numpy(shares).to(self._function.point)
+            yield part, x.view(*padded.shape, *x.shape[1:]), y.view(*padded.shape, *y.shape[1:]), weights
 
     def _direction(self, basis: Basis) -> Tensor:
         return torch.from_numpy(basis.last).to(self._function.point)
@@ -273,22 +274,11 @@ class _Measured:
     def _hessian(self, basis: Basis) -> Floats:
         direction = self._direction(basis)
         mean, column = np.zeros(self._flat.size), np.empty((len(self._first), len(basis.vectors)))
-        widest = max(len(rows) for rows in self._first)
-        at_once = max(1, min(NUMBERS_AT_ONCE // self._flat.size, rows_at_once(self._data.inputs) // widest))
-        for start in range(0, len(self._first), at_once):
-            several = self._first[start : start + at_once]
-            padded = np.array([np.resize(rows, widest) for rows in several])
-            shares = np.array([(np.arange(widest) < len(rows)) / len(rows) for rows in several])
-            x, y = self._take(padded.ravel())
-            products = self._function.hessian_products(
-                x.view(*padded.shape, *x.shape[1:]),
-                y.view(*padded.shape, *y.shape[1:]),
-                torch.from_numpy(shares).to(direction),
-                direction,
-            )
+        for part, x, y, weights in self._devices():
+            products = self._function.hessian_products(x, y, weights, direction)
             exact = products.cpu().numpy().astype(np.float64)
-            column[start : start + at_once] = exact @ basis.vectors.T
-            mean += self._counts[start : start + at_once] @ exact
+            column[part] = exact @ basis.vectors.T
+            mean += self._counts[part] @ exact
         self._columns.append(column)
         return mean
 
