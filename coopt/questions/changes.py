@@ -26,7 +26,7 @@ from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
-from coopt.solvers.contract import ROUNDING
+from coopt.solvers.roundoff import SAME_VALUE
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))
@@ -366,6 +366,6 @@ def _solved(base: Allocation, trial: _Trial, fixed: dict[str, Any]) -> Change:
     except (InfeasibleError, InvalidProblemError) as error:
         return failed(str(error), same_plan)
     gain = base.objective_value - plan.objective_value
-    if abs(gain) <= ROUNDING * abs(base.objective_value):
+    if abs(gain) <= SAME_VALUE * abs(base.objective_value):
         gain = 0.0
     return Change(trial.quantity, trial.device, trial.amount, plan, gain, predicted, same_plan)

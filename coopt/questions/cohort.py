@@ -31,10 +31,10 @@ from coopt.problem.validation import count, real
 from coopt.questions.nested_cohorts import NestedCohorts, without
 from coopt.questions.solve import solve_allocation
 from coopt.solvers.cohort.branch_and_bound import CohortSearch, Proof
-from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.roundoff import SAME_VALUE
 
 # Seconds that the search may take where the caller sets no limit.
 PROOF_SECONDS = 60.0
@@ -216,7 +216,7 @@ class _ForBound(NestedCohorts):
         lower = min(proof.lower_bound, plan.lower_bound)
         gap = plan.predicted_error - lower
         status = plan.status
-        if gap > ROUNDING * plan.predicted_error:
+        if gap > SAME_VALUE * plan.predicted_error:
             # The search stops at the tolerance, up to rounding.
             close = gap <= 1.01 * self.tolerance * plan.predicted_error
             status = Status.GAP_TOLERANCE if close else Status.INTEGRALITY_GAP

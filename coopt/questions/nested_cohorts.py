@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import ROUNDING
 from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.roundoff import SAME_VALUE
 
 # Gap to which the first cohorts are solved; the best of them is solved again.
 PROBE_TOLERANCE = 1e-3
@@ -74,7 +74,7 @@ class NestedCohorts(ABC):
 
     def threshold(self) -> float:
         """Cohorts from here on are of no interest."""
-        return self.value * (1.0 - max(self.tolerance, ROUNDING)) if self.value < math.inf else math.inf
+        return self.value * (1.0 - max(self.tolerance, SAME_VALUE)) if self.value < math.inf else math.inf
 
 
 def without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:

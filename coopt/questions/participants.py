@@ -21,10 +21,10 @@ from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.questions.solve import solve_allocation
 from coopt.solvers import best_first
-from coopt.solvers.contract import ROUNDING
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.roundoff import SAME_VALUE
 
 
 def choose_participants(
@@ -134,7 +134,7 @@ class _ParticipantSearch:
         lower = min(self.lower, best.lower_bound)
         gap = (best.predicted_error - lower) / abs(best.predicted_error) if best.predicted_error else 0.0
         status = best.status
-        if gap > ROUNDING:
+        if gap > SAME_VALUE:
             status = Status.GAP_TOLERANCE if finished and gap <= self.tolerance else status
             status = status if finished else Status.TIME_LIMIT
         trace: dict[str, float] = {"searches": self.searches}
@@ -143,7 +143,7 @@ class _ParticipantSearch:
     def _threshold(self) -> float:
         if self.best is None:
             return math.inf
-        return self.best.predicted_error * (1.0 - max(self.tolerance, ROUNDING))
+        return self.best.predicted_error * (1.0 - max(self.tolerance, SAME_VALUE))
 
     def _at(self, number: int) -> Problem:
         return replace(self.problem, budget=replace(self.problem.budget, participants=number))

@@ -29,6 +29,7 @@ from coopt.solvers.forecast.rates import best_rate
 from coopt.solvers.proposers import closed_form, convex, coopt_fl
 from coopt.solvers.proposers.own_constraints import Constraints, meets
 from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
+from coopt.solvers.roundoff import LOOSENED
 from coopt.solvers.whole_units.batches import allocate_batches
 
 Ints = NDArray[np.int64]
@@ -351,7 +352,7 @@ def _invert(
         left = None if seconds is None else max(deadline - time.perf_counter(), 0.0)
         ranges, forecast = feasible_ranges(limited, *fixed), bound.forecast
         if forecast is not None:
-            enough = target * (1.0 + inverse.TARGET_ROUNDING)
+            enough = target * (1.0 + LOOSENED)
             found = forecasts.search(limited, forecast, ranges, tolerance, left, target=enough)
             # Within all that the budget has, the error that can be reached instead is of interest.
             if found.best.value <= enough or limited.budget != problem.budget:

@@ -23,10 +23,8 @@ from coopt.objectives.protocol import Bound
 from coopt.problem.problem import Problem
 from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions
 from coopt.solvers.ranges import Ranges
+from coopt.solvers.roundoff import SAME_VALUE
 from coopt.solvers.whole_units.batches import Floats, Ints, Rounded
-
-# Sums over a fleet agree to about this much between two orders of evaluation.
-ROUNDING = 2e-12
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Found:
     lower_bound: float = -math.inf
     finished: bool = True
     trace: dict[str, float] = field(default_factory=dict)
-    rounding: float = ROUNDING
+    rounding: float = SAME_VALUE
 
 
 class Solver(Protocol):

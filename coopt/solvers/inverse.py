@@ -17,13 +17,12 @@ from coopt.errors import InfeasibleError
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found, Incumbent
+from coopt.solvers.roundoff import LOOSENED
 
 # A plan that uses this much less than another one is told apart from it by every limit.
 DISTINCT = 2.5 * TOLERANCE
 # Where nothing limits the objective, the first limit is raised by this factor, this many times.
 GROWTH, GROWTHS = 16.0, 12
-# Relative slack on the target: the rounding of an error bound between two evaluations.
-TARGET_ROUNDING = 1e-12
 MOST_PROBES = 80
 
 
@@ -57,7 +56,7 @@ def search(
     InfeasibleError
         If no plan within the budget reaches the target; ``smallest_error`` says what can be reached.
     """
-    return _Bracket(problem, objective, target * (1.0 + TARGET_ROUNDING), minimise).close(least)
+    return _Bracket(problem, objective, target * (1.0 + LOOSENED), minimise).close(least)
 
 
 class _Bracket:

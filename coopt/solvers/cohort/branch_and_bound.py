@@ -23,6 +23,7 @@ from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes
 from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.roundoff import LOOSENED
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,8 +41,6 @@ RATIOS, NARROW, CLOSED = ("rounds", "local_steps", "share"), 0.1, 1e-5
 LIMITED = [0, 1, 4]
 # A device that always or never trained counts for so much of one that did half of the time.
 SETTLED = 1e-3
-# Weights of cohorts are sums with some rounding.
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ class CohortSearch:
             local_steps=steps,
             gammas=np.tile([0, effects.gammas.size - 1], (size, 1)),
             zs=np.tile([0, effects.zs.size - 1], (size, 1)),
-            share=share * [1.0 - ROUNDING, 1.0 + ROUNDING],
+            share=share * [1.0 - LOOSENED, 1.0 + LOOSENED],
             outside=outside,
             state=np.full((size, weights.size), OPEN, dtype=np.int8),
             prices=np.zeros((size, 5)),
@@ -210,8 +209,8 @@ class CohortSearch:
             tau, k = nodes.local_steps[:, 0], nodes.rounds[:, 0]
             each = tau[:, None] * use[i] + relaxed.round[i]
             own = np.where(inside, each, 0.0).sum(axis=1) + relaxed.shared[i]
-            fits &= k * own <= relaxed.limits[i] * (1.0 + ROUNDING)
-            late |= k[:, None] * (own[:, None] + each) > relaxed.limits[i] * (1.0 + ROUNDING)
+            fits &= k * own <= relaxed.limits[i] * (1.0 + LOOSENED)
+            late |= k[:, None] * (own[:, None] + each) > relaxed.limits[i] * (1.0 + LOOSENED)
         nodes.state[late & (nodes.state == OPEN)] = OUT
         nodes = nodes.take(fits)
         for _ in range(2):
@@ -227,17 +226,17 @@ class CohortSearch:
         room = np.clip(self.most - number, 0, some.sum(axis=1))
         largest = np.concatenate([np.zeros((len(nodes), 1)), np.cumsum(-np.sort(-open_), axis=1)], axis=1)
         most = own + np.take_along_axis(largest, room[:, None], axis=1)[:, 0]
-        low = np.maximum(nodes.share[:, 0], own * (1.0 - ROUNDING))
-        high = np.minimum(nodes.share[:, 1], most * (1.0 + ROUNDING))
+        low = np.maximum(nodes.share[:, 0], own * (1.0 - LOOSENED))
+        high = np.minimum(nodes.share[:, 1], most * (1.0 + LOOSENED))
         biased = (nodes.state != OUT) @ disturbing, inside @ disturbing
         half = 0.5 * float(disturbing.sum())
         fits = (low <= high) & (number <= self.most) & (number + some.sum(axis=1) >= self.least)
         fits &= np.where(
-            nodes.outside, biased[0] >= half * (1.0 - ROUNDING), biased[1] <= half * (1.0 + ROUNDING)
+            nodes.outside, biased[0] >= half * (1.0 - LOOSENED), biased[1] <= half * (1.0 + LOOSENED)
         )
         every = own + open_.sum(axis=1)
-        heavy = (own[:, None] + weights) > high[:, None] * (1.0 + ROUNDING)
-        needed = (every[:, None] - weights) < low[:, None] * (1.0 - ROUNDING)
+        heavy = (own[:, None] + weights) > high[:, None] * (1.0 + LOOSENED)
+        needed = (every[:, None] - weights) < low[:, None] * (1.0 - LOOSENED)
         state = np.where(some & heavy, OUT, np.where(some & needed, IN, nodes.state)).astype(np.int8)
         return replace(nodes, share=np.column_stack([low, high]), state=state).take(fits)
 

@@ -20,14 +20,13 @@ from coopt.objectives.monotone import MonotoneForm
 from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.solvers.roundoff import LOST_IN_SUMS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # In place of coefficients that no float holds: what is multiplied with it is still a float.
 BEYOND = 1e150
-# A coefficient that is a difference is lowered by this much.
-ROUNDING = 1e-14
 
 
 class Effects:
@@ -79,7 +78,7 @@ class Effects:
                 both = self._form(0.0, 1.0, bias).floor(local_steps, self._order).offsets
                 known = spread + bias * bias * biased
                 with np.errstate(invalid="ignore"):
-                    mixed = (both - known - ROUNDING * both) / (2.0 * bias)
+                    mixed = (both - known - LOST_IN_SUMS * both) / (2.0 * bias)
                 mixed = np.where(usable, np.maximum(mixed, 0.0), 0.0)
             with np.errstate(invalid="ignore"):
                 most = self._noisy.floor(local_steps, self._order).shares

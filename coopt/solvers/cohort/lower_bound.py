@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.objectives.young import YoungFamily
-from coopt.problem import limits
 from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort.effects import BEYOND, Effects
+from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 from coopt.solvers.whole_units.unit_prices import units_at
 
 Floats = NDArray[np.float64]
@@ -37,8 +37,7 @@ Bools = NDArray[np.bool_]
 OUT, OPEN, IN = 0, -1, 1
 # The rounds of a node with one tau are looked at in so many parts.
 PIECES = 64
-# Limits are met up to their tolerance, quotients are rounded up, and sums have lost this much.
-ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
+# Sums of many terms have lost this much.
 LOST = 1e-13
 # Steps towards the level of batches from which prices begin.
 LEVELS = 8
@@ -197,11 +196,11 @@ class CohortBound:
         self.sample = np.array([fleet.sample_cost, fleet.sample_energy]) * likely
         self.step = np.array([fleet.step_cost, fleet.step_energy]) * likely
         self.round = np.array([fleet.round_cost, fleet.round_energy]) * likely
-        self.limits = np.array([budget.cost, budget.energy]) * ROOM
+        self.limits = np.array([budget.cost, budget.energy]) * LOOSENED_LIMIT
         self.shared = np.array([budget.round_cost, 0.0])
         self.limited = np.isfinite(self.limits)
         self.timed = budget.time < math.inf
-        self.seconds = budget.time * ROOM
+        self.seconds = budget.time * LOOSENED_LIMIT
         self.throughput, self.round_time, self.step_time = fleet.throughput, fleet.round_time, fleet.step_time
         # Devices of infinite throughput are never held by the time limit.
         self.pace = np.where(np.isfinite(fleet.throughput), fleet.throughput, 0.0)
@@ -216,7 +215,7 @@ class CohortBound:
             caps = self.throughput * slack
         # inf * 0: what takes no time is processed in none.
         caps = np.where(np.isinf(self.throughput), np.where(slack >= 0.0, np.inf, -1.0), caps)
-        units = np.floor(np.clip(caps, -1.0, self.upper) * (1.0 + 1e-12) / self.multiple)
+        units = np.floor(np.clip(caps, -1.0, self.upper) * (1.0 + LOOSENED) / self.multiple)
         return np.minimum((units * self.multiple).astype(np.int64), self.upper)
 
     def spread_range(self, nodes: Nodes) -> tuple[Floats, Floats]:

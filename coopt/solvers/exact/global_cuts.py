@@ -22,6 +22,7 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.exact.equal_costs import Row, Streamed, Whole
 from coopt.solvers.ranges import Ranges
+from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,8 +40,6 @@ NEAR = 0.1
 # Inner solves, and boxes in hand, after which boxes with curves of integer optima do better.
 MOST_SOLVES = 256
 MOST_BOXES = 3000
-# Quotients are rounded up by this much.
-ROOM = (1.0 + limits.TOLERANCE) * (1.0 + 1e-12)
 
 
 @dataclass(frozen=True)
@@ -198,15 +197,16 @@ class Cutting:
         k1, t1, k2, t2 = self.ranges.unmatched(boxes)
         step, wait = self.ranges.slowest
         budget = self.problem.plain.budget
+        most_cost, most_time = budget.cost * LOOSENED_LIMIT, budget.time * LOOSENED_LIMIT
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             seconds = (t1[:, None] * step + wait).max(axis=1)
             cost = t1 * self.ranges.least_work + budget.round_cost
             fits = limits.within_all(k1 * cost, budget.cost) & limits.within_all(k1 * seconds, budget.time)
             # One more than the quotients: rounding must not cut off a plan.
-            most_k = np.minimum(budget.cost * ROOM / cost, budget.time * ROOM / seconds) + 1.0
-            slack = budget.time * ROOM / k1[:, None] - wait
+            most_k = np.minimum(most_cost / cost, most_time / seconds) + 1.0
+            slack = most_time / k1[:, None] - wait
             most_t = np.fmin(
-                (budget.cost * ROOM / k1 - budget.round_cost) / self.ranges.least_work,
+                (most_cost / k1 - budget.round_cost) / self.ranges.least_work,
                 np.where(step > 0.0, slack / step, math.inf).min(axis=1),
             )
         k2 = np.fmax(np.fmin(k2, most_k), k1).astype(np.int64)
@@ -289,8 +289,8 @@ class Cutting:
         budget = self.problem.plain.budget
         if self.inner.share < 1.0 or budget.cost == math.inf:
             return np.full(rounds.size, math.inf)
-        spend = (budget.cost * ROOM / rounds - budget.round_cost) / local_steps - self._step_cost
-        units: Floats = np.floor(spend * (1.0 + 1e-12) / self.inner.unit_cost)
+        spend = (budget.cost * LOOSENED_LIMIT / rounds - budget.round_cost) / local_steps - self._step_cost
+        units: Floats = np.floor(spend * (1.0 + LOOSENED) / self.inner.unit_cost)
         return units
 
     def _tabled(self) -> _Table:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from coopt.problem.budget import Budget
 from coopt.problem.limits import TOLERANCE
+from coopt.solvers.roundoff import LOOSENED
 
 Floats = NDArray[np.float64]
 Range = tuple[int, int]
@@ -23,8 +24,6 @@ Range = tuple[int, int]
 # Pieces a box is divided into at most, unless its stairs are the pieces.
 MOST_PIECES = 96
 MOST_STAIRS = 512
-# Quotients are rounded up by this much before a floor: too many units only weaken a bound.
-ROUNDING_UP = 1.0 + 1e-12
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def divide(
             spend = (limit / k1 - extra) / low
         else:
             spend = limit / low - extra / t2
-        return np.floor((spend * ROUNDING_UP - step_cost) / unit_cost + 1e-9)
+        return np.floor((spend * (1.0 + LOOSENED) - step_cost) / unit_cost + 1e-9)
 
     def last_with(units: Floats) -> Floats:
         """Last value of the running variable at which a step can use so many units."""
@@ -99,7 +98,7 @@ def divide(
             quotient = (limit / k1 - extra) / used
         else:
             quotient = np.minimum(limit / (used + extra / t2), (limit - extra * k1) / used)
-        return np.floor(quotient * ROUNDING_UP)
+        return np.floor(quotient * (1.0 + LOOSENED))
 
     first, last = (k1, k2) if t1 == t2 else (t1, t2) if k1 == k2 else (k1 * t1, k2 * t2)
     ends = units_at(np.array([first, last], dtype=np.float64))

@@ -23,9 +23,10 @@ from coopt.objectives.forecast.federation import Federation
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.contract import ROUNDING, Found, Incumbent
+from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.forecast.one_tau import Slices, Smallest, Solved
 from coopt.solvers.ranges import Ranges
+from coopt.solvers.roundoff import SAME_VALUE
 from coopt.solvers.whole_units.batches import Ints
 
 Floats = NDArray[np.float64]
@@ -105,7 +106,7 @@ class _Search:
         self.federation: Federation = slices.federation
         self.ranges = ranges
         self.smallest = slices.smallest
-        self.tolerance = max(tolerance, ROUNDING)
+        self.tolerance = max(tolerance, SAME_VALUE)
         self.target = target
         self.slices = slices
         self.best = Incumbent(math.inf, 0, 0, ranges.lower, forecast)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.solvers.roundoff import LOST_IN_SUMS
+
 Floats = NDArray[np.float64]
 
 # By how much the multipliers of the limits on (z1, z2) may be scaled together: z1 ranges far, so that their
@@ -23,8 +25,6 @@ Floats = NDArray[np.float64]
 STRETCH = 1e-3
 # A bound this near what the backend claims, relative to it, is not improved.
 NEAR = 1e-7
-# Rounding errors of the sums below, relative to the sum of magnitudes.
-ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def proved(
         rest = box.least(*lines, stretch * limits.steps + own.steps, stretch * limits.rest + own.rest)
         size = float(np.sum(noise) + np.sum(np.abs(work))) + abs(rest) + stretch * limits.size + own.size
         constant = stretch * limits.constant + own.constant
-        found = float(np.sum(noise + work)) + rest + constant - ROUNDING * weights.size * size
+        found = float(np.sum(noise + work)) + rest + constant - LOST_IN_SUMS * weights.size * size
         return found if math.isfinite(found) else -math.inf
 
     plain = bound(1.0)

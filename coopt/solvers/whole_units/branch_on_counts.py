@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coopt.solvers.whole_units.near_prices import Point, improve
+from coopt.solvers.whole_units.near_prices import StartingPoint, improve
 from coopt.solvers.whole_units.tangents import Tangent, peak
-from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints, Knapsack, Priced, units_at
+from coopt.solvers.whole_units.unit_prices import BestPrice, Filled, Floats, Ints, Knapsack, units_at
 
 # The common cost is looked for among the median cost and its parts down to this one.
 MOST_PARTS = 8
@@ -46,7 +46,7 @@ class _Lattice:
     excess: Floats
 
 
-def fill_by_count(knapsack: Knapsack, priced: Priced, found: Filled, cutoff: float) -> Filled:
+def fill_by_count(knapsack: Knapsack, priced: BestPrice, found: Filled, cutoff: float) -> Filled:
     """The plan found or a better one, and a lower bound, from one count of units at a time.
 
     The lower bound stays where costs are not near multiples of one cost, or too many counts matter.
@@ -115,7 +115,7 @@ class _Dual:
     value: float
 
 
-def _dual(knapsack: Knapsack, lattice: _Lattice, count: float, priced: Priced, enough: float) -> _Dual:
+def _dual(knapsack: Knapsack, lattice: _Lattice, count: float, priced: BestPrice, enough: float) -> _Dual:
     """The largest dual value for one count of units, or one that is enough."""
     gains, least, most = knapsack.gains, knapsack.least, knapsack.most
     room = knapsack.budget - lattice.unit * count
@@ -146,11 +146,11 @@ def _dual(knapsack: Knapsack, lattice: _Lattice, count: float, priced: Priced, e
     return peak(at_price, price, price, (0.0, steepest), enough).best.data
 
 
-def _point(knapsack: Knapsack, lattice: _Lattice, count: float, dual: _Dual) -> Point:
+def _point(knapsack: Knapsack, lattice: _Lattice, count: float, dual: _Dual) -> StartingPoint:
     """Where plans with this count are looked for."""
     room = knapsack.budget - lattice.unit * count
     left = room - math.fsum((lattice.excess * dual.units).tolist())
-    return Point(
+    return StartingPoint(
         gains=knapsack.gains,
         charges=dual.price * lattice.excess + dual.charge * lattice.counts,
         uses=np.array([lattice.excess, lattice.counts]),

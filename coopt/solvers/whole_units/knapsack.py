@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from coopt.solvers.roundoff import LAST_DIGITS, LOOSENED
 from coopt.solvers.whole_units.branch_on_counts import fill_by_count
-from coopt.solvers.whole_units.near_prices import Point, improve
-from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints, Knapsack, Priced, best_price
+from coopt.solvers.whole_units.near_prices import StartingPoint, improve
+from coopt.solvers.whole_units.unit_prices import BestPrice, Filled, Floats, Ints, Knapsack, best_price
 
 # The fill stops when no candidate fits; each pass takes at least one.
 FILL_PASSES = 64
@@ -24,8 +25,6 @@ FILL_PASSES = 64
 FINEST_DECIMAL = 6
 # Relative gap from which on there is nothing left to look for.
 CLOSED = 1e-13
-# Part of the budget that covers the rounding of the sums.
-ROUNDING = 1e-15
 
 
 def fill(
@@ -74,7 +73,7 @@ def _top_up(knapsack: Knapsack, taken: Ints) -> Ints:
     """Spend what is left on the best gain per cost that still fits."""
     taken, gains, costs = taken.copy(), knapsack.gains, knapsack.costs
     for _ in range(FILL_PASSES):
-        left = knapsack.budget * (1.0 - ROUNDING) - float(np.sum(costs * taken))
+        left = knapsack.budget * (1.0 - LAST_DIGITS) - float(np.sum(costs * taken))
         fits = np.flatnonzero((taken < knapsack.most) & (costs <= left) & (gains > 0.0))
         if fits.size == 0:
             break
@@ -86,22 +85,22 @@ def _top_up(knapsack: Knapsack, taken: Ints) -> Ints:
     return taken
 
 
-def _exact(knapsack: Knapsack, priced: Priced) -> tuple[Knapsack, Priced]:
+def _exact(knapsack: Knapsack, priced: BestPrice) -> tuple[Knapsack, BestPrice]:
     """The same with whole costs, if a power of ten makes them whole as it does prices in cents.
 
     Whole costs add up exactly, so plans of equal cost are seen to be; a part of a unit buys nothing.
     """
-    costs, budget = knapsack.costs, knapsack.budget * (1.0 - ROUNDING)
+    costs, budget = knapsack.costs, knapsack.budget * (1.0 - LAST_DIGITS)
     for exponent in range(FINEST_DECIMAL + 1):
         scale = 10.0**exponent
         whole = np.rint(costs * scale)
-        if bool((np.abs(costs * scale - whole) <= 1e-12 * costs * scale).all()):
+        if bool((np.abs(costs * scale - whole) <= LOOSENED * costs * scale).all()):
             exact = replace(knapsack, costs=whole, budget=float(math.floor(budget * scale)))
             return exact, replace(priced, price=priced.price / scale)
     return replace(knapsack, budget=budget), priced
 
 
-def _close(knapsack: Knapsack, priced: Priced, found: Filled, cutoff: float) -> Filled:
+def _close(knapsack: Knapsack, priced: BestPrice, found: Filled, cutoff: float) -> Filled:
     """The best plan, or the proof that none is below the cutoff."""
     found = fill_by_count(knapsack, priced, found, cutoff)
     goal = min(found.value, cutoff)
@@ -109,7 +108,7 @@ def _close(knapsack: Knapsack, priced: Priced, found: Filled, cutoff: float) -> 
         return found
     units, price = priced.units, priced.price
     left = knapsack.budget - math.fsum((knapsack.costs * units).tolist())
-    point = Point(
+    point = StartingPoint(
         gains=knapsack.gains,
         charges=price * knapsack.costs,
         uses=np.array([knapsack.costs, np.zeros(units.size)]),

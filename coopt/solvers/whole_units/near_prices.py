@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.solvers.roundoff import LOST_IN_SUMS
 from coopt.solvers.whole_units.unit_prices import Filled, Floats, Ints
 
 # Plans that lack little are looked for first: so little that this many devices have a choice, but no less
@@ -37,14 +38,12 @@ MOST_STATES = 20_000
 MOST_WORK = 20_000_000
 # Choices that a device is offered at most to either side of what it takes at the prices.
 MOST_CHOICES = 1_000
-# Relative differences of values that are taken for none.
-ROUNDING = 1e-14
 # Rows of what plans use: the budget, and the count.
 BUDGET, COUNT = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class StartingPoint:
     """What devices take at given prices, and how that misses the limits.
 
     Attributes
@@ -96,10 +95,10 @@ class _Partial:
         return _Partial(self.uses[:, kept], self.loss[kept], self.reach[kept])
 
 
-def improve(point: Point, found: Filled, cutoff: float) -> tuple[Filled, float]:
+def improve(point: StartingPoint, found: Filled, cutoff: float) -> tuple[Filled, float]:
     """The plan found or the best one at the point, and a lower bound on all at it, up to the cutoff."""
     goal = min(found.value, cutoff)
-    if goal - point.dual <= ROUNDING * goal:
+    if goal - point.dual <= LOST_IN_SUMS * goal:
         return found, min(point.dual, goal)
     units, proved = _nearest(point, goal - point.dual)
     if units is not None:
@@ -109,7 +108,7 @@ def improve(point: Point, found: Filled, cutoff: float) -> tuple[Filled, float]:
     return found, min(point.dual + proved, found.value, cutoff)
 
 
-def _nearest(point: Point, lacking: float) -> tuple[Ints | None, float]:
+def _nearest(point: StartingPoint, lacking: float) -> tuple[Ints | None, float]:
     """The plan that lacks least, if that is below `lacking`, and how much every plan lacks or more."""
     single = np.array([_single(point, 1), _single(point, -1)])
     level, proved = lacking, 0.0
@@ -124,7 +123,7 @@ def _nearest(point: Point, lacking: float) -> tuple[Ints | None, float]:
         level = min(level * NEXT_LEVEL, lacking)
 
 
-def _below(point: Point, single: Floats, lacking: float) -> tuple[Ints | None, float]:
+def _below(point: StartingPoint, single: Floats, lacking: float) -> tuple[Ints | None, float]:
     """The same, of plans that lack less than `lacking`; `single` has the losses below it of one unit."""
     core, dropped = _core(point, single, lacking)
     more, fewer = _rates(point, single, core)
@@ -163,14 +162,14 @@ def _below(point: Point, single: Floats, lacking: float) -> tuple[Ints | None, f
     return units, proved
 
 
-def _lacks(point: Point, partial: _Partial) -> Floats:
+def _lacks(point: StartingPoint, partial: _Partial) -> Floats:
     """What partial plans lack if all other devices stay; infinite where that misses a limit."""
     left, short = point.missing[:, None] - partial.uses
     return np.where((left >= 0.0) & (short == 0.0), partial.loss + point.price * left, math.inf)
 
 
 def _extend(
-    point: Point,
+    point: StartingPoint,
     partial: _Partial,
     choice: _Choice,
     more: Floats,
@@ -206,7 +205,7 @@ def _front(uses: Floats, worth: Floats) -> NDArray[np.intp]:
     return order[front]
 
 
-def _single(point: Point, change: int) -> Floats:
+def _single(point: StartingPoint, change: int) -> Floats:
     """The loss of each device by one unit more, or fewer; infinite where that is not admitted, or no use."""
     units = point.units + change
     movable = point.uses.any(axis=0) & (units >= point.least) & (units <= point.most)
@@ -215,14 +214,14 @@ def _single(point: Point, change: int) -> Floats:
     return loss
 
 
-def _losses(point: Point, devices: NDArray[np.intp], change: Ints | int) -> Floats:
+def _losses(point: StartingPoint, devices: NDArray[np.intp], change: Ints | int) -> Floats:
     """How much worse devices are with so many units more, without cancellation of 1 / t."""
     units = point.units[devices].astype(np.float64)
     loss: Floats = change * (point.charges[devices] - point.gains[devices] / (units * (units + change)))
     return np.maximum(loss, 0.0)
 
 
-def _core(point: Point, single: Floats, lacking: float) -> tuple[list[_Choice], float]:
+def _core(point: StartingPoint, single: Floats, lacking: float) -> tuple[list[_Choice], float]:
     """The devices with a choice whose loss is below `lacking`, those with little loss per cost first.
 
     And the smallest loss of a choice left out because a device has too many.
@@ -251,7 +250,7 @@ def _core(point: Point, single: Floats, lacking: float) -> tuple[list[_Choice], 
     return core, beyond
 
 
-def _rates(point: Point, single: Floats, core: list[_Choice]) -> tuple[Floats, Floats]:
+def _rates(point: StartingPoint, single: Floats, core: list[_Choice]) -> tuple[Floats, Floats]:
     """Smallest losses per unit of budget and of count, used or given back, from each place of the core on.
 
     Shape (2, len(core) + 1). One unit of a device loses least for each; what is left of the budget may also

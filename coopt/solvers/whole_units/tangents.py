@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from coopt.solvers.roundoff import LAST_DIGITS
+
 Data = TypeVar("Data")
 
 # Tangents drawn at most, once the peak lies between two of them.
 MOST_TANGENTS = 200
 # By how much each further step towards the peak is longer.
 GROWTH = 8.0
-# Relative difference between the best value and that where the tangents cross which is taken for none.
-ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def peak(
         width, bend = falling.at - rising.at, rising.slope - falling.slope
         crossing = (falling.value - rising.value - falling.slope * width) / bend
         place = rising.at + crossing
-        reached = rising.value + rising.slope * crossing - best <= ROUNDING * abs(best)
+        reached = rising.value + rising.slope * crossing - best <= LAST_DIGITS * abs(best)
         if reached or not rising.at < place < falling.at:
             break
         if trial % 2:

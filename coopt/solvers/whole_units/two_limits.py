@@ -18,10 +18,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.solvers.roundoff import LOST_IN_SUMS
 from coopt.solvers.whole_units.knapsack import fill
 from coopt.solvers.whole_units.two_limits_branching import divide
-from coopt.solvers.whole_units.two_limits_listing import ROUNDING, close
-from coopt.solvers.whole_units.two_limits_prices import Demand, Priced, at, best_prices
+from coopt.solvers.whole_units.two_limits_listing import close
+from coopt.solvers.whole_units.two_limits_prices import AtPrices, Demand, at, best_prices
 from coopt.solvers.whole_units.unit_prices import Filled
 
 Floats = NDArray[np.float64]
@@ -54,7 +55,7 @@ def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Fi
     """
     accuracy = ROUGH if cutoff is None else FINE
 
-    def rounded(demand: Demand, prices: Floats) -> tuple[Priced, Filled]:
+    def rounded(demand: Demand, prices: Floats) -> tuple[AtPrices, Filled]:
         if bool((demand.left(demand.most) >= 0.0).all()):
             return at(demand, np.zeros(2)), _of(demand, demand.most, math.inf)
         priced = best_prices(demand, prices, accuracy)
@@ -81,7 +82,7 @@ def _of(demand: Demand, units: Ints, bound: float) -> Filled:
     return Filled(units, value, min(bound, value))
 
 
-def _alone(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Filled:
+def _alone(demand: Demand, priced: AtPrices, found: Filled, cutoff: float) -> Filled:
     """What the limit with a price proves alone where the other has none, and its plan if that keeps both."""
     axis = int(priced.prices.argmax())
     price, other = float(priced.prices[axis]), float(priced.prices[1 - axis])
@@ -95,27 +96,27 @@ def _alone(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Fill
 
 def _capped(demand: Demand) -> Demand:
     """The same without units that no device could have even if all others had the least."""
-    room = np.maximum(demand.left(demand.least), 0.0) * (1.0 + ROUNDING)
+    room = np.maximum(demand.left(demand.least), 0.0) * (1.0 + LOST_IN_SUMS)
     more = (demand.most - demand.least).astype(np.float64)
     for own, use in zip(room.tolist(), demand.uses, strict=True):
         np.minimum(more, np.floor(np.divide(own, use, out=more.copy(), where=use > 0.0)), out=more)
     return replace(demand, most=demand.least + more.astype(np.int64))
 
 
-def _reduced(demand: Demand, priced: Priced) -> Ints:
+def _reduced(demand: Demand, priced: AtPrices) -> Ints:
     """Units that fit: without those that save most of the overdrawn limits for what they lose."""
     units, left = priced.units.copy(), priced.left
     for _ in range(PASSES):
-        if bool((left >= ROUNDING).all()):
+        if bool((left >= LOST_IN_SUMS).all()):
             return units
-        saved = demand.uses[left < ROUNDING].sum(axis=0)
+        saved = demand.uses[left < LOST_IN_SUMS].sum(axis=0)
         free = np.flatnonzero((units > demand.least) & (saved > 0.0))
         if free.size == 0:
             break
         fewer = units[free] - 1
         order = free[np.argsort(demand.gains[free] / (units[free] * fewer) / saved[free], kind="stable")]
         back = left[:, None] + np.cumsum(demand.uses[:, order], axis=1)
-        enough = (back >= ROUNDING) | (left >= ROUNDING)[:, None]
+        enough = (back >= LOST_IN_SUMS) | (left >= LOST_IN_SUMS)[:, None]
         count = int(enough.all(axis=0).argmax()) if bool(enough[:, -1].all()) else order.size - 1
         units[order[: count + 1]] -= 1
         left = demand.left(units)
@@ -127,7 +128,7 @@ def _topped_up(demand: Demand, units: Ints, prices: Floats) -> Ints:
     units = units.copy()
     price = np.maximum(prices @ demand.uses, np.finfo(float).tiny)
     for _ in range(PASSES):
-        left = demand.left(units) - ROUNDING
+        left = demand.left(units) - LOST_IN_SUMS
         fits = (units < demand.most) & (demand.uses <= left[:, None]).all(axis=0) & (demand.gains > 0.0)
         places = np.flatnonzero(fits)
         if places.size == 0:

@@ -15,11 +15,11 @@ import numpy as np
 
 from coopt.solvers import best_first
 from coopt.solvers.whole_units.two_limits_listing import rises
-from coopt.solvers.whole_units.two_limits_prices import Demand, Priced
+from coopt.solvers.whole_units.two_limits_prices import AtPrices, Demand
 from coopt.solvers.whole_units.unit_prices import Filled
 
 # A set of plans, and the best prices for it.
-Branch = tuple[Demand, Priced]
+Branch = tuple[Demand, AtPrices]
 # Branches at most, times devices.
 MOST_WORK = 2_000
 # A device whose next unit is worth its price to this part of the dearest unit is torn between two numbers.
@@ -28,17 +28,17 @@ TIE = 1e-6
 
 def divide(
     demand: Demand,
-    priced: Priced,
+    priced: AtPrices,
     found: Filled,
     cutoff: float,
-    solve: Callable[[Demand, Priced], tuple[Priced, Filled]],
+    solve: Callable[[Demand, AtPrices], tuple[AtPrices, Filled]],
 ) -> Filled:
     """The best plan, or the one found, with the smallest bound of any branch that is left.
 
     Parameters
     ----------
     demand : Demand
-    priced : Priced
+    priced : AtPrices
         At the best prices.
     found : Filled
         The best plan and bound known.
@@ -67,7 +67,7 @@ def divide(
     return replace(best, lower_bound=min(proof.lower_bound, best.value, cutoff))
 
 
-def _branches(node: Demand, here: Priced) -> list[Demand]:
+def _branches(node: Demand, here: AtPrices) -> list[Demand]:
     """The branch divided at the number of units of the device that is torn and whose units are dearest."""
     everyone = np.arange(node.gains.size)
     up, down = (rises(node, here, everyone, sign) for sign in (1, -1))

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.solvers.whole_units.two_limits_prices import Demand, Priced
+from coopt.solvers.roundoff import LOST_IN_SUMS
+from coopt.solvers.whole_units.two_limits_prices import AtPrices, Demand
 from coopt.solvers.whole_units.unit_prices import Filled
 
 Floats = NDArray[np.float64]
@@ -39,17 +40,15 @@ MERGED_FROM, MERGED_AT_ONCE, MIXING = 1_000, 4 * MOST_STATES, 0x9E3779B97F4A7C1
 # Changes of use are whole multiples of this part of the limit, so that their sums are exact. Two that differ
 # by less than SAME multiples differ by rounding.
 QUANTUM, SAME = 2.0**-50, 16
-# Part of the limits that covers the rounding of sums over all devices.
-ROUNDING = 1e-14
 
 
-def close(demand: Demand, priced: Priced, found: Filled, cutoff: float) -> Filled:
+def close(demand: Demand, priced: AtPrices, found: Filled, cutoff: float) -> Filled:
     """The best plan, or the one found if no plan that is better and below the cutoff could be found.
 
     Parameters
     ----------
     demand : Demand
-    priced : Priced
+    priced : AtPrices
         What is taken at prices whose dual value is nearly the largest.
     found : Filled
         The best plan and bound known.
@@ -129,7 +128,7 @@ class _Half:
             place = int(origin[place])
 
 
-def rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int) -> Floats:
+def rises(demand: Demand, priced: AtPrices, places: NDArray[np.intp], change: int) -> Floats:
     """What the last unit of a change adds to the loss, no less than the one before; inf where barred."""
     sign = 1 if change > 0 else -1
     after = (priced.units[places] + change).astype(np.float64)
@@ -140,7 +139,7 @@ def rises(demand: Demand, priced: Priced, places: NDArray[np.intp], change: int)
     return found
 
 
-def _kinds(demand: Demand, priced: Priced, first: Floats, level: float) -> list[_Kind]:
+def _kinds(demand: Demand, priced: AtPrices, first: Floats, level: float) -> list[_Kind]:
     """The changes with losses below the level, by kind.
 
     Devices that use the same are as one: of all changes by so many units together only the cheapest matters.
@@ -226,13 +225,13 @@ def _distinct(used: Ints, loss: Floats) -> NDArray[np.intp]:
 
 
 def _combined(
-    one: _Half, other: _Half, priced: Priced, level: float
+    one: _Half, other: _Half, priced: AtPrices, level: float
 ) -> tuple[float, tuple[int, int] | None, float]:
     """The two partial plans that lack least together, what that is, and the least loss of any left out.
 
     What they lack is their losses and the price of what they leave of the limits, which must not be negative.
     """
-    left = np.floor((priced.left - ROUNDING) / QUANTUM).astype(np.int64)
+    left = np.floor((priced.left - LOST_IN_SUMS) / QUANTUM).astype(np.int64)
     prices = priced.prices * QUANTUM
     windows = []
     for axis in (0, 1):

@@ -44,7 +44,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Priced:
+class AtPrices:
     """Prices, shape (2,), what devices take at them, what that leaves of the limits, and the dual value."""
 
     prices: Floats
@@ -53,14 +53,14 @@ class Priced:
     dual: float
 
 
-def at(demand: Demand, prices: Floats) -> Priced:
+def at(demand: Demand, prices: Floats) -> AtPrices:
     """What devices take at these prices."""
     units = units_at(demand.gains, prices @ demand.uses, demand.least, demand.most)
     left = demand.left(units)
-    return Priced(prices, units, left, demand.value(units) - float(prices @ left))
+    return AtPrices(prices, units, left, demand.value(units) - float(prices @ left))
 
 
-def best_prices(demand: Demand, prices: Floats, accuracy: float) -> Priced:
+def best_prices(demand: Demand, prices: Floats, accuracy: float) -> AtPrices:
     """The prices with the largest dual value, to a relative accuracy, looked for near the given ones."""
     best = at(demand, prices)
     scale = float(prices.sum()) or best.dual or 1.0
@@ -73,7 +73,7 @@ def best_prices(demand: Demand, prices: Floats, accuracy: float) -> Priced:
         reach *= FARTHER
 
 
-def _best_within(demand: Demand, best: Priced, reach: float, accuracy: float) -> tuple[Priced, bool]:
+def _best_within(demand: Demand, best: AtPrices, reach: float, accuracy: float) -> tuple[AtPrices, bool]:
     """The best prices in a square, and whether its sides play no part.
 
     A polygon holds all prices that may be better; each trial at its centre of gravity cuts off more than a

@@ -46,7 +46,7 @@ class Filled:
 
 
 @dataclass(frozen=True, eq=False)
-class Priced:
+class BestPrice:
     """The best price, the dual value there, what devices take at it, and what they take within the budget."""
 
     price: float
@@ -64,7 +64,7 @@ def units_at(gains: Floats, prices: Floats | float, least: Ints, most: Ints) -> 
     return taken.astype(np.int64)
 
 
-def best_price(knapsack: Knapsack, price: float) -> Priced:
+def best_price(knapsack: Knapsack, price: float) -> BestPrice:
     """The price with the largest dual value, looked for from `price` on; not all of `most` may fit."""
     gains, costs, budget = knapsack.gains, knapsack.costs, knapsack.budget
 
@@ -77,4 +77,4 @@ def best_price(knapsack: Knapsack, price: float) -> Priced:
     found = peak(draw, start, start / math.sqrt(gains.size), (0.0, math.inf))
     # Where no price is high enough only the smallest numbers of units fit.
     affordable = knapsack.least if found.falling is None else found.falling.data
-    return Priced(found.best.at, found.best.value, found.best.data, affordable)
+    return BestPrice(found.best.at, found.best.value, found.best.data, affordable)
