@@ -200,7 +200,7 @@ def young_form(
 
     def drift(tau: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         if active.size == place.size:
-            used, back = np.arange(gammas.size), place
+            used, back = np.arange(gammas.size), place[active]
         else:
             # Once for each gamma among the active members, then spread over them.
             used, back = np.unique(place[active], return_inverse=True)
