@@ -30,7 +30,8 @@ from coopt.problem.problem import Problem
 from coopt.problem.validation import count, real
 from coopt.questions.nested_cohorts import NestedCohorts, without
 from coopt.questions.solve import solve_allocation
-from coopt.solvers.cohort.branch_and_bound import CohortSearch, Proof
+from coopt.solvers.best_first import SearchProof
+from coopt.solvers.cohort.branch_and_bound import CohortSearch
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.ranges import feasible_ranges
@@ -210,7 +211,7 @@ class _ForBound(NestedCohorts):
             self.value, self.best = found.best.value, kept
         return found.lower_bound
 
-    def _result(self, proof: Proof) -> Cohort:
+    def _result(self, proof: SearchProof) -> Cohort:
         kept = self.found()
         plan = solve_allocation(without(self.problem, ~kept), bound=self.bound, gap_tolerance=self.tolerance)
         lower = min(proof.lower_bound, plan.lower_bound)
@@ -227,7 +228,7 @@ class _ForBound(NestedCohorts):
             lower_bound=lower,
             status=status,
             solve_seconds=time.perf_counter() - self.begun,
-            trace={"searches": self.searches, "nodes": proof.nodes},
+            trace={"searches": self.searches, "nodes": proof.parts},
             claim=None,
         )
         return Cohort(tuple(np.flatnonzero(kept).tolist()), plan, self.searches)

@@ -20,7 +20,7 @@ Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
-class Proof:
+class SearchProof:
     """What a search proved.
 
     Attributes
@@ -44,7 +44,7 @@ def search(
     threshold: Callable[[], float],
     deadline: float = math.inf,
     most_parts: float = math.inf,
-) -> Proof:
+) -> SearchProof:
     """Divide the part with the smallest bound until that reaches the threshold.
 
     Parameters
@@ -63,7 +63,7 @@ def search(
 
     Returns
     -------
-    Proof
+    SearchProof
 
     Examples
     --------
@@ -101,7 +101,7 @@ def search(
             else:
                 heapq.heappush(queue, (child_bound, -parts, place, child))
     left = queue[0][0] if queue else math.inf
-    return Proof(min(discarded, left), parts, finished)
+    return SearchProof(min(discarded, left), parts, finished)
 
 
 def lowest(

@@ -38,7 +38,7 @@ _NOBODY = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
-class Devices:
+class DeviceColumns:
     """What the inner problem knows of every device; an array of one entry holds for all of them.
 
     Attributes
@@ -66,7 +66,7 @@ class Devices:
     def __len__(self) -> int:
         return int(self.first.size)
 
-    def sampled(self, every: int) -> Devices:
+    def sampled(self, every: int) -> DeviceColumns:
         """A sample of the fleet: devices at equal distances in its order."""
         arrays = {
             field.name: value for field in fields(self) if (value := getattr(self, field.name)).size > 1
@@ -149,7 +149,7 @@ def part(array: NDArray[Number], begin: int, end: int) -> NDArray[Number]:
 
 
 def dual(
-    devices: Devices,
+    devices: DeviceColumns,
     shares: tuple[float, float],
     level: float,
     price: float,
@@ -167,7 +167,7 @@ def dual(
 
 
 def _dual_block(
-    devices: Devices,
+    devices: DeviceColumns,
     shares: tuple[float, float],
     level: float,
     price: float,
@@ -214,7 +214,7 @@ def _dual_block(
 
 
 def units(
-    devices: Devices, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
+    devices: DeviceColumns, shares: tuple[float, float], dear: float, cheap: float, pace: Pace | None
 ) -> tuple[Units, NDArray[np.intp]]:
     """Units taken at two prices but for the time limit, and the devices that it may hold."""
     few = np.empty(len(devices), dtype=np.int64)
@@ -240,7 +240,7 @@ def units(
     return Units(few, total, np.concatenate(places), np.concatenate(many)), np.concatenate(limited)
 
 
-def noise(devices: Devices, batches: Ints) -> tuple[float, float]:
+def noise(devices: DeviceColumns, batches: Ints) -> tuple[float, float]:
     """Sums of both noise terms over the batches."""
     first = second = 0.0
     for begin in range(0, len(devices), BLOCK):
@@ -252,14 +252,14 @@ def noise(devices: Devices, batches: Ints) -> tuple[float, float]:
     return first, second
 
 
-def _weights(devices: Devices, shares: tuple[float, float], begin: int, end: int) -> Floats:
+def _weights(devices: DeviceColumns, shares: tuple[float, float], begin: int, end: int) -> Floats:
     weights: Floats = devices.first[begin:end] * shares[0]
     if shares[1] != 0.0:
         weights += devices.second[begin:end] * shares[1]
     return weights
 
 
-def _caps(devices: Devices, pace: Pace, begin: int, end: int) -> Floats:
+def _caps(devices: DeviceColumns, pace: Pace, begin: int, end: int) -> Floats:
     """What the time limit admits; no number for a device without limit that has no time left."""
     caps: Floats = pace.slack - part(devices.round_time, begin, end)
     caps /= pace.steps
@@ -301,10 +301,10 @@ def alone(
     throughput: Floats = _INFINITE,
     round_time: Floats = _ZERO,
     step_time: Floats = _ZERO,
-) -> Devices:
+) -> DeviceColumns:
     """Devices with weights of their own."""
     contiguous = np.ascontiguousarray(weights)
-    return Devices(
+    return DeviceColumns(
         first=contiguous,
         second=contiguous,
         cost=compact(cost),
@@ -319,7 +319,11 @@ def alone(
 
 
 def optimum(
-    devices: Devices, spend: float, pace: Pace | None = None, enough: float = SPENT, out: Floats = _NOWHERE
+    devices: DeviceColumns,
+    spend: float,
+    pace: Pace | None = None,
+    enough: float = SPENT,
+    out: Floats = _NOWHERE,
 ) -> tuple[float, float, Dual]:
     """The level at which the budget is spent up to a share `enough`, its price, and the sums there.
 
@@ -338,7 +342,7 @@ def optimum(
     return level, price, dual(devices, ALONE, level, price, pace, out)
 
 
-def _narrowed(devices: Devices, spend: float, pace: Pace | None, level: float) -> float:
+def _narrowed(devices: DeviceColumns, spend: float, pace: Pace | None, level: float) -> float:
     """The level at which the budget is spent, if it is near the given one: else a better guess.
 
     Between two levels most devices stay at one end, or reach neither, all the time: one pass sums these. What
@@ -364,7 +368,7 @@ def _narrowed(devices: Devices, spend: float, pace: Pace | None, level: float) -
 
 
 def _bracket(
-    devices: Devices, low: float, high: float, pace: Pace | None
+    devices: DeviceColumns, low: float, high: float, pace: Pace | None
 ) -> tuple[float, float, NDArray[np.intp]]:
     """What is spent between two levels by those who stay at an end, and by others per unit of level.
 
@@ -388,14 +392,14 @@ def _bracket(
     return fixed, rate, np.concatenate(undecided)
 
 
-def least_spending(devices: Devices) -> float:
+def least_spending(devices: DeviceColumns) -> float:
     """Sum a_i l_i."""
     each = devices.cost * devices.lower
     return float(each[0]) * len(devices) if each.size == 1 else float(each.sum())
 
 
 def starting_level(
-    devices: Devices, spend: float, shares: tuple[float, float] = ALONE, pace: Pace | None = None
+    devices: DeviceColumns, spend: float, shares: tuple[float, float] = ALONE, pace: Pace | None = None
 ) -> float:
     """A level at which about the budget is spent: that of a sample, or of no limits where it is small."""
     if spend == math.inf:
@@ -413,7 +417,7 @@ def starting_level(
 
 
 def water_level(
-    devices: Devices,
+    devices: DeviceColumns,
     shares: tuple[float, float],
     spend: float,
     pace: Pace | None,

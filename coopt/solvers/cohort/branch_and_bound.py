@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from coopt.errors import InfeasibleError
 from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
-from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, Look, Nodes
+from coopt.solvers.best_first import SearchProof
+from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, CohortNodes, Evaluation
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.roundoff import LOOSENED
 
@@ -41,23 +42,6 @@ RATIOS, NARROW, CLOSED = ("rounds", "local_steps", "share"), 0.1, 1e-5
 LIMITED = [0, 1, 4]
 # A device that always or never trained counts for so much of one that did half of the time.
 SETTLED = 1e-3
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What a search proved of all cohorts.
-
-    Attributes
-    ----------
-    lower_bound : float
-    nodes : int
-    finished : bool
-        False when the time limit ended the search.
-    """
-
-    lower_bound: float
-    nodes: int
-    finished: bool
 
 
 class CohortSearch:
@@ -124,10 +108,10 @@ class CohortSearch:
             rounds, steps = max(rounds, found.rounds[1]), max(steps, found.local_steps[1])
         return rounds, steps
 
-    def run(self, guess: Bools, deadline: float) -> Proof:
+    def run(self, guess: Bools, deadline: float) -> SearchProof:
         """Search from the cohort `guess` on, until `deadline` on the performance counter."""
         if 0 in self.ranges:
-            return Proof(math.inf, 0, True)
+            return SearchProof(math.inf, 0, True)
         # Where all train their weights may sum to one up to a tolerance only; those of others are divided.
         self._try(np.ones_like(guess))
         pool = self._roots(guess)
@@ -147,11 +131,11 @@ class CohortSearch:
                 self._try(np.where(nodes.state[0] == OPEN, nodes.trained[0] >= 0.5, nodes.state[0] == IN))
             parts = self._feasible(self._divide(nodes))
             self.nodes += len(parts)
-            pool = Nodes.together([pool, self._tighten(parts)])
+            pool = CohortNodes.together([pool, self._tighten(parts)])
         # Choices and rounds that were dropped within nodes reach the threshold, and no more is known of them.
-        return Proof(min(self.lower, self.threshold()), self.nodes, len(pool) == 0)
+        return SearchProof(min(self.lower, self.threshold()), self.nodes, len(pool) == 0)
 
-    def _roots(self, guess: Bools) -> Nodes:
+    def _roots(self, guess: Bools) -> CohortNodes:
         weights, effects = self.relaxed.weights, self.relaxed.effects
         least = float(weights[weights > 0.0].min())
         shares = np.geomspace(min(least, 0.5), 1.0, FIRST_SHARES + 1)
@@ -162,7 +146,7 @@ class CohortSearch:
         )
         rounds, steps, share, outside = (np.array(each) for each in zip(*parts, strict=True))
         size = len(parts)
-        nodes = Nodes(
+        nodes = CohortNodes(
             rounds=rounds,
             local_steps=steps,
             gammas=np.tile([0, effects.gammas.size - 1], (size, 1)),
@@ -177,14 +161,14 @@ class CohortSearch:
         )
         return self._feasible(nodes)
 
-    def _below(self, nodes: Nodes) -> Nodes:
+    def _below(self, nodes: CohortNodes) -> CohortNodes:
         """The nodes that are not ruled out."""
         keep = nodes.bound < self.threshold()
         if not keep.all():
             self.lower = min(self.lower, float(nodes.bound[~keep].min()))
         return nodes.take(keep)
 
-    def _decide(self, nodes: Nodes) -> Nodes:
+    def _decide(self, nodes: CohortNodes) -> CohortNodes:
         """The nodes with open devices; the cohorts of the others are solved."""
         done = ~(nodes.state == OPEN).any(axis=1)
         for cohort in np.unique(nodes.state[done], axis=0):
@@ -198,7 +182,7 @@ class CohortSearch:
                 self._solved[key] = self.solve(cohort)
             self.lower = min(self.lower, self._solved[key])
 
-    def _feasible(self, nodes: Nodes) -> Nodes:
+    def _feasible(self, nodes: CohortNodes) -> CohortNodes:
         """The nodes without those that hold no cohort; devices that cannot join the others are left out."""
         relaxed = self.relaxed
         late = relaxed.caps(nodes) < relaxed.lower
@@ -217,7 +201,7 @@ class CohortSearch:
             nodes = self._shares(nodes)
         return nodes
 
-    def _shares(self, nodes: Nodes) -> Nodes:
+    def _shares(self, nodes: CohortNodes) -> CohortNodes:
         """Ranges of P that the state of the devices admits, and states that the ranges of P admit."""
         weights, disturbing = self.relaxed.weights, self.relaxed.disturbing
         inside, some = nodes.state == IN, nodes.state == OPEN
@@ -240,20 +224,20 @@ class CohortSearch:
         state = np.where(some & heavy, OUT, np.where(some & needed, IN, nodes.state)).astype(np.int8)
         return replace(nodes, share=np.column_stack([low, high]), state=state).take(fits)
 
-    def _tighten(self, nodes: Nodes) -> Nodes:
+    def _tighten(self, nodes: CohortNodes) -> CohortNodes:
         """Raise the bounds of nodes by better prices, settle devices and drop rounds on the way."""
         if len(nodes) == 0:
             return nodes
         threshold = self.threshold()
         # The prices of the node that was divided, or those of the devices that trained there.
         fresh, scales = self.relaxed.begin(nodes)
-        other = self.relaxed.look(replace(nodes, prices=fresh), threshold)
-        better = other.lacking < self.relaxed.look(nodes, threshold).lacking
+        other = self.relaxed.evaluate(replace(nodes, prices=fresh), threshold)
+        better = other.lacking < self.relaxed.evaluate(nodes, threshold).lacking
         prices = np.where(better[:, None], fresh, nodes.prices)
         nodes, scales = replace(nodes, prices=prices), np.maximum(scales, np.abs(prices))
         seen = np.zeros_like(nodes.trained)
         for turn in range(STEPS):
-            look = self.relaxed.look(nodes, threshold)
+            look = self.relaxed.evaluate(nodes, threshold)
             seen += look.trained
             nodes, below = self._learn(replace(nodes, trained=seen / (turn + 1)), look)
             seen, scales = seen[below], scales[below]
@@ -266,7 +250,7 @@ class CohortSearch:
             nodes = replace(nodes, prices=prices)
         return self._feasible(nodes)
 
-    def _learn(self, nodes: Nodes, look: Look) -> tuple[Nodes, Bools]:
+    def _learn(self, nodes: CohortNodes, look: Evaluation) -> tuple[CohortNodes, Bools]:
         """The nodes that a look does not rule out, with fewer choices and rounds; and which they are."""
         threshold, rows = self.threshold(), np.arange(len(nodes))
         lacking = look.most_lacking[:, None]
@@ -284,10 +268,10 @@ class CohortSearch:
         rounds = np.where(single[:, None], ends, nodes.rounds)
         return replace(nodes, bound=bound, state=state, rounds=rounds).take(below), below
 
-    def _divide(self, nodes: Nodes) -> Nodes:
+    def _divide(self, nodes: CohortNodes) -> CohortNodes:
         """Two parts of every node: of the range, or by the device, that its bound suffers from most."""
         threshold, rows = self.threshold(), np.arange(len(nodes))
-        look = self.relaxed.look(nodes, threshold)
+        look = self.relaxed.evaluate(nodes, threshold)
         place = look.pieces.argmin(axis=1)
         single = nodes.local_steps[:, 0] == nodes.local_steps[:, 1]
         middle = {
@@ -302,14 +286,14 @@ class CohortSearch:
         widest = np.maximum(np.max([widths[name] for name in RATIOS], axis=0), CLOSED)
         gains = []
         for name, point in points.items():
-            narrow = self.relaxed.look(replace(nodes, **{name: point}), threshold)
+            narrow = self.relaxed.evaluate(replace(nodes, **{name: point}), threshold)
             wide = widths[name] > (NARROW * widest if name in RATIOS else 0.0)
             gains.append(np.where(wide, look.lacking - narrow.lacking, -math.inf))
         # What is lacking with all ranges closed is for the devices to decide.
         closed = replace(nodes, **points)
-        known = self.relaxed.look(closed, threshold).lacking
+        known = self.relaxed.evaluate(closed, threshold).lacking
         fresh = replace(closed, prices=self.relaxed.begin(closed)[0])
-        gains.append(np.minimum(known, self.relaxed.look(fresh, threshold).lacking))
+        gains.append(np.minimum(known, self.relaxed.evaluate(fresh, threshold).lacking))
         choice = np.argmax(gains, axis=0)
         found = []
         for number, name in enumerate(points):
@@ -319,7 +303,7 @@ class CohortSearch:
             found += _halves(nodes.take(chosen), name, where[chosen])
         chosen = choice == len(points)
         found += _by_device(nodes.take(chosen), look.amount[chosen])
-        return Nodes.together(found)
+        return CohortNodes.together(found)
 
 
 def _width(ends: Floats | Ints, ratio: bool) -> Floats:
@@ -329,7 +313,7 @@ def _width(ends: Floats | Ints, ratio: bool) -> Floats:
     return width
 
 
-def _halves(nodes: Nodes, name: str, middle: Floats | Ints) -> list[Nodes]:
+def _halves(nodes: CohortNodes, name: str, middle: Floats | Ints) -> list[CohortNodes]:
     """Nodes below and above the middle of a range."""
     low, high = getattr(nodes, name).T
     first = middle if name == "share" else np.clip(middle, low, high - 1)
@@ -340,7 +324,7 @@ def _halves(nodes: Nodes, name: str, middle: Floats | Ints) -> list[Nodes]:
     ]
 
 
-def _by_device(nodes: Nodes, amount: Floats) -> list[Nodes]:
+def _by_device(nodes: CohortNodes, amount: Floats) -> list[CohortNodes]:
     """Nodes with one open device settled either way: one that costs much and trained half of the time."""
     doubt = np.minimum(nodes.trained, 1.0 - nodes.trained) + SETTLED
     device = np.where(nodes.state == OPEN, doubt * amount, -math.inf).argmax(axis=1)

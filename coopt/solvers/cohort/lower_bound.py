@@ -45,7 +45,7 @@ SMALLEST = 1e-300
 
 
 @dataclass(frozen=True)
-class Nodes:
+class CohortNodes:
     """Sets of cohorts with their plans, as arrays with one row a node.
 
     Attributes
@@ -91,7 +91,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Look:
+class Evaluation:
     """What one evaluation shows of R nodes.
 
     Attributes
@@ -153,7 +153,7 @@ class _Terms:
 
 @dataclass(frozen=True)
 class _Weakest:
-    """Where the bound of R nodes is smallest; what is not of :class:`Look` mixes the corners."""
+    """Where the bound of R nodes is smallest; what is not of :class:`Evaluation` mixes the corners."""
 
     bound: Floats
     lacking: Floats
@@ -205,7 +205,7 @@ class CohortBound:
         # Devices of infinite throughput are never held by the time limit.
         self.pace = np.where(np.isfinite(fleet.throughput), fleet.throughput, 0.0)
 
-    def caps(self, nodes: Nodes) -> Ints:
+    def caps(self, nodes: CohortNodes) -> Ints:
         """Largest batches that the time limit admits at the fewest rounds and steps; may be below `lower`."""
         if not self.timed:
             return np.broadcast_to(self.upper, nodes.state.shape)
@@ -218,7 +218,7 @@ class CohortBound:
         units = np.floor(np.clip(caps, -1.0, self.upper) * (1.0 + LOOSENED) / self.multiple)
         return np.minimum((units * self.multiple).astype(np.int64), self.upper)
 
-    def spread_range(self, nodes: Nodes) -> tuple[Floats, Floats]:
+    def spread_range(self, nodes: CohortNodes) -> tuple[Floats, Floats]:
         """Smallest and largest D of the cohorts of each node."""
         inside, some = nodes.state == IN, nodes.state == OPEN
         square = self.divergence**2
@@ -240,7 +240,7 @@ class CohortBound:
         smallest = np.maximum(smallest, 0.0)
         return smallest * (1.0 - LOST), np.maximum(biggest, smallest) * (1.0 + LOST)
 
-    def _bias(self, nodes: Nodes, coefficients: Floats) -> _Bias:
+    def _bias(self, nodes: CohortNodes, coefficients: Floats) -> _Bias:
         _, _, kdd, kde, kee = coefficients.T
         ends = np.array(self.spread_range(nodes))
         # The smallest of 2 kde sqrt(D) e + kee e^2 - price e over e >= 0 is concave in D: above its chord.
@@ -263,7 +263,7 @@ class CohortBound:
         return weights
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def look(self, nodes: Nodes, threshold: float) -> Look:
+    def evaluate(self, nodes: CohortNodes, threshold: float) -> Evaluation:
         """Bounds on the nodes at their prices, and what they show."""
         terms = self._terms(nodes)
         inside, some = nodes.state == IN, nodes.state == OPEN
@@ -285,7 +285,7 @@ class CohortBound:
         weakest = self._weakest(nodes, levels, threshold)
         chosen = np.take_along_axis(trained, end[:, :, None, None], axis=2)[:, :, 0]
         gradient = self._gradient(nodes, terms, chosen, end)
-        return Look(
+        return Evaluation(
             bound=weakest.bound,
             lacking=weakest.lacking,
             most_lacking=weakest.most_lacking,
@@ -298,7 +298,7 @@ class CohortBound:
             pieces=weakest.pieces,
         )
 
-    def _terms(self, nodes: Nodes) -> _Terms:
+    def _terms(self, nodes: CohortNodes) -> _Terms:
         coefficients = self.effects.smallest(nodes.local_steps[:, 0], nodes.gammas, nodes.zs)
         bias = self._bias(nodes, coefficients)
         # Corners (K, tau), the first two at the smallest tau; then both ends of r.
@@ -357,7 +357,7 @@ class CohortBound:
         left: Floats = seconds * per_product[..., None] - self.round_time * per_step[..., None]
         return left - self.step_time
 
-    def _push(self, nodes: Nodes, weights: Floats, price: Floats) -> Floats:
+    def _push(self, nodes: CohortNodes, weights: Floats, price: Floats) -> Floats:
         """Prices of the caps that the time limit puts on batches in the middle of each node, shape (R, N)."""
         if not self.timed:
             return np.zeros_like(price)
@@ -369,7 +369,7 @@ class CohortBound:
         held = (self.pace > 0.0) & (caps < self.upper)
         return np.where(held, np.maximum(weights / caps**2 - price, 0.0), 0.0)
 
-    def _gradient(self, nodes: Nodes, terms: _Terms, chosen: Bools, end: Ints) -> Floats:
+    def _gradient(self, nodes: CohortNodes, terms: _Terms, chosen: Bools, end: Ints) -> Floats:
         """Derivatives of the floors in the prices at every corner, shape (R, V, 5)."""
         batches = np.take_along_axis(terms.batches, end[..., None], axis=1)
         used = np.where(chosen, np.where(terms.push[:, None] > 0.0, terms.caps, batches), 0.0)
@@ -387,7 +387,7 @@ class CohortBound:
             ]
         )
 
-    def _weakest(self, nodes: Nodes, levels: Floats, threshold: float) -> _Weakest:
+    def _weakest(self, nodes: CohortNodes, levels: Floats, threshold: float) -> _Weakest:
         """The bounds that floors of at least `levels` at the corners, shape (R, 4), make together."""
         rows = np.arange(len(nodes))
         single = nodes.local_steps[:, 0] == nodes.local_steps[:, 1]
@@ -431,7 +431,7 @@ class CohortBound:
         )
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def begin(self, nodes: Nodes) -> tuple[Floats, Floats]:
+    def begin(self, nodes: CohortNodes) -> tuple[Floats, Floats]:
         """Prices at which the devices that `trained` says would train, and the scales of the prices."""
         coefficients = self.effects.smallest(nodes.local_steps[:, 0], nodes.gammas, nodes.zs)
         _, _, kdd, kde, kee = coefficients.T
@@ -472,12 +472,14 @@ class CohortBound:
         return np.minimum(found, BEYOND), np.minimum(scales, BEYOND)
 
     @staticmethod
-    def _centre(nodes: Nodes) -> Floats:
+    def _centre(nodes: CohortNodes) -> Floats:
         """K tau in the middle of each node, at its smallest tau."""
         product: Floats = np.sqrt(nodes.rounds.astype(np.float64).prod(axis=1)) * nodes.local_steps[:, 0]
         return product
 
-    def _levels(self, nodes: Nodes, chosen: Bools, weights: Floats, caps: Ints) -> tuple[Floats, Floats]:
+    def _levels(
+        self, nodes: CohortNodes, chosen: Bools, weights: Floats, caps: Ints
+    ) -> tuple[Floats, Floats]:
         """Prices of cost and energy at which batches about use up the tighter limit, and these batches."""
         prices, batches = np.zeros((len(nodes), 2)), caps.astype(np.float64)
         centre = self._centre(nodes)

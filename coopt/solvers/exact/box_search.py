@@ -22,11 +22,11 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers import best_first
 from coopt.solvers.contract import Found, Incumbent
+from coopt.solvers.exact.box_pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.exact.choose_inner import inner_of
-from coopt.solvers.exact.equal_costs import Streamed, Whole
-from coopt.solvers.exact.global_cuts import Cutting, Left
+from coopt.solvers.exact.equal_costs import EqualCostOracle, IntegerOptimum
+from coopt.solvers.exact.global_cuts import GlobalCuts, Remainder
 from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions, Values
-from coopt.solvers.exact.pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.fleet_passes import SAMPLE, SAMPLED_FROM
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_units.batches import Ints
@@ -109,10 +109,10 @@ def search(
     -------
     Found
     """
-    return _Search(problem, form, ranges, gap_tolerance, cutoff).run(time_limit, start)
+    return _BoxSearch(problem, form, ranges, gap_tolerance, cutoff).run(time_limit, start)
 
 
-class _Search:
+class _BoxSearch:
     def __init__(
         self, problem: Problem, form: MonotoneForm, ranges: Ranges, gap_tolerance: float, cutoff: float
     ) -> None:
@@ -147,29 +147,29 @@ class _Search:
         roots = self.ranges.roots()
         if unit_cost is None:
             return [(-math.inf, _Box(*root, everyone)) for root in roots]
-        inner = self._streamed = Streamed(self.problem, self.form, unit_cost)
+        inner = self._oracle = EqualCostOracle(self.problem, self.form, unit_cost)
         left = self._cut(inner, deadline)
         if left is None:
             return []
         rest = [(_common(root[0], left.rounds), _common(root[1], left.local_steps)) for root in roots]
         return [(left.bound, _Box(k, tau, everyone)) for k, tau in rest if k[0] <= k[1] and tau[0] <= tau[1]]
 
-    def _cut(self, inner: Streamed, deadline: float) -> Left | None:
+    def _cut(self, inner: EqualCostOracle, deadline: float) -> Remainder | None:
         """Rule out what rows for all (K, tau) can."""
         start = None
         if len(inner.devices) >= SAMPLED_FROM:
             start = _guess(self.problem, self.form, self.ranges, inner, deadline)
-        cutting = Cutting(self.problem, self.form, self.ranges, inner, self._threshold, self._hear)
-        left = cutting.run(deadline, start)
+        cuts = GlobalCuts(self.problem, self.form, self.ranges, inner, self._threshold, self._improve)
+        left = cuts.run(deadline, start)
         self.inner.solves += inner.solves
-        self._discard(cutting.discarded)
+        self._discard(cuts.discarded)
         return left
 
-    def _hear(self, rounds: int, local_steps: int, whole: Whole) -> None:
+    def _improve(self, rounds: int, local_steps: int, optimum: IntegerOptimum) -> None:
         """Make an integer optimum the incumbent if it is better, or as good with fewer rounds or steps."""
-        value, member = self._streamed.value(rounds, local_steps, whole.noise)
+        value, member = self._oracle.value(rounds, local_steps, optimum.noise)
         if (value, rounds, local_steps) < self.best.rank:
-            self.best = Incumbent(value, rounds, local_steps, whole.batch_sizes, self.form.members[member])
+            self.best = Incumbent(value, rounds, local_steps, optimum.batch_sizes, self.form.members[member])
 
     def _threshold(self) -> float:
         """Plans whose bound reaches this need not be looked at."""
@@ -445,22 +445,22 @@ def _flat(form: MonotoneForm, local_steps: Range) -> bool:
 
 
 def _guess(
-    problem: Problem, form: MonotoneForm, ranges: Ranges, inner: Streamed, deadline: float
+    problem: Problem, form: MonotoneForm, ranges: Ranges, inner: EqualCostOracle, deadline: float
 ) -> tuple[int, int, int] | None:
     """The (K, tau) and member that are best for a sample of the devices, which `inner` then follows."""
     sample = inner.sampled(len(inner.devices) // SAMPLE)
     best = (math.inf, 0, 0, 0)
 
-    def found(rounds: int, local_steps: int, whole: Whole) -> None:
+    def found(rounds: int, local_steps: int, optimum: IntegerOptimum) -> None:
         nonlocal best
-        value, member = sample.value(rounds, local_steps, whole.noise)
+        value, member = sample.value(rounds, local_steps, optimum.noise)
         best = min(best, (value, rounds, local_steps, member))
 
     def threshold() -> float:
         return best[0] - SAMPLE_TOLERANCE * abs(best[0]) if best[0] < math.inf else math.inf
 
-    cutting = Cutting(problem, form, ranges, sample, threshold, found)
-    cutting.run(deadline)
+    cuts = GlobalCuts(problem, form, ranges, sample, threshold, found)
+    cuts.run(deadline)
     inner.follow(sample)
     return best[1:] if best[1] else None
 

@@ -22,7 +22,7 @@ from coopt.solvers import fleet_passes as passes
 from coopt.solvers.fleet_passes import (
     GUESSED_FROM,
     UNBOUNDED,
-    Devices,
+    DeviceColumns,
     Pace,
     Units,
     at,
@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Whole:
+class IntegerOptimum:
     """Optimal whole batches in one direction at one (K, tau).
 
     Attributes
@@ -86,7 +86,7 @@ class Whole:
     price: float
 
 
-class Streamed:
+class EqualCostOracle:
     """The inner problem of a problem and a form whose unit costs are equal, or that of every n-th device.
 
     Parameters
@@ -105,7 +105,7 @@ class Streamed:
         fleet, basis = problem.fleet, form.floor(1, np.zeros(1, dtype=np.intp)).basis
         lower, upper = fleet.batch_range()
         nobody = np.empty(0, dtype=np.int64)
-        self.devices = Devices(
+        self.devices = DeviceColumns(
             first=np.ascontiguousarray(basis[0]),
             second=np.ascontiguousarray(basis[-1]),
             cost=compact(fleet.sample_cost),
@@ -127,9 +127,9 @@ class Streamed:
         # Where the last continuous and the last whole solve ended: a level, and the logarithm of a price.
         self._level: float | None = None
         self._price: float | None = None
-        self._pilot: Streamed | None = None
+        self._pilot: EqualCostOracle | None = None
 
-    def sampled(self, every: int) -> Streamed:
+    def sampled(self, every: int) -> EqualCostOracle:
         """The same for every n-th device, with a budget smaller in proportion: for a guess, not a proof."""
         sample = copy(self)
         sample.devices = self.devices.sampled(every)
@@ -159,12 +159,12 @@ class Streamed:
         low = -least / (1.0 - least) if least < 1.0 else -math.inf
         return max(low, -FURTHEST), min(most / (most - 1.0), 1.0 + FURTHEST) if 1.0 < most < math.inf else 1.0
 
-    def follow(self, pilot: Streamed) -> None:
+    def follow(self, pilot: EqualCostOracle) -> None:
         """Solve each problem for a sample first, and start from where that ended."""
         self._pilot = pilot
         self.adopt(pilot)
 
-    def adopt(self, sample: Streamed) -> None:
+    def adopt(self, sample: EqualCostOracle) -> None:
         """Start the next solve from where that for a sample ended, whose weights are larger by its share."""
         if sample._level is not None:
             self._level = sample._level / math.sqrt(sample.share)
@@ -247,7 +247,7 @@ class Streamed:
         found: Floats = np.interp(angles, nodes, squares)
         return found
 
-    def whole(self, rounds: int, local_steps: int, angle: float) -> Whole:
+    def integer_optimum(self, rounds: int, local_steps: int, angle: float) -> IntegerOptimum:
         """The integer optimum at (K, tau), where the smallest batches must fit."""
         units = limits.step_units(self.problem, rounds, local_steps, self.unit_cost)
         if self._every > 1:
@@ -272,7 +272,7 @@ class Streamed:
             few[places] += taken
         batches = few if is_one(self.devices.multiple) else few * self.devices.multiple
         noise = np.array(passes.noise(self.devices, batches)[: self.terms]) / self.scales
-        return Whole(batches, noise, float(_mix(angle, self.terms) @ noise), units, price)
+        return IntegerOptimum(batches, noise, float(_mix(angle, self.terms) @ noise), units, price)
 
     def _bracket(
         self, rounds: int, local_steps: int, angle: float, units: int
@@ -281,7 +281,7 @@ class Streamed:
         shares, pace = self._shares(angle), Pace.at(self.problem, rounds, local_steps)
         width = min(max(2.5 / math.sqrt(len(self.devices)), NARROW), WIDE)
         if self._pilot is not None:
-            self._pilot.whole(rounds, local_steps, angle)
+            self._pilot.integer_optimum(rounds, local_steps, angle)
             self.adopt(self._pilot)
         if self._price is None or self._pilot is None:
             level = self._level or starting_level(self.devices, units * self.unit_cost, shares)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from coopt.objectives.monotone import MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.exact.equal_costs import Row, Streamed, Whole
+from coopt.solvers.exact.equal_costs import EqualCostOracle, IntegerOptimum, Row
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 
@@ -43,7 +43,7 @@ MOST_BOXES = 3000
 
 
 @dataclass(frozen=True)
-class Left:
+class Remainder:
     """What the rows could not rule out: the ranges of K and tau that hold it, and a bound on it."""
 
     rounds: tuple[int, int]
@@ -62,7 +62,7 @@ class _Table:
     wholes: Floats
 
 
-class Cutting:
+class GlobalCuts:
     """Rows, integer optima and the boxes that they do not rule out yet.
 
     Parameters
@@ -70,7 +70,7 @@ class Cutting:
     problem : Problem
     form : MonotoneForm
     ranges : Ranges
-    inner : Streamed
+    inner : EqualCostOracle
     threshold : callable
         Returns the value that a plan has to beat.
     found : callable
@@ -82,9 +82,9 @@ class Cutting:
         problem: Problem,
         form: MonotoneForm,
         ranges: Ranges,
-        inner: Streamed,
+        inner: EqualCostOracle,
         threshold: Callable[[], float],
-        found: Callable[[int, int, Whole], None],
+        found: Callable[[int, int, IntegerOptimum], None],
     ) -> None:
         self.problem = problem
         self.form = form
@@ -105,7 +105,7 @@ class Cutting:
         self._table: _Table | None = None
         self._effort = 1
 
-    def run(self, deadline: float, start: tuple[int, int, int] | None = None) -> Left | None:
+    def run(self, deadline: float, start: tuple[int, int, int] | None = None) -> Remainder | None:
         """Rule out what can be; return what is left, None if nothing."""
         boxes = self._feasible(self._first())
         rounds, local_steps, member = self._promising(boxes) if start is None else start
@@ -123,7 +123,7 @@ class Cutting:
                 return None
             if self.inner.solves > MOST_SOLVES or bounds.size > MOST_BOXES or time.perf_counter() > deadline:
                 low, high = boxes[:2].min(axis=1).tolist(), boxes[2:].max(axis=1).tolist()
-                return Left((low[0], high[0]), (low[1], high[1]), float(bounds.min()))
+                return Remainder((low[0], high[0]), (low[1], high[1]), float(bounds.min()))
             single = (boxes[0] == boxes[2]) & (boxes[1] == boxes[3])
             weakest = int(bounds.argmin())
             if single[weakest]:
@@ -333,7 +333,7 @@ class Cutting:
 
     def _whole(self, rounds: int, local_steps: int, angle: float) -> None:
         if (rounds, local_steps, angle) not in self._solved:
-            whole = self.inner.whole(rounds, local_steps, angle)
+            whole = self.inner.integer_optimum(rounds, local_steps, angle)
             self._solved[rounds, local_steps, angle] = whole.level, whole.units, whole.price
             self._table = None
             self.found(rounds, local_steps, whole)

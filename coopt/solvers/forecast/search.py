@@ -80,7 +80,7 @@ def search(
     least = smallest or (lambda _: ranges.lower)
     federation = forecast.federation(problem)
     slices = Slices((within or problem).plain, federation, least)
-    whole = _Search(problem, forecast, ranges, tolerance, slices, target)
+    whole = _ForecastSearch(problem, forecast, ranges, tolerance, slices, target)
     if start is not None:
         whole.judge(*start)
     whole.find()
@@ -91,7 +91,7 @@ def search(
     return Found(whole.best, lower, finished, trace)
 
 
-class _Search:
+class _ForecastSearch:
     def __init__(
         self,
         problem: Problem,

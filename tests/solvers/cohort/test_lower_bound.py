@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coopt import Certified, NonConvex, Problem, leave_out
 from coopt.solvers.cohort.effects import Effects
-from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, CohortBound, Nodes
+from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, CohortBound, CohortNodes
 from fleets import random_problem
 from problems import problems
 
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 bounds = st.sampled_from([Certified(), Certified(1.0, 1.0), NonConvex(), NonConvex(0.5, 0.4)])
 
 
-def node(relaxed: CohortBound, kept: np.ndarray, rng: np.random.Generator, rounds: int, steps: int) -> Nodes:
+def node(
+    relaxed: CohortBound, kept: np.ndarray, rng: np.random.Generator, rounds: int, steps: int
+) -> CohortNodes:
     """A node that holds the cohort and the plan, with prices from nowhere."""
     effects, share = relaxed.effects, float(relaxed.weights[kept].sum())
     state = np.where(rng.random(kept.size) < 0.5, OPEN, np.where(kept, IN, OUT)).astype(np.int8)
@@ -30,7 +32,7 @@ def node(relaxed: CohortBound, kept: np.ndarray, rng: np.random.Generator, round
     prices = np.where(rng.random(5) < 0.2, 0.0, 10.0 ** rng.uniform(-6.0, 2.0, 5))
     prices[:2] *= relaxed.limited
     prices[2:4] *= rng.choice([-1.0, 1.0], 2)
-    return Nodes(
+    return CohortNodes(
         rounds=np.array([[int(rng.integers(1, rounds + 1)), rounds + int(rng.integers(0, 3))]]),
         local_steps=np.array([[int(rng.integers(1, steps + 1)), steps + int(rng.integers(0, 3))]]),
         gammas=np.array([[0, effects.gammas.size - 1]]),
@@ -65,7 +67,7 @@ def test_no_plan_of_a_cohort_is_below_its_node(problem, bound, seed):
     relaxed = CohortBound(problem, bound, int(kept.sum()) + int(rng.integers(0, 2)))
     found = node(relaxed, kept, rng, rounds, steps)
     for prices in (found.prices, relaxed.begin(found)[0]):
-        look = relaxed.look(replace(found, prices=prices), value)
+        look = relaxed.evaluate(replace(found, prices=prices), value)
         assert look.bound[0] <= value * (1 + 1e-11)
 
 

@@ -23,8 +23,8 @@ from coopt import (
 from coopt.problem import limits
 from coopt.solvers import fleet_passes as passes
 from coopt.solvers.exact import box_search as exact
-from coopt.solvers.exact.equal_costs import Streamed
-from coopt.solvers.fleet_passes import Devices, water_level
+from coopt.solvers.exact.equal_costs import EqualCostOracle
+from coopt.solvers.fleet_passes import DeviceColumns, water_level
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole_units.batches import relax, round_batches
 from problems import feasible_pairs, problems
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 bounds = st.sampled_from([Certified(1, 1), Dynamite(), NonConvex(0.5, 0.4)])
 
 
-def random_devices(seed: int, size: int, shape: str) -> Devices:
+def random_devices(seed: int, size: int, shape: str) -> DeviceColumns:
     """Devices of every kind: with scalars, multiples, populations, infinite speed and no noise."""
     rng = np.random.default_rng(seed)
     upper = rng.integers(4, 2000, size).astype(float)
     plain = shape == "plain"
-    return Devices(
+    return DeviceColumns(
         first=rng.lognormal(0, 1, size) * rng.integers(0, 2, size)
         if not plain
         else rng.lognormal(0, 1, size),
@@ -76,7 +76,7 @@ def streamed(problem, bound):
         ranges = feasible_ranges(problem.plain, None, None)
     except InfeasibleError:
         assume(False)
-    return Streamed(problem.plain, bound.monotone_form(problem), problem.fleet.unit_cost), ranges
+    return EqualCostOracle(problem.plain, bound.monotone_form(problem), problem.fleet.unit_cost), ranges
 
 
 @settings(max_examples=80, deadline=None)
@@ -90,7 +90,7 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
     if inner.terms == 2:
         weights = (1.0 - angle) * weights + angle * second[0] / (inner.norms[1] or 1.0)
     for rounds, steps in feasible_pairs(problem, ranges):
-        whole = inner.whole(rounds, steps, angle)
+        whole = inner.integer_optimum(rounds, steps, angle)
         caps = limits.largest_batches(problem.plain, rounds, steps, upper)
         spend = limits.step_budget(problem.plain, rounds, steps)
         expected = round_batches(
@@ -116,7 +116,7 @@ def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
     row = inner.row(*data.draw(st.sampled_from(every)), angle)
     for rounds, steps in every:
         claim = row.constant - row.slope / (rounds * steps) + row.rise / steps
-        assert claim <= inner.whole(rounds, steps, angle).level * (1.0 + 1e-12) + 1e-12
+        assert claim <= inner.integer_optimum(rounds, steps, angle).level * (1.0 + 1e-12) + 1e-12
 
 
 @settings(max_examples=80, deadline=None)
