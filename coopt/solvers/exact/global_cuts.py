@@ -52,14 +52,45 @@ class Remainder:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """Rows (constants, slopes, rises), optima (K, tau, level, units, price), and their order by direction."""
+class _Known:
+    """What rows and integer optima prove, as columns of shape (n, 1), and the directions that they are for.
+
+    Attributes
+    ----------
+    nodes : ndarray, shape (d,)
+        The different directions, ascending.
+    order, starts : ndarray of int
+        Rows, then optima, sorted by direction, and where each direction starts.
+    constant, slope, rise : ndarray
+        Of rows: v >= constant - slope / (K tau) + rise / tau.
+    rounds, local_steps, level, units, price : ndarray
+        Of optima: v >= level for as many rounds and local steps or more, plus a price for each unit less.
+    """
 
     nodes: Floats
-    starts: NDArray[np.intp]
     order: NDArray[np.intp]
-    rows: Floats
-    wholes: Floats
+    starts: NDArray[np.intp]
+    constant: Floats
+    slope: Floats
+    rise: Floats
+    rounds: Floats
+    local_steps: Floats
+    level: Floats
+    units: Floats
+    price: Floats
+
+    def levels(self, k1: Floats, t1: Floats, t2: Floats, most_units: Floats) -> Floats:
+        """Lower bounds on v at the nodes, shape (d, n), for n boxes whose plans use so many units at most."""
+        # K is smallest at the start of a box; what is linear in 1/tau is smallest at one of the ends.
+        pull = self.slope / k1 - self.rise
+        known = self.constant - np.maximum(pull / t1, pull / t2)
+        if self.level.size:
+            reached = (k1 >= self.rounds) & (t1 >= self.local_steps)
+            # Each unit less costs its price at least.
+            fewer = np.maximum(self.units - most_units, 0.0)
+            known = np.concatenate([known, np.where(reached, self.level + self.price * fewer, 0.0)])
+        found: Floats = np.maximum(np.maximum.reduceat(known[self.order], self.starts, axis=0), 0.0)
+        return found
 
 
 class GlobalCuts:
@@ -102,7 +133,7 @@ class GlobalCuts:
         self._solved: dict[tuple[int, int, float], tuple[float, int, float]] = {}
         self._columns: dict[int, int] = {}
         self._floors: Floats = np.empty((3, len(form.members), 0))
-        self._table: _Table | None = None
+        self._table: _Known | None = None
         self._effort = 1
 
     def run(self, deadline: float, start: tuple[int, int, int] | None = None) -> Remainder | None:
@@ -255,17 +286,8 @@ class GlobalCuts:
         """Lower bounds on v in the given directions, shape (m, n), from all that is known."""
         if self._news == 0:
             return np.zeros(angles.shape)
-        table = self._tabled()
-        nodes, (constant, slope, rise), wholes = table.nodes, table.rows, table.wholes
-        # K is smallest at the start of a box; what is linear in 1/tau is smallest at one of the ends.
-        pull = slope / k1 - rise
-        known = constant - np.maximum(pull / t1, pull / t2)
-        if wholes.size:
-            reached = (k1 >= wholes[0]) & (t1 >= wholes[1])
-            # Each unit less costs its price at least.
-            fewer = np.maximum(wholes[3] - self._most_units(k1, t1), 0.0)
-            known = np.concatenate([known, np.where(reached, wholes[2] + wholes[4] * fewer, 0.0)])
-        levels = np.maximum(np.maximum.reduceat(known[table.order], table.starts, axis=0), 0.0)
+        known = self._tabled()
+        nodes, levels = known.nodes, known.levels(k1, t1, t2, self._most_units(k1, t1))
         if self.inner.terms == 1:
             return levels
         low, high = self.inner.ends
@@ -293,14 +315,15 @@ class GlobalCuts:
         units: Floats = np.floor(spend * (1.0 + LOOSENED) / self.inner.unit_cost)
         return units
 
-    def _tabled(self) -> _Table:
+    def _tabled(self) -> _Known:
         if self._table is None:
             angles = np.array([row.angle for row in self._rows] + [each[2] for each in self._solved])
-            table = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
-            wholes = np.array([(k, t, *proved) for (k, t, _), proved in self._solved.items()]).reshape(-1, 5)
             order = np.argsort(angles, kind="stable")
             nodes, starts = np.unique(angles[order], return_index=True)
-            self._table = _Table(nodes, starts, order, table.T[:, :, None], wholes.T[:, :, None])
+            rows = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
+            optima = np.array([(k, t, *proved) for (k, t, _), proved in self._solved.items()]).reshape(-1, 5)
+            columns = [*rows.T[:, :, None], *optima.T[:, :, None]]
+            self._table = _Known(nodes, order, starts, *columns)
         return self._table
 
     def _angle(self, local_steps: int, member: int) -> float:

@@ -251,7 +251,7 @@ class _ForecastSearch:
         first, last = self.rounds_at(local_steps)
         if first > last:
             return
-        pieces = _Pieces.of(first, last, self.federation, local_steps)
+        pieces = _RoundRanges.of(first, last, self.federation, local_steps)
         while pieces.first.size:
             bounds = pieces.bounds()
             alive = bounds < self.threshold()
@@ -278,7 +278,7 @@ class _ForecastSearch:
                 pieces = pieces.take(np.arange(pieces.first.size) != weakest)
 
 
-class _Pieces:
+class _RoundRanges:
     """Ranges of rounds, ascending, at one number of local steps, and what bounds them from below."""
 
     def __init__(self, first: Ints, last: Ints, mean: Floats, noise: Floats, noise_of: Ints) -> None:
@@ -290,7 +290,7 @@ class _Pieces:
         self.noise_of = noise_of
 
     @classmethod
-    def of(cls, first: int, last: int, federation: Federation, local_steps: int) -> _Pieces:
+    def of(cls, first: int, last: int, federation: Federation, local_steps: int) -> _RoundRanges:
         """The rounds from `first` to `last`, one by one or in ranges."""
         if last - first < SINGLE_ROUNDS:
             starts = np.arange(first, last + 1)
@@ -302,7 +302,7 @@ class _Pieces:
     @classmethod
     def _fresh(
         cls, first: Ints, last: Ints, noise: Floats, federation: Federation, local_steps: int
-    ) -> _Pieces:
+    ) -> _RoundRanges:
         single = first == last
         rounds = federation.rounds(local_steps)
         mean = np.empty(first.size)
@@ -318,21 +318,21 @@ class _Pieces:
         """A lower bound on every range."""
         return self.mean + np.maximum.accumulate(self.noise)
 
-    def take(self, places: NDArray[np.bool_]) -> _Pieces:
+    def take(self, places: NDArray[np.bool_]) -> _RoundRanges:
         """Some of the ranges; what those before them add, they add as well."""
         noise = np.maximum.accumulate(self.noise)
-        return _Pieces(
+        return _RoundRanges(
             self.first[places], self.last[places], self.mean[places], noise[places], self.noise_of[places]
         )
 
-    def raised(self, places: NDArray[np.intp], noise: Floats, noise_of: int) -> _Pieces:
+    def raised(self, places: NDArray[np.intp], noise: Floats, noise_of: int) -> _RoundRanges:
         """The same with what batches add at the start of some ranges."""
         raised, rests = self.noise.copy(), self.noise_of.copy()
         raised[places] = np.maximum(raised[places], noise)
         rests[places] = noise_of
-        return _Pieces(self.first, self.last, self.mean, raised, rests)
+        return _RoundRanges(self.first, self.last, self.mean, raised, rests)
 
-    def divided(self, federation: Federation, local_steps: int) -> _Pieces:
+    def divided(self, federation: Federation, local_steps: int) -> _RoundRanges:
         """The same ranges, each in several parts."""
         firsts, lasts, noises = [], [], []
         noise = np.maximum.accumulate(self.noise).tolist()
