@@ -141,6 +141,11 @@ class Client:
 
     def __init__(self, data: Any, device: int) -> None:
         self.data = data
+        if isinstance(data, list | dict) or not hasattr(data, "__len__"):
+            raise InvalidProblemError(
+                f"clients: device {device} is a {type(data).__name__}: give an array, a tuple of arrays, or "
+                "a data set with len() and indexing by an array of integers"
+            )
         sizes = {len(part) for part in data} if isinstance(data, tuple) else {len(data)}
         if len(sizes) != 1:
             raise InvalidProblemError(f"clients: the arrays of device {device} have lengths {sorted(sizes)}")

@@ -108,7 +108,10 @@ def _labels(samples: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 def _numbered(strata: Sequence[object]) -> NDArray[np.int64]:
     first: dict[object, int] = {}
-    return np.array([first.setdefault(label, len(first)) for label in strata], dtype=np.int64)
+    try:
+        return np.array([first.setdefault(label, len(first)) for label in strata], dtype=np.int64)
+    except TypeError as error:
+        raise InvalidProblemError(f"strata holds what is no label: {error}; give texts or numbers") from error
 
 
 def _donors(

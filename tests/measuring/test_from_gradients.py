@@ -267,6 +267,38 @@ def test_thousands_of_devices_are_measured_by_some_of_each_stratum() -> None:
         coopt.measure(kinds.gradient, np.zeros(4), clients, devices=2, strata=kind.tolist())
 
 
+@pytest.mark.parametrize(
+    ("clients", "options", "message"),
+    [
+        ([], {}, "clients is empty"),
+        ([[np.ones((3, 2)), np.ones(3)]], {}, "device 0 is a list: give an array, a tuple of arrays"),
+        ([(np.ones((3, 2)), np.ones(4))], {}, r"the arrays of device 0 have lengths \[3, 4\]"),
+        ([7], {}, "device 0 is a int"),
+        (None, {"rows": 0}, "rows = 0: must be an integer >= 1"),
+        (None, {"directions": 1.5}, "directions = 1.5: must be an integer"),
+        (None, {"weights": [0.5, 0.2, 0.2]}, "weights sum to"),
+        (None, {"names": ["a"]}, "names has 1 entries"),
+        (None, {"seed": -1}, "seed = -1"),
+        (None, {"devices": 0}, "devices = 0"),
+        (None, {"devices": 2, "strata": ["a"]}, "strata has 1 labels: must have 3"),
+        (None, {"devices": 2, "strata": [["a"], ["b"], ["c"]]}, "strata holds what is no label"),
+        (None, {"left_out": [3]}, r"left_out = \[3\]: must be indices of devices, 0 to 2"),
+        (None, {"left_out": [0.5]}, "left_out"),
+    ],
+)
+def test_bad_arguments_are_named(clients: Any, options: dict[str, Any], message: str) -> None:
+    task = LeastSquares.random(SIZES, 2)
+    with pytest.raises(InvalidProblemError, match=message):
+        coopt.measure(task.gradient, np.zeros(2), task.clients if clients is None else clients, **options)
+
+
+@pytest.mark.parametrize("parameters", [np.zeros((2, 2)), [], ["a"], [np.nan, 0.0], 1.0])
+def test_parameters_must_be_a_flat_vector_of_finite_numbers(parameters: Any) -> None:
+    task = LeastSquares.random(SIZES, 2)
+    with pytest.raises(InvalidProblemError, match="parameters"):
+        coopt.measure(task.gradient, parameters, task.clients)
+
+
 def test_downward_curvature_is_warned_of() -> None:
     def saddle(w: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
         return 0.0, np.array([1.0, -1.0]) * w + x.mean(axis=0)
