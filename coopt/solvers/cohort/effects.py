@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.objectives.monotone import MonotoneForm
+from coopt.objectives.users_own import completed
 from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
@@ -50,7 +51,8 @@ class Effects:
         self._spread, self._biased = self._form(0.0, 1.0, 0.0), self._form(0.0, 0.0, 1.0)
         # z = 0 shows what divergence and bias do, z = 1 and z = inf what noise does.
         self._noisy, self._noiseless = self._form(1.0, 0.0, 0.0), self._form(math.inf, 0.0, 0.0)
-        gammas = np.array([member.gamma for member in self._spread.members])  # type: ignore[attr-defined]
+        families = [completed(member).young for member in self._spread.members]
+        gammas = np.array([float(family.gamma) for family in families if family is not None])
         self._order = np.argsort(gammas)
         self.zs = np.sort(np.array(bound.zs()))
         self.gammas = gammas[self._order]
