@@ -98,6 +98,27 @@ def test_the_plan_of_the_forecast_trains_as_well_as_the_best_of_a_grid() -> None
     assert trained(plan.rounds, plan.local_steps, plan.batch_sizes) <= 1.03 * min(grid)
 
 
+def test_devices_that_are_not_measured_differ_like_those_that_are() -> None:
+    """Values taken over from one device keep the differences, and so the drift, that means would lose."""
+    task = LeastSquares.random([12] * 120, 6, seed=1)
+    model = np.zeros(6)
+
+    def spread(found: coopt.Measurement) -> float:
+        return float(found.weights @ np.sum((found.gradients - found.gradient) ** 2, axis=1))
+
+    whole = spread(coopt.measure(task.gradient, model, task.clients, rows=12))
+    donors, means = [], []
+    for seed in range(5):
+        few = coopt.measure(task.gradient, model, task.clients, rows=12, devices=20, seed=seed)
+        others = np.flatnonzero(~few.measured)
+        donors.append(spread(few) / whole)
+        means.append(
+            spread(coopt.measure(task.gradient, model, task.clients, rows=12, left_out=others)) / whole
+        )
+    assert 0.75 < np.mean(donors) < 1.25
+    assert np.mean(means) < 0.3
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.permutations(range(3)), st.floats(-3, 3))
 def test_the_order_of_the_devices_and_the_unit_of_the_loss_do_not_matter(
