@@ -173,7 +173,8 @@ def measure_clients(
     ask : callable
         ``ask(message, clients) -> [(client, answer), ...]``: sends a message to some clients, each of which
         runs a :class:`ClientMeasure`, and gives the answers that came. Who does not answer is not asked
-        again, and takes over the weighted mean of the others.
+        again, and takes over the weighted mean of the others. It may as well run a round of training that
+        carries the message: devices keep the model that they are measured at.
     parameters : array_like, shape (n,)
         The present model.
     samples : array_like of int, shape (N,)

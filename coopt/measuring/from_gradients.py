@@ -204,7 +204,8 @@ def flat_model(parameters: ArrayLike) -> NDArray[Any]:
         raise InvalidProblemError(
             f"parameters has shape {given.shape} and type {given.dtype}: must be a flat array of numbers"
         )
-    model = given if given.dtype == np.float32 else given.astype(np.float64)
+    # A copy: training may go on in place while a device is measured at this model.
+    model: NDArray[Any] = np.array(given, dtype=np.float32 if given.dtype == np.float32 else np.float64)
     if not np.isfinite(model).all():
         raise InvalidProblemError("parameters holds numbers that are not finite: the model has diverged")
     return model

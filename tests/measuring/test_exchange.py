@@ -45,6 +45,24 @@ def test_far_away_and_here_measure_the_same() -> None:
     assert kinds.count("product") in (5, 6)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_messages_may_ride_on_rounds_that_train_the_model_meanwhile(kind: type) -> None:
+    task = LeastSquares.random(SIZES, 7)
+    model = np.ones(7, kind)
+    network = Network(task)
+
+    def round_of_training(message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
+        answers = [(i, network.clients[i].answer(message)) for i in asked]
+        for _ in range(3):
+            model[:] = model - 0.01 * task.weights @ task.gradients(model)
+        return answers
+
+    riding = measure_clients(round_of_training, model, SIZES, rows=8, directions=5)
+    assert np.abs(model - 1.0).max() > 0.1
+    alone = measure_clients(Network(task).ask, np.ones(7, kind), SIZES, rows=8, directions=5)
+    assert riding == alone
+
+
 @pytest.mark.filterwarnings("ignore:.*lies outside:coopt.MeasurementWarning")
 def test_single_precision_sends_half_the_bytes() -> None:
     task = LeastSquares.random(SIZES, 500)
