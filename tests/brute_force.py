@@ -38,7 +38,9 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
             step_cost = work + fleet.step_cost.sum()
             cost = rounds * (steps * step_cost + budget.round_cost + fleet.round_cost.sum())
             burnt = rounds * (steps * (burning + fleet.step_energy.sum()) + fleet.round_energy.sum())
-            times = rounds * (steps * (fleet.step_time + plans / fleet.throughput) + fleet.round_time)
+            parts = 1 if fleet.micro_batch is None else -(-plans // fleet.micro_batch)
+            step_time = fleet.step_time * parts + plans / fleet.throughput
+            times = rounds * (steps * step_time + fleet.round_time)
             feasible = (cost <= budget.cost * (1 + 1e-9)) & (burnt <= budget.energy * (1 + 1e-9))
             feasible &= times.max(axis=1) <= budget.time * (1 + 1e-9)
             for index in _nondominated(noise, np.flatnonzero(feasible)):

@@ -64,6 +64,7 @@ def fleets(draw, equal_costs: bool = True, most_devices: int = 4, most_samples: 
         round_cost=draw(st.sampled_from([0.0, 0.3])),
         step_time=each(st.one_of(st.just(0.0), decimals)) if draw(st.booleans()) else 0.0,
         step_cost=draw(st.sampled_from([0.0, 0.0, 0.2, 3.0])),
+        micro_batch=each(st.integers(1, most_samples)) if draw(st.booleans()) else None,
     )
 
 

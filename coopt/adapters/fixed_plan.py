@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored
-from coopt.online.accounting import Account
+from coopt.online.accounting import Account, gradients_planned
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
@@ -187,6 +187,7 @@ class FixedPlan:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
         fleet, phase = self.fleet, self._phase(self.round)
         steps, samples = phase.local_steps, phase.local_steps * phase.batch_sizes
+        gradients = gradients_planned(steps, phase.batch_sizes, False, False, fleet.micro_batch)
         return RoundPlan(
             round=self.round,
             local_steps=steps,
@@ -198,7 +199,7 @@ class FixedPlan:
             + steps * fleet.whole_step_cost
             + self.round_cost,
             predicted_seconds=float(
-                np.max(steps * fleet.step_time + samples / fleet.throughput + fleet.round_time)
+                np.max(gradients * fleet.step_time + samples / fleet.throughput + fleet.round_time)
             ),
             rounds_left=self.rounds - self.round,
             predicted_error=math.nan,

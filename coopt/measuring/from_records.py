@@ -268,10 +268,11 @@ def _divergence(state: Estimates, clients: int, given: float | None) -> float:
 
 
 def _speed(reports: list[ClientReport]) -> StepSeconds:
-    steps, halves, more, samples, seconds = np.array(
+    steps, sizes, halves, more, samples, seconds = np.array(
         [
             (
                 r.local_steps,
+                r.batch_size,
                 r.halves is not None,
                 r.samples_processed > r.local_steps * r.batch_size,
                 r.samples_processed,
@@ -281,7 +282,7 @@ def _speed(reports: list[ClientReport]) -> StepSeconds:
         ],
         dtype=np.float64,
     ).T
-    gradients = estimate.gradients_evaluated(steps, halves > 0.0, more > 0.0)
+    gradients = estimate.gradients_evaluated(steps, sizes, halves > 0.0, more > 0.0)
     return fit_step_seconds(gradients, samples, seconds)
 
 

@@ -159,14 +159,18 @@ def samples_processed(local_steps: int, batch_sizes: npt.NDArray[np.int64], extr
 
 
 def gradients_planned(
-    local_steps: int, batch_sizes: npt.NDArray[np.int64], extra: bool, halves: bool = True
+    local_steps: int,
+    batch_sizes: npt.NDArray[np.int64],
+    extra: bool,
+    halves: bool = True,
+    micro_batch: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
     """Give the gradients that each device evaluates in a round, shape (N,).
 
     With `halves`, the first batch comes in two parts, from which its noise is measured.
     """
     several = batch_sizes >= 2
-    return gradients_evaluated(local_steps, several & halves, several & extra)
+    return gradients_evaluated(local_steps, batch_sizes, several & halves, several & extra, micro_batch)
 
 
 def charge(

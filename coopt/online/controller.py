@@ -274,6 +274,7 @@ class Controller:
             replacement=self.fleet.replacement,
             streaming=self.streaming,
             step_cost=self.fleet.step_cost,
+            micro_batch=self.fleet.micro_batch,
         )
         latest = estimate_published.estimate(seen, self.estimates.samples)
         known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
@@ -477,6 +478,7 @@ class Controller:
             round_time=(measured.round_time + gradients * measured.step_time)[active],
             sample_cost=measured.sample_cost[active] * extra,
             step_cost=measured.step_cost[active],
+            micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
             weights=weights / weights.sum(),
             min_batch=lower[active],
             max_batch=upper[active],

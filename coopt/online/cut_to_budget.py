@@ -64,7 +64,7 @@ def fit_round(
 
     def judge(tau: int, batches: Ints, extra: bool) -> FittedRound:
         work = samples_processed(tau, batches, extra)
-        gradients = gradients_planned(tau, batches, extra, halves)
+        gradients = gradients_planned(tau, batches, extra, halves, fleet.micro_batch)
         seconds = gradients * fleet.step_time + work / fleet.throughput + fleet.round_time
         cost = float(np.sum(fleet.sample_cost * work)) + tau * fleet.whole_step_cost + left.round_cost
         return FittedRound(tau, batches, extra, cost, float(np.max(seconds[active])))
@@ -106,7 +106,8 @@ def _cut_to_time(batches: Ints, tau: int, active: Ints, fleet: Fleet, left: floa
         return batches
     lower, _ = fleet.batch_range()
     with np.errstate(invalid="ignore"):
-        still = gradients_planned(tau, batches, False, halves) * fleet.step_time + fleet.round_time
+        gradients = gradients_planned(tau, batches, False, halves, fleet.micro_batch)
+        still = gradients * fleet.step_time + fleet.round_time
         caps = np.nan_to_num(fleet.throughput * (left - still) / tau, nan=0.0, posinf=2.0**52)
     cut = np.floor(caps / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
     result = batches.copy()

@@ -43,9 +43,10 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
     _check_batches(problem, batches)
     cost = _cost(problem, allocation)
     seconds = max(
-        allocation.rounds * (allocation.local_steps * (alpha + s / pi) + u)
-        for s, alpha, pi, u in zip(
+        allocation.rounds * (allocation.local_steps * (alpha * -(-s // m) + s / pi) + u)
+        for s, m, alpha, pi, u in zip(
             batches.tolist(),
+            (batches if problem.fleet.micro_batch is None else problem.fleet.micro_batch).tolist(),
             problem.fleet.step_time.tolist(),
             problem.fleet.throughput.tolist(),
             problem.fleet.round_time.tolist(),

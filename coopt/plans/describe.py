@@ -19,7 +19,7 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
-from coopt.solvers.fleet_passes import Pace, alone, optimum
+from coopt.solvers.fleet_passes import Pace, alone, optimum, parts_of
 from coopt.solvers.whole_units.batches import cap_multipliers, relax
 
 # To which the budget is spent where its price is found.
@@ -128,7 +128,7 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
         if budget.time < math.inf:
             step = limits.step_times(problem, batches[block], block)
             times = local_steps * step + fleet.round_time[block]
-            grown = local_steps * units / fleet.throughput[block]
+            grown = local_steps * (limits.step_times(problem, batches[block] + units, block) - step)
             step += times
             grown += times
             seconds = np.maximum(seconds, [times.max(), step.max(), _most(grown, growing)])
@@ -200,7 +200,7 @@ def shadow_prices(problem: Problem, bound: Bound, rounds: int, local_steps: int)
     pace = Pace.at(problem, rounds, local_steps)
     ends = upper if budget.energy == math.inf else _ends(problem, rounds, local_steps)
     spending = _spending(problem, weights, rounds, local_steps, lower, ends)
-    timing = fleet.throughput, fleet.round_time, fleet.step_time
+    timing = fleet.throughput, fleet.round_time, fleet.step_time, *parts_of(fleet)
     devices = alone(weights, spending.sample, lower, upper, *timing)
     _, price, sums = optimum(devices, spending.limit, pace, PRICE_TOLERANCE)
     return {name: price * unit for name, unit in spending.units.items()} | {"time": sums.pull / steps}

@@ -177,7 +177,7 @@ class Checker:
         """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
         spent = rounds * (local_steps * (self.least_work + self.step_cost) + self.budget.round_cost)
         with np.errstate(over="ignore"):
-            step = self.fleet.step_time + self.lower / self.fleet.throughput
+            step = self.fleet.step_time * self._parts(self.lower) + self.lower / self.fleet.throughput
             busy = rounds * (local_steps * step + self.fleet.round_time)
         burnt = rounds * (local_steps * (self.least_energy + self.step_energy) + self.round_energy)
         return all(
@@ -303,10 +303,11 @@ class Checker:
         # linear in 1/(K tau) and 1/tau: s_i <= pi_i (theta/(K tau) - u_i/tau - alpha_i).
         if support.held.size:
             first, last = pieces.first_product, pieces.most_steps
-            speed, idle = fleet.throughput[support.held], fleet.round_time[support.held]
+            speed, start = (line[support.held] for line in self._lines(leaf.rounds[0], leaf.local_steps[0]))
+            idle = fleet.round_time[support.held]
             pull = math.fsum((support.push * speed).tolist())
             spare = math.fsum((support.push * speed * idle).tolist())
-            still = math.fsum((support.push * speed * fleet.step_time[support.held]).tolist())
+            still = math.fsum((support.push * speed * start).tolist())
             bound -= pull * self.time_limit / first - spare / last - still
             rounding += 2.0 * TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare + still)
         bound = np.maximum(bound - rounding, 0.0)
@@ -370,12 +371,41 @@ class Checker:
         if self.budget.time == math.inf:
             return self.upper
         slack = self.time_limit / rounds - self.fleet.round_time
-        with np.errstate(invalid="ignore", over="ignore"):
-            caps = self.fleet.throughput * np.maximum(slack / local_steps - self.fleet.step_time, 0.0)
-        caps = np.where(np.isnan(caps), math.inf, caps) * (1.0 + OUTWARD)
+        slack = slack / local_steps
+        start, speed = self.fleet.step_time, self.fleet.throughput
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            caps = speed * np.maximum(slack - start, 0.0)
+            caps = np.where(np.isnan(caps), math.inf, caps)
+            if self.fleet.micro_batch is not None:
+                part = self.fleet.micro_batch
+                # So many parts take their own time and that of their samples; one more may be begun.
+                full = np.floor(np.maximum(slack, 0.0) * (1.0 + OUTWARD) / (start + part / speed))
+                rest = np.minimum(speed * (slack - start * (full + 1.0)), part * (full + 1.0))
+                caps = np.where(start > 0.0, np.fmax(part * full, rest), caps)
+        caps = caps * (1.0 + OUTWARD)
         units = np.floor(np.minimum(caps, self.upper) / self.multiple).astype(np.int64)
         most: Ints = np.clip(units * self.multiple, self.lower, self.upper)
         return most
+
+    def _parts(self, batches: Ints) -> Floats | float:
+        """Parts in which batches are taken."""
+        micro = self.fleet.micro_batch
+        return 1.0 if micro is None else -(-batches // micro).astype(np.float64)
+
+    def _lines(self, rounds: int, local_steps: int) -> tuple[Floats, Floats]:
+        """Samples a second and seconds besides, by which each device takes no longer for a step than it does.
+
+        Parts of m samples take alpha ceil(s/m) + s/pi, at least alpha + s/pi and s (alpha/m + 1/pi): that of
+        the two which says more at (K, tau).
+        """
+        start, speed, micro = self.fleet.step_time, self.fleet.throughput, self.fleet.micro_batch
+        if micro is None:
+            return speed, start
+        slack = (self.time_limit / rounds - self.fleet.round_time) / local_steps
+        parted = (start > 0.0) & (slack > start + micro / speed)
+        with np.errstate(divide="ignore"):
+            together = 1.0 / (start / micro + 1.0 / speed)
+        return np.where(parted, together, speed), np.where(parted, 0.0, start)
 
     def _dual(self, weights: Floats, prices: Floats, most: Ints) -> tuple[float, float]:
         """sum_i min_s w_i (1/s - ref_i) + price_i s over whole batches, and its rounding error."""

@@ -66,6 +66,11 @@ class Fleet:
         f_i >= 0, cost of every local step on the device whatever its batch.
     step_energy : array_like, shape (N,) or scalar, default 0
         h_i >= 0, energy of every local step on the device whatever its batch [J].
+    micro_batch : array_like of int, shape (N,) or scalar, optional
+        m_i >= 1, the most samples that a device's memory holds at once. A larger batch is taken in parts
+        whose gradients are added up, which leaves the step as it is and takes ``step_time`` once for each
+        part: alpha_i ceil(s_i / m_i) + s_i / pi_i [s]; ``step_cost`` and ``step_energy`` still count once.
+        Default: memory holds any batch.
 
     Raises
     ------
@@ -107,6 +112,7 @@ class Fleet:
     step_time: NDArray[np.float64]
     step_cost: NDArray[np.float64]
     step_energy: NDArray[np.float64]
+    micro_batch: NDArray[np.int64] | None
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class Fleet:
         step_time: ArrayLike = 0.0,
         step_cost: ArrayLike = 0.0,
         step_energy: ArrayLike = 0.0,
+        micro_batch: ArrayLike | None = None,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -157,6 +164,9 @@ class Fleet:
             "step_time": float_array("step_time", step_time, size, minimum=0.0),
             "step_cost": float_array("step_cost", step_cost, size, minimum=0.0),
             "step_energy": float_array("step_energy", step_energy, size, minimum=0.0),
+            "micro_batch": None
+            if micro_batch is None
+            else integer_array("micro_batch", micro_batch, size, minimum=1),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -233,6 +243,21 @@ class Fleet:
     def whole_round_energy(self) -> float:
         """Sum g_i: the energy of one round on all devices before its local steps [J]."""
         return _total(self.round_energy)
+
+    @cached_property
+    def accumulates(self) -> bool:
+        """Whether some batch is taken in parts that take time of their own."""
+        if self.micro_batch is None:
+            return False
+        return bool(((self.micro_batch < self.max_batch) & (self.step_time > 0.0)).any())
+
+    @cached_property
+    def part_throughput(self) -> NDArray[np.float64]:
+        """Samples a second in full parts, the time of the parts included: 1 / (alpha_i / m_i + 1 / pi_i)."""
+        if self.micro_batch is None:
+            return self.throughput
+        with np.errstate(divide="ignore"):
+            return 1.0 / (self.step_time / self.micro_batch + 1.0 / self.throughput)
 
     @cached_property
     def noise_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from coopt.problem.validation import LARGEST_COUNT
 
 if TYPE_CHECKING:
+    from coopt.problem.fleet import Fleet
     from coopt.problem.problem import Problem
 
 TOLERANCE = 1e-9
@@ -113,7 +114,10 @@ def device_times(
     batch_sizes: NDArray[np.floating | np.integer],
     places: Places = slice(None),
 ) -> Floats:
-    """Completion time K (tau (alpha_i + s_i / pi_i) + u_i) of every device, or of those at `places` [s]."""
+    """Completion time K (tau (alpha_i ceil(s_i / m_i) + s_i / pi_i) + u_i) of every device [s].
+
+    Or of those at `places`.
+    """
     round_time = problem.fleet.round_time[places]
     # Times beyond float64 are infinite, and exceed every limit.
     with np.errstate(over="ignore"):
@@ -124,10 +128,18 @@ def device_times(
 def step_times(
     problem: Problem, batch_sizes: NDArray[np.floating | np.integer], places: Places = slice(None)
 ) -> Floats:
-    """Seconds alpha_i + s_i / pi_i of one local step on every device, or on those at `places`."""
+    """Seconds alpha_i ceil(s_i / m_i) + s_i / pi_i of a local step on every device, or those at `places`."""
     fleet = problem.fleet
-    times: Floats = batch_sizes / fleet.throughput[places] + fleet.step_time[places]
+    still = fleet.step_time[places]
+    if fleet.micro_batch is not None:
+        still = still * parts(fleet.micro_batch[places], batch_sizes)
+    times: Floats = batch_sizes / fleet.throughput[places] + still
     return times
+
+
+def parts(micro_batch: Ints, batch_sizes: NDArray[np.floating | np.integer]) -> Floats:
+    """How many parts of at most so many samples a batch is taken in; at least one."""
+    return np.maximum(np.ceil(batch_sizes / micro_batch), 1.0)
 
 
 def overdrawn(
@@ -222,7 +234,10 @@ def largest_batches(
     if budget.time == math.inf:
         return upper
     multiple = fleet.batch_multiple[places]
-    real_cap = time_caps(problem, rounds, local_steps, places)
+    if fleet.accumulates:
+        real_cap = part_caps(fleet, _step_slack(problem, rounds, local_steps, places), places)
+    else:
+        real_cap = time_caps(problem, rounds, local_steps, places)
     # Clipping before the cast keeps infinities and huge values inside int64.
     units = np.floor(np.clip(real_cap, -1.0, upper) / multiple)
     limit = budget.time * (1.0 + TOLERANCE)
@@ -238,14 +253,61 @@ def largest_batches(
 
 
 def time_caps(problem: Problem, rounds: int, local_steps: int, places: Places = slice(None)) -> Floats:
-    """Continuous cap pi_i ((theta / K - u_i) / tau - alpha_i) of the devices' batches; +inf where none."""
-    throughput = problem.fleet.throughput[places]
-    slack = problem.budget.time * (1.0 + TOLERANCE) / rounds - problem.fleet.round_time[places]
-    slack = slack / local_steps - problem.fleet.step_time[places]
+    """Continuous cap pi_i ((theta / K - u_i) / tau - alpha_i) of the devices' batches; +inf where none.
+
+    Where batches are taken in parts it is that of a line below the time of a step, see :func:`step_lines`.
+    """
+    throughput, still = step_lines(problem, rounds, local_steps, places)
+    slack = _step_slack(problem, rounds, local_steps, places) - still
     with np.errstate(invalid="ignore", over="ignore"):
         caps = throughput * slack
     # inf * 0: an infinitely fast device with no time left over can still process any batch.
     return np.where(np.isinf(throughput), np.where(slack >= 0.0, np.inf, -np.inf), caps)
+
+
+def step_lines(
+    problem: Problem, rounds: int, local_steps: int, places: Places = slice(None)
+) -> tuple[Floats, Floats]:
+    """Lines below the time of a step: samples a second, and seconds besides.
+
+    A step in parts of m samples takes alpha ceil(s / m) + s / pi seconds. That is at least alpha + s / pi and
+    at least s (alpha / m + 1 / pi), with equality at one sample and at whole parts: no convex function that
+    never exceeds it is larger. Of the two this is the one that holds a batch at (K, tau).
+    """
+    fleet = problem.fleet
+    throughput, still = fleet.throughput[places], fleet.step_time[places]
+    if not fleet.accumulates or fleet.micro_batch is None:
+        return throughput, still
+    several = (
+        _step_slack(problem, rounds, local_steps, places) > still + fleet.micro_batch[places] / throughput
+    )
+    return np.where(several, fleet.part_throughput[places], throughput), np.where(several, 0.0, still)
+
+
+def _step_slack(problem: Problem, rounds: int, local_steps: int, places: Places) -> Floats:
+    """Seconds that the time limit leaves each device for a step."""
+    slack: Floats = problem.budget.time * (1.0 + TOLERANCE) / rounds - problem.fleet.round_time[places]
+    return slack / local_steps
+
+
+def part_caps(fleet: Fleet, slack: Floats, places: Places = slice(None)) -> Floats:
+    """The largest real batches, taken in parts, for which a local step has `slack` seconds."""
+    size = np.ones(1) if fleet.micro_batch is None else fleet.micro_batch[places].astype(np.float64)
+    throughput, still = fleet.throughput[places], fleet.step_time[places]
+    best = np.full(slack.shape, -np.inf)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        whole = np.floor(slack / (still + size / throughput))
+        # Rounding may have counted a part too many or too few.
+        for full in (whole - 1.0, whole, whole + 1.0):
+            rest = throughput * (slack - still * (full + 1.0))
+            # inf * 0: a part that takes no time beyond its own.
+            rest = np.where(np.isnan(rest), np.inf, rest)
+            batch = np.minimum(rest, size * (full + 1.0))
+            best = np.where((batch > size * full) & (full >= 0.0), np.maximum(best, batch), best)
+            fits = (full >= 1.0) & (full * (still + size / throughput) <= slack)
+            best = np.where(fits, np.maximum(best, full * size), best)
+    endless = (still == 0.0) & np.isinf(throughput)
+    return np.where(endless, np.where(slack >= 0.0, np.inf, -np.inf), best)
 
 
 def most_rounds(problem: Problem, local_steps: int, lower: Ints, places: Places = slice(None)) -> int | None:

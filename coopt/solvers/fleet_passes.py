@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.problem.fleet import Fleet
 from coopt.problem.limits import BLOCK, TOLERANCE
 from coopt.problem.problem import Problem
 
@@ -50,6 +51,8 @@ class DeviceColumns:
     population : ndarray
         Samples held, where batches are drawn without replacement; else empty.
     throughput, round_time, step_time : ndarray
+    part, part_throughput : ndarray
+        Where batches are taken in parts: samples in a part, and samples a second in full parts; else inf.
     """
 
     first: Floats
@@ -62,6 +65,8 @@ class DeviceColumns:
     throughput: Floats
     round_time: Floats
     step_time: Floats
+    part: Floats
+    part_throughput: Floats
 
     def __len__(self) -> int:
         return int(self.first.size)
@@ -181,13 +186,13 @@ def _dual_block(
     wanted = weights / cost
     np.sqrt(wanted, out=wanted)
     wanted *= level
-    caps = None
+    caps, several = None, None
     # fmin and fmax pass over what is no number: no noise at no cost, no time for infinite speed.
     batches = np.fmax(wanted, lower)
     if pace is None:
         np.minimum(batches, upper, out=batches)
     else:
-        caps = _caps(devices, pace, begin, end)
+        caps, several = _caps(devices, pace, begin, end)
         np.minimum(batches, np.fmin(upper, caps), out=batches)
         np.maximum(batches, lower, out=batches)
     out[:] = batches[: out.size]
@@ -205,9 +210,15 @@ def _dual_block(
         push = weights[places] / (s * s) - price * at(cost, places)
         some = push > 0.0
         places, s, push = places[some], s[some], push[some]
-        speeds = push * at(part(devices.throughput, begin, end), places)
+        speeds = at(part(devices.throughput, begin, end), places)
+        still = at(part(devices.step_time, begin, end), places)
+        if several is not None:
+            parted = several[places]
+            speeds = np.where(parted, at(part(devices.part_throughput, begin, end), places), speeds)
+            still = np.where(parted, 0.0, still)
+        speeds = push * speeds
         held, pull = float((push * s).sum()), float(speeds.sum())
-        held += float((speeds * at(part(devices.step_time, begin, end), places)).sum())
+        held += float((speeds * still).sum())
         drag = float((speeds * at(part(devices.round_time, begin, end), places)).sum())
     inverse *= weights
     return spent, movable, inverse.sum(), held, pull, drag
@@ -230,8 +241,10 @@ def units(
             block[:] = _taken(gains, dear, least, most)
             more = _taken(gains, cheap, least, most)
             if pace is not None:
-                room = _caps(devices, pace, begin, end) / multiple
-                limited.append(begin + np.flatnonzero(room < more + 2.0))
+                caps, several = _caps(devices, pace, begin, end)
+                # The last part of a batch need not be full: so much less may fit than its line says.
+                spare = 2.0 if several is None else 2.0 + part(devices.part, begin, end) / multiple
+                limited.append(begin + np.flatnonzero(caps / multiple < more + spare))
             # What is taken is whole and below 2^53: sums of floats are exact.
             total += int(block.sum())
             found = np.flatnonzero(more > block)
@@ -259,12 +272,20 @@ def _weights(devices: DeviceColumns, shares: tuple[float, float], begin: int, en
     return weights
 
 
-def _caps(devices: DeviceColumns, pace: Pace, begin: int, end: int) -> Floats:
-    """What the time limit admits; no number for a device without limit that has no time left."""
+def _caps(
+    devices: DeviceColumns, pace: Pace, begin: int, end: int
+) -> tuple[Floats, NDArray[np.bool_] | None]:
+    """What the time limit admits; no number for a device without limit that has no time left.
+
+    And whom the line of full parts holds, where there are parts.
+    """
     caps: Floats = pace.slack - part(devices.round_time, begin, end)
     caps /= pace.steps
-    caps = caps - part(devices.step_time, begin, end)
-    return caps * part(devices.throughput, begin, end)
+    first = (caps - part(devices.step_time, begin, end)) * part(devices.throughput, begin, end)
+    if devices.part.size == 1 and math.isinf(devices.part[0]):
+        return first, None
+    second = caps * part(devices.part_throughput, begin, end)
+    return np.fmin(first, second), second < first
 
 
 def _inverse(batches: Floats, population: Ints, begin: int, end: int) -> Floats:
@@ -301,6 +322,8 @@ def alone(
     throughput: Floats = _INFINITE,
     round_time: Floats = _ZERO,
     step_time: Floats = _ZERO,
+    part: Floats = _INFINITE,
+    part_throughput: Floats = _INFINITE,
 ) -> DeviceColumns:
     """Devices with weights of their own."""
     contiguous = np.ascontiguousarray(weights)
@@ -315,7 +338,16 @@ def alone(
         throughput=compact(throughput),
         round_time=compact(round_time),
         step_time=compact(step_time),
+        part=compact(part),
+        part_throughput=compact(part_throughput),
     )
+
+
+def parts_of(fleet: Fleet) -> tuple[Floats, Floats]:
+    """`part` and `part_throughput` of a fleet's devices."""
+    if not fleet.accumulates or fleet.micro_batch is None:
+        return _INFINITE, _INFINITE
+    return compact(fleet.micro_batch).astype(np.float64), compact(fleet.part_throughput)
 
 
 def optimum(
@@ -362,6 +394,8 @@ def _narrowed(devices: DeviceColumns, spend: float, pace: Pace | None, level: fl
         with_one_more(devices.throughput, math.inf),
         with_one_more(devices.round_time, 0.0),
         with_one_more(devices.step_time, 0.0),
+        with_one_more(devices.part, math.inf),
+        with_one_more(devices.part_throughput, math.inf),
     )
     found, _, _ = water_level(few, ALONE, max(spend - fixed, 0.0), pace, level, SPENT)
     return min(max(found, low), high)
@@ -381,7 +415,7 @@ def _bracket(
             cost, lower = part(devices.cost, begin, end), part(devices.lower, begin, end)
             upper = part(devices.upper, begin, end)
             if pace is not None:
-                upper = np.maximum(np.fmin(upper, _caps(devices, pace, begin, end)), lower)
+                upper = np.maximum(np.fmin(upper, _caps(devices, pace, begin, end)[0]), lower)
             roots = np.sqrt(devices.first[begin:end] / cost)
             np.nan_to_num(roots, copy=False, nan=0.0, posinf=math.inf)
             below, above = roots * high <= lower, roots * low >= upper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,32 @@ def test_a_proximal_term_is_refused_rather_than_left_out(clock: FakeTime) -> Non
     )
     with pytest.raises(CooptError, match="proximal term"):
         strategy.start(torch_nodes(clock, data), ArrayRecord(model().state_dict()))
+
+
+def test_a_client_takes_its_batch_in_the_parts_that_the_server_says(clock: FakeTime) -> None:
+    torch = pytest.importorskip("torch")
+    from coopt.adapters.torch import FlatModel
+
+    largest = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: Any) -> Any:
+            largest.append(len(x))
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    module = Watched(4, 2).double()
+    samples = torch.randn(30, 4, dtype=torch.float64), torch.arange(30) % 2
+    app = torch_client_app(lambda: FlatModel(module, torch.nn.functional.cross_entropy), lambda _: samples)
+    answers = []
+    for micro in (0, 3):
+        largest.clear()
+        task = replace(TASK, device=0, batch_size=8, micro_batch=micro)
+        config = ConfigRecord(task.to_config())
+        reply = app(message(arrays=ArrayRecord(module.state_dict()), config=config), context())
+        answers.append(reply.content["arrays"]["weight"].numpy())
+        assert max(largest) == (micro or 8)
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-12)
+    # An older server says nothing of parts.
+    config = {name: value for name, value in TASK.to_config().items() if name != "micro-batch"}
+    assert Task.from_config(config) == TASK

@@ -146,7 +146,8 @@ def test_any_multipliers_give_a_lower_bound(problem, bound, data):
     for rounds, steps in itertools.product(range(k1, k2 + 1), range(t1, t2 + 1)):
         work = (plans * fleet.sample_cost).sum(axis=1) + fleet.step_cost.sum()
         cost = rounds * (steps * work + problem.budget.round_cost)
-        step = plans / fleet.throughput + fleet.step_time
+        parts = 1 if fleet.micro_batch is None else -(-plans // fleet.micro_batch)
+        step = plans / fleet.throughput + fleet.step_time * parts
         seconds = (rounds * (steps * step + fleet.round_time)).max(axis=1)
         fits = (cost <= problem.budget.cost * (1 + 1e-9)) & (seconds <= problem.budget.time * (1 + 1e-9))
         offset, weights = bound.coefficients(problem, rounds, steps)

@@ -49,6 +49,7 @@ def fleets(draw, replacement: st.SearchStrategy[bool]) -> Fleet:
         step_time=each(wild),
         step_cost=each(wild),
         step_energy=each(wild),
+        micro_batch=draw(st.one_of(st.none(), st.integers(1, 9))),
         weights=draw(st.sampled_from([None, np.full(n, 1.0 / n)])),
         min_batch=each(st.integers(1, 2)),
         max_batch=draw(st.sampled_from([None, 4])),

@@ -119,6 +119,7 @@ def small_problems(draw) -> Problem:
         sample_cost=each(tenths),
         step_time=each(tenths),
         step_cost=each(tenths),
+        micro_batch=each(st.integers(1, 12)) if draw(st.booleans()) else None,
         batch_multiple=multiple,
     )
     limit = st.one_of(st.just(math.inf), st.integers(0, 2000).map(lambda x: x / 10))

@@ -98,6 +98,7 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("sample_energy", [1.0, -2.0, 1.0], f"sample_energy[1] = -2.0: must be {NONNEGATIVE}"),
         ("round_energy", [1.0, INF, 1.0], f"round_energy[1] = inf: must be {NONNEGATIVE}"),
         ("round_cost", [1.0, -2.0, 1.0], f"round_cost[1] = -2.0: must be {NONNEGATIVE}"),
+        ("micro_batch", [8, 0, 8], "micro_batch[1] = 0: must be an integer >= 1"),
         ("step_time", [0.0, -0.01, 0.0], f"step_time[1] = -0.01: must be {NONNEGATIVE}"),
         ("step_cost", INF, f"step_cost = inf: must be {NONNEGATIVE}"),
         ("step_energy", [1.0, 1.0, NAN], f"step_energy[2] = nan: must be {NONNEGATIVE}"),
@@ -230,7 +231,7 @@ def test_arrays_are_read_only_copies(name):
 @given(problem=problems(equal_costs=False))
 def test_equal_values_are_equal_and_nothing_that_holds_arrays_hashes(problem):
     fleet = problem.fleet
-    copy = Fleet(**{name: getattr(fleet, name) for name in (*ARRAYS, "replacement", "names")})
+    copy = Fleet(**{name: getattr(fleet, name) for name in (*ARRAYS, "replacement", "names", "micro_batch")})
     assert copy == fleet
     assert Problem(copy, replace(problem.constants), replace(problem.budget)) == problem
     assert fleet != Fleet(**{**{n: getattr(fleet, n) for n in ARRAYS}, "divergence": fleet.divergence + 1})
@@ -425,9 +426,11 @@ def test_cost_time_and_violations_follow_their_definitions(problem, data):
     round_ = Fraction(budget.round_cost) + sum(map(Fraction, fleet.round_cost.tolist()))
     cost = rounds * (steps * step + round_)
     seconds = max(
-        rounds * (steps * ((0 if math.isinf(pi) else s / Fraction(pi)) + Fraction(alpha)) + Fraction(u))
-        for s, pi, alpha, u in zip(
+        rounds
+        * (steps * ((0 if math.isinf(pi) else s / Fraction(pi)) + Fraction(alpha) * -(-s // m)) + Fraction(u))
+        for s, m, pi, alpha, u in zip(
             batches,
+            batches if fleet.micro_batch is None else fleet.micro_batch.tolist(),
             fleet.throughput.tolist(),
             fleet.step_time.tolist(),
             fleet.round_time.tolist(),

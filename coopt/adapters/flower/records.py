@@ -41,6 +41,8 @@ class Task:
         Whether to evaluate one more gradient, see `ClientProbe.end`.
     seed : int
         Seed of the training; mini-batches are drawn from it, the device and the round.
+    micro_batch : int, default 0
+        Most samples of a batch that this device takes at once, adding up the gradients; 0: all of them.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Task:
     learning_rate: float
     probe: bool
     seed: int
+    micro_batch: int = 0
 
     def to_config(self) -> dict[str, int | float | bool]:
         """Name the values as Flower's configurations do: ``local-steps``, ``batch-size``."""
@@ -71,11 +74,11 @@ class Task:
             If an entry is missing.
         """
         names = {name: name.replace("_", "-") for name in cls.__dataclass_fields__}
-        if missing := [key for key in names.values() if key not in config]:
+        if missing := [key for name, key in names.items() if name != "micro_batch" and key not in config]:
             raise InvalidProblemError(
                 f"the server's configuration lacks {missing[0]!r}: does it use CoOptStrategy?"
             )
-        values: dict[str, Any] = {name: config[key] for name, key in names.items()}
+        values: dict[str, Any] = {name: config[key] for name, key in names.items() if key in config}
         return cls(**values)
 
 

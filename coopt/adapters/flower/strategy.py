@@ -122,6 +122,7 @@ class CoOptStrategy(Strategy):
                     "strategies that wrap others as `base`, not around this one"
                 )
             device = self._devices[node]
+            micro = self.controller.fleet.micro_batch
             task = Task(
                 round=plan.round,
                 device=device,
@@ -130,6 +131,7 @@ class CoOptStrategy(Strategy):
                 learning_rate=plan.learning_rate,
                 probe=plan.extra_evaluation,
                 seed=self.seed,
+                micro_batch=0 if micro is None else int(micro[device]),
             )
             messages.append(Message(_with_task(message.content, task), node, message.metadata.message_type))
         if not messages:

@@ -115,7 +115,12 @@ def simulate(
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
             results = [worker.train(model, plan) for worker in workers]
-            gradients = gradients_planned(plan.local_steps, plan.batch_sizes, plan.extra_evaluation)
+            gradients = gradients_planned(
+                plan.local_steps,
+                plan.batch_sizes,
+                plan.extra_evaluation,
+                micro_batch=planner.fleet.micro_batch,
+            )
             times = system.round(plan.round, [report.samples_processed for _, report in results], gradients)
             arrived = times.arrived(plan.deadline)
             finite = np.array(

@@ -48,6 +48,8 @@ class RoundWork:
         Whether to measure curvature.
     seconds : numpy.ndarray, shape (m, 2), optional
         Simulated seconds of computing and of communicating.
+    micro_batches : numpy.ndarray of int64, shape (m,), optional
+        Most samples that each takes at once.
     """
 
     round: int
@@ -59,6 +61,7 @@ class RoundWork:
     learning_rate: float
     extra_evaluation: bool
     seconds: Floats | None
+    micro_batches: Ints | None = None
 
     def part(self, chosen: Ints) -> RoundWork:
         """Give the work of some of the clients, by their positions."""
@@ -69,6 +72,7 @@ class RoundWork:
             batch_sizes=self.batch_sizes[chosen],
             shares=self.shares[chosen],
             seconds=None if self.seconds is None else self.seconds[chosen],
+            micro_batches=None if self.micro_batches is None else self.micro_batches[chosen],
         )
 
 
@@ -168,6 +172,7 @@ class LoopEngine:
                     int(work.batch_sizes[k]),
                     work.learning_rate,
                     work.extra_evaluation,
+                    None if work.micro_batches is None else int(work.micro_batches[k]),
                 )
                 seconds = (
                     None if work.seconds is None else (work.seconds[k, 0].item(), work.seconds[k, 1].item())

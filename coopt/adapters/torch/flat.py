@@ -87,12 +87,23 @@ class FlatModel:
         for parameter, piece in zip(trained, torch.split(self.gradient, sizes[: len(trained)]), strict=True):
             parameter.grad = piece.view(parameter.shape)
 
-    def evaluate(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss of a batch at the present parameters; its gradient goes to `gradient`."""
+    def evaluate(self, x: Tensor, y: Tensor, micro_batch: int | None = None) -> Tensor:
+        """Mean loss of a batch at the present parameters; its gradient goes to `gradient`.
+
+        A batch of more than `micro_batch` samples is taken in parts, whose gradients add up to the same.
+        """
         self.gradient.zero_()
-        loss = self.loss(self.module(x), y)
-        torch.autograd.backward(loss, self._one)
-        loss = loss.detach()
+        if micro_batch is None or len(x) <= micro_batch:
+            loss = self.loss(self.module(x), y)
+            torch.autograd.backward(loss, self._one)
+            loss = loss.detach()
+        else:
+            loss = torch.zeros_like(self._one)
+            for inputs, targets in zip(torch.split(x, micro_batch), torch.split(y, micro_batch), strict=True):
+                share = self._one * (len(inputs) / len(x))
+                part = self.loss(self.module(inputs), targets)
+                torch.autograd.backward(part, share)
+                loss += share * part.detach()
         if self.weight_decay:
             self.gradient.add_(self.parameters, alpha=self.weight_decay)
             loss = loss + self.weight_decay / 2 * torch.dot(self.parameters, self.parameters)

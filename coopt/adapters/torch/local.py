@@ -67,6 +67,8 @@ class LocalWork:
         eta.
     extra_evaluation : bool
         Whether to evaluate one more gradient to measure curvature.
+    micro_batch : int, optional
+        Most samples in memory at once: a larger batch is taken in parts, and its gradient added up.
     """
 
     round: int
@@ -74,6 +76,7 @@ class LocalWork:
     batch_size: int
     learning_rate: float
     extra_evaluation: bool = False
+    micro_batch: int | None = None
 
 
 class LocalClient:
@@ -105,6 +108,7 @@ class LocalClient:
         self.targets = targets
         self._now: float | None = None  # a simulated clock, where there is one
         self._unused = torch.empty(0, dtype=torch.int64)
+        self._micro_batch: int | None = None
         self.probe: ClientProbe | None = None
         if probe is not None:
             self.probe = ClientProbe(
@@ -146,6 +150,7 @@ class LocalClient:
         ClientReport
         """
         model, size = self.model, work.batch_size
+        self._micro_batch = work.micro_batch
         rows = torch.from_numpy(batches).to(model.device).unbind()
         model.state.copy_(start)
         model.module.train()
@@ -153,7 +158,7 @@ class LocalClient:
         self._now = None if seconds is None else 0.0
         self._unused = rows[0]
         if self.probe is None:
-            loss = model.evaluate(*self._samples(rows[0]))
+            loss = model.evaluate(*self._samples(rows[0]), work.micro_batch)
             model.step(work.learning_rate)
         else:
             gradient = self.probe.begin(
@@ -161,7 +166,7 @@ class LocalClient:
             )
             model.parameters.sub_(torch.from_numpy(gradient).to(start), alpha=work.learning_rate)
         for batch in rows[1 : work.local_steps]:
-            model.evaluate(*self._samples(batch))
+            model.evaluate(*self._samples(batch), work.micro_batch)
             model.step(work.learning_rate)
         computing, communicating = seconds or (None, 0.0)
         self._now = computing
@@ -198,7 +203,7 @@ class LocalClient:
 
     def _gradient(self, parameters: Floats, batch: Tensor) -> tuple[float, Floats]:
         self.model.parameters.copy_(torch.from_numpy(parameters))
-        loss = self.model.evaluate(*self._samples(batch))
+        loss = self.model.evaluate(*self._samples(batch), self._micro_batch)
         return float(loss), self.model.gradient.cpu().numpy()
 
 

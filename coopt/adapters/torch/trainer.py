@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,9 +166,20 @@ class FederatedTrainer:
         self._held = None if callable(data.rows) else self._rows_of(0)
         inputs, targets = data.inputs.to(device), data.targets.to(device)
         self._data = inputs, targets
-        self.mode, self._engine = choose_engine(
-            mode, self._model, inputs, targets, seed=self.seed, probe=probe, replacement=replacement
+        self._asked = mode
+        self._engine_of = partial(
+            choose_engine,
+            model=self._model,
+            inputs=inputs,
+            targets=targets,
+            seed=self.seed,
+            probe=probe,
+            replacement=replacement,
         )
+        self._choose_engine(mode)
+
+    def _choose_engine(self, mode: str) -> None:
+        self.mode, self._engine = self._engine_of(mode)
         self.history = History(self.mode)
 
     @property
@@ -231,6 +243,13 @@ class FederatedTrainer:
         """
         if self.history.records:
             raise InvalidProblemError("this trainer has been run already: make a new one")
+        if planner.fleet.micro_batch is not None and self.mode != "loop":
+            if self._asked == "vectorised":
+                raise InvalidProblemError(
+                    "mode = 'vectorised' takes whole batches of all clients at once, and the fleet has "
+                    "micro_batch: choose 'loop', or 'auto'"
+                )
+            self._choose_engine("loop")
         ended = self._resume(planner)
         with self._bar() as bar:
             while not ended:
@@ -271,7 +290,11 @@ class FederatedTrainer:
         if self.system is not None:
             probing = self._probing
             gradients = gradients_planned(
-                plan.local_steps, plan.batch_sizes, plan.extra_evaluation and probing, probing
+                plan.local_steps,
+                plan.batch_sizes,
+                plan.extra_evaluation and probing,
+                probing,
+                planner.fleet.micro_batch,
             )
             clock = self.system.round(plan.round, samples_of(plan), gradients)
             absent |= clock.absent
@@ -293,6 +316,9 @@ class FederatedTrainer:
                 learning_rate=plan.learning_rate,
                 extra_evaluation=plan.extra_evaluation,
                 seconds=times,
+                micro_batches=None
+                if planner.fleet.micro_batch is None
+                else planner.fleet.micro_batch[clients],
             )
             result = self._engine.run(self._state, work)
             reports, usable = result.reports, result.usable

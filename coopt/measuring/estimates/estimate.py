@@ -22,6 +22,7 @@ from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Estimate, Trend
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
+from coopt.problem.limits import parts
 
 Floats = npt.NDArray[np.float64]
 
@@ -214,10 +215,12 @@ def absorb(
     replacement: bool,
     streaming: bool,
     step_cost: npt.ArrayLike = 0.0,
+    micro_batch: npt.NDArray[np.int64] | None = None,
 ) -> Estimates:
     """Take in what is believed of the reports of one round; see `update`.
 
-    `step_cost` is what a local step costs on each device whatever its batch.
+    `step_cost` is what a local step costs on each device whatever its batch, `micro_batch` the most samples
+    that it takes at once.
     """
     if streaming:
         reported = np.isfinite(seen["samples"])
@@ -225,22 +228,46 @@ def absorb(
         samples[seen.client[reported]] = seen["samples"][reported].astype(np.int64)
         state = replace(state, samples=samples)
     weight = state.samples[seen.client].astype(np.float64)
-    state = _update_devices(state, seen, np.broadcast_to(np.asarray(step_cost), state.samples.shape))
+    step_costs = np.broadcast_to(np.asarray(step_cost), state.samples.shape)
+    state = _update_devices(state, seen, step_costs, micro_batch)
     state = _update_gradients(state, seen, weight, replacement)
     state = _update_pairs(state, seen, weight)
     return replace(state, steps=state.steps + local_steps, memory=remember(state.memory, seen))
 
 
 def gradients_evaluated(
-    local_steps: npt.NDArray[np.number[Any]] | int,
+    local_steps: npt.NDArray[np.floating | np.integer] | int,
+    batch_sizes: npt.NDArray[np.floating | np.integer],
     halves: npt.NDArray[np.bool_],
     extra: npt.NDArray[np.bool_],
+    micro_batch: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
-    """Gradients that clients evaluate in a round: one more for a first batch in halves, two for a pair."""
-    return np.asarray(local_steps + 1.0 * halves + 2.0 * extra)
+    """Give how many gradients clients evaluate in a round, shape (m,).
+
+    Parameters
+    ----------
+    local_steps, batch_sizes : numpy.ndarray, shape (m,)
+        tau and s_i.
+    halves : numpy.ndarray of bool, shape (m,)
+        Whose first batch comes in two parts, from which its noise is measured.
+    extra : numpy.ndarray of bool, shape (m,)
+        Who evaluates two batches of a quarter more, which shows curvature.
+    micro_batch : numpy.ndarray of int64, shape (m,), optional
+        Most samples at once: larger batches are taken in parts.
+    """
+
+    def taken(sizes: npt.NDArray[np.floating | np.integer]) -> Floats:
+        return np.ones(sizes.shape) if micro_batch is None else parts(micro_batch, sizes)
+
+    half = batch_sizes // 2
+    first = np.where(halves, taken(half) + taken(batch_sizes - half), taken(batch_sizes))
+    pair = np.where(extra, 2.0 * taken(np.maximum(batch_sizes // 4, 1)), 0.0)
+    return np.asarray((local_steps - 1) * taken(batch_sizes) + first + pair)
 
 
-def _update_devices(state: Estimates, seen: Observations, step_cost: Floats) -> Estimates:
+def _update_devices(
+    state: Estimates, seen: Observations, step_cost: Floats, micro_batch: npt.NDArray[np.int64] | None
+) -> Estimates:
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = {
             "noise": seen["halves_difference"] / (1 / seen["halves_first"] + 1 / seen["halves_second"]),
@@ -258,7 +285,11 @@ def _update_devices(state: Estimates, seen: Observations, step_cost: Floats) -> 
         new[name] = getattr(state, name).add(full, where)
     planned = seen["local_steps"] * seen["batch_size"]
     gradients = gradients_evaluated(
-        seen["local_steps"], np.isfinite(seen["halves_first"]), seen["samples_processed"] > planned
+        seen["local_steps"],
+        seen["batch_size"],
+        np.isfinite(seen["halves_first"]),
+        seen["samples_processed"] > planned,
+        None if micro_batch is None else micro_batch[seen.client],
     )
     new["timing"] = state.timing.add_of(
         seen.client, seen["seconds_computing"], gradients, seen["samples_processed"]

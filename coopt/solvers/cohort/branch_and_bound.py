@@ -90,7 +90,9 @@ class CohortSearch:
                 *("samples", "throughput", "round_time", "step_time"),
                 *("min_batch", "max_batch", "batch_multiple"),
             )
+            micro = problem.fleet.micro_batch
             alone = Fleet(
+                micro_batch=None if micro is None else micro[[device]],
                 gradient_noise=0.0,
                 divergence=0.0,
                 sample_cost=cost,

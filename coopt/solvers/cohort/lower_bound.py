@@ -202,6 +202,7 @@ class CohortBound:
         self.timed = budget.time < math.inf
         self.seconds = budget.time * LOOSENED_LIMIT
         self.throughput, self.round_time, self.step_time = fleet.throughput, fleet.round_time, fleet.step_time
+        self.parted = fleet.part_throughput if fleet.accumulates else None
         # Devices of infinite throughput are never held by the time limit.
         self.pace = np.where(np.isfinite(fleet.throughput), fleet.throughput, 0.0)
 
@@ -213,6 +214,8 @@ class CohortBound:
         slack = (self.seconds / rounds - self.round_time) / steps - self.step_time
         with np.errstate(invalid="ignore", over="ignore"):
             caps = self.throughput * slack
+            if self.parted is not None:
+                caps = np.fmin(caps, self.parted * (slack + self.step_time))
         # inf * 0: what takes no time is processed in none.
         caps = np.where(np.isinf(self.throughput), np.where(slack >= 0.0, np.inf, -1.0), caps)
         units = np.floor(np.clip(caps, -1.0, self.upper) * (1.0 + LOOSENED) / self.multiple)

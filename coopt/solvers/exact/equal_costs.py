@@ -116,6 +116,8 @@ class EqualCostOracle:
             throughput=compact(fleet.throughput),
             round_time=compact(fleet.round_time),
             step_time=compact(fleet.step_time),
+            part=passes.parts_of(fleet)[0],
+            part_throughput=passes.parts_of(fleet)[1],
         )
         # The devices that are taken, and what the smallest batches use, of all and of these.
         self._every, self.share, self._upper = 1, 1.0, upper

@@ -116,10 +116,11 @@ class InnerProblem(ABC):
             if timed:
                 held, push = cap_multipliers(weights, spending.sample, best, caps, self.upper)
                 prices[held] += push
-                pull = push * fleet.throughput[held]
+                speed, still = limits.step_lines(self.problem, rounds, local_steps, held)
+                pull = push * speed
                 slope += float(np.sum(pull)) * budget.time * (1.0 + limits.TOLERANCE)
                 rise += float(np.sum(pull * fleet.round_time[held]))
-                step += float(np.sum(pull * fleet.step_time[held]))
+                step += float(np.sum(pull * still))
             # The multipliers are those of the continuous optimum, but only whole batches have to be beaten.
             batches = self._whole(weights, prices, most)
             noise = weights * inverse_batches(batches, self.form.population)

@@ -257,6 +257,8 @@ def _batches(
     with np.errstate(invalid="ignore"):
         slack = (budget.time / rounds - fleet.round_time) / local_steps - fleet.step_time
         caps = np.fmin(fleet.throughput * slack, UNLIMITED)
+        if fleet.accumulates:
+            caps = np.fmin(caps, fleet.part_throughput * (slack + fleet.step_time))
     if same_batch:
         size = float(caps.min())
         for sample, limit in ((fleet.sample_cost, spend), (fleet.sample_energy, burn)):

@@ -121,6 +121,12 @@ class JointProgram:
             computing = cp.multiply(self._sample_time, self._x) + self._step_time
             self._timed = computing + self._round_time * z2 <= z1
             rules.append(self._timed)
+        # Batches taken in parts take no less time than full parts would, see limits.step_lines.
+        self._parted = None
+        self._part_time = cp.Parameter(size, nonneg=True)
+        if self._timed is not None and fleet.accumulates:
+            self._parted = cp.multiply(self._part_time, self._x) + self._round_time * z2 <= z1
+            rules.append(self._parted)
         own = own_constraints(constraints, cp.multiply(scale, self._x))
         self._x.value = np.ones(size)
         own, kinks = taken_apart(scaled(own))
@@ -146,6 +152,7 @@ class JointProgram:
             seconds = budget.time * (1.0 + limits.TOLERANCE) * self.unit
             self._sample_time.value = self.scale / fleet.throughput / seconds
             self._step_time.value = fleet.step_time / seconds
+            self._part_time.value = self.scale / fleet.part_throughput / seconds
             self._round_time.value = fleet.round_time * rest / seconds
 
     def ask(self, weights: Floats, lines: tuple[Floats, Floats]) -> None:
@@ -188,6 +195,11 @@ class JointProgram:
             steps -= float(np.sum(price))
             rest += float(np.sum(price * self._round_time.value))
             constant += float(np.sum(price * self._step_time.value))
+        if self._parted is not None:
+            price = _positive(self._parted.dual_value)
+            slopes += price * self._part_time.value
+            steps -= float(np.sum(price))
+            rest += float(np.sum(price * self._round_time.value))
         own, ours = self._own.priced(), Priced(slopes, steps, rest, constant, constant)
         return proved(self._noise, self._rises, self._box, ours, own, claimed)
 

@@ -1,9 +1,9 @@
 """How long a round of each phase may take, so that all rounds together meet the limit on time.
 
 With T_p for a round of phase p the limits are sum_p K_p T_p <= theta and, for every device,
-s_ip <= pi_i ((T_p - u_i) / tau_p - alpha_i). The best value that batches reach is jointly convex in the T_p:
-time is moved between two phases at a time, until what a second more would gain is the same in all of them.
-With two phases that is one line search.
+s_ip <= pi_i ((T_p - u_i) / tau_p - alpha_i), less where batches are taken in parts. The best value that
+batches reach is jointly convex in the T_p: time is moved between two phases at a time, until what a second
+more would gain is the same in all of them. With two phases that is one line search.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coopt.objectives.forecast.phases import Setting
+from coopt.problem import limits
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import Floats, Ints, relax
@@ -36,16 +37,14 @@ class RoundTimes:
     def __init__(self, problem: Problem) -> None:
         fleet = problem.fleet
         self.limit = problem.budget.time * SPENT
-        self._fleet = fleet
+        self._fleet, self._problem = fleet, problem
         _, self._upper = fleet.batch_range()
         self._multiple = fleet.batch_multiple
 
     def of_rounds(self, settings: Sequence[Setting], batches: Floats | Ints) -> Floats:
         """Seconds of a round of every phase, shape (P,); batches of shape (P, N)."""
-        fleet, tau = self._fleet, self._steps(settings)
-        seconds: Floats = (tau * (batches / fleet.throughput + fleet.step_time) + fleet.round_time).max(
-            axis=1
-        )
+        steps = self._steps(settings) * limits.step_times(self._problem, batches)
+        seconds: Floats = (steps + self._fleet.round_time).max(axis=1)
         return seconds
 
     def used(self, settings: Sequence[Setting], batches: Floats | Ints) -> float:
@@ -54,7 +53,11 @@ class RoundTimes:
 
     def largest(self, settings: Sequence[Setting], seconds: Floats, least: Ints) -> Ints:
         """Whole batches that a round of every phase has time for; never below `least`, known to fit."""
-        real = np.minimum(self._real(settings, seconds), self._upper) / self._multiple
+        real = self._real(settings, seconds)
+        if self._fleet.accumulates:
+            slack = (seconds[:, None] - self._fleet.round_time) / self._steps(settings)
+            real = limits.part_caps(self._fleet, slack)
+        real = np.minimum(real, self._upper) / self._multiple
         units = np.floor(real * (1.0 + 1e-12))
         return np.maximum((units * self._multiple).astype(np.int64), least)
 
@@ -136,6 +139,8 @@ class RoundTimes:
         slack = (seconds[:, None] - fleet.round_time) / self._steps(settings) - fleet.step_time
         with np.errstate(invalid="ignore"):
             caps = fleet.throughput * slack
+            if fleet.accumulates:
+                caps = np.fmin(caps, fleet.part_throughput * (slack + fleet.step_time))
         return np.where(np.isinf(fleet.throughput), np.inf, caps)
 
     @staticmethod

@@ -161,7 +161,9 @@ def test_permuting_devices_permutes_nothing_else(problem, bound, data):
 
 
 def reindexed(fleet: Fleet, order: np.ndarray) -> Fleet:
-    return Fleet(replacement=fleet.replacement, **{name: getattr(fleet, name)[order] for name in PER_DEVICE})
+    columns = {name: getattr(fleet, name)[order] for name in PER_DEVICE}
+    micro = None if fleet.micro_batch is None else fleet.micro_batch[order]
+    return Fleet(replacement=fleet.replacement, micro_batch=micro, **columns)
 
 
 def scaled(problem: Problem, kind: str, factor: float) -> Problem:
@@ -220,7 +222,8 @@ def scaled(problem: Problem, kind: str, factor: float) -> Problem:
 
 
 def changed(fleet: Fleet, **arrays: np.ndarray) -> Fleet:
-    return Fleet(**{name: arrays.get(name, getattr(fleet, name)) for name in (*PER_DEVICE, "replacement")})
+    names = (*PER_DEVICE, "replacement", "micro_batch")
+    return Fleet(**{name: arrays.get(name, getattr(fleet, name)) for name in names})
 
 
 SCALED_BOUNDS = st.sampled_from([Certified(1, 1), Certified(0.3, 2.0), Dynamite(), NonConvex(1, 1)])

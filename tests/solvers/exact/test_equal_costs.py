@@ -53,6 +53,8 @@ def random_devices(seed: int, size: int, shape: str) -> DeviceColumns:
         throughput=np.full(1, math.inf) if plain else rng.choice([1.0, 30.0, math.inf], size),
         round_time=np.zeros(1) if plain else rng.choice([0.0, 0.5, 4.0], size),
         step_time=np.zeros(1) if plain else rng.choice([0.0, 0.2], size),
+        part=np.full(1, math.inf),
+        part_throughput=np.full(1, math.inf),
     )
 
 
