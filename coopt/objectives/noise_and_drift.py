@@ -47,8 +47,11 @@ class NoiseAndDriftForm(SeveralFloors):
     def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau."""
         offsets, drift_shares = self.drift(local_steps, active)
-        noise = np.broadcast_to(self.noise_share[active], drift_shares.shape)
-        return offsets, np.stack([noise, drift_shares][: len(self.basis)], axis=-1)
+        shares = np.empty((*drift_shares.shape, len(self.basis)))
+        shares[..., 0] = self.noise_share[active]
+        if len(self.basis) > 1:
+            shares[..., 1] = drift_shares
+        return offsets, shares
 
 
 def population(problem: Problem) -> NDArray[np.int64] | None:

@@ -23,11 +23,11 @@ class ExponentialProgress:
 
     def __call__(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """(a, b) of the active members at T = steps."""
-        factors, place = self._factors
-        if active.size <= factors.size:
+        if active.size == 1 or active.size <= self._factors[0].size:
             exponent = self.log_q[active, None] * steps
             return self.gap * np.exp(exponent), -np.expm1(exponent)
         # Members share few contraction factors: exponentials are evaluated once for each.
+        factors, place = self._factors
         exponent, rows = factors[:, None] * steps, place[active]
         return (self.gap * np.exp(exponent))[rows], -np.expm1(exponent)[rows]
 
