@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,14 +11,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from coopt.objectives.forecast.geometric import joint
+from coopt.objectives.forecast.geometric import joint, total
 from coopt.objectives.forecast.model import Devices, Floats, LocalModel, Loss
 from coopt.objectives.forecast.round_map import Ints, Rounds, Steps, rounds_of
 
 # A curvature that a few rows overestimate would make local steps explode: it is cut to this over the rate.
 LARGEST_STEP = 1.9
-# For so many numbers of local steps the rounds are remembered; what the noise may take of memory [bytes].
-KEPT_ROUNDS, NOISE_BYTES = 1024, 2**27
+# What the rounds of different numbers of local steps may take of memory, and the noise [bytes].
+ROUNDS_BYTES, NOISE_BYTES = 2**26, 2**27
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -86,7 +87,10 @@ class Federation:
                 self.loss, self.devices, self.residuals, steps, self.rate, self.shares, self.drawn
             )
 
-        return kept(self._rounds, local_steps, KEPT_ROUNDS, build)
+        m = self.loss.best.size
+        # Where devices are drawn, a map of second moments is kept, a matrix of m^2 x m^2.
+        numbers = m * (m + 3) if self.drawn == 0.0 else (m + 1) ** 2 * m**2
+        return kept(self._rounds, local_steps, max(ROUNDS_BYTES // (8 * numbers), 2), build)
 
     def noise(self, local_steps: int) -> Floats:
         """P_i of every device at so many local steps and a batch of one, packed; they never fall in tau."""
@@ -109,6 +113,52 @@ class Federation:
         """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""
         return self.rounds(local_steps).mean(rounds)
 
+    def least(self, rounds: int, first: int, last: float, enough: float = -math.inf) -> Floats:
+        """Lower bounds on the mean after K = 1, ..., `rounds` rounds of `first` to `last` local steps.
+
+        What a device does to one component, e - S (x e + eta r) with x = eta lambda, is bilinear in e and in
+        S, the sum of the powers of 1 - x, which grows with the steps: its extremes are at the ends of both.
+        So e stays in a box from round to round, and a convex loss lies above its tangent in the middle. With
+        many steps devices come close to models of their own, and the box is small.
+
+        Parameters
+        ----------
+        rounds : int
+        first, last : int
+            1 <= first <= last; `last` may be inf.
+        enough : float
+            A smaller bound ends the work: those after it are -inf.
+        """
+        m, shares = self.loss.best.size, self.shares[:, None]
+        columns, pull = self.devices.columns, self.rate * self.residuals
+        sizes = np.abs(columns)
+        low, high = _sums(self.step, first), _sums(self.step, last)
+        swings = self.step > 1.0
+        if swings.any():
+            reach = np.abs(1.0 - self.step[swings]) ** first
+            low[swings], high[swings] = np.array([1.0 - reach, 1.0 + reach]) / self.step[swings]
+        bounds = np.full(rounds, -math.inf)
+        if not np.isfinite(high).all():
+            return bounds
+        middle, half = -self.loss.best, np.zeros(m)
+        for k in range(rounds):
+            own, spread = (
+                (left.T @ right).reshape(-1, m) for left, right in ((columns, middle), (sizes, half))
+            )
+            ends = [
+                away - summed * (self.step * away + pull)
+                for away in (own - spread, own + spread)
+                for summed in (low, high)
+            ]
+            least, most = np.minimum.reduce(ends), np.maximum.reduce(ends)
+            middle = columns @ (shares * (least + most) / 2.0).ravel()
+            half = sizes @ (shares * (most - least) / 2.0).ravel()
+            slope = self.loss.curvature @ middle + self.loss.slope
+            bounds[k] = float(self.loss.at(middle[None])[0]) - float(np.abs(slope) @ half)
+            if bounds[k] < enough:
+                break
+        return bounds
+
     def weights(self, rounds: Ints, local_steps: int, noise_of: int | None = None) -> Floats:
         """What batches of one add at these numbers of rounds, shape (N, k).
 
@@ -117,6 +167,14 @@ class Federation:
         noise = self.noise(local_steps if noise_of is None else noise_of)
         found: Floats = np.maximum(noise @ self.rounds(local_steps).sensitivity(rounds), 0.0)
         return found
+
+
+def _sums(step: Floats, local_steps: float) -> Floats:
+    """sum_{j<n} (1 - step)^j of any number of steps, infinitely many among them."""
+    if local_steps < math.inf:
+        return total(step, local_steps)
+    with np.errstate(divide="ignore"):
+        return 1.0 / step
 
 
 def kept(known: OrderedDict[K, T], key: K, most: int, build: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ missed.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -41,6 +42,8 @@ NEAR = 4
 AT_ONCE = 8
 # Up to so many numbers of rounds are looked at one by one; beyond, in ranges of this ratio.
 SINGLE_ROUNDS, RANGE_RATIO = 4096, 1.05
+# Up to so many rounds are composed to see whether a range of local steps can hold a better plan.
+MOST_COMPOSED = 64
 # A range of rounds that may hold the best plan is divided into so many.
 DIVISION = 16
 
@@ -150,29 +153,39 @@ class _ForecastSearch:
 
     def prove(self, deadline: float) -> bool:
         """Go through all local steps; False if the deadline comes first."""
-        if self.reached():
-            return True
         first, last = self.ranges.local_steps
         self._noise_of = first
-        if time.perf_counter() < deadline:
-            last = self._cut(first, last)
-        for tau in range(first, last + 1):
-            if time.perf_counter() > deadline:
-                self.lower = min(self.lower, self.federation.loss.lowest)
-                return False
-            self._prove_at(tau)
-            if self.reached():
+        grid = [*_spread(first, last, COARSE_STEPS), last + 1]
+        for start, end in itertools.pairwise(grid):
+            if start > first and self._excluded(start, last):
                 break
+            if start > first and self._excluded(start, end - 1):
+                continue
+            for tau in range(start, end):
+                if time.perf_counter() > deadline:
+                    self.lower = min(self.lower, self.federation.loss.lowest)
+                    return False
+                self._prove_at(tau)
+                if self.reached():
+                    return True
         return True
 
-    def _cut(self, first: int, last: int) -> int:
-        """The most local steps at which noise alone does not exclude everything."""
-        for tau in _spread(first, last, COARSE_STEPS)[1:]:
-            bound = self.federation.loss.lowest + self.slices.tail(tau)
-            if bound >= self.threshold():
-                self.lower = min(self.lower, bound)
-                return tau - 1
-        return last
+    def _excluded(self, first: int, last: int) -> bool:
+        """Whether a range of local steps is seen to hold no better plan.
+
+        None has less noise than one round of the fewest steps within the limits of that.
+        """
+        fewest, most = self.ranges.rounds[0], self.ranges.most_rounds(first)
+        bound, noise = self.federation.loss.lowest, self.slices.tail(first)
+        # To compose a few rounds takes as long as to look at one number of steps.
+        if fewest == 1 <= most <= min(MOST_COMPOSED, last - first + 1):
+            means = self.federation.least(most, first, last, self.threshold() - noise)
+            bound = max(bound, float(means.min()))
+        bound += noise
+        if bound < self.threshold():
+            return False
+        self.lower = min(self.lower, bound)
+        return True
 
     def rounds_at(self, local_steps: int) -> tuple[int, int]:
         """The range of rounds that fit at so many local steps; empty where the first exceeds the last."""

@@ -103,6 +103,23 @@ def test_noise_never_falls_with_rounds_and_in_part_with_steps(seed, plan, partic
         assert (less[:, 0] <= now[:, 0] * (1.0 + 1e-12)).all()
 
 
+@given(seeds, st.integers(1, 60), st.integers(0, 40), st.sampled_from([0.05, 1.0, 1.9]))
+@settings(max_examples=40, deadline=None)
+def test_ranges_of_steps_bound_the_mean_from_below(seed, first, more, rate) -> None:
+    model = random_model(seed, 3, 4)
+    federation = Forecast(model).federation(problem_of(model, Budget(), rate))
+    bounds = federation.least(8, first, first + more)
+    forever = federation.least(8, first, np.inf)
+    assert (forever <= bounds + 1e-9 * np.abs(bounds)).all()
+    for tau in {first, first + more // 2, first + more}:
+        means = federation.mean(np.arange(1, 9), tau)
+        assert (bounds <= means * (1.0 + 1e-9) + 1e-12).all()
+    if rate <= 1.0:
+        # Where no component changes its sign, one number of steps is no range.
+        exact = federation.least(3, first, first)
+        np.testing.assert_allclose(exact, federation.mean(np.arange(1, 4), first), rtol=1e-6, atol=1e-9)
+
+
 @given(seeds, plans)
 @settings(max_examples=25, deadline=None)
 def test_the_order_of_devices_and_directions_does_not_matter(seed, plan) -> None:
