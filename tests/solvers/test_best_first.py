@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt.solvers.best_first import halves, lowest, search
@@ -37,6 +37,7 @@ class Minimum:
         return [(loosened(self.numbers, *half, self.loss), half) for half in both]
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([0.0, 0.3, 100.0]))
 def test_the_proof_meets_the_smallest_value(numbers, loss):
     problem = Minimum(numbers, loss)
@@ -46,6 +47,7 @@ def test_the_proof_meets_the_smallest_value(numbers, loss):
     assert min(proof.lower_bound, problem.best) == min(numbers)
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([0.0, 0.3, 100.0]), st.integers(0, 12))
 def test_a_search_that_is_cut_short_claims_no_more_than_it_knows(numbers, loss, most):
     problem = Minimum(numbers, loss)
@@ -72,6 +74,7 @@ def test_a_part_is_never_bounded_below_the_whole():
     assert proof.lower_bound == 2.0
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([0.0, 0.3, 100.0]), st.integers(1, 5))
 def test_the_lowest_values_come_in_order(numbers, loss, most):
     found = lowest(
@@ -102,6 +105,7 @@ def test_ranges_without_any_use_are_passed_over():
     assert [place for place, _, _ in found] == [5, 6, 7]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**12), st.integers(1, 10**12))
 def test_halves_hold_the_whole_range(one, other):
     low, high = min(one, other), max(one, other) + 1
