@@ -1,1 +1,1 @@
-"""What a plan is judged by: the protocol of an objective, the bounds with their monotone form, the forecast."""
+"""What a plan is judged by: the protocol of an objective, bounds with their monotone form, the forecast."""
