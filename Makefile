@@ -63,7 +63,7 @@ bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about 
 	    $(BIN)/python -m benchmarks.federated.$$name; done
 	$(BIN)/python -m benchmarks.forecast.grid
 	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
-	    benchmarks/online/{estimators,closed_loop,faults,replan}.py benchmarks/federated/trainer_speed.py \
+	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes

@@ -1,0 +1,265 @@
+"""Predicted against measured times of rounds: steps that take time of their own, on a data centre and here.
+
+    COOPT_DATA=... python benchmarks/online/step_time.py            # 1 minute of one core
+    python benchmarks/online/step_time.py --report                  # table and picture from the committed CSV
+
+The data centre: 69 recorded runs of one model on four accelerators behind a shaped link, all with batches of
+four. A round is tau - 1 steps and one that synchronises; medians over a run without its first twenty steps,
+which warm up. In each way of training and behind each link, alpha + s/pi and u are fitted to rounds of 1 and
+32 local steps, and rounds of 8 and 128 are predicted; those of 128 hold the only synchronisation of their
+run, which sets up the connections too. With one batch size the two parts of a step cannot be told apart, and
+need not be. Then links are predicted that none of the rounds was behind, from latency and bits over bandwidth
+fitted to the fastest and the slowest but one.
+
+This machine: rounds of four steps of plain SGD with three torch models and batches from 1 to 256, in turns,
+and the median of the processor's time. alpha and pi are fitted to batches of 2, 16 and 128, as
+`coopt.measuring` fits them; beside that are the estimates of a controller that sees six of those rounds of
+each, and one number for the speed, measured at batches of 16, which is what a plan without the time of a step
+goes by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from coopt.measuring.estimates.step_seconds import fit_step_seconds
+from coopt.measuring.estimates.step_timing import StepTiming
+
+RESULTS = Path(__file__).parent / "results"
+FIELDS = ("part", "group", "fitted", "setting", "measured", "predicted", "controller", "one_number")
+WARM_UP = 20
+FITTED_STEPS = (1, 32)
+FITTED_LINKS = (5000.0, 200.0)
+FITTED_BATCHES, BLIND = (2, 16, 128), 16
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TAU, REPEATS = 4, 300
+
+
+def recorded(folder: Path) -> dict[tuple[str, float], dict[int, float]]:
+    """Seconds of a round by way of training and link, and by local steps: medians over runs."""
+    with gzip.open(folder / "devices" / "datacentre_steps.csv.gz", "rt", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    runs = defaultdict(list)
+    for row in rows:
+        if row["bandwidth_mbps"] and row["algorithm"] != "ddp":
+            key = row["algorithm"], float(row["bandwidth_mbps"]), int(row["local_steps"]), row["repeat"]
+            runs[key].append((int(row["step"]), row["synchronised"] == "1", float(row["wall_ms"]) / 1000.0))
+    found = defaultdict(lambda: defaultdict(list))
+    for (algorithm, link, tau, _), steps in runs.items():
+        late = [each for each in steps if each[0] >= WARM_UP] or steps[len(steps) // 4 :]
+        alone = [seconds for _, synchronised, seconds in late if not synchronised]
+        last = [seconds for _, synchronised, seconds in late if synchronised]
+        step = statistics.median(alone) if tau > 1 else 0.0
+        found[algorithm, link][tau].append((tau - 1) * step + statistics.median(last))
+    return {
+        group: {tau: statistics.median(each) for tau, each in by_tau.items()}
+        for group, by_tau in found.items()
+    }
+
+
+def data_centre(folder: Path) -> list[dict[str, object]]:
+    rounds, rows, links = recorded(folder), [], defaultdict(dict)
+    for (algorithm, link), by_tau in sorted(rounds.items()):
+        low, high = FITTED_STEPS
+        step = (by_tau[high] - by_tau[low]) / (high - low)
+        wait = by_tau[low] - low * step
+        links[algorithm][link] = step, wait
+        for tau, seconds in sorted(by_tau.items()):
+            predicted = tau * step + wait
+            group = f"{algorithm}, {link:g} Mbit/s"
+            rows.append(
+                row("steps", group, tau in FITTED_STEPS, f"tau {tau}", seconds, predicted, one=predicted)
+            )
+    for algorithm, known in links.items():
+        fast, slow = FITTED_LINKS
+        bits = (known[slow][1] - known[fast][1]) / (1.0 / slow - 1.0 / fast)
+        latency = known[fast][1] - bits / fast
+        for link, (step, _) in sorted(known.items()):
+            for tau, seconds in sorted(rounds[algorithm, link].items()):
+                predicted = tau * step + latency + bits / link
+                setting = f"{link:g} Mbit/s, tau {tau}"
+                rows.append(
+                    row("links", algorithm, link in FITTED_LINKS, setting, seconds, predicted, one=predicted)
+                )
+    return rows
+
+
+def models() -> dict[str, tuple[object, tuple[int, ...]]]:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return {
+        "linear, 784 inputs": (nn.Linear(784, 10), (784,)),
+        "two layers of 128, 64 inputs": (
+            nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 10)),
+            (64,),
+        ),
+        "small convolutions, 1 x 28 x 28": (
+            nn.Sequential(
+                *(nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.ReLU()),
+                *(nn.Flatten(), nn.Linear(16 * 16, 10)),
+            ),
+            (1, 28, 28),
+        ),
+    }
+
+
+def this_machine() -> list[dict[str, object]]:
+    import torch
+
+    from coopt.adapters.torch import FlatModel
+
+    torch.set_num_threads(1)
+    rows = []
+    for name, (module, shape) in models().items():
+        model = FlatModel(module, torch.nn.functional.cross_entropy)
+        inputs = torch.randn(max(BATCHES), *shape)
+        targets = torch.randint(10, (max(BATCHES),))
+        took = defaultdict(list)
+        for _ in range(REPEATS):
+            # In turns: what slows the machine down slows all batches down.
+            for batch in BATCHES:
+                began = time.process_time()
+                for _ in range(TAU):
+                    model.evaluate(inputs[:batch], targets[:batch])
+                    model.step(1e-6)
+                took[batch].append(time.process_time() - began)
+        seconds = {batch: statistics.median(each[3:]) for batch, each in took.items()}
+        used = np.array(FITTED_BATCHES)
+        fit = fit_step_seconds(
+            np.full(used.size, float(TAU)), TAU * used, np.array([seconds[batch] for batch in FITTED_BATCHES])
+        )
+        timing = StepTiming.empty([0.0])
+        for turn in range(3, 9):
+            for batch in FITTED_BATCHES:
+                timing = timing.add([took[batch][turn]], [TAU], [TAU * batch])
+        alpha, per_sample = (float(each[0]) for each in timing.seconds())
+        group = f"{name} (a step is worth {fit.step_time * fit.throughput:.0f} samples)"
+        rows += [
+            row(
+                "batches",
+                group,
+                batch in FITTED_BATCHES,
+                f"s {batch}",
+                seconds[batch],
+                TAU * (fit.step_time + batch / fit.throughput),
+                controller=TAU * (alpha + batch * per_sample),
+                one=seconds[BLIND] * batch / BLIND,
+            )
+            for batch in BATCHES
+        ]
+    return rows
+
+
+def row(
+    part: str,
+    group: str,
+    fitted: bool,
+    setting: str,
+    measured: float,
+    predicted: float,
+    *,
+    one: float,
+    controller: float | None = None,
+) -> dict[str, object]:
+    numbers = measured, predicted, predicted if controller is None else controller, one
+    return dict(
+        zip(FIELDS, (part, group, int(fitted), setting, *(f"{each:.6g}" for each in numbers)), strict=True)
+    )
+
+
+def errors(rows: list[dict[str, str]], column: str) -> list[float]:
+    return [abs(float(each[column]) / float(each["measured"]) - 1.0) for each in rows]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    said = {
+        "steps": "data centre, step counts that were not fitted",
+        "links": "data centre, links that were not fitted",
+        "batches": "this machine, batches that were not fitted",
+    }
+    lines = [
+        "# Predicted against measured times of rounds",
+        "",
+        "Relative errors of rounds that no fit has seen: median, and the largest.",
+        "",
+        "| | rounds | with the time of a step | a controller's estimate | one number for the speed |",
+        "|---|---|---|---|---|",
+    ]
+    for part, words in said.items():
+        groups = sorted({each["group"] for each in rows if each["part"] == part})
+        for name, chosen in ((words, groups), *((group, [group]) for group in groups if part != "steps")):
+            kept = [r for r in rows if r["part"] == part and r["fitted"] == "0" and r["group"] in chosen]
+            cells = []
+            for column in ("predicted", "controller", "one_number"):
+                found = errors(kept, column)
+                cells.append(f"{statistics.median(found):.1%}, {max(found):.1%}")
+            if part != "batches":
+                cells[1] = cells[2] = "-" if part == "links" else "the same: one batch size"
+            label = f"**{name}**" if name == words else f"&nbsp; {name}"
+            lines.append(f"| {label} | {len(kept)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows: list[dict[str, str]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axis, part, column, label, marker in (
+        (axes[0], "steps", "predicted", "other step counts", "o"),
+        (axes[0], "links", "predicted", "other links", "^"),
+        (axes[1], "batches", "predicted", "with the time of a step", "o"),
+        (axes[1], "batches", "one_number", "one number, measured at 16", "x"),
+    ):
+        kept = [each for each in rows if each["part"] == part and each["fitted"] == "0"]
+        measured = np.array([float(each["measured"]) for each in kept])
+        predicted = np.array([float(each[column]) for each in kept])
+        axis.plot(measured, predicted / measured, marker, label=label, alpha=0.7)
+    for axis, title in zip(axes, ("data centre", "this machine"), strict=True):
+        axis.axhline(1.0, color="grey", linewidth=1)
+        axis.set(xscale="log", xlabel="measured [s]", title=title)
+        axis.legend(loc="lower left")
+    axes[1].set(yscale="log", ylim=(0.02, 10.0))
+    axes[0].set_ylabel("predicted / measured time of a round")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--report", action="store_true", help="table and picture from the committed CSV")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args()
+    path = options.output / "step_time.csv"
+    if not options.report:
+        if "COOPT_DATA" not in os.environ:
+            sys.exit(
+                "COOPT_DATA is not set: it must name the folder that holds devices/datacentre_steps.csv.gz"
+            )
+        rows = data_centre(Path(os.environ["COOPT_DATA"])) + this_machine()
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    with path.open(newline="", encoding="utf-8") as stream:
+        read = list(csv.DictReader(stream))
+    text = table(read)
+    (options.output / "step_time.md").write_text(text, encoding="utf-8")
+    picture(read, options.output / "step_time.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
