@@ -74,8 +74,8 @@ class Bound(Protocol):
     """The least that a solver needs: for given (K, tau) an offset and weights that are never negative.
 
     Any object with these two works with ``solver="exact"``, which then tries every (K, tau) within the
-    limits. Derive from :class:`coopt.objectives.monotone.MonotoneBase` and give a monotone form instead, and
-    every solver works with it.
+    limits. With a monotone form (derive from :class:`coopt.objectives.monotone.MonotoneBase`) it prunes, and
+    the other solvers work too, where training progresses like q^T or like 1/T.
 
     Examples
     --------

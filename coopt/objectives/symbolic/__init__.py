@@ -1,4 +1,4 @@
-"""Bring your own bound: a formula in sympy becomes a Bound that every solver works with.
+"""Bring your own bound: a formula in sympy becomes a Bound that solvers plan with.
 
 The formula is read as a sum over devices of what multiplies 1/s_i, and its monotonicity in K and tau is
 proved symbolically where it can be. What is proved lets the exact solver prune; what is not proved is said,
