@@ -52,6 +52,8 @@ LONGEST = 40.0
 DINKELBACH_STEPS = 20
 # A bound this small beside the initial gap is beyond any backend's accuracy; zero bounds it then.
 NOTHING_LEFT = 1e-9
+# Where no whole batches next to the optimum meet the constraints, so much fewer rounds leave room for larger.
+FEWER = (0.99, 0.95, 0.8, 0.5)
 # Values of tau that are rounded, best relaxation first.
 ROUNDED_STEPS = 3
 # Batches this far from their scale, as a factor, become the new scale, at most so often.
@@ -142,12 +144,21 @@ def solve(
         plans: list[Incumbent] = []
         found = joint.best_first()
         trace.setdefault("relaxation_value", joint.proved)
+
+        def attempt(rounds: int, tau: int, point: Point) -> None:
+            batches = joint.whole(rounds, tau, point.batch_sizes)
+            if batches is not None:
+                value = completed(member).value(problem, rounds, tau, batches)
+                plans.append(Incumbent(value, rounds, tau, batches, member))
+
         for tau, point in found:
             for rounds in rounds_near(problem.plain, ranges, point.rounds, tau):
-                batches = joint.whole(rounds, tau, point.batch_sizes)
-                if batches is not None:
-                    value = completed(member).value(problem, rounds, tau, batches)
-                    plans.append(Incumbent(value, rounds, tau, batches, member))
+                attempt(rounds, tau, point)
+        for share in FEWER:
+            if plans:
+                break
+            for tau, point in found:
+                attempt(max(int(share * point.rounds), ranges.rounds[0]), tau, point)
         trace["convex_solves"] += joint.solves
         tries.update(joint.tries)
         if not plans:
