@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
-STATE_VERSION = 2
+STATE_VERSION = 3
 # Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
 UNSURE = 0.1
 # So close to the end a policy that expects its plan to do harm is believed.
@@ -131,7 +131,7 @@ class Controller:
     ) -> None:
         self.fleet = fleet
         self.budget = budget_for_all(budget, fleet)
-        self.learning_rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
+        self.learning_rate = learning_rate
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
         self.curvature_floor = validation.optional_real("curvature_floor", curvature_floor)
@@ -151,6 +151,18 @@ class Controller:
         self._previous: Choice | None = None
         self._plan: RoundPlan | None = None
         self._forecast: float | None = None  # gap predicted for the model after the planned round
+
+    @property
+    def learning_rate(self) -> float:
+        """Eta of the rounds to come; may be set between rounds, and is part of the state [1 / curvature].
+
+        A round that is planned already keeps the rate that it was planned with.
+        """
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
 
     @property
     def round(self) -> int:
@@ -345,6 +357,7 @@ class Controller:
             "devices": len(self.fleet),
             "policy": self.policy.name,
             **self._account.state_dict(),
+            "learning_rate": self.learning_rate,
             "gradient_error": self.gradient_error,
             "forecast": self._forecast,
             "missed": self._missed.tolist(),
@@ -371,6 +384,7 @@ class Controller:
                     f"state has {name} = {state.get(name)!r}, this controller has {value!r}"
                 )
         self._account.load_state_dict(state)
+        self.learning_rate = state["learning_rate"]
         self.gradient_error = float(state["gradient_error"])
         self._forecast = state["forecast"]
         self._missed = np.asarray(state["missed"], dtype=np.int64)

@@ -451,3 +451,25 @@ def test_plans_compare_by_value_and_round_trip() -> None:
     assert dataclasses.replace(plan, local_steps=99) != plan
     with pytest.raises(ValueError, match="read-only"):
         plan.batch_sizes[0] = 1
+
+
+def test_a_rate_that_was_set_is_checked_and_survives_a_resume() -> None:
+    training, controller = Training(3, seed=18), make(Training(3, seed=18))
+    planned = controller.plan()
+    assert isinstance(planned, RoundPlan)
+    before = planned.learning_rate
+    controller.learning_rate = before / 5
+    # The round that is planned keeps its rate; the next one has the new one.
+    assert controller.plan() == planned
+    reports, seconds = training.run(planned)
+    controller.observe(reports, seconds=seconds)
+    again = make(Training(3, seed=18))
+    again.load_state_dict(json.loads(json.dumps(controller.state_dict())))
+    resumed = again.plan()
+    assert isinstance(resumed, RoundPlan)
+    assert resumed == controller.plan()
+    assert resumed.learning_rate == again.learning_rate == before / 5
+    for wrong in ("0.1", 0.0, -1.0, math.nan, None):
+        with pytest.raises(InvalidProblemError, match="learning_rate"):
+            controller.learning_rate = wrong
+    assert controller.learning_rate == before / 5
