@@ -29,7 +29,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.problem import limits
 from coopt.solvers.exact.cost_and_energy import best_share
 from coopt.solvers.proposers.own_constraints import meets
-from coopt.solvers.proposers.progress import floor_at, progress_of
+from coopt.solvers.proposers.progress import floor_at, progress_of, value_after
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole_units.batches import relax
 
@@ -163,7 +163,7 @@ def continuous(problem: Problem, bound: str, local_steps: int) -> float:
             batches = best_share(plain, weights, rounds, local_steps, lower, caps)[1].batch_sizes
         else:
             batches = relax(weights, plain.fleet.sample_cost, spend, lower, caps).batch_sizes
-        return progress.value(rounds * local_steps, offset, float(np.sum(weights / batches)))
+        return value_after(progress, rounds * local_steps, offset, float(np.sum(weights / batches)))
 
     most = max(ranges.most_rounds(local_steps), 1)
     grid = np.linspace(0.0, math.log(most), 65)
