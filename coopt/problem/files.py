@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import inspect
 import io
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -151,12 +152,12 @@ def _fleet_from(entry: Any, folder: Path, source: str) -> Fleet:
 
 
 def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
-    try:
-        return part(**table)
-    except TypeError as error:
-        # Unknown keys were refused before: what is left is a required key that is missing.
-        missing = str(error).split("missing ")[-1].split(": ")[-1]
-        raise InvalidProblemError(f"{where}: {missing} is missing") from error
+    needed = inspect.signature(part).parameters.values()
+    missing = [each.name for each in needed if each.default is each.empty and each.name not in table]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise InvalidProblemError(f"{where}: {' and '.join(map(repr, missing))} {verb} missing")
+    return part(**table)
 
 
 def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:

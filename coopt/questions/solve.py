@@ -16,7 +16,7 @@ from coopt.objectives.monotone import MonotoneBase
 from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Claim
-from coopt.plans.describe import Asked, describe
+from coopt.plans.describe import Asked, binding_limits, describe
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, integer_array, optional_count, real
 from coopt.questions.kept_form import keeping_form
@@ -360,7 +360,11 @@ def _invert(
         return _minimise(limited, bound, ranges, tolerance, left, None)
 
     least = least_use(problem, fixed[0] or 1, fixed[1] or 1, objective)
-    return inverse.search(problem, objective, target, least, minimise)
+
+    def binding(plan: Incumbent) -> tuple[str, ...]:
+        return binding_limits(problem, plan.rounds, plan.local_steps, plan.batch_sizes)
+
+    return inverse.search(problem, objective, target, least, minimise, binding)
 
 
 def _usable_start(

@@ -32,6 +32,7 @@ def search(
     target: float,
     least: float,
     minimise: Callable[[Problem], Found],
+    binding: Callable[[Incumbent], tuple[str, ...]],
 ) -> Found:
     """Minimise cost or time subject to error <= target.
 
@@ -45,6 +46,8 @@ def search(
         What the smallest plan uses; no plan uses less.
     minimise : callable
         Minimises the error bound of a problem.
+    binding : callable
+        Which limits of the problem as given hold a plan up, for the message where the target is out of reach.
 
     Returns
     -------
@@ -56,17 +59,23 @@ def search(
     InfeasibleError
         If no plan within the budget reaches the target; ``smallest_error`` says what can be reached.
     """
-    return _Bracket(problem, objective, target * (1.0 + LOOSENED), minimise).close(least)
+    return _Bracket(problem, objective, target * (1.0 + LOOSENED), minimise, binding).close(least)
 
 
 class _Bracket:
     def __init__(
-        self, problem: Problem, objective: str, target: float, minimise: Callable[[Problem], Found]
+        self,
+        problem: Problem,
+        objective: str,
+        target: float,
+        minimise: Callable[[Problem], Found],
+        binding: Callable[[Incumbent], tuple[str, ...]],
     ) -> None:
         self.problem = problem
         self.objective = objective
         self.target = target
         self.minimise = minimise
+        self.binding = binding
         self.probes = 0
         self.inner_solves: float = 0
         self.finished = True
@@ -111,14 +120,27 @@ class _Bracket:
             if found.lower_bound > self.target:
                 low = limit
             limit *= GROWTH
-        within = f"within {self.objective} = {limit:.6g}"
+        best = found.best
         raise InfeasibleError(
-            f"target_error = {self.target:.6g} cannot be reached {within}: the smallest error there is "
-            f"{found.best.value:.6g}, with {found.best.rounds} rounds of {found.best.local_steps} local "
-            "steps; raise the target, or the limits and the batch sizes that hold it up",
+            f"target_error = {self.target:.6g} cannot be reached: the smallest error is {best.value:.6g}, "
+            f"with {best.rounds} rounds of {best.local_steps} local steps{self._what_holds(best)}",
             binding="target_error",
-            smallest_error=found.best.value,
+            smallest_error=best.value,
         )
+
+    def _what_holds(self, best: Incumbent) -> str:
+        """Name the limits that are set and bind, and what to do."""
+        budget, units = self.problem.budget, {"time": " s", "energy": " J"}
+        held = [
+            name
+            if name == "max_batch"
+            else f"{name} = {float(getattr(budget, name)):.6g}{units.get(name, '')}"
+            for name in self.binding(best)
+        ]
+        if not held:
+            return ", and no limit holds it up: raise the target"
+        binds = "binds" if len(held) == 1 else "bind"
+        return f", where {' and '.join(held)} {binds}: raise the target, or what binds"
 
     def _probe(self, limit: float) -> Found:
         self.probes += 1

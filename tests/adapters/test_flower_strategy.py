@@ -431,8 +431,18 @@ def test_the_nodes_say_how_much_they_hold(clock: FakeTime) -> None:
     with pytest.raises(InvalidProblemError, match=r"devices \[1\].*30 s"):
         ask_samples(grid, 4, timeout=30)
     assert ask_samples(grid, 4, timeout=30, missing=7) == [60, 7, 80, 50]
-    all_nodes[107] = Node(1, client_app(work.train, lambda context: 0))  # cannot be believed
+    all_nodes[107] = Node(1, client_app(work.train, lambda context: -3))  # cannot be believed
     assert ask_samples(grid, 4, timeout=30, missing=7) == [60, 7, 80, 50]
+
+
+@pytest.mark.parametrize("missing", [None, 7])
+def test_a_device_without_samples_is_named_at_once(clock: FakeTime, missing: int | None) -> None:
+    work, all_nodes = nodes()
+    all_nodes[107] = Node(1, client_app(work.train, lambda context: 0))
+    began = clock.now
+    with pytest.raises(InvalidProblemError, match=r"devices \[1\] say that they hold 0 samples"):
+        ask_samples(FakeGrid(clock, all_nodes), 4, missing=missing)
+    assert clock.now - began < 10
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

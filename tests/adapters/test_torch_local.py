@@ -156,3 +156,22 @@ def test_models_and_devices_that_cannot_be_used_are_named(
 def test_unknown_probe_options_are_named(option: dict[str, str]) -> None:
     with pytest.raises(InvalidProblemError, match=next(iter(option.values()))):
         ProbeOptions(**option)
+
+
+@pytest.mark.parametrize(
+    ("probe", "least"), [(None, 2), (ProbeOptions("same"), 8), (ProbeOptions("next"), 8)]
+)
+def test_batches_too_small_for_batch_normalisation_name_client_and_cure(probe, least) -> None:
+    module, x, y = problem()
+    flat = FlatModel(torch.nn.Sequential(torch.nn.BatchNorm1d(4).double(), module), functional.cross_entropy)
+    start = flat.state.clone()
+
+    def train(size: int) -> torch.Tensor:
+        work = LocalWork(round=0, local_steps=2, batch_size=size, learning_rate=0.1, extra_evaluation=True)
+        return local_update(flat, start, x, y, work, client=3, seed=0, probe=probe)[0]
+
+    assert torch.isfinite(train(least)).all()
+    with pytest.raises(
+        InvalidProblemError, match=f"client 3 is told .* batches of {least - 1}.*min_batch={least}"
+    ):
+        train(least - 1)

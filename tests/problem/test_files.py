@@ -228,6 +228,10 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
             TABLES.replace("smoothness = 4.0\n", ""),
             "[constants] of job.toml: 'smoothness' is missing",
         ),
+        (
+            TABLES.replace("smoothness = 4.0\n", "").replace("initial_gap = 2.0\n", ""),
+            "[constants] of job.toml: 'smoothness' and 'initial_gap' are missing",
+        ),
         (TABLES.replace("divergence = 0.1\n", ""), "[fleet] of job.toml: 'divergence' is missing"),
         ("fleet = 5\n" + REST, "job.toml: fleet = 5: must be a table or the path of a CSV file"),
         (

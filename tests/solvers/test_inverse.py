@@ -10,7 +10,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from coopt import Budget, InfeasibleError, InvalidProblemError, Status, solve_allocation
+from coopt import (
+    Budget,
+    Constants,
+    Fleet,
+    InfeasibleError,
+    InvalidProblemError,
+    Problem,
+    Status,
+    solve_allocation,
+)
 from problems import MOST_ROUNDS, MOST_STEPS, NUMBERS, numeric_bounds, problems
 from problems import THREE_DEVICES as PROBLEM
 
@@ -79,10 +88,38 @@ def test_needs_no_limits():
 
 def test_an_unreachable_target_says_what_can_be_reached():
     best = solve_allocation(PROBLEM, bound=NUMBERS)
-    with pytest.raises(InfeasibleError, match="smallest error there") as caught:
+    with pytest.raises(InfeasibleError, match="smallest error is") as caught:
         solve_allocation(PROBLEM, bound=NUMBERS, objective="cost", target_error=best.error_bound * 0.9)
     assert caught.value.binding == "target_error"
     assert caught.value.smallest_error == pytest.approx(best.error_bound, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("objective", "budget", "held"),
+    [
+        ("cost", Budget(cost=1e9, time=600), "where time = 600 s binds: raise the target, or what binds"),
+        ("cost", Budget(time=600), "where time = 600 s binds"),
+        ("cost", Budget(max_rounds=50, max_local_steps=1), "where max_rounds = 50 and max_local_steps = 1 "),
+        ("cost", Budget(energy=1e5), "where energy = 100000 J binds"),
+        ("time", Budget(cost=1e4, time=1e9), "where cost = 10000 binds"),
+    ],
+)
+def test_an_unreachable_target_names_limits_that_are_set_and_bind(objective, budget, held):
+    fleet = Fleet(
+        [500, 900, 300],
+        4.0,
+        0.1,
+        throughput=[50.0, 80.0, 20.0],
+        round_time=2.0,
+        sample_energy=1.0,
+        round_energy=1.0,
+    )
+    known = Constants(
+        learning_rate=0.1, smoothness=1.0, initial_gap=2.0, pl_constant=0.05, curvature_floor=0.05
+    )
+    with pytest.raises(InfeasibleError) as caught:
+        solve_allocation(Problem(fleet, known, budget), objective=objective, target_error=1e-4)
+    assert held in str(caught.value)
 
 
 @pytest.mark.parametrize(

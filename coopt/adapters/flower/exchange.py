@@ -62,6 +62,10 @@ class Exchange:
         """Samples that each device said it holds."""
         return dict(self._nodes.samples)
 
+    def empty(self) -> list[int]:
+        """Devices that said they hold no samples."""
+        return sorted(self._nodes.empty)
+
     def devices(self) -> dict[int, int]:
         """Device of each node that has said so."""
         return self._nodes.devices()

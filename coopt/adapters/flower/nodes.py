@@ -35,11 +35,14 @@ class Nodes:
     ----------
     samples : dict
         Samples that each device said it holds.
+    empty : set of int
+        Devices that said they hold none: there is nothing that they could train on.
     """
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
         self.samples: dict[int, int] = {}
+        self.empty: set[int] = set()
         self._device_of: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._connected: set[int] = set()
@@ -95,6 +98,8 @@ class Nodes:
         device, samples = answer.get(DEVICE), answer.get(NUM_EXAMPLES)
         if not isinstance(device, int) or not 0 <= device < self._devices:
             raise ValueError(f"device = {device!r}: valid are 0 to {self._devices - 1}")
+        if samples == 0:
+            self.empty.add(device)
         if not isinstance(samples, int) or samples < 1:
             raise ValueError(f"num-examples = {samples!r} of device {device}: at least 1 is valid")
         return device, samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from coopt.adapters.flower.exchange import Exchange
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 PAUSE = 0.2  # seconds between two looks for answers
+LOOK = 1.0  # seconds after which the answers that cannot be used are looked at
 
 
 def ask_samples(grid: Grid, devices: int, *, timeout: float = 600.0, missing: int | None = None) -> list[int]:
@@ -36,10 +38,18 @@ def ask_samples(grid: Grid, devices: int, *, timeout: float = 600.0, missing: in
     Raises
     ------
     InvalidProblemError
-        If devices do not answer in time: the message names them.
+        If a device holds no samples, at once; or devices do not answer in time: the message names them.
     """
     exchange = Exchange(grid, devices=validation.count("devices", devices), pause=PAUSE, timeout=timeout)
-    exchange.wait(devices, seconds=timeout)
+    ends = time.monotonic() + timeout
+    while not exchange.wait(devices, seconds=min(LOOK, max(ends - time.monotonic(), 0.0))):
+        if empty := exchange.empty():
+            raise InvalidProblemError(
+                f"devices {empty} say that they hold 0 samples: a device needs at least 1 to take part; "
+                "leave them out of the federation, or give them data"
+            )
+        if time.monotonic() >= ends:
+            break
     known = exchange.samples()
     silent = [device for device in range(devices) if device not in known]
     if silent and missing is None:

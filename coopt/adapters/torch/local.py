@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.flat import FlatModel, own_randomness
@@ -110,6 +111,9 @@ class LocalClient:
         self._unused = torch.empty(0, dtype=torch.int64)
         self._micro_batch: int | None = None
         self.probe: ClientProbe | None = None
+        normalised = any(isinstance(part, _BatchNorm) for part in model.module.modules())
+        # One sample has no variance; the probe takes quarters of a mini-batch on their own.
+        self._least = (2 if probe is None else 8) if normalised else 1
         if probe is not None:
             self.probe = ClientProbe(
                 client,
@@ -151,6 +155,13 @@ class LocalClient:
         """
         model, size = self.model, work.batch_size
         self._micro_batch = work.micro_batch
+        if size < self._least:
+            raise InvalidProblemError(
+                f"client {self.client} is told to train on batches of {size}, and batch normalisation needs "
+                f"{self._least} samples{'' if self.probe is None else ', a quarter of them for the probe'}: "
+                f"make the Fleet with min_batch={self._least}, and max_batch no smaller on devices that hold "
+                "less, or put GroupNorm in its place"
+            )
         rows = torch.from_numpy(batches).to(model.device).unbind()
         model.state.copy_(start)
         model.module.train()
