@@ -111,7 +111,8 @@ CASES: dict[str, Case] = {
     "CIFAR-10, logistic": Case("cifar10", "softmax", 4),
     "CIFAR-10, squared": Case("cifar10", "squared", 4),
     "activity, logistic": Case("sensors", "softmax"),
-    "activity, squared": Case("sensors", "squared"),
+    # One phone curves eight times as much as the average: at a rate of 0.5 it would diverge.
+    "activity, squared": Case("sensors", "squared", rate=0.1),
     "digits, tanh": Case("digits", "tanh", samples=130, rate=0.1),
     "digits, ReLU": Case("digits", "relu", samples=130, rate=0.1),
     "MNIST, tanh": Case("mnist", "tanh", 2, rate=0.1),
