@@ -57,6 +57,11 @@ class Case:
     shuffled: bool = False
     seed: int = 0
 
+    @property
+    def runs(self) -> int:
+        """Seeds that every plan is trained with."""
+        return 3 if self.model == "conv" else 5
+
 
 @dataclass(frozen=True, eq=False)
 class Federation:

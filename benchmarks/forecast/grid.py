@@ -21,7 +21,6 @@ from benchmarks.forecast import choosers, tuners
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.limits import CostLimit, Limit, Phones
 from benchmarks.forecast.study import Measured, Pair, Study
-from benchmarks.forecast.training import SEEDS
 from benchmarks.theory.report import Row, picture, save
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,7 +33,7 @@ QUICK_GRID = ((1, 5, 20), (2, 16))
 def studies(quick: bool) -> Iterator[tuple[str, Study]]:
     """The federations, with their names."""
     for name, case in (QUICK if quick else CASES).items():
-        grid, seeds = (QUICK_GRID, 2) if quick else ((LOCAL_STEPS, BATCHES), SEEDS)
+        grid, seeds = (QUICK_GRID, 2) if quick else ((LOCAL_STEPS, BATCHES), None)
         yield name, Study(case, *grid, seeds)
 
 

@@ -25,7 +25,6 @@ from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import network, training_loss, vector, widths
 
 VERSION = 1  # to be raised whenever something changes that changes results
-SEEDS = 5
 POINTS = 40
 NEAR_THE_END = (0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 DRAWN_AT_ONCE = 1 << 20
@@ -147,7 +146,7 @@ def kept_run(case: Case, plan: object, seeds: int, make: Callable[[], Run]) -> R
     return _load(path)
 
 
-def grid_run(case: Case, local_steps: int, batch: int, seeds: int = SEEDS) -> Run | None:
+def grid_run(case: Case, local_steps: int, batch: int, seeds: int) -> Run | None:
     """A plan of the grid, trained to the largest budget; None where that has no round."""
 
     def make() -> Run:
@@ -163,7 +162,7 @@ def fill(case: Case, steps: tuple[int, ...] = LOCAL_STEPS, batches: tuple[int, .
     for tau in steps:
         for batch in batches:
             begun = time.process_time()
-            run = grid_run(case, tau, batch)
+            run = grid_run(case, tau, batch, case.runs)
             if run is not None:
                 now = time.process_time() - begun
                 end = run.losses[:, -1].mean()
