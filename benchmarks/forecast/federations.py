@@ -60,7 +60,20 @@ class Case:
     @property
     def runs(self) -> int:
         """Seeds that every plan is trained with."""
-        return 3 if self.model == "conv" else 5
+        return 5 if self.model in LINEAR else 3
+
+
+@dataclass(frozen=True)
+class ChangedCase(Case):
+    """A federation of which one device calls each class by the name of the next.
+
+    Attributes
+    ----------
+    changed : int
+        The device.
+    """
+
+    changed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +181,9 @@ def build(case: Case) -> Federation:
     if case.shuffled:
         y = rng.permutation(y)
     held = np.array([len(hand) for hand in hands], dtype=np.int64)
+    if isinstance(case, ChangedCase):
+        own = np.repeat(np.arange(len(held)), held) == case.changed
+        y = np.where(own, (y + 1) % data.classes, y)
     shape = data.x.shape[1:]
     return Federation(
         case=case,

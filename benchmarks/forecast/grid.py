@@ -9,8 +9,8 @@ costs is taken off the budget before the plan is trained, and the best plan has 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+import argparse
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.limits import CostLimit, Limit, Phones
 from benchmarks.forecast.study import Measured, Pair, Study
 from benchmarks.theory.report import Row, picture, save
+from coopt import Constants, Problem, solve_allocation
 
 RESULTS = Path(__file__).parent / "results"
-PILOT, ROWS, DIRECTIONS = 5, 16, 24
-MEASUREMENTS = 3
+PILOT, ROWS, DIRECTIONS = 5, 32, 32
+MEASUREMENTS, EXACT_RUNS = 3, 2
+GAP = 1e-3  # to which a plan is proved the best one for the forecast
 TIMED_LEVEL = 4
 QUICK_GRID = ((1, 5, 20), (2, 16))
 
@@ -90,6 +92,34 @@ class Contest:
         for name, chooser in choosers.MEASURING.items():
             values = chooser(self.study, measured, rounds)
             yield self._picked(name, seed, charge, values, rounds)
+            if name == "forecast":
+                yield self.exact(measured, seed)
+
+    def forecast(self, measured: Measured, seed: int) -> Row:
+        """The forecast's pick alone."""
+        charge = self.limit.charge(measured)
+        rounds = self.rounds(max(1.0 - charge, 0.0))
+        if not rounds:
+            return self.row("forecast", seed, charge, None)
+        values = choosers.by_forecast(self.study, measured, rounds)
+        return self._picked("forecast", seed, charge, values, rounds)
+
+    def exact(self, measured: Measured, seed: int) -> Row:
+        """The best plan there is for the forecast, off the grid, trained from where the pilot ended."""
+        study, charge = self.study, self.limit.charge(measured)
+        rate = study.federation.learning_rate
+        problem = Problem(
+            measured.measurement.fleet(**self.limit.fleet()),
+            Constants(rate, smoothness=1.0 / rate, initial_gap=1.0),  # the forecast needs only the rate
+            self.limit.budget(1.0 - charge),
+        )
+        plan = solve_allocation(problem, bound=measured.measurement.forecast(), gap_tolerance=GAP)
+        gap = study.off_grid(
+            plan.rounds, plan.local_steps, plan.batch_sizes, measured.model, EXACT_RUNS, 2000 + seed
+        )
+        row = self.row("forecast, exact batches", seed, charge, None)
+        mean = float(plan.batch_sizes.mean())
+        return row | {"tau": plan.local_steps, "s": mean, "gap": gap, "regret": gap / self.best}
 
     def _picked(
         self, name: str, seed: int, charge: float, values: dict[Pair, float], rounds: dict[Pair, int]
@@ -232,12 +262,15 @@ def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
     return table
 
 
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
+def command_line(run: Callable[[bool, Path, list[str] | None], Any], about: str | None) -> None:
+    """--quick for a smoke run, --out for another folder than results/, and names of federations."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="seconds, on digits, for a smoke test")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
     parser.add_argument("names", nargs="*", help="federations, default all")
-    given = parser.parse_args(sys.argv[1:])
+    given = parser.parse_args()
     run(given.quick, given.out, given.names)
+
+
+if __name__ == "__main__":
+    command_line(run, __doc__)

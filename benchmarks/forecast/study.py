@@ -114,6 +114,19 @@ class Study:
 
         return float(kept_text(self.case, ["lowest", self.pairs, self.seeds], find))
 
+    def off_grid(
+        self, rounds: int, local_steps: int, batches: np.ndarray, start: Floats, runs: int, stream: int
+    ) -> float:
+        """F - F* of a plan with batches of every device's own, from a start: mean over some runs."""
+        digest = hashlib.sha256(start.tobytes()).hexdigest()
+        what = ["plan", rounds, local_steps, batches.tolist(), digest, stream]
+
+        def make() -> Run:
+            end = np.array([rounds], dtype=np.int64)
+            return train(self.federation, local_steps, batches, end, runs, start, stream=stream)
+
+        return float(kept_run(self.case, what, runs, make).losses[:, -1].mean()) - self.lowest
+
     def rounds(self, cost: float, pair: Pair) -> int:
         return self.federation.rounds(cost, *pair)
 
@@ -166,24 +179,28 @@ class Study:
         budget : float, optional
             Samples that training may take; measuring takes at most a tenth.
         """
-        federation = self.federation
-        module = network(federation)
-        if pilot:
-            load_vector(module, self._pilot(pilot, seed))
         what = [self.case_key, pilot, rows, directions, seed, budget, left_out]
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
         path = _folder(self.case) / f"measured-{name}.npz"
         if not path.exists():
-            found = self._measure(module, rows, directions, seed, budget, left_out)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MeasurementWarning)
+                found = self.measure_anew(pilot, rows, directions, seed, budget, left_out)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part.npz")
             found.save(part)
             part.replace(path)
         measurement = Measurement.load(path)
-        devices = len(federation)
+        devices = len(self.federation)
         work = pilot * PILOT_STEPS * PILOT_BATCH * devices + measurement.samples_used
         exchanges = pilot + measurement.directions + 1
-        return Measured(measurement, vector(module), work + exchanges * ROUND_COST * devices, pilot)
+        model = vector(self._module(pilot, seed))
+        return Measured(measurement, model, work + exchanges * ROUND_COST * devices, pilot)
+
+    def _module(self, pilot: int, seed: int) -> Any:
+        """The model after a pilot."""
+        module = network(self.federation)
+        return load_vector(module, self._pilot(pilot, seed)) if pilot else module
 
     @property
     def case_key(self) -> list[object]:
@@ -197,32 +214,31 @@ class Study:
 
         return kept_run(self.case, ["pilot", rounds, seed], 1, make).models[0]
 
-    def _measure(
+    def measure_anew(
         self,
-        module: Any,
+        pilot: int,
         rows: int,
         directions: int,
         seed: int,
-        budget: float | None,
-        left_out: tuple[int, ...],
+        budget: float | None = None,
+        left_out: tuple[int, ...] = (),
     ) -> Measurement:
+        """As `measured`, without the cache, so that warnings are heard."""
         import torch
 
         from coopt.adapters.torch import SharedData, measure
 
         federation = self.federation
         hands = [np.arange(len(federation.y))[federation.rows(i)] for i in range(len(federation))]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MeasurementWarning)
-            return measure(
-                module,
-                mean_loss(federation),
-                SharedData(torch.from_numpy(federation.x), torch.from_numpy(federation.y), hands),
-                rows=rows,
-                directions=directions,
-                weight_decay=RIDGE,
-                seed=seed,
-                progress=False,
-                samples=budget,
-                left_out=left_out,
-            )
+        return measure(
+            self._module(pilot, seed),
+            mean_loss(federation),
+            SharedData(torch.from_numpy(federation.x), torch.from_numpy(federation.y), hands),
+            rows=rows,
+            directions=directions,
+            weight_decay=RIDGE,
+            seed=seed,
+            progress=False,
+            samples=budget,
+            left_out=left_out,
+        )
