@@ -16,13 +16,14 @@ import numpy as np
 
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
-from benchmarks.forecast.grid import DIRECTIONS, PILOT, QUICK_GRID, ROWS, Contest, command_line, spread
+from benchmarks.forecast.grid import EFFORT, PILOT, QUICK_GRID, Contest, command_line, spread
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Study
 from benchmarks.theory.report import Row, picture, save
 
 COMPARED = ("digits, logistic", "MNIST, squared", "CIFAR-10, logistic", "digits, tanh")
 SEEDS = 2
+ROWS, DIRECTIONS = EFFORT[16]
 # (pilot rounds, rows, directions): one at a time from the default, and both ends together.
 SETTINGS = (
     *((PILOT, rows, DIRECTIONS) for rows in (8, 16, 32, 64)),

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.forecast.federations import CASES, ChangedCase
-from benchmarks.forecast.grid import DIRECTIONS, PILOT, ROWS, Contest, command_line
+from benchmarks.forecast.grid import EFFORT, PILOT, Contest, command_line
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.theory.report import Row, picture, save
 from coopt import CooptError, MeasurementWarning
 
+ROWS, DIRECTIONS = EFFORT[16]
 STEPS, BATCHES, LEVEL, RUNS = (1, 5, 20, 80), (2, 8, 32), 4, 3
 LINEAR = replace(CASES["digits, logistic"], levels=(LEVEL,))
 SQUARED = replace(CASES["digits, squared"], levels=(LEVEL,))

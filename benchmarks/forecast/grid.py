@@ -10,6 +10,7 @@ costs is taken off the budget before the plan is trained, and the best plan has 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,17 @@ from benchmarks.federated.report import write_cells
 from benchmarks.forecast import choosers, tuners
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.limits import CostLimit, Limit, Phones
-from benchmarks.forecast.study import Measured, Pair, Study
+from benchmarks.forecast.study import Measured, Pair, Study, kept_text
 from benchmarks.theory.report import Row, picture, save
 from coopt import Constants, Problem, solve_allocation
 
 RESULTS = Path(__file__).parent / "results"
-PILOT, ROWS, DIRECTIONS = 5, 32, 32
+PILOT = 5
+# Rows and directions at each budget, by the table of `benchmarks.forecast.effort`; a deadline is one of 4x.
+EFFORT = {1: (8, 8), 4: (32, 8), 16: (32, 32)}
+SLOW = (16, 8)
+# To be raised whenever something changes that changes who picks what.
+VERSION = 1
 MEASUREMENTS, EXACT_RUNS = 3, 2
 GAP = 1e-3  # to which a plan is proved the best one for the forecast
 TIMED_LEVEL = 4
@@ -162,15 +168,20 @@ def contests(name: str, study: Study, quick: bool) -> Iterator[Contest]:
 
 
 def cells(name: str, study: Study, quick: bool) -> list[Row]:
-    """Every chooser, budget and seed of one federation."""
+    """Every chooser, budget and seed of one federation; from the cache if they are there."""
+    what = ["cells", VERSION, name, PILOT, sorted(EFFORT.items()), SLOW, tuners.have_optuna(), quick]
+    rows: list[Row] = json.loads(kept_text(study.case, what, lambda: json.dumps(_cells(name, study, quick))))
+    return rows
+
+
+def _cells(name: str, study: Study, quick: bool) -> list[Row]:
     rows: list[Row] = []
     for contest in contests(name, study, quick):
         limit = contest.limit
-        left_out = limit.too_slow(ROWS, DIRECTIONS)
-        budget = study.federation.cost(getattr(limit, "level", 1))
+        effort = SLOW if isinstance(limit, Phones) else EFFORT[limit.level]
+        left_out = limit.too_slow(*effort)
         for seed in range(1 if quick else MEASUREMENTS):
-            measured = study.measured(PILOT, ROWS, DIRECTIONS, seed, budget, left_out)
-            rows += contest.measuring(measured, seed)
+            rows += contest.measuring(study.measured(PILOT, *effort, seed, left_out=left_out), seed)
         rows += contest.rules()
         if tuners.have_optuna():
             rows += contest.tuners(2 if quick else tuners.SEEDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from benchmarks.forecast import grid, training
+from benchmarks.forecast import training
 from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
@@ -106,9 +107,20 @@ def test_a_trained_plan_is_not_trained_again(tmp_path: Path, monkeypatch: pytest
     assert training.grid_run(replace(case, rounds=1, levels=(1,)), 80, 64, 1) is None
 
 
-def test_quick_variant_writes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COOPT_CACHE", str(tmp_path / "cache"))
-    rows = grid.run(True, tmp_path / "out")
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".md", ".png"}
-    found = {row["chooser"]: row for row in rows}
-    assert found["forecast"]["4x"] >= 0.9 and found["forecast"]["4x worst"] < found["certified"]["4x"]
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of trained plans for all tables, as on a user's machine."""
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration"])
+def test_quick_variant_writes_its_tables(
+    name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(cache))
+    rows = importlib.import_module(f"benchmarks.forecast.{name}").run(True, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".md", ".png"}
+    assert (tmp_path / f"{name}.md").read_text().count("\n") == len(rows) + 2
+    if name == "grid":
+        found = {row["chooser"]: row for row in rows}
+        assert 0.9 <= found["forecast"]["4x"] < found["certified"]["4x"]
