@@ -10,6 +10,7 @@ of SGD in torch over all samples of all devices in batches of 32. Runs alternate
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.losses import mean_loss, network
 from benchmarks.forecast.study import Study
 from benchmarks.theory.report import Row, picture, save
-from coopt import Constants, Problem, solve_allocation
+from coopt import Constants, MeasurementWarning, Problem, solve_allocation
 
 BATCH, REPEATS, SETTINGS = 32, 5, ((16, 24), (32, 32))
 FEDERATIONS = {
@@ -57,7 +58,9 @@ def row(name: str, study: Study, rows: int, directions: int, repeats: int) -> Ro
     rate, level = federation.learning_rate, max(study.case.levels)
     taken: list[tuple[float, float, float]] = []
     for repeat in range(repeats + 1):  # the first one warms up
-        measuring, found = seconds(lambda seed=repeat: study.measure_anew(PILOT, rows, directions, seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MeasurementWarning)
+            measuring, found = seconds(lambda seed=repeat: study.measure_anew(PILOT, rows, directions, seed))
         constants = Constants(rate, smoothness=1.0 / rate, initial_gap=1.0)
         problem = Problem(found.fleet(), constants, CostLimit(study, level).budget(1.0))
         solving, _ = seconds(

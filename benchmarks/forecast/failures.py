@@ -102,7 +102,7 @@ def draw(table: list[Row]) -> Any:
         axes.barh([t["what is wrong"] for t in shown], [t["regret"] for t in shown])
         axes.axvline(1.0, color="grey", linewidth=0.8)
         axes.invert_yaxis()
-        axes.set(xscale="log", xlabel="gap of the plan picked / best of the grid")
+        axes.set(xlabel="gap of the plan picked / best of the grid")
         axes.tick_params(labelsize=8)
 
     return plot
