@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.forecast.federations import CASES, QUICK, RIDGE, Case
-from benchmarks.forecast.grid import GAP, PILOT, command_line
+from benchmarks.forecast.grid import DIRECTIONS, EFFORT, GAP, PILOT, ROWS, command_line
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.losses import mean_loss, network
 from benchmarks.forecast.study import Study
 from benchmarks.theory.report import Row, picture, save
 from coopt import Constants, MeasurementWarning, Problem, solve_allocation
 
-BATCH, REPEATS, SETTINGS = 32, 5, ((16, 24), (32, 32))
+BATCH, REPEATS, SETTINGS = 32, 5, ((ROWS, DIRECTIONS), EFFORT[16])
 FEDERATIONS = {
     "activity, 46 devices, linear": CASES["activity, logistic"],
     "activity, 46 devices, 32 tanh units": Case("sensors", "tanh", rate=0.1),

@@ -57,11 +57,6 @@ class Case:
     shuffled: bool = False
     seed: int = 0
 
-    @property
-    def runs(self) -> int:
-        """Seeds that every plan is trained with."""
-        return 5 if self.model in LINEAR else 3
-
 
 @dataclass(frozen=True)
 class ChangedCase(Case):

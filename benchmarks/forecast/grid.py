@@ -26,7 +26,8 @@ from benchmarks.theory.report import Row, picture, save
 from coopt import Constants, Problem, solve_allocation
 
 RESULTS = Path(__file__).parent / "results"
-PILOT = 5
+# What coopt measures unless it is told otherwise.
+PILOT, ROWS, DIRECTIONS = 5, 16, 24
 # Rows and directions at each budget, by the table of `benchmarks.forecast.effort`; a deadline is one of 4x.
 EFFORT = {1: (8, 8), 4: (32, 8), 16: (32, 32)}
 SLOW = (16, 8)

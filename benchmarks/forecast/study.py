@@ -25,7 +25,7 @@ from benchmarks.forecast.federations import (
     build,
 )
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, vector
-from benchmarks.forecast.training import VERSION, Run, grid_run, kept_run, train
+from benchmarks.forecast.training import VERSION, Run, grid_run, kept_run, seeds_of, train
 from coopt import Budget, Constants, Fleet, Measurement, MeasurementWarning, Problem
 
 Pair = tuple[int, int]  # tau, s
@@ -79,7 +79,7 @@ class Study:
     steps, batches : tuple of int
         The grid.
     seeds : int
-        Runs of every plan; default those of the case.
+        Runs of every plan; default `training.seeds_of`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Study:
         batches: tuple[int, ...] = BATCHES,
         seeds: int | None = None,
     ) -> None:
-        self.case, self.seeds = case, case.runs if seeds is None else seeds
+        self.case, self.seeds = case, seeds_of(case) if seeds is None else seeds
         self.pairs: list[Pair] = [(tau, s) for tau in steps for s in batches]
 
     @cached_property
