@@ -17,6 +17,8 @@ def optimum(problem: Problem, bound: Bound, most_rounds: int, most_steps: int) -
         [s for s in range(1, int(high) + 1) if s >= low and s % multiple == 0]
         for low, high, multiple in zip(fleet.min_batch, fleet.max_batch, fleet.batch_multiple, strict=True)
     ]
+    if fleet.batch_choices is not None:
+        axes = [[s for s in axis if s in each] for axis, each in zip(axes, fleet.batch_choices, strict=True)]
     plans = np.array(list(itertools.product(*axes)), dtype=float)
     burning = (plans * fleet.sample_energy).sum(axis=1)
     work = (plans * fleet.sample_cost).sum(axis=1)

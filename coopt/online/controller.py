@@ -493,6 +493,9 @@ class Controller:
             sample_cost=measured.sample_cost[active] * extra,
             step_cost=measured.step_cost[active],
             micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
+            batch_choices=None
+            if measured.batch_choices is None
+            else [measured.batch_choices[device] for device in active.tolist()],
             weights=weights / weights.sum(),
             min_batch=lower[active],
             max_batch=upper[active],

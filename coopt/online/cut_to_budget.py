@@ -95,21 +95,16 @@ def fit_round(
 
 
 def _scaled(batches: Ints, scale: float, fleet: Fleet) -> Ints:
-    lower, _ = fleet.batch_range()
-    multiple = fleet.batch_multiple
-    scaled: Ints = np.floor(batches * scale / multiple).astype(np.int64) * multiple
-    return np.maximum(scaled, lower)
+    return fleet.rounded_down(batches * scale)
 
 
 def _cut_to_time(batches: Ints, tau: int, active: Ints, fleet: Fleet, left: float, halves: bool) -> Ints:
     if math.isinf(left):
         return batches
-    lower, _ = fleet.batch_range()
     with np.errstate(invalid="ignore"):
         gradients = gradients_planned(tau, batches, False, halves, fleet.micro_batch)
         still = gradients * fleet.step_time + fleet.round_time
         caps = np.nan_to_num(fleet.throughput * (left - still) / tau, nan=0.0, posinf=2.0**52)
-    cut = np.floor(caps / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
     result = batches.copy()
-    result[active] = np.maximum(np.minimum(batches, cut), lower)[active]
+    result[active] = np.minimum(batches, fleet.rounded_down(caps))[active]
     return result

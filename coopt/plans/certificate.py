@@ -156,12 +156,19 @@ def _check_batches(problem: Problem, batches: NDArray[np.int64]) -> None:
         ("min_batch", batches < fleet.min_batch),
         ("max_batch", batches > fleet.max_batch),
         ("batch_multiple", batches % fleet.batch_multiple != 0),
+        ("batch_choices", _not_among(batches, fleet.batch_choices)),
     ):
         if bad.any():
             i = int(bad.argmax())
             raise CertificateError(
                 f"batch_sizes[{i}] = {batches[i]}: breaks {name} = {getattr(fleet, name)[i]}"
             )
+
+
+def _not_among(batches: NDArray[np.int64], choices: tuple[tuple[int, ...], ...] | None) -> NDArray[np.bool_]:
+    if choices is None:
+        return np.zeros(batches.size, dtype=bool)
+    return np.array([size not in each for size, each in zip(batches.tolist(), choices, strict=True)])
 
 
 def _cost(problem: Problem, allocation: Allocation) -> float:

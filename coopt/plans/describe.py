@@ -16,6 +16,7 @@ from coopt.objectives.registry import has_name
 from coopt.objectives.users_own import completed
 from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.problem import limits
+from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
@@ -116,7 +117,7 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
     seconds = np.zeros(3)
     for begin in range(0, len(fleet), limits.BLOCK):
         block = slice(begin, begin + limits.BLOCK)
-        units = fleet.batch_multiple[block]
+        units = _next_size(fleet, batches, block) - batches[block]
         growing = fleet.gradient_noise[block] > 0.0
         allowed = batches[block] + units <= fleet.max_batch[block]
         if bool((growing & ~allowed).any()):
@@ -154,6 +155,17 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
         for name in ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch")
         if name in found
     )
+
+
+def _next_size(fleet: Fleet, batches: Ints, block: slice) -> Ints:
+    """The next larger size of each batch, were there no largest."""
+    if fleet.choice_table is None:
+        following: Ints = batches[block] + fleet.batch_multiple[block]
+        return following
+    sizes, now = fleet.choice_table[block], batches[block, None]
+    beyond = fleet.max_batch[block, None] + 1
+    larger: Ints = np.min(np.where(sizes > now, sizes, np.maximum(beyond, now + 1)), axis=1)
+    return larger
 
 
 def _most(values: Floats, where: NDArray[np.bool_]) -> float:

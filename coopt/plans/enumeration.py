@@ -24,13 +24,21 @@ OUTWARD = 1e-14
 
 
 def smallest_value(
-    gains: Floats, costs: Floats, budgets: Floats, least: Ints, most: Ints, prices: Floats, level: float
+    gains: Floats,
+    costs: Floats,
+    budgets: Floats,
+    least: Ints,
+    most: Ints,
+    prices: Floats,
+    level: float,
+    sizes: list[Ints] | None = None,
 ) -> float:
     """The smallest sum of gains / t with costs @ t <= budgets, or `level` if that is less.
 
     `costs` has a row for each budget. Any `prices` >= 0 are right. With f_i(t) = g_i / t + prices @ c_i t, a
     plan has the value sum f_i(t_i) + prices @ (what it leaves of the budgets) - prices @ budgets: so only
-    numbers of units count whose f_i exceeds its minimum by less than the level leaves room for.
+    numbers of units count whose f_i exceeds its minimum by less than the level leaves room for. Where `sizes`
+    lists the whole numbers that each t_i may be, no others count.
 
     Raises
     ------
@@ -45,6 +53,10 @@ def smallest_value(
     near = [np.clip(units, least, most) for units in (np.floor(wanted), np.floor(wanted) + 1.0)]
     values = [gains / units + priced * units for units in near]
     best = np.where(values[0] <= values[1], near[0], near[1])
+    if sizes is not None:
+        for i, each in enumerate(sizes):
+            fitting = each[each <= most[i]]
+            best[i] = fitting[int(np.argmin(gains[i] / fitting + priced[i] * fitting))]
     spare = budgets - np.array([math.fsum((row * best).tolist()) for row in costs])
     dual = math.fsum((gains / best).tolist()) - float(prices @ spare)
     # By so much a plan below the level may lose against the best units at these prices; the sum of what each
@@ -52,7 +64,7 @@ def smallest_value(
     room = level - dual
     if room <= 0.0:
         return min(dual, level)
-    options = _options(gains, costs, prices, best, least, most, room)
+    options = _options(gains, costs, prices, best, least, most, room, sizes)
     # Per unit of each budget, what the devices still to come lose at least to use up more, or less.
     more, fewer = (np.full(spare.size, math.inf) for _ in range(2))
     ahead = [(more, fewer)]
@@ -102,7 +114,14 @@ def _not_worse(left: Floats, worth: Floats) -> NDArray[np.intp]:
 
 
 def _options(
-    gains: Floats, costs: Floats, prices: Floats, best: Floats, least: Ints, most: Ints, room: float
+    gains: Floats,
+    costs: Floats,
+    prices: Floats,
+    best: Floats,
+    least: Ints,
+    most: Ints,
+    room: float,
+    allowed: list[Ints] | None,
 ) -> list[tuple[Floats, Floats]]:
     """For each device with a choice: changes of costs and losses, none first; small losses per cost first."""
     found = []
@@ -112,6 +131,9 @@ def _options(
         for sign in (1.0, -1.0):
             units = base + sign
             while least[i] <= units <= most[i]:
+                if allowed is not None and units not in allowed[i]:
+                    units += sign
+                    continue
                 step = units - base
                 loss = max(step * (price - gain / (base * units)), 0.0)
                 if loss >= room:

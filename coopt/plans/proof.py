@@ -132,6 +132,10 @@ class Checker:
         self.multiple = self.fleet.batch_multiple
         self.lower = -(-self.fleet.min_batch // self.multiple) * self.multiple
         self.upper = self.fleet.max_batch // self.multiple * self.multiple
+        self.sizes = self._allowed()
+        if self.sizes is not None:
+            self.lower = np.array([each[0] for each in self.sizes])
+            self.upper = np.array([each[-1] for each in self.sizes])
         self.cost_limit = self.budget.cost * (1.0 + TOLERANCE)
         self.time_limit = self.budget.time * (1.0 + TOLERANCE)
         self.energy_limit = self.budget.energy * (1.0 + TOLERANCE)
@@ -323,6 +327,7 @@ class Checker:
                 most // self.multiple,
                 np.array([support.price, support.energy_price])[limited],
                 support.level + reference,
+                self.sizes,
             )
             bound = np.maximum(bound, value - reference)
         return bound
@@ -387,6 +392,15 @@ class Checker:
         most: Ints = np.clip(units * self.multiple, self.lower, self.upper)
         return most
 
+    def _allowed(self) -> list[Ints] | None:
+        """The sizes that each device may take, ascending, where they are listed."""
+        choices = self.fleet.batch_choices
+        if choices is None:
+            return None
+        low, high = self.fleet.min_batch, self.fleet.max_batch
+        listed = [np.array(sorted(each), dtype=np.int64) for each in choices]
+        return [each[(each >= low[i]) & (each <= high[i])] for i, each in enumerate(listed)]
+
     def _parts(self, batches: Ints) -> Floats | float:
         """Parts in which batches are taken."""
         micro = self.fleet.micro_batch
@@ -417,6 +431,11 @@ class Checker:
         for units in (np.floor(wanted), np.floor(wanted) + 1.0):
             batches = np.clip(units * self.multiple, self.lower, most)
             np.minimum(least, weights / batches + prices * batches, out=least)
+        if self.sizes is not None:
+            # Few sizes: all of them.
+            for i, sizes in enumerate(self.sizes):
+                fitting = sizes[sizes <= most[i]]
+                least[i] = float(np.min(weights[i] / fitting + prices[i] * fitting))
         reference = 0.0 if self.form.population is None else weights / self.form.population
         scale = math.fsum(least.tolist())
         return math.fsum((least - reference).tolist()), TERM_ROUNDING * scale

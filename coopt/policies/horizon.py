@@ -403,7 +403,7 @@ class Horizon:
             upper = limits.largest_batches(problem, 1, tau, upper)
             roomy = np.ceil(wanted / fleet.batch_multiple).astype(np.int64) * fleet.batch_multiple
             upper = np.maximum(np.minimum(upper, roomy), landscape.lower)
-        return round_batches(
+        best = round_batches(
             landscape.mean_noise + tilt * landscape.drift_noise,
             fleet.sample_cost,
             spend,
@@ -413,4 +413,5 @@ class Horizon:
             units,
             None if np.all(fleet.batch_multiple == 1) else fleet.batch_multiple,
             None if fleet.replacement else fleet.samples,
-        ).batch_sizes
+        )
+        return fleet.rounded_down(best.batch_sizes)

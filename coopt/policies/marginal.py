@@ -61,7 +61,8 @@ def _batches(problem: Problem, tau: int, split: Split) -> Ints | None:
         units = limits.step_units(problem, 1, tau, float(costs[0]))
     multiple = None if np.all(fleet.batch_multiple == 1) else fleet.batch_multiple
     cost = fleet.sample_cost
-    return round_batches(weights, cost, spend, lower, upper, found.multiplier, units, multiple).batch_sizes
+    best = round_batches(weights, cost, spend, lower, upper, found.multiplier, units, multiple)
+    return fleet.rounded_down(best.batch_sizes)
 
 
 def _best(

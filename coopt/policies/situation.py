@@ -116,10 +116,7 @@ class Policy(Protocol):
 
 def clip_batches(problem: Problem, wanted: npt.ArrayLike) -> Ints:
     """Round batch sizes to the admissible range of every device."""
-    lower, upper = problem.fleet.batch_range()
-    multiple = problem.fleet.batch_multiple
-    rounded = np.floor(np.asarray(wanted, dtype=np.float64) / multiple) * multiple
-    return np.clip(np.nan_to_num(rounded, nan=0.0, posinf=2.0**62), lower, upper).astype(np.int64)
+    return problem.fleet.rounded_down(np.asarray(wanted, dtype=np.float64))
 
 
 def rounds_left(problem: Problem, local_steps: int, batch_sizes: Ints) -> int:

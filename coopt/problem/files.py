@@ -21,7 +21,7 @@ from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
-FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name != "replacement")
+FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
 SECTIONS = {"constants": Constants, "budget": Budget}
 
 
@@ -60,6 +60,10 @@ def write_fleet_csv(fleet: Fleet, path: Path) -> None:
     if not fleet.replacement:
         raise InvalidProblemError(
             "replacement = false is not a column: write the whole problem with Problem.to_toml instead"
+        )
+    if fleet.batch_choices is not None:
+        raise InvalidProblemError(
+            "batch_choices is not a column: write the whole problem with Problem.to_toml instead"
         )
     table = _fleet_table(fleet)
     del table["replacement"]
@@ -112,8 +116,12 @@ def _fleet_table(fleet: Fleet) -> dict[str, Any]:
         if isinstance(value, np.ndarray):
             table[name] = value.tolist()
         elif value is not None:
-            table[name] = list(value) if name == "names" else value
+            table[name] = _listed(value) if isinstance(value, tuple) else value
     return table
+
+
+def _listed(value: tuple[Any, ...]) -> list[Any]:
+    return [list(each) if isinstance(each, tuple) else each for each in value]
 
 
 def _problem_parts(

@@ -71,6 +71,9 @@ class Fleet:
         whose gradients are added up, which leaves the step as it is and takes ``step_time`` once for each
         part: alpha_i ceil(s_i / m_i) + s_i / pi_i [s]; ``step_cost`` and ``step_energy`` still count once.
         Default: memory holds any batch.
+    batch_choices : sequence of int, or one such sequence a device, optional
+        The batch sizes that are allowed, such as powers of two or the shapes that were compiled; within
+        min_batch and max_batch, and in place of batch_multiple. Default: all.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class Fleet:
     step_cost: NDArray[np.float64]
     step_energy: NDArray[np.float64]
     micro_batch: NDArray[np.int64] | None
+    batch_choices: tuple[tuple[int, ...], ...] | None
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class Fleet:
         step_cost: ArrayLike = 0.0,
         step_energy: ArrayLike = 0.0,
         micro_batch: ArrayLike | None = None,
+        batch_choices: Sequence[int] | Sequence[Sequence[int]] | None = None,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -167,6 +172,7 @@ class Fleet:
             "micro_batch": None
             if micro_batch is None
             else integer_array("micro_batch", micro_batch, size, minimum=1),
+            "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -181,7 +187,18 @@ class Fleet:
                     f"max_batch[{i}] = {self.max_batch[i]}: must not exceed samples[{i}] = "
                     f"{self.samples[i]} when batches are drawn without replacement"
                 )
+        if self.batch_choices is not None and (self.batch_multiple > 1).any():
+            i = int((self.batch_multiple > 1).argmax())
+            raise InvalidProblemError(
+                f"batch_multiple[{i}] = {self.batch_multiple[i]}: give either multiples or batch_choices"
+            )
         lower, upper = self.batch_range()
+        if (lower < 1).any():
+            i = int((lower < 1).argmax())
+            raise InvalidProblemError(
+                f"batch_choices[{i}]: none lies between min_batch[{i}] = {self.min_batch[i]} and "
+                f"max_batch[{i}] = {self.max_batch[i]}"
+            )
         empty = lower > upper
         if empty.any():
             i = int(empty.argmax())
@@ -201,7 +218,36 @@ class Fleet:
         return self._batch_range
 
     @cached_property
+    def choice_table(self) -> NDArray[np.int64] | None:
+        """The allowed sizes of every device, ascending, the largest repeated, shape (N, C); None: all.
+
+        A row of zeros stands for a device without any.
+        """
+        if self.batch_choices is None:
+            return None
+        rows = [
+            [size for size in choices if low <= size <= high]
+            for choices, low, high in zip(
+                self.batch_choices, self.min_batch.tolist(), self.max_batch.tolist(), strict=True
+            )
+        ]
+        width = max(*map(len, rows), 1)
+        return np.array([row + (row[-1:] or [0]) * (width - len(row)) for row in rows], dtype=np.int64)
+
+    def rounded_down(self, batch_sizes: NDArray[np.floating | np.integer]) -> NDArray[np.int64]:
+        """The largest admissible batches up to these, shape (N,); the smallest ones at least."""
+        lower, upper = self.batch_range()
+        within = np.clip(np.nan_to_num(batch_sizes, nan=0.0), lower, upper)
+        if self.choice_table is not None:
+            return round_to_choice(self.choice_table, within)
+        down: NDArray[np.int64] = np.floor(within / self.batch_multiple).astype(np.int64)
+        down *= self.batch_multiple
+        return down
+
+    @cached_property
     def _batch_range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self.choice_table is not None:
+            return self.choice_table[:, 0], self.choice_table[:, -1]
         multiple = self.batch_multiple
         if _same_everywhere(multiple) and multiple[0] == 1:
             return self.min_batch, self.max_batch
@@ -217,6 +263,8 @@ class Fleet:
     @cached_property
     def unit_cost(self) -> float | None:
         """The cost of batch_multiple samples where it is positive and the same on every device, else None."""
+        if self.batch_choices is not None:
+            return None
         first = float(self.sample_cost[0] * self.batch_multiple[0])
         alike = _same_everywhere(self.sample_cost) and _same_everywhere(self.batch_multiple)
         return first if first > 0.0 and (alike or self._one_unit_cost(first)) else None
@@ -332,6 +380,34 @@ class Fleet:
 def _same_everywhere(array: NDArray[np.float64] | NDArray[np.int64]) -> bool:
     """Whether all entries are equal; a scalar that was broadcast need not be looked through."""
     return array.strides == (0,) or bool((array == array[0]).all())
+
+
+def round_to_choice(
+    table: NDArray[np.int64], batch_sizes: NDArray[np.floating | np.integer]
+) -> NDArray[np.int64]:
+    """The largest of the sizes in each row that does not exceed a batch; 0 if there is none."""
+    count = (table <= batch_sizes[:, None]).sum(axis=1)
+    rows = np.arange(len(table))
+    return np.where(count > 0, table[rows, np.maximum(count - 1, 0)], 0)
+
+
+def allowed_sizes(choices: object, size: int) -> tuple[tuple[int, ...], ...]:
+    """One ascending tuple of sizes a device, else raise InvalidProblemError."""
+    name = "batch_choices"
+    if not isinstance(choices, Sequence | np.ndarray) or isinstance(choices, str) or len(choices) == 0:
+        raise InvalidProblemError(f"{name} = {choices!r}: must be sizes, or one list of sizes a device")
+    nested = [isinstance(each, Sequence | np.ndarray) for each in choices]
+    if any(nested) and (not all(nested) or len(choices) != size):
+        raise InvalidProblemError(
+            f"{name} has {len(choices)} entries: must be sizes, or {size} lists of sizes, one a device"
+        )
+    if not any(nested):
+        found = integer_array(name, np.asarray(choices), None, minimum=1)
+        return (tuple(sorted(set(found.tolist()))),) * size
+    return tuple(
+        tuple(sorted(set(integer_array(f"{name}[{i}]", np.asarray(each), None, minimum=1).tolist())))
+        for i, each in enumerate(choices)
+    )
 
 
 def _total(array: NDArray[np.float64]) -> float:

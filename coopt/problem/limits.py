@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.problem.fleet import Fleet, round_to_choice
 from coopt.problem.validation import LARGEST_COUNT
 
 if TYPE_CHECKING:
-    from coopt.problem.fleet import Fleet
     from coopt.problem.problem import Problem
 
 TOLERANCE = 1e-9
@@ -39,7 +39,7 @@ class Violation:
     ----------
     limit : str
         ``"cost"``, ``"time"``, ``"energy"``, ``"max_rounds"``, ``"max_local_steps"``, ``"min_batch"``,
-        ``"max_batch"``, ``"batch_multiple"``, ``"rounds"`` or ``"local_steps"``.
+        ``"max_batch"``, ``"batch_multiple"``, ``"batch_choices"``, ``"rounds"`` or ``"local_steps"``.
     used, allowed : float
         What the plan uses and what is allowed, in the unit of the limit.
     device : int or None
@@ -58,6 +58,7 @@ class Violation:
             "rounds": "is below",
             "local_steps": "is below",
             "batch_multiple": "is not a multiple of",
+            "batch_choices": "is not allowed; the nearest that is:",
         }.get(self.limit, "exceeds")
         where = "" if self.device is None else f" (device {self.device})"
         return f"{self.limit}: {self.used:.12g}{unit} {relation} {self.allowed:.12g}{unit}{where}"
@@ -189,10 +190,13 @@ def longest(
 def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Floats) -> tuple[Violation, ...]:
     """Every limit that a plan breaks, see :meth:`Problem.violations`."""
     fleet, found = problem.fleet, overdrawn(problem, rounds, local_steps, batch_sizes)
+    table = fleet.choice_table
+    nearest = batch_sizes if table is None else fleet.rounded_down(batch_sizes)
     for name, bad, allowed in (
         ("min_batch", batch_sizes < fleet.min_batch, fleet.min_batch),
         ("max_batch", batch_sizes > fleet.max_batch, fleet.max_batch),
         ("batch_multiple", batch_sizes % fleet.batch_multiple != 0, fleet.batch_multiple),
+        ("batch_choices", batch_sizes != nearest, nearest),
     ):
         if bad.any():
             i = int(bad.argmax())
@@ -249,7 +253,9 @@ def largest_batches(
     # The quotient may be off by rounding, so one unit more and the unit itself are asked of the definition.
     units += admitted((units + 1.0) * multiple) & ((units + 1.0) * multiple <= upper)
     units -= ~admitted(units * multiple)
-    return (units * multiple).astype(np.int64)
+    found = (units * multiple).astype(np.int64)
+    table = fleet.choice_table
+    return found if table is None else round_to_choice(table[places], found)
 
 
 def time_caps(problem: Problem, rounds: int, local_steps: int, places: Places = slice(None)) -> Floats:

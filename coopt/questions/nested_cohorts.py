@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,12 +89,14 @@ def without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:
         raise InvalidProblemError("devices: nobody of any weight is left to train")
     disturbing = fleet.weights * fleet.divergence
     bias = min(float(disturbing[kept].sum()), float(disturbing[gone].sum())) / share
-    columns = {
+    columns: dict[str, Any] = {
         field.name: value[kept]
         for field in fields(Fleet)
         if isinstance(value := getattr(fleet, field.name), np.ndarray)
     }
     columns["weights"] = columns["weights"] / columns["weights"].sum()
     names = None if fleet.names is None else [fleet.names[i] for i in np.flatnonzero(kept)]
+    if fleet.batch_choices is not None:
+        columns["batch_choices"] = [fleet.batch_choices[i] for i in np.flatnonzero(kept)]
     rest = Fleet(**columns, replacement=fleet.replacement, names=names)
     return Problem(rest, replace(problem.constants, gradient_bias=bias), problem.budget)

@@ -95,6 +95,10 @@ def solve_schedule(
     most = count("phases", phases)
     if isinstance(learning_rate, str):
         choice("learning_rate", learning_rate, ("auto",))
+    if most > 1 and problem.fleet.batch_choices is not None:
+        raise InvalidProblemError(
+            "batch_choices: plans of several phases take no lists of sizes; use phases=1, or batch_multiple"
+        )
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     first = solve_allocation(
         problem,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.exact.batch_choices import chosen
 from coopt.solvers.exact.cost_and_energy import BothLimits
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_units.batches import Ints, Rounded, relax, round_batches
@@ -27,8 +28,11 @@ def whole_batches(
 
     `lower` are batches to start from that fit the limits, by default the smallest. Where unit costs differ,
     or energy is limited too, the optimum is found if it is below `cutoff`; a good point and a bound if None.
+    Where sizes are chosen from lists, `lower` and `cutoff` do not matter.
     """
     fleet = problem.fleet
+    if fleet.choice_table is not None:
+        return chosen(problem, fleet.choice_table, weights, rounds, local_steps, None)
     least, most = fleet.batch_range()
     start = least if lower is None else lower
     caps = limits.largest_batches(problem, rounds, local_steps, most)

@@ -93,6 +93,9 @@ class CohortSearch:
             micro = problem.fleet.micro_batch
             alone = Fleet(
                 micro_batch=None if micro is None else micro[[device]],
+                batch_choices=None
+                if problem.fleet.batch_choices is None
+                else [problem.fleet.batch_choices[device]],
                 gradient_noise=0.0,
                 divergence=0.0,
                 sample_cost=cost,

@@ -7,6 +7,7 @@ import math
 from coopt.objectives.monotone import MonotoneForm
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Inner
+from coopt.solvers.exact.batch_choices import BatchChoices
 from coopt.solvers.exact.cost_and_energy import TwoLimits
 from coopt.solvers.exact.inner import EqualCosts, UnequalCosts
 
@@ -19,6 +20,8 @@ def inner_of(problem: Problem, form: MonotoneForm) -> Inner:
     SolverError
         If the form has more than two noise terms.
     """
+    if problem.fleet.batch_choices is not None:
+        return BatchChoices(problem, form)
     if problem.budget.energy < math.inf:
         return TwoLimits(problem, form)
     unit_cost = problem.fleet.unit_cost

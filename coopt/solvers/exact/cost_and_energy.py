@@ -52,6 +52,12 @@ class BothLimits:
         # The best share at the (K, tau) before is near the next one.
         self._share = 0.5
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """What a unit of cost and a joule count in the last mixture."""
+        cost, energy = limit_units(self.problem.plain.budget)
+        return (1.0 - self._share) / cost, self._share / energy
+
     def mixed(self, weights: Floats, place: tuple[int, int], lower: Ints, upper: Floats | Ints) -> Spending:
         """The best mixture of the limits at (K, tau), itself a limit on the work of a step."""
         fleet, budget = self.problem.plain.fleet, self.problem.plain.budget

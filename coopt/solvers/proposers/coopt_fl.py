@@ -179,8 +179,7 @@ def _split(
     # A device whose samples cost nothing is held by its own limits alone.
     weights = shares * shares * np.where(fleet.sample_cost > 0.0, fleet.sample_cost, 1.0)
     level = relax(weights, fleet.sample_cost, spend, lower, ends)
-    multiple = fleet.batch_multiple
-    down: Ints = np.maximum(np.floor(level.batch_sizes / multiple).astype(np.int64) * multiple, lower)
+    down = fleet.rounded_down(level.batch_sizes)
     if not top_up:
         return down
     gains = fleet.weights**2 * fleet.gradient_noise

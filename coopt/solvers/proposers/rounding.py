@@ -43,6 +43,11 @@ def next_to(
         None if no such batches were found.
     """
     fleet = problem.fleet
+    if fleet.batch_choices is not None:
+        raise SolverError(
+            "solver 'cvxpy' with constraints rounds to neighbouring batches, and batch_choices may have none "
+            "there: use batch_multiple"
+        )
     multiple = fleet.batch_multiple
     lower, upper = fleet.batch_range()
     caps = limits.largest_batches(problem, rounds, local_steps, upper)
