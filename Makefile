@@ -56,7 +56,7 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
-bench: $(VENV)/.full ## every table and picture in benchmarks/; one core, about three hours
+bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about three hours
 	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for name in headline batches theorem robustness streaming deep; do \
@@ -90,6 +90,11 @@ $(VENV)/.full: $(BIN)/python $(INPUTS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,plot,docs,torch,flower]"
 	@touch $(VENV)/.full $(VENV)/.demo
+
+# The benchmarks of the forecast train with numba, and compare with optuna.
+$(VENV)/.bench: $(VENV)/.full
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	@touch $@
 
 # Only what the demonstration needs: the library and matplotlib.
 $(VENV)/.demo: $(BIN)/python $(INPUTS)

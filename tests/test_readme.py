@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import runpy
@@ -43,6 +44,21 @@ def test_measured_table_is_that_of_the_result_file() -> None:
         assert row[5] == ("1" if facts is measured[0] else f"{facts['ratio']:.1f}")
     shown = re.search(r"forecast (0\.\d+)", README)
     assert shown is not None and shown[1] == f"{measured[0]['forecast']:.4f}"
+
+
+def test_claims_about_the_forecast_are_those_of_the_result_file() -> None:
+    with (ROOT / "benchmarks/forecast/results/grid.csv").open(newline="", encoding="utf-8") as stream:
+        rows = {row["chooser"]: row for row in csv.DictReader(stream)}
+    (claim,) = (line for line in README.splitlines() if "Does a forecast pick" in line)
+    ours = rows["forecast, exact batches"]
+    assert f"{float(ours['16x']):.2f} times" in claim and f"worst {float(ours['16x worst']):.1f}" in claim
+    bounds = [
+        float(rows[name]["16x"]) for name in ("certified", "trade-off", "dynamite", "adacoopt", "nonconvex")
+    ]
+    assert f"{min(bounds):.1f} to {max(bounds):.1f} times" in claim
+    for start in ("FedAvg", "optuna"):
+        found = [float(row["16x"]) for name, row in rows.items() if name.startswith(start)]
+        assert f"{min(found):.0f} to {max(found):.0f}" in claim
 
 
 def test_table_of_bounds_is_what_the_demonstration_finds() -> None:

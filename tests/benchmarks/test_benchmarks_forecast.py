@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
+pytest.importorskip("numba", reason='these benchmarks train with numba: pip install ".[bench]"')
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
