@@ -379,7 +379,7 @@ class Allocation:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Rebuild an allocation from :meth:`to_json`."""
+        """Rebuild an allocation from :meth:`to_json`; no file that the text names is opened."""
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:

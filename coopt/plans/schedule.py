@@ -218,7 +218,7 @@ class Schedule:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Rebuild a schedule from :meth:`to_json`."""
+        """Rebuild a schedule from :meth:`to_json`; no file that the text names is opened."""
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:

@@ -104,8 +104,8 @@ def problem_to_dict(problem: Problem) -> dict[str, dict[str, Any]]:
 
 
 def problem_from_dict(tables: Mapping[str, Any]) -> Problem:
-    """The inverse of :func:`problem_to_dict`."""
-    return Problem(*_problem_parts(tables, Path(), "problem", None))
+    """The inverse of :func:`problem_to_dict`; no file that the tables name is opened."""
+    return Problem(*_problem_parts(tables, None, "problem", None))
 
 
 def _fleet_table(fleet: Fleet) -> dict[str, Any]:
@@ -125,8 +125,10 @@ def _listed(value: tuple[Any, ...]) -> list[Any]:
 
 
 def _problem_parts(
-    document: Mapping[str, Any], folder: Path, source: str, fleet: Fleet | None
+    document: Any, folder: Path | None, source: str, fleet: Fleet | None
 ) -> tuple[Fleet, Constants, Budget]:
+    if not isinstance(document, Mapping):
+        raise InvalidProblemError(f"{source} = {document!r}: must be a table")
     sections = (*SECTIONS, *(("fleet",) if fleet is None else ()))
     _known(document, sections, source)
     for name in sections:
@@ -145,18 +147,27 @@ def _problem_parts(
     return fleet, constants, budget
 
 
-def _fleet_from(entry: Any, folder: Path, source: str) -> Fleet:
+def _fleet_from(entry: Any, folder: Path | None, source: str) -> Fleet:
+    """The fleet that an entry describes; it may name a CSV file only where a folder is given."""
     if isinstance(entry, str):
-        return Fleet.from_csv(folder / entry)
+        entry = {"csv": entry}
     if not isinstance(entry, Mapping):
-        raise InvalidProblemError(f"{source}: fleet = {entry!r}: must be a table or the path of a CSV file")
+        valid = "a table" if folder is None else "a table or the path of a CSV file"
+        raise InvalidProblemError(f"{source}: fleet = {entry!r}: must be {valid}")
     given = dict(entry)
     _known(given, (*FLEET_FIELDS, "csv"), f"[fleet] of {source}")
     path = given.pop("csv", None)
     if path is None:
         fleet: Fleet = _build(Fleet, given, f"[fleet] of {source}")
         return fleet
-    return Fleet.from_csv(folder / str(path), **given)
+    if folder is None:
+        raise InvalidProblemError(
+            f"[fleet] of {source}: csv = {path!r}: must be a table of fields: only TOML files may name "
+            "other files, and none is opened here"
+        )
+    if not isinstance(path, str):
+        raise InvalidProblemError(f"[fleet] of {source}: csv = {path!r}: must be the path of a CSV file")
+    return Fleet.from_csv(folder / path, **given)
 
 
 def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:

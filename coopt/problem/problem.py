@@ -147,7 +147,8 @@ class Problem:
         """Read a problem from a TOML file with the tables ``fleet``, ``constants`` and ``budget``.
 
         ``fleet`` is a table of :class:`Fleet` fields, or the path of a CSV file relative to the TOML
-        file; a table may also name its CSV file as ``csv`` and add the fields that it lacks.
+        file; a table may also name its CSV file as ``csv`` and add the fields that it lacks. A job from
+        somebody you do not trust may so name any file of yours; plans in JSON open none.
 
         Raises
         ------

@@ -225,6 +225,19 @@ def test_what_is_no_allocation_is_refused(text):
         Allocation.from_json(text)
 
 
+@pytest.mark.parametrize("entry", ["path", "csv"])
+def test_a_plan_opens_no_file_that_it_names(tmp_path, entry):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password=hunter2\n", encoding="utf-8")
+    data = OPTIMAL.to_dict()
+    data["problem"]["fleet"] = str(secret) if entry == "path" else {"csv": str(secret)}
+    with pytest.raises(
+        InvalidProblemError, match="must be a table of fields: only TOML files may name"
+    ) as caught:
+        Allocation.from_json(json.dumps(data))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_allocations_compare_by_value_and_do_not_hash():
     copy = Allocation.from_dict(OPTIMAL.to_dict())
     assert copy == OPTIMAL
