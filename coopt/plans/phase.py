@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.validation import count, integer_array, real, same_value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, init=False, eq=False)
 class Phase:
     """Rounds that are all alike.
 
@@ -49,13 +49,13 @@ class Phase:
     batch_sizes: NDArray[np.int64]
     learning_rate: float
 
-    def __post_init__(self) -> None:
-        given = np.atleast_1d(np.asarray(self.batch_sizes))
+    def __init__(self, rounds: int, local_steps: int, batch_sizes: ArrayLike, learning_rate: float) -> None:
+        given = np.atleast_1d(np.asarray(batch_sizes))
         values = {
-            "rounds": count("rounds", self.rounds),
-            "local_steps": count("local_steps", self.local_steps),
+            "rounds": count("rounds", rounds),
+            "local_steps": count("local_steps", local_steps),
             "batch_sizes": integer_array("batch_sizes", given, given.size, minimum=1),
-            "learning_rate": real("learning_rate", self.learning_rate, minimum=0.0, strict=True),
+            "learning_rate": real("learning_rate", learning_rate, minimum=0.0, strict=True),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
