@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.federated.federation import REFERENCE_SAMPLES, Federation
 from coopt import BoundWarning, solve_allocation
 from coopt.policies import AdaCoOpt, Choice, DynamicTau, FedAvg, Horizon, Marginal, Policy, Situation
+from coopt.problem import limits
 
 Setting = tuple[float, ...]
 
@@ -47,12 +48,14 @@ class SameBatch:
         """Take the planned round's duration, and the largest common batch up to its mean that fits it."""
         planned, fleet = Horizon().choose(situation), situation.problem.fleet
         tau, sizes = planned.local_steps, planned.batch_sizes
-        seconds = float(np.max(tau * sizes / fleet.throughput + fleet.round_time))
-        common = min(
-            float(np.mean(sizes)), float(np.min((seconds - fleet.round_time) * fleet.throughput)) / tau
-        )
-        lower, upper = fleet.batch_range()
-        return replace(planned, batch_sizes=np.clip(int(common), lower, upper))
+        seconds = float(limits.device_times(situation.problem, 1, tau, sizes).max())
+        spare = (seconds - fleet.round_time) / tau - fleet.step_time
+        common = min(float(np.mean(sizes)), float(np.min(spare * fleet.throughput)))
+        return replace(planned, batch_sizes=fleet.rounded_down(np.full(len(fleet), common)))
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: np.ndarray) -> float:
+        """What horizon planning expects after such a round."""
+        return Horizon().gap_after(situation, local_steps, batch_sizes)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class PlanOnce:
             warnings.simplefilter("ignore", BoundWarning)
             plan = solve_allocation(problem, bound=self.bound, gap_tolerance=0.01, time_limit=20)
         return Choice(plan.local_steps, plan.batch_sizes, plan.rounds, plan.error_bound, plan.local_steps)
+
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: np.ndarray) -> float:
+        """What horizon planning expects after such a round."""
+        return Horizon().gap_after(situation, local_steps, batch_sizes)
 
 
 def preset_rounds(federation: Federation, samples: float) -> int:

@@ -94,6 +94,10 @@ class Pilot:
         self.last = situation
         return Choice(2, np.full(len(situation.problem.fleet), 16))
 
+    def gap_after(self, situation: Situation, local_steps: int, batch_sizes: np.ndarray) -> float:
+        del situation, local_steps, batch_sizes  # it expects nothing
+        return math.nan
+
 
 def plans(federation: Federation, steps: tuple[int, ...], batches: tuple[int, ...]) -> list[Plan]:
     """(K, tau, s) with as many rounds as the cost allows."""

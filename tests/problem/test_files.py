@@ -64,7 +64,7 @@ def constants(draw) -> Constants:
     unit = st.floats(0.0, 1.0, exclude_min=True)
     beta = draw(st.floats(1e-300, 1e300))
     optional = {
-        "pl_constant": unit.map(lambda x: (x * beta or beta) / 2),
+        "pl_constant": unit.map(lambda x: x * beta / 2 or beta / 2),
         "mean_smoothness": st.just(beta),
         "coupling": unit.map(lambda x: x * beta),
         "curvature_floor": st.floats(-1.0, 1.0).map(lambda x: x * beta),
