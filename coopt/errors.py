@@ -10,9 +10,13 @@ from __future__ import annotations
 class CooptError(Exception):
     """Base class of every exception that coopt raises on purpose."""
 
+    __module__ = "coopt"
+
 
 class InvalidProblemError(CooptError, ValueError):
     """The input is wrong: the message names the field, the device, the value and what is valid."""
+
+    __module__ = "coopt"
 
 
 class InfeasibleError(CooptError):
@@ -31,6 +35,8 @@ class InfeasibleError(CooptError):
     smallest_error : float, optional
         The smallest error bound that can be reached, for inverse objectives.
     """
+
+    __module__ = "coopt"
 
     def __init__(
         self,
@@ -51,18 +57,28 @@ class InfeasibleError(CooptError):
 class SolverError(CooptError, RuntimeError):
     """A solver could not do what was asked: the message says which one, why, and what to use instead."""
 
+    __module__ = "coopt"
+
 
 class CertificateError(CooptError):
     """A recomputation from scratch contradicts what an :class:`~coopt.Allocation` claims."""
+
+    __module__ = "coopt"
 
 
 class MissingDependencyError(CooptError, ImportError):
     """An optional package is not installed: the message says which extra brings it."""
 
+    __module__ = "coopt"
+
 
 class BoundWarning(UserWarning):
     """The bound is valid but says little here, or rests on a constant that cannot hold."""
 
+    __module__ = "coopt"
+
 
 class MeasurementWarning(UserWarning):
     """What was measured is an estimate, and here a poor one: the message says why and what would help."""
+
+    __module__ = "coopt"

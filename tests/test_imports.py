@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import coopt
+from public_names import STUB, stub_names
 
 HEAVY = ("scipy", "sympy", "cvxpy", "rich", "tomli_w", "matplotlib", "torch", "flwr", "tqdm", "mpmath")
-STUB = Path(coopt.__file__).with_name("__init__.pyi")
 
 
 def modules_after(statement: str) -> set[str]:
@@ -19,17 +19,6 @@ def modules_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(run.stdout.splitlines()[-1].split())
-
-
-def stub_names() -> dict[str, str]:
-    """Where the stub says that each public name is defined."""
-    statements = ast.parse(STUB.read_text(encoding="utf-8")).body
-    return {
-        alias.name: f"coopt.{node.module}"
-        for node in statements
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
 
 
 def test_import_loads_nothing_that_takes_long() -> None:

@@ -111,6 +111,8 @@ class Measurement:
     Fleet(2 devices, 150 samples)
     """
 
+    __module__ = "coopt"
+
     samples: NDArray[np.int64]
     weights: Floats
     names: tuple[str, ...] | None

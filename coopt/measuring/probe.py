@@ -111,6 +111,8 @@ class ClientProbe:
     (4, 4, 12)
     """
 
+    __module__ = "coopt"
+
     def __init__(
         self,
         client: int,

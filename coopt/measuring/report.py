@@ -117,6 +117,8 @@ class ClientReport:
     0.5
     """
 
+    __module__ = "coopt"
+
     client: int
     round: int
     samples: int

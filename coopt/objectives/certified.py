@@ -63,6 +63,8 @@ class Certified(YoungFamily):
     (0.01655, array([0.568536, 0.171065]))
     """
 
+    __module__ = "coopt"
+
     _kind = "certified"
     unit = LOSS
 

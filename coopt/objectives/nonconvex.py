@@ -38,6 +38,8 @@ class NonConvex(YoungFamily):
         As in :class:`Certified`.
     """
 
+    __module__ = "coopt"
+
     _kind = "nonconvex"
     quantity = "Bound on the mean squared gradient"
     unit = SQUARED_GRADIENT

@@ -95,6 +95,8 @@ class Bound(Protocol):
     (7, 1, array([9, 5]), 0.0)
     """
 
+    __module__: str = "coopt"
+
     @property
     def name(self) -> str:
         """Short name for tables and files."""

@@ -58,6 +58,8 @@ class Dynamite(_Published):
     Learning with Static and Streaming Dataset", IEEE TMC 2024, arXiv:2310.14906, eq. (11).
     """
 
+    __module__ = "coopt"
+
     @property
     def name(self) -> str:
         """Short name for tables and files."""
@@ -104,6 +106,8 @@ class AdaCoOpt(_Published):
     Liu et al., "AdaCoOpt: Leverage the Interplay of Batch Size and Aggregation Frequency for Federated
     Learning", IEEE/ACM IWQoS 2023.
     """
+
+    __module__ = "coopt"
 
     @property
     def name(self) -> str:

@@ -91,6 +91,8 @@ class TradeOff(Objective):
     >>> offset, weights = TradeOff(gamma=0.5, ratio=10).coefficients(problem, rounds=50, local_steps=8)
     """
 
+    __module__ = "coopt"
+
     gamma: float | Literal["auto"] = "auto"
     ratio: float | Literal["auto"] = "auto"
 

@@ -112,6 +112,8 @@ class Controller:
     (True, True)
     """
 
+    __module__ = "coopt"
+
     def __init__(
         self,
         fleet: Fleet,

@@ -42,6 +42,8 @@ class RoundPlan:
     Plans compare by value and do not hash.
     """
 
+    __module__ = "coopt"
+
     round: int
     local_steps: int
     batch_sizes: npt.NDArray[np.int64]
@@ -105,6 +107,8 @@ class Stopped:
     cost, seconds : float
         What they took.
     """
+
+    __module__ = "coopt"
 
     reason: StopReason
     rounds: int

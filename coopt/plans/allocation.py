@@ -35,6 +35,8 @@ LISTED_DEVICES = 20
 class Status(Enum):
     """How a result came to be; the value is advice to the user."""
 
+    __module__ = "coopt"
+
     OPTIMAL = "proved optimal: no plan within the limits has a smaller bound"
     GAP_TOLERANCE = "within the requested gap of the optimum: lower gap_tolerance to search on"
     INTEGRALITY_GAP = "good whole batches found; costs or energies that differ between devices left a gap"
@@ -102,6 +104,8 @@ class Certificate:
         Whether the value is a proved bound on the error.
     """
 
+    __module__ = "coopt"
+
     predicted_error: float
     cost: float
     time: float
@@ -164,6 +168,8 @@ class Allocation:
     -----
     Allocations compare by value and do not hash.
     """
+
+    __module__ = "coopt"
 
     problem: Problem
     rounds: int

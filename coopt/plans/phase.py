@@ -44,6 +44,8 @@ class Phase:
     Phase(rounds=20, local_steps=5, batch_sizes=array([ 8, 16]), learning_rate=0.1)
     """
 
+    __module__ = "coopt"
+
     rounds: int
     local_steps: int
     batch_sizes: NDArray[np.int64]

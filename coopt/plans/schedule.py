@@ -41,6 +41,8 @@ class ScheduleCertificate:
         Between the claimed and the recomputed forecast.
     """
 
+    __module__ = "coopt"
+
     predicted_error: float
     cost: float
     time: float
@@ -78,6 +80,8 @@ class Schedule:
     -----
     Schedules compare by value and do not hash.
     """
+
+    __module__ = "coopt"
 
     problem: Problem
     phases: tuple[Phase, ...]

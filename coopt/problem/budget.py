@@ -41,6 +41,8 @@ class Budget:
         If a value is not a number in its range, or a count is fractional.
     """
 
+    __module__ = "coopt"
+
     cost: float = float("inf")
     time: float = float("inf")
     round_cost: float = 0.0

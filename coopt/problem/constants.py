@@ -50,8 +50,10 @@ class Constants:
     >>> Constants(learning_rate=0.05, smoothness=4.0, initial_gap=2.0, pl_constant=5.0)
     Traceback (most recent call last):
     ...
-    coopt.errors.InvalidProblemError: pl_constant = 5.0: must not exceed smoothness = 4.0
+    coopt.InvalidProblemError: pl_constant = 5.0: must not exceed smoothness = 4.0
     """
+
+    __module__ = "coopt"
 
     learning_rate: float
     smoothness: float

@@ -94,8 +94,10 @@ class Fleet:
     >>> Fleet(samples=[600, 0], gradient_noise=4.0, divergence=0.1)
     Traceback (most recent call last):
     ...
-    coopt.errors.InvalidProblemError: samples[1] = 0: must be an integer >= 1
+    coopt.InvalidProblemError: samples[1] = 0: must be an integer >= 1
     """
+
+    __module__ = "coopt"
 
     samples: NDArray[np.int64]
     gradient_noise: NDArray[np.float64]

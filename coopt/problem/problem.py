@@ -60,6 +60,8 @@ class Problem:
     ['cost: 1600 exceeds 1000', 'time: 120 s exceeds 100 s (device 0)']
     """
 
+    __module__ = "coopt"
+
     fleet: Fleet
     constants: Constants
     budget: Budget

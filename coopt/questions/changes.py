@@ -63,6 +63,8 @@ class Change:
         Why there is no optimum; empty where there is one.
     """
 
+    __module__ = "coopt"
+
     quantity: str
     device: int | None
     amount: float
@@ -83,6 +85,8 @@ class Sensitivity(ResultTable):
         The optimum of the problem itself.
     changes : tuple of Change
     """
+
+    __module__ = "coopt"
 
     allocation: Allocation
     changes: tuple[Change, ...]

@@ -57,6 +57,8 @@ class Cohort:
         Cohorts that were solved or discarded by a search.
     """
 
+    __module__ = "coopt"
+
     devices: tuple[int, ...]
     allocation: Allocation
     searches: int

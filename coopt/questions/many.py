@@ -29,6 +29,8 @@ class Solutions(ResultTable):
         The plan of each problem, or the error that solving it ended with.
     """
 
+    __module__ = "coopt"
+
     names: tuple[str, ...]
     outcomes: tuple[Allocation | CooptError, ...]
 

@@ -36,6 +36,8 @@ class FrontierPoint:
         Why no plan is feasible; empty where one is.
     """
 
+    __module__ = "coopt"
+
     value: float
     allocation: Allocation | None
     reason: str = ""
@@ -51,6 +53,8 @@ class Frontier(ResultTable):
     points : tuple of FrontierPoint
         In the order of the values asked for.
     """
+
+    __module__ = "coopt"
 
     objective: str
     vary: str

@@ -101,6 +101,8 @@ class Forecast(Objective):
     [0.00026, 0.00036, 0.01224]
     """
 
+    __module__ = "coopt"
+
     model: LocalModel
     learning_rate: float | None = None
     trained: tuple[int, ...] | None = None

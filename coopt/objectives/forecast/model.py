@@ -58,6 +58,8 @@ class LocalModel:
     Models compare by value and do not hash.
     """
 
+    __module__ = "coopt"
+
     weights: Floats
     gradients: Floats
     curvatures: Floats

@@ -47,6 +47,8 @@ class BatchAllocation:
         Dual variable of the budget: by how much the continuous optimum falls per unit of budget.
     """
 
+    __module__ = "coopt"
+
     batch_sizes: NDArray[np.int64] | NDArray[np.float64]
     value: float
     lower_bound: float
