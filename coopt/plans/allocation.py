@@ -223,9 +223,16 @@ class Allocation:
 
     @property
     def gap(self) -> float:
-        """(objective_value - lower_bound) / abs(objective_value): zero is a proof of optimality."""
+        """(objective_value - lower_bound) / abs(objective_value): zero is a proof of optimality.
+
+        inf where that is no number: the value is not finite, or zero without a proof.
+        """
+        if not math.isfinite(self.objective_value):
+            return math.inf
         if self.objective_value == self.lower_bound:
             return 0.0
+        if self.objective_value == 0.0:
+            return math.inf
         return (self.objective_value - self.lower_bound) / abs(self.objective_value)
 
     @property

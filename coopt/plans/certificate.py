@@ -62,7 +62,7 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
         ("max_local_steps", allocation.local_steps, budget.max_local_steps or math.inf),
     ):
         # One part in 1e12 beyond the tolerance is the rounding of the sums, not a broken limit.
-        if used > allowed * (1.0 + 1e-12):
+        if not used <= allowed * (1.0 + 1e-12):
             raise CertificateError(f"{name}: {used!r} exceeds the limit {allowed!r}")
     if allocation.is_bound:
         value, agreement, slack = error_bound(allocation), AGREEMENT, _cancellation(allocation)
@@ -74,6 +74,8 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
         ("time", allocation.time, seconds, AGREEMENT, 0.0),
         (VALUE[allocation.is_bound], allocation.predicted_error, value, agreement, slack),
     ):
+        if not math.isfinite(claimed):
+            raise CertificateError(f"{name}: claimed {claimed!r}, which is no finite number")
         if not math.isclose(claimed, found, rel_tol=relative, abs_tol=absolute):
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
     _check_claims(allocation)

@@ -98,6 +98,9 @@ def _status(found: Found, asked: Asked, value: float) -> Status:
     gap = value - found.lower_bound if value != found.lower_bound else 0.0
     if found.lower_bound == -math.inf and found.finished:
         return Status.EVALUATED
+    # Beyond the largest float nothing can be compared: inf - 1e300 is within rounding of inf.
+    if not math.isfinite(value):
+        return Status.HEURISTIC if found.finished else Status.TIME_LIMIT
     if gap <= found.rounding * abs(value):
         return Status.OPTIMAL
     if not asked.proves:

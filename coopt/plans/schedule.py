@@ -113,8 +113,12 @@ class Schedule:
     @property
     def gap(self) -> float:
         """(predicted_error - lower_bound) / abs(predicted_error); inf where nothing is proved."""
+        if not math.isfinite(self.predicted_error):
+            return math.inf
         if self.predicted_error == self.lower_bound:
             return 0.0
+        if self.predicted_error == 0.0:
+            return math.inf
         return (self.predicted_error - self.lower_bound) / abs(self.predicted_error)
 
     def forecast_from(self, measurement: HasForecast | None = None) -> Forecast:

@@ -52,6 +52,8 @@ def certify(schedule: Schedule, forecast: Forecast) -> ScheduleCertificate:
         ("time", schedule.time, float(seconds), SUMS, 0.0),
         ("predicted_error", schedule.predicted_error, value, AGREEMENT, slack),
     ):
+        if not math.isfinite(claimed):
+            raise CertificateError(f"{name}: claimed {claimed!r}, which is no finite number")
         if not math.isclose(claimed, found, rel_tol=relative, abs_tol=absolute):
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
     if not schedule.lower_bound <= schedule.predicted_error:

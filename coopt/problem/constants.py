@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from coopt.errors import InvalidProblemError
@@ -89,6 +90,12 @@ class Constants:
             self._must_not_exceed(name, "smoothness")
         if self.mean_smoothness is not None:
             self._must_not_exceed("pl_constant", "mean_smoothness")
+        # The share of the gap that a step removes: below the smallest normal float it has no exact digits.
+        if self.pl_constant is not None and self.learning_rate * self.pl_constant < sys.float_info.min:
+            raise InvalidProblemError(
+                f"pl_constant = {self.pl_constant!r}: times learning_rate = {self.learning_rate!r} must be "
+                f"at least {sys.float_info.min!r}"
+            )
         floor = self.curvature_floor
         if floor is not None and abs(floor) > self.smoothness:
             raise InvalidProblemError(

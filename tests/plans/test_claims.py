@@ -1,0 +1,50 @@
+"""What a plan claims of itself, at the ends of the range of floats and of whole numbers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from coopt import Allocation, Budget, Constants, Fleet, Problem, solve_allocation
+from coopt.errors import CertificateError, InvalidProblemError
+from coopt.plans.allocation import Status
+
+FLEET = Fleet([10, 10], gradient_noise=4.0, divergence=0.1)
+
+
+def beyond_floats(**constants: float) -> Problem:
+    known = {"learning_rate": 1.0, "smoothness": 1.0, "initial_gap": 1.0, "pl_constant": 0.1} | constants
+    return Problem(FLEET, Constants(**known), Budget(cost=1e5))
+
+
+@pytest.mark.parametrize(
+    ("problem", "local_steps"),
+    [(beyond_floats(), 2000), (beyond_floats(learning_rate=0.1, gradient_bias=1e200), None)],
+    ids=["many local steps", "large gradient bias"],
+)
+def test_an_infinite_value_is_never_optimal(problem: Problem, local_steps: int | None) -> None:
+    with pytest.warns():
+        plan = solve_allocation(problem, local_steps=local_steps)
+    assert plan.error_bound == math.inf
+    assert plan.status is Status.HEURISTIC
+    assert plan.gap == math.inf
+    with pytest.raises(CertificateError, match="error_bound: claimed inf, which is no finite number"):
+        plan.certify()
+
+
+@pytest.fixture(scope="module")
+def plan() -> Allocation:
+    problem = Problem(FLEET, Constants(0.1, 1.0, 1.0, pl_constant=0.1, curvature_floor=0.0), Budget(cost=300))
+    return solve_allocation(problem)
+
+
+@pytest.mark.parametrize("name", ["predicted_error", "objective_value", "lower_bound", "cost", "time"])
+def test_nan_is_refused(plan: Allocation, name: str) -> None:
+    plan.certify()
+    with pytest.raises(CertificateError):
+        replace(plan, **{name: math.nan}).certify()
+
+
+def test_a_rate_of_progress_without_exact_digits_is_refused() -> None:
+    with pytest.raises(InvalidProblemError, match=r"pl_constant = 5e-324: times learning_rate = 0\.1"):
+        Constants(0.1, 1.0, 1.0, pl_constant=5e-324)
