@@ -243,7 +243,10 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
 def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
     """The sums over devices, each correctly rounded."""
     fleet = problem.fleet
-    inverse = 1.0 / batches if fleet.replacement else (fleet.samples - batches) / (batches * fleet.samples)
+    inverse = 1.0 / batches
+    if not fleet.replacement:
+        # Not as a product of whole numbers, which 64 bits do not hold where both are large.
+        inverse *= (fleet.samples - batches) / fleet.samples
     p, noise = fleet.weights, fleet.gradient_noise * inverse
     return {
         "sigma2": math.fsum((p * p * noise).tolist()),

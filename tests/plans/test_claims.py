@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from coopt import Allocation, Budget, Constants, Fleet, Problem, solve_allocation
+from coopt import Allocation, Budget, Constants, Fleet, Problem, evaluate, solve_allocation
 from coopt.errors import CertificateError, InvalidProblemError
 from coopt.plans.allocation import Status
 
@@ -48,3 +48,10 @@ def test_nan_is_refused(plan: Allocation, name: str) -> None:
 def test_a_rate_of_progress_without_exact_digits_is_refused() -> None:
     with pytest.raises(InvalidProblemError, match=r"pl_constant = 5e-324: times learning_rate = 0\.1"):
         Constants(0.1, 1.0, 1.0, pl_constant=5e-324)
+
+
+def test_products_of_batches_and_samples_beyond_64_bits_are_certified() -> None:
+    fleet = Fleet([10**12] * 2, 4.0, 0.1, replacement=False)
+    problem = Problem(fleet, Constants(0.1, 1.0, 1.0, pl_constant=0.1, curvature_floor=0.0), Budget())
+    given = evaluate(problem, 3, 2, 10**7)
+    assert given.certify().error_bound == pytest.approx(given.error_bound, rel=1e-14)
