@@ -99,7 +99,8 @@ class Certificate:
     relative_difference : float
         Between the claimed and the recomputed value.
     proof : Proof or None
-        The checked proof of ``lower_bound``, where it was asked for.
+        The checked proof of ``lower_bound``, where it was asked for; none is needed where that is a cost or
+        a time of zero.
     is_bound : bool
         Whether the value is a proved bound on the error.
     """

@@ -84,10 +84,11 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
     return Certificate(value, cost, seconds, difference, proof, allocation.is_bound)
 
 
-def prove_again(allocation: Allocation) -> Proof:
+def prove_again(allocation: Allocation) -> Proof | None:
     """A new proof of the lower bound of an allocation, checked.
 
-    Where cost or time was minimised it proves that nothing within slightly less reaches the target.
+    Where cost or time was minimised it proves that nothing within slightly less reaches the target; None
+    where the lower bound is zero, since no plan uses less than nothing.
 
     Raises
     ------
@@ -108,6 +109,8 @@ def prove_again(allocation: Allocation) -> Proof:
         )
     target = allocation.lower_bound
     if allocation.objective != "error" and allocation.target_error is not None:
+        if allocation.lower_bound <= 0.0:
+            return None
         # A limit is met up to its tolerance; so is a target.
         less = allocation.lower_bound * (1.0 - UNDERCUT)
         budget = problem.budget

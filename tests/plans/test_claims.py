@@ -55,3 +55,15 @@ def test_products_of_batches_and_samples_beyond_64_bits_are_certified() -> None:
     problem = Problem(fleet, Constants(0.1, 1.0, 1.0, pl_constant=0.1, curvature_floor=0.0), Budget())
     given = evaluate(problem, 3, 2, 10**7)
     assert given.certify().error_bound == pytest.approx(given.error_bound, rel=1e-14)
+
+
+def test_no_plan_takes_less_than_no_time() -> None:
+    problem = Problem(
+        Fleet([6, 4], 1.0, 0.1), Constants(0.1, 1.0, 1.0, pl_constant=0.1), Budget(cost=500, round_cost=1)
+    )
+    fastest = solve_allocation(problem, objective="time", bound="dynamite", target_error=0.8)
+    assert fastest.time == fastest.lower_bound == 0.0
+    certificate = fastest.certify(deep=True)
+    assert (certificate.time, certificate.proof) == (0.0, None)
+    with pytest.raises(CertificateError, match="exceeds the value"):
+        replace(fastest, lower_bound=1e-9).certify(deep=True)
