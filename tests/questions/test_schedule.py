@@ -108,3 +108,30 @@ def test_wrong_arguments_are_named() -> None:
         evaluate_schedule(problem, FORECAST, [Phase(1, 1, [1, 2], 0.1)])
     with pytest.raises(InvalidProblemError, match="unbounded"):
         solve_schedule(problem_of(MODEL, Budget()), FORECAST)
+
+
+@pytest.mark.parametrize(
+    ("limits", "fleet"),
+    [
+        ({"participants": 2}, {}),
+        ({"participants": 2, "distinct_participants": True}, {"weights": np.full(3, 1 / 3)}),
+        (
+            {"energy": 250.0, "time": 60.0},
+            {
+                "sample_energy": [0.5, 1.0, 2.0],
+                "throughput": 50.0,
+                "step_time": 0.01,
+                "batch_multiple": 2,
+                "min_batch": 2,
+            },
+        ),
+    ],
+    ids=["draws", "distinct", "energy"],
+)
+def test_all_limits_hold_for_the_sum_of_phases(limits: dict[str, float], fleet: dict[str, object]) -> None:
+    model = random_model(3, 3, 3, noise=10.0)
+    problem = problem_of(model, Budget(cost=300.0, max_local_steps=4, **limits), 0.3, **fleet)
+    one, two = (solve_schedule(problem, Forecast(model), phases=phases) for phases in (1, 2))
+    assert two.predicted_error < one.predicted_error
+    for plan in (one, two):
+        assert plan.certify().relative_difference < 1e-9
