@@ -61,7 +61,7 @@ bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about
 	    $(BIN)/python -m benchmarks.theory.$$name; done
 	for name in headline batches theorem robustness streaming deep; do \
 	    $(BIN)/python -m benchmarks.federated.$$name; done
-	for name in grid effort failures duration; do $(BIN)/python -m benchmarks.forecast.$$name; done
+	for name in grid effort failures duration schedules; do $(BIN)/python -m benchmarks.forecast.$$name; done
 	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done

@@ -49,7 +49,8 @@ def solve_schedule(
         At most so many. One phase is the plan of :func:`solve_allocation`.
     learning_rate : float or "auto", optional
         The rate of all phases; default the forecast's own, or else the problem's. "auto" chooses one for
-        every phase, each with the smallest batch that it can be trusted with.
+        every phase, each with the smallest batch that it can be trusted with. It rests on the curvature
+        where the measurement was taken: for networks, whose curvature changes, give a rate you trust.
     gap_tolerance : float, default 1e-3
         Relative gap at which the proof for a plan of one phase may stop.
     time_limit : float, optional

@@ -15,10 +15,11 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from benchmarks.forecast import training
+from benchmarks.forecast import schedules, training
 from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
+from coopt import Phase
 
 MODELS = {
     "softmax": Case("digits", "softmax", devices=3, samples=40),
@@ -113,7 +114,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
 
 
-@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration"])
+@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration", "schedules"])
 def test_quick_variant_writes_its_tables(
     name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,3 +125,19 @@ def test_quick_variant_writes_its_tables(
     if name == "grid":
         found = {row["chooser"]: row for row in rows}
         assert 0.9 <= found["forecast"]["4x"] < found["certified"]["4x"]
+
+
+def test_a_cosine_falls_over_all_rounds_and_training_in_phases_goes_on(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(tmp_path))
+    decay = schedules.cosine(50, (3, 8), 0.4)
+    assert sum(phase.rounds for phase in decay) == 50
+    rates = [phase.learning_rate for phase in decay]
+    assert rates == sorted(rates, reverse=True) and 0.0 < rates[-1] < 0.01 < 0.39 < rates[0] < 0.4
+    federation = build(MODELS["softmax"])
+    monkeypatch.setattr(schedules, "RUNS", 2)
+    whole = schedules.trained(federation, [Phase(12, 2, 4, 0.2), Phase(3, 2, 8, 1e-12)], None, 7)
+    # The second phase stands still.
+    np.testing.assert_allclose(
+        whole, schedules.trained(federation, [Phase(12, 2, 4, 0.2)], None, 7), rtol=1e-6
+    )
+    assert (whole < training_loss(federation, vector(network(federation)))).all()
