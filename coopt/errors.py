@@ -6,9 +6,18 @@ Catch :class:`CooptError` to catch everything the library raises on purpose. Exc
 
 from __future__ import annotations
 
+# Messages name wrong values, which may be of any size; beyond this many characters the middle is left out.
+LONGEST_MESSAGE = 2000
+
 
 class CooptError(Exception):
-    """Base class of every exception that coopt raises on purpose."""
+    """Base class of every exception that coopt raises on purpose; its message is 2,000 characters at most."""
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > LONGEST_MESSAGE:
+            half = LONGEST_MESSAGE // 2 - 3
+            message = f"{message[:half]} ... {message[-half:]}"
+        super().__init__(message)
 
     __module__ = "coopt"
 

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.json_text import json_object
+from coopt.problem.validation import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -215,19 +217,14 @@ class ClientReport:
         InvalidProblemError
             If the text is no JSON object, or an entry is missing, unknown or no number.
         """
-        try:
-            plain = json.loads(text)
-        except ValueError as error:
-            raise InvalidProblemError(f"a client report must be JSON: {error}") from error
-        if not isinstance(plain, dict):
-            raise InvalidProblemError("a client report must be a JSON object")
+        plain = json_object(text, "not a client report")
         try:
             vectors = {name: plain.pop(name, None) for name in _VECTORS}
             arrays = {
                 name: None if value is None else np.array([float(x) for x in value])
                 for name, value in vectors.items()
             }
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidProblemError(
                 f"the vectors of a client report must be lists of numbers: {error}"
             ) from error
@@ -248,7 +245,7 @@ def _numbers(known: Any, given: Mapping[str, Any], prefix: str, optional: set[st
     names = {field.name for field in known}
     for key in given:
         if key not in names:
-            raise InvalidProblemError(f"a client report has no entry {prefix + key!r}")
+            raise InvalidProblemError(f"a client report has no entry {shown(prefix + key)}")
     numbers: dict[str, Any] = {}
     for field in known:
         if field.name not in given:
@@ -260,9 +257,9 @@ def _numbers(known: Any, given: Mapping[str, Any], prefix: str, optional: set[st
             number = float(value)
             whole = field.type == "int" and math.isfinite(number) and number == int(number)
             numbers[field.name] = int(value) if whole else number
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidProblemError(
-                f"{prefix + field.name} = {value!r} of a client report is no number"
+                f"{prefix + field.name} = {shown(value)} of a client report is no number"
             ) from error
     return numbers
 

@@ -18,6 +18,7 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
+from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, integer_array, real, same_value
 
@@ -359,8 +360,8 @@ class Allocation:
         """Rebuild an allocation from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
         from coopt.problem.files import problem_from_dict
 
-        values = dict(data)
         try:
+            values = dict(data)
             values["problem"] = problem_from_dict(values["problem"])
             devices = len(values["problem"].fleet)
             values["batch_sizes"] = integer_array(
@@ -381,7 +382,9 @@ class Allocation:
                 claim = dict(values["claim"])
                 values["claim"] = Claim(resolve_bound(claim.pop("bound")), **claim)
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except InvalidProblemError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidProblemError(f"not an allocation: {error}") from error
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -394,13 +397,7 @@ class Allocation:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Rebuild an allocation from :meth:`to_json`; no file that the text names is opened."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidProblemError(f"not an allocation: {error}") from error
-        if not isinstance(data, dict):
-            raise InvalidProblemError("not an allocation: the JSON text must hold an object")
-        return cls.from_dict(data)
+        return cls.from_dict(json_object(text, "not an allocation"))
 
     def plot(self) -> Figure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""

@@ -17,6 +17,7 @@ from coopt.objectives.forecast.phases import Phases
 from coopt.objectives.forecast.source import Source
 from coopt.plans.allocation import HasForecast, Status, measured, source_from
 from coopt.plans.phase import Phase
+from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real, same_value
 
@@ -197,8 +198,8 @@ class Schedule:
         """Rebuild a schedule from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
         from coopt.problem.files import problem_from_dict
 
-        values = dict(data)
         try:
+            values = dict(data)
             values["problem"] = problem_from_dict(values["problem"])
             values["phases"] = tuple(Phase.from_dict(phase) for phase in values["phases"])
             devices = len(values["problem"].fleet)
@@ -214,7 +215,9 @@ class Schedule:
             values["status"] = Status[values["status"]]
             values["source"] = source_from(values.pop("forecast"))
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except InvalidProblemError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidProblemError(f"not a schedule: {error}") from error
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -227,13 +230,7 @@ class Schedule:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Rebuild a schedule from :meth:`to_json`; no file that the text names is opened."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidProblemError(f"not a schedule: {error}") from error
-        if not isinstance(data, dict):
-            raise InvalidProblemError("not a schedule: the JSON text must hold an object")
-        return cls.from_dict(data)
+        return cls.from_dict(json_object(text, "not a schedule"))
 
     def plot(self, measurement: HasForecast | None = None) -> Figure:
         """Draw learning rates, local steps, batches and the forecast over cost and time.

@@ -9,7 +9,7 @@ import numpy as np
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.fleet import Fleet
-from coopt.problem.validation import optional_count, real
+from coopt.problem.validation import optional_count, real, shown
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Budget:
         }
         if not isinstance(self.distinct_participants, bool | np.bool_):
             raise InvalidProblemError(
-                f"distinct_participants = {self.distinct_participants!r}: must be true or false"
+                f"distinct_participants = {shown(self.distinct_participants)}: must be true or false"
             )
         for name, value in checked.items():
             object.__setattr__(self, name, value)

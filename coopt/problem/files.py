@@ -6,6 +6,8 @@ import csv
 import difflib
 import inspect
 import io
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -19,29 +21,38 @@ from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.problem.validation import shown
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
+LONGEST_FIELD = 40
+NUMBER = re.compile(
+    r"\s*[+-]?((?P<digits>\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)\s*", re.ASCII | re.IGNORECASE
+)
 SECTIONS = {"constants": Constants, "budget": Budget}
 
 
-def fleet_columns(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a fleet from a CSV file, joined with the fields `given` beside it."""
+    path = _path(file)
     _known(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
     # Names may hold line breaks: the reader, not the text, says where a row ends.
-    rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise InvalidProblemError(f"{path.name}: is not valid CSV: {error}") from error
     if not rows:
         raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
     header = [name.strip() for name in rows[0]]
     _known(header, FLEET_COLUMNS, f"{path.name}, line 1")
     for name in header:
         if header.count(name) > 1:
-            raise InvalidProblemError(f"{path.name}, line 1: column {name!r} stands there twice")
+            raise InvalidProblemError(f"{path.name}, line 1: column {shown(name)} stands there twice")
         if name in given:
             raise InvalidProblemError(f"{name}: given both as a column of {path.name} and beside it")
     for name in ("samples", "gradient_noise", "divergence"):
         if name not in header and name not in given:
-            raise InvalidProblemError(f"{path.name}, line 1: column {name!r} is missing")
+            raise InvalidProblemError(f"{path.name}, line 1: column {shown(name)} is missing")
     columns: dict[str, list[Any]] = {name: [] for name in header}
     for line, row in enumerate(rows[1:], start=2):
         if not row:
@@ -74,12 +85,16 @@ def write_fleet_csv(fleet: Fleet, path: Path) -> None:
         writer.writerows(zip(*table.values(), strict=True))
 
 
-def read_problem(path: Path, fleet: Fleet | None = None) -> tuple[Fleet, Constants, Budget]:
+def read_problem(file: str | Path, fleet: Fleet | None = None) -> tuple[Fleet, Constants, Budget]:
     """Read the parts of a problem from TOML; with `fleet` given, the file holds the other two."""
+    path = _path(file)
+    text = _text(path)
     try:
-        document = tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    except ValueError as error:
         raise InvalidProblemError(f"{path}: is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise InvalidProblemError(f"{path}: is nested too deeply") from error
     return _problem_parts(document, path.parent, path.name, fleet)
 
 
@@ -128,7 +143,7 @@ def _problem_parts(
     document: Any, folder: Path | None, source: str, fleet: Fleet | None
 ) -> tuple[Fleet, Constants, Budget]:
     if not isinstance(document, Mapping):
-        raise InvalidProblemError(f"{source} = {document!r}: must be a table")
+        raise InvalidProblemError(f"{source} = {shown(document)}: must be a table")
     sections = (*SECTIONS, *(("fleet",) if fleet is None else ()))
     _known(document, sections, source)
     for name in sections:
@@ -140,7 +155,7 @@ def _problem_parts(
     for name, part in SECTIONS.items():
         table = document[name]
         if not isinstance(table, Mapping):
-            raise InvalidProblemError(f"{source}: {name} = {table!r}: must be a table")
+            raise InvalidProblemError(f"{source}: {name} = {shown(table)}: must be a table")
         _known(table, (field.name for field in fields(part)), f"[{name}] of {source}")
         built.append(_build(part, table, f"[{name}] of {source}"))
     constants, budget = built
@@ -153,7 +168,7 @@ def _fleet_from(entry: Any, folder: Path | None, source: str) -> Fleet:
         entry = {"csv": entry}
     if not isinstance(entry, Mapping):
         valid = "a table" if folder is None else "a table or the path of a CSV file"
-        raise InvalidProblemError(f"{source}: fleet = {entry!r}: must be {valid}")
+        raise InvalidProblemError(f"{source}: fleet = {shown(entry)}: must be {valid}")
     given = dict(entry)
     _known(given, (*FLEET_FIELDS, "csv"), f"[fleet] of {source}")
     path = given.pop("csv", None)
@@ -162,11 +177,11 @@ def _fleet_from(entry: Any, folder: Path | None, source: str) -> Fleet:
         return fleet
     if folder is None:
         raise InvalidProblemError(
-            f"[fleet] of {source}: csv = {path!r}: must be a table of fields: only TOML files may name "
+            f"[fleet] of {source}: csv = {shown(path)}: must be a table of fields: only TOML files may name "
             "other files, and none is opened here"
         )
     if not isinstance(path, str):
-        raise InvalidProblemError(f"[fleet] of {source}: csv = {path!r}: must be the path of a CSV file")
+        raise InvalidProblemError(f"[fleet] of {source}: csv = {shown(path)}: must be the path of a CSV file")
     return Fleet.from_csv(folder / path, **given)
 
 
@@ -183,23 +198,36 @@ def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:
     choices = tuple(valid)
     for name in names:
         if name not in choices:
-            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name)[:LONGEST_FIELD], choices, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(choices)}"
-            raise InvalidProblemError(f"{where}: {name!r} is unknown: {hint}")
+            raise InvalidProblemError(f"{where}: {shown(name)} is unknown: {hint}")
 
 
 def _number(cell: str, name: str, path: Path, line: int) -> int | float:
+    # Python's int and float also read "1_000" and the digits of other scripts; tables mean neither.
+    found = NUMBER.fullmatch(cell)
     for kind in (int, float):
+        if found is None:
+            break
         try:
-            return kind(cell)
+            number = kind(cell)
         except ValueError:
             continue
-    raise InvalidProblemError(f"{path.name}, line {line}: {name} = {cell!r}: must be a number")
+        # Digits that make infinity are beyond what can be computed with.
+        if not (math.isinf(number) and found["digits"]):
+            return number
+    raise InvalidProblemError(f"{path.name}, line {line}: {name} = {shown(cell)}: must be a number")
+
+
+def _path(file: object) -> Path:
+    if not isinstance(file, str | Path):
+        raise InvalidProblemError(f"path = {shown(file)}: must be the path of a file")
+    return Path(file)
 
 
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return stream.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import float_array, integer_array, same_value
+from coopt.problem.validation import float_array, integer_array, same_value, shown
 
 WEIGHT_SUM_TOLERANCE = 1e-9
 
@@ -147,7 +147,7 @@ class Fleet:
         size = held.size
         shares = aggregation_weights(weights, held)
         if not isinstance(replacement, bool | np.bool_):
-            raise InvalidProblemError(f"replacement = {replacement!r}: must be true or false")
+            raise InvalidProblemError(f"replacement = {shown(replacement)}: must be true or false")
         values = {
             "samples": held,
             "gradient_noise": float_array("gradient_noise", gradient_noise, size, minimum=0.0),
@@ -364,7 +364,7 @@ class Fleet:
         """
         from coopt.problem.files import fleet_columns
 
-        return cls(**fleet_columns(Path(path), fields))
+        return cls(**fleet_columns(path, fields))
 
     def to_csv(self, path: str | Path) -> None:
         """Write the fleet as CSV so that :meth:`from_csv` gives back an equal one.
@@ -442,7 +442,7 @@ def device_names(names: object, size: int) -> tuple[str, ...] | None:
         or not isinstance(names, Sequence | np.ndarray)
         or not all(isinstance(name, str) for name in names)
     ):
-        raise InvalidProblemError(f"names = {names!r}: must be a sequence of {size} strings")
+        raise InvalidProblemError(f"names = {shown(names)}: must be a sequence of {size} strings")
     if len(names) != size:
         raise InvalidProblemError(f"names has {len(names)} entries: must have {size}, as samples has")
     return tuple(map(str, names))

@@ -21,7 +21,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.participation import check_participants, probabilities
-from coopt.problem.validation import float_array, same_value
+from coopt.problem.validation import float_array, same_value, shown
 
 if TYPE_CHECKING:
     from coopt.problem.limits import Violation
@@ -71,7 +71,7 @@ class Problem:
             value = getattr(self, field.name)
             if not isinstance(value, expected):
                 raise InvalidProblemError(
-                    f"{field.name} = {value!r}: must be a coopt.{expected.__name__}, "
+                    f"{field.name} = {shown(value)}: must be a coopt.{expected.__name__}, "
                     f"not {type(value).__name__}"
                 )
         budget = self.budget
@@ -160,7 +160,7 @@ class Problem:
         """
         from coopt.problem.files import read_problem
 
-        return cls(*read_problem(Path(path)))
+        return cls(*read_problem(path))
 
     def to_toml(self, path: str | Path) -> None:
         """Write the problem as one TOML file; :meth:`from_toml` gives back an equal problem."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
@@ -14,6 +15,34 @@ from coopt.errors import InvalidProblemError
 
 # Whole numbers beyond this are not all representable as float64, in which costs are computed.
 LARGEST_COUNT = 2**53
+LARGEST = float(np.finfo(np.float64).max)
+# A message shows this many characters of a value at most, and of a longer one its beginning and its end.
+SHOWN_CHARACTERS = 160
+
+
+class _Shortened(reprlib.Repr):
+    """Writes a few entries of a collection, and never all digits of a huge integer, which Python refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlong = 4, 40
+        self.maxstring = self.maxother = 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        digits = int(x.bit_length() * math.log10(2)) + 1
+        return repr(x) if digits <= self.maxlong else f"an integer of some {digits} digits"
+
+
+_SHORTENED = _Shortened()
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its repr, shortened, whatever was given."""
+    text = _SHORTENED.repr(value)
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    half = SHOWN_CHARACTERS // 2 - 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def real(
@@ -22,8 +51,10 @@ def real(
     """Return `value` as a float if it is a number in the range, else raise InvalidProblemError."""
     valid = _range(minimum, strict, infinite)
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise InvalidProblemError(f"{name} = {value!r}: must be {valid}")
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be {valid}")
     number = _float(value)
+    if infinite and math.isinf(number) and value != number:
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be {valid}, at most {LARGEST:.2g}")
     admissible = math.isfinite(number) or (infinite and number == math.inf)
     if not admissible or number < minimum or (strict and number == minimum):
         raise InvalidProblemError(f"{name} = {number!r}: must be {valid}")
@@ -41,7 +72,7 @@ def count(name: str, value: object, *, minimum: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `minimum`."""
     number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else _float(value)
     if not number.is_integer() or not minimum <= number <= LARGEST_COUNT:
-        raise InvalidProblemError(f"{name} = {value!r}: must be {_whole(minimum, number)}")
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be {_whole(minimum, number)}")
     return int(number)
 
 
@@ -50,10 +81,10 @@ def optional_count(name: str, value: object) -> int | None:
     return None if value is None else count(name, value)
 
 
-def choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+def choice(name: str, value: object, valid: tuple[str, ...]) -> None:
     """Raise InvalidProblemError unless `value` is one of the valid ones."""
-    if value not in valid:
-        raise InvalidProblemError(f"{name} = {value!r}: must be one of {', '.join(map(repr, valid))}")
+    if not isinstance(value, str) or value not in valid:
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, valid))}")
 
 
 def float_array(
@@ -66,7 +97,11 @@ def float_array(
     infinite: bool = False,
 ) -> NDArray[np.float64]:
     """Return a read-only float64 array of shape (size,), copied once; a scalar is broadcast."""
-    array = _numeric(name, values).astype(np.float64)
+    raw = _numeric(name, values)
+    with np.errstate(over="ignore"):
+        array = raw.astype(np.float64)
+    if raw.dtype.itemsize > array.dtype.itemsize:
+        _reject_overflow(name, array, raw)
     # The ends of large arrays take half the time of a mask; what is no number is both ends.
     low, high = array.min(initial=math.inf), array.max(initial=-math.inf)
     if not ((low > minimum if strict else low >= minimum) and (infinite or high < math.inf)):
@@ -134,28 +169,43 @@ def _float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _numeric(name: str, values: ArrayLike) -> NDArray[Any]:
+def _numeric(name: str, values: object) -> NDArray[Any]:
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        # What stands under a mask is no value; numpy would drop the mask and keep it.
+        place = ", ".join(str(int(i)) for i in np.argwhere(np.ma.getmaskarray(values))[0])
+        raise InvalidProblemError(f"{name}[{place}] is masked: must be a number")
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidProblemError(f"{name} is not an array of numbers: {error}") from error
+    if array.dtype.kind in "mM":
+        raise InvalidProblemError(f"{name} holds {array.dtype}: must hold numbers")
     if array.dtype.kind not in "iuf":
-        flat = array.ravel()
-        for i, item in enumerate(flat.tolist()):
+        flat = array.ravel().tolist()
+        for i, item in enumerate(flat):
             if isinstance(item, bool) or not isinstance(item, int | float):
                 place = name if array.ndim == 0 else f"{name}[{i}]"
-                raise InvalidProblemError(f"{place} = {item!r}: must be a number")
+                raise InvalidProblemError(f"{place} = {shown(item)}: must be a number")
         # Whole numbers too large for int64 make an array of objects.
-        return np.array([_float(item) for item in flat.tolist()]).reshape(array.shape)
+        whole = np.array([_float(item) for item in flat]).reshape(array.shape)
+        _reject_overflow(name, whole, array)
+        return whole
     return array
+
+
+def _reject_overflow(name: str, array: NDArray[np.float64], raw: NDArray[Any]) -> None:
+    """Refuse numbers that are finite, and infinite as float64."""
+    beyond = np.isinf(array) & (raw != array)
+    if beyond.any():
+        _reject_first(name, raw, beyond, f"a number of at most {LARGEST:.2g} in size")
 
 
 def _reject_first(name: str, array: NDArray[Any], bad: NDArray[np.bool_], valid: str) -> None:
     if array.ndim == 0:
-        raise InvalidProblemError(f"{name} = {array.item()!r}: must be {valid}")
+        raise InvalidProblemError(f"{name} = {shown(array.item())}: must be {valid}")
     index = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
     place = ", ".join(map(str, index))
-    raise InvalidProblemError(f"{name}[{place}] = {array[index].item()!r}: must be {valid}")
+    raise InvalidProblemError(f"{name}[{place}] = {shown(array.item(*index))}: must be {valid}")
 
 
 def _shaped(name: str, array: NDArray[Any], size: int) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from coopt import (
     Problem,
     solve_allocation,
 )
+from coopt.problem.validation import shown
 from problems import problems
 
 FLEET = {"samples": [600, 200, 50], "gradient_noise": 4.0, "divergence": 0.1}
@@ -63,6 +64,7 @@ def refused(build, message: str) -> None:
 
 NAN, INF = math.nan, math.inf
 NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
+HUGE = "an integer of some 401 digits: must be a number of at most 1.8e+308 in size"
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ NONNEGATIVE, POSITIVE = "a finite number >= 0", "a finite number > 0"
         ("samples", [600, 200, INF], f"samples[2] = inf: must be an integer >= 1 and <= {2**53}"),
         ("samples", [600, 2**53 + 2, 1], f"samples[1] = {2**53 + 2}: must be an integer >= 1 and <= {2**53}"),
         ("samples", [600, 1, 10**30], f"samples[2] = 1e+30: must be an integer >= 1 and <= {2**53}"),
-        ("gradient_noise", [1, 10**400, 1], f"gradient_noise[1] = inf: must be {NONNEGATIVE}"),
-        ("gradient_noise", -(10**400), f"gradient_noise = -inf: must be {NONNEGATIVE}"),
+        ("gradient_noise", [1, 10**400, 1], f"gradient_noise[1] = {HUGE}"),
+        ("gradient_noise", -(10**400), f"gradient_noise = {HUGE}"),
         ("samples", [600, "200", 50], "samples[0] = '600': must be a number"),
         ("samples", [True, True, True], "samples[0] = True: must be a number"),
         ("samples", [600, None, 50], "samples[1] = None: must be a number"),
@@ -301,7 +303,8 @@ def test_counts_are_whole_and_positive(field, value):
 @pytest.mark.parametrize("value", [INF, 2**53 + 2, 1e16, pytest.param(10**400, id="10**400")])
 def test_counts_fit_the_floats_in_which_costs_are_computed(value):
     refused(
-        lambda: Budget(max_rounds=value), f"max_rounds = {value!r}: must be an integer >= 1 and <= {2**53}"
+        lambda: Budget(max_rounds=value),
+        f"max_rounds = {shown(value)}: must be an integer >= 1 and <= {2**53}",
     )
 
 

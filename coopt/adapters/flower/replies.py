@@ -66,7 +66,7 @@ def read_reply(reply: Reply, model: ArrayRecord) -> Contribution:
     arrays, report = None, None
     try:
         if reply.message.has_error():
-            raise InvalidProblemError(reply.message.error.reason)
+            raise InvalidProblemError(reply.message.error.reason or "an error without a reason")
         arrays = _model_in(reply.message.content, model)
         report = unpack_report(reply.message.content)
         report = replace(report, client=sent.device, round=sent.round)

@@ -1,0 +1,34 @@
+"""JSON text from anywhere, read so that whatever is wrong with it is one kind of error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from coopt.errors import InvalidProblemError
+
+
+def json_object(text: str, refusal: str) -> dict[str, Any]:
+    """Return the object that a JSON text holds.
+
+    Parameters
+    ----------
+    text : str
+    refusal : str
+        How the message begins if it holds none, such as "not an allocation".
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is no text or no JSON, holds something else than an object, is nested too deeply, or has an
+        integer of more digits than Python reads.
+    """
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"{refusal}: {error}") from error
+    except RecursionError as error:
+        raise InvalidProblemError(f"{refusal}: the JSON text is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise InvalidProblemError(f"{refusal}: the JSON text must hold an object")
+    return value
