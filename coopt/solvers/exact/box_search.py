@@ -25,6 +25,7 @@ from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.box_pieces import MOST_PIECES, Pieces, Range, divide
 from coopt.solvers.exact.choose_inner import inner_of
 from coopt.solvers.exact.equal_costs import EqualCostOracle, IntegerOptimum
+from coopt.solvers.exact.fewest_rounds import fewest_rounds
 from coopt.solvers.exact.global_cuts import GlobalCuts, Remainder
 from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions, Values
 from coopt.solvers.fleet_passes import SAMPLE, SAMPLED_FROM
@@ -136,7 +137,7 @@ class _BoxSearch:
         if start is not None:
             self._try(*start)
         proof = best_first.search(self._roots(deadline), self._branch, self._threshold, deadline)
-        best = self._fewest_rounds()
+        best = self._with_fewest_rounds()
         trace: dict[str, float] = {"inner_solves": self.inner.solves, "boxes": proof.parts}
         return Found(best, min(self.discarded, proof.lower_bound, best.value), proof.finished, trace)
 
@@ -413,29 +414,14 @@ class _BoxSearch:
             solved[angle] = found.lower_bound
             closed.add(angle)
 
-    def _fewest_rounds(self) -> Incumbent:
-        """The incumbent with the fewest rounds at which its value is the same.
-
-        Where q^(K tau) underflows the bound no longer falls with K, and fewer rounds are better.
-        """
-        best = self.best
-        member = next(i for i, each in enumerate(self.form.members) if each is best.bound)
-
-        def progress(rounds: int) -> tuple[Floats, Floats]:
-            return self.form.progress(np.array([float(rounds * best.local_steps)]), np.array([member]))
-
-        reached, fewest, enough = progress(best.rounds), self.ranges.rounds[0], best.rounds
-        # Progress is monotone: mostly one round fewer already tells.
-        middle = enough - 1
-        while fewest < enough:
-            if progress(middle) == reached:
-                enough = middle
-            else:
-                fewest = middle + 1
-            middle = (fewest + enough) // 2
-        if enough == best.rounds:
-            return best
-        return self._judge(enough, best.local_steps, best.batch_sizes)
+    def _with_fewest_rounds(self) -> Incumbent:
+        """The incumbent, or the same plan with the fewest rounds at which its value is the same."""
+        best = self._judge(self.best.rounds, self.best.local_steps, self.best.batch_sizes)
+        fewest = fewest_rounds(self.form, best, self.ranges.rounds[0])
+        if fewest == best.rounds:
+            return self.best
+        fewer = self._judge(fewest, best.local_steps, best.batch_sizes)
+        return min(best, fewer, key=lambda plan: plan.rank)
 
 
 def _flat(form: MonotoneForm, local_steps: Range) -> bool:

@@ -354,6 +354,20 @@ def test_fewest_rounds_where_more_change_nothing():
     assert found.rounds < 400
 
 
+@pytest.mark.parametrize("bound", ["certified", "dynamite"])
+def test_fewest_rounds_where_the_value_is_the_same_to_the_bit(bound):
+    """q^(K tau) is lost in the floor's digits from K = 17 on, and underflows only from K = 165 on."""
+    problem = Problem(
+        Fleet(samples=[2], gradient_noise=1.0, divergence=0.0),
+        Constants(learning_rate=1.0, smoothness=1.0, initial_gap=1.0, pl_constant=0.9),
+        Budget(max_rounds=400, max_local_steps=1),
+    )
+    found = solve_allocation(problem, bound=bound)
+    assert found.rounds == 17
+    with_fewer = [evaluate(problem, k, 1, found.batch_sizes, bound=bound).error_bound for k in range(1, 17)]
+    assert min(with_fewer) > found.error_bound
+
+
 def test_infeasible_says_what_would_do():
     problem = replace(fleet_of(10, seed=8), budget=Budget(cost=5.0, round_cost=1.0))
     with pytest.raises(InfeasibleError, match=r"smallest feasible cost is 11\.0") as caught:
