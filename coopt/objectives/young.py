@@ -140,7 +140,12 @@ class YoungFamily(MonotoneBase):
             elif not fleet.gradient_noise.any():
                 zs = {0.0}
             else:
-                zs -= {0.0, math.inf}
+                zs -= {math.inf}
+                # A bias, and devices that are not drawn, count in a single step too, without noise.
+                # Nor have full batches that are drawn without replacement.
+                alike = fleet.replacement and problem.budget.participants is None
+                if alike and not problem.constants.gradient_bias:
+                    zs -= {0.0}
         return [(gamma, z) for gamma, z in self.pairs() if gamma in gammas and z in zs]
 
 
