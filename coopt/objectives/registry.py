@@ -13,6 +13,7 @@ from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.published import AdaCoOpt, Dynamite
 from coopt.objectives.tradeoff import TradeOff
 from coopt.objectives.users_own import completed
+from coopt.problem.validation import shown
 
 KINDS: dict[str, Callable[..., Objective]] = {
     "certified": Certified,
@@ -47,7 +48,7 @@ def resolve_bound(bound: str | Bound) -> Objective:
         if isinstance(bound, Bound):
             return completed(bound)
         raise InvalidProblemError(
-            f"bound = {bound!r}: must be a name or an object with the methods of coopt.Bound"
+            f"bound = {shown(bound)}: must be a name or an object with the methods of coopt.Bound"
         )
     match = _NUMBERED.fullmatch(bound)
     kind = KINDS.get(match[1] if match else bound)
@@ -55,6 +56,9 @@ def resolve_bound(bound: str | Bound) -> Objective:
     # Without its parameters a bound has their defaults; with some of them it has no name.
     if kind is None or (match and list(values) != list(inspect.signature(kind).parameters)):
         raise InvalidProblemError(
-            f"bound = {bound!r}: must be one of {', '.join(map(repr, KINDS))}, or a coopt.Bound"
+            f"bound = {shown(bound)}: must be one of {', '.join(map(repr, KINDS))}, or a coopt.Bound"
         )
-    return kind(**{name: text if text == "auto" else float(text) for name, text in values.items()})
+    try:
+        return kind(**{name: text if text == "auto" else float(text) for name, text in values.items()})
+    except ValueError as error:
+        raise InvalidProblemError(f"bound = {shown(bound)}: {error}") from error

@@ -131,6 +131,8 @@ class Controller:
         min_gain: float = 0.0,
         streaming: bool = False,
     ) -> None:
+        validation.instance("fleet", fleet, Fleet)
+        validation.instance("budget", budget, Budget)
         self.fleet = fleet
         self.budget = budget_for_all(budget, fleet)
         self.learning_rate = learning_rate
@@ -143,7 +145,7 @@ class Controller:
         self.deadline_slack = validation.real("deadline_slack", deadline_slack, minimum=1.0)
         self.patience = validation.count("patience", patience)
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
-        self.streaming = streaming
+        self.streaming = validation.flag("streaming", streaming)
         self._account = Account(len(fleet), self.budget.round_cost)
         worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
         self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
@@ -270,13 +272,16 @@ class Controller:
             raise InvalidProblemError("observe was called without a plan: call plan() first")
         if gradient_error is not None:
             gradient_error = validation.real("gradient_error", gradient_error, minimum=0.0)
+        arrived = validation.entries("reports", reports)
+        for place, report in enumerate(arrived):
+            validation.instance(f"reports[{place}]", report, ClientReport)
         seen, ignored = self._account.close(
             plan,
-            reports,
+            arrived,
             sample_cost=self._sample_cost(),
             step_cost=self.fleet.step_cost,
             seconds=seconds,
-            absent=absent,
+            absent=validation.entries("absent", absent),
             memory=self.estimates.memory,
         )
         if gradient_error is not None:

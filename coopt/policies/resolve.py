@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from coopt.errors import InvalidProblemError
 from coopt.policies.horizon import Horizon
 from coopt.policies.marginal import Marginal
+from coopt.problem.validation import shown
 
 if TYPE_CHECKING:
     from coopt.policies.situation import Policy
@@ -21,7 +22,7 @@ def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
     InvalidProblemError
         If the name is unknown, or the budget lacks what the policy needs.
     """
-    if not isinstance(policy, str):
+    if not isinstance(policy, str) and callable(getattr(policy, "choose", None)):
         return policy
     if policy == "horizon":
         return Horizon()
@@ -32,5 +33,5 @@ def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
             )
         return Marginal(budget.max_rounds)
     raise InvalidProblemError(
-        f"policy = {policy!r} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
+        f"policy = {shown(policy)} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
     )

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from coopt.errors import InvalidProblemError
 from coopt.problem.fleet import Fleet
-from coopt.problem.validation import optional_count, real, shown
+from coopt.problem.validation import flag, optional_count, real
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,7 @@ class Budget:
             "participants": optional_count("participants", self.participants),
             "energy": real("energy", self.energy, minimum=0.0, infinite=True),
         }
-        if not isinstance(self.distinct_participants, bool | np.bool_):
-            raise InvalidProblemError(
-                f"distinct_participants = {shown(self.distinct_participants)}: must be true or false"
-            )
+        flag("distinct_participants", self.distinct_participants)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

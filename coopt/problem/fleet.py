@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import float_array, integer_array, same_value, shown
+from coopt.problem.validation import flag, float_array, integer_array, same_value, shown
 
 WEIGHT_SUM_TOLERANCE = 1e-9
 
@@ -146,8 +146,6 @@ class Fleet:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
         shares = aggregation_weights(weights, held)
-        if not isinstance(replacement, bool | np.bool_):
-            raise InvalidProblemError(f"replacement = {shown(replacement)}: must be true or false")
         values = {
             "samples": held,
             "gradient_noise": float_array("gradient_noise", gradient_noise, size, minimum=0.0),
@@ -163,7 +161,7 @@ class Fleet:
             if max_batch is None
             else integer_array("max_batch", max_batch, size, minimum=1),
             "batch_multiple": integer_array("batch_multiple", batch_multiple, size, minimum=1),
-            "replacement": bool(replacement),
+            "replacement": flag("replacement", replacement),
             "names": device_names(names, size),
             "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
             "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),

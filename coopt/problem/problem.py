@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.errors import InvalidProblemError
 from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.participation import check_participants, probabilities
-from coopt.problem.validation import float_array, same_value, shown
+from coopt.problem.validation import LARGEST_COUNT, count, float_array, instance, same_value
 
 if TYPE_CHECKING:
     from coopt.problem.limits import Violation
@@ -68,12 +67,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         for field, expected in zip(fields(self), (Fleet, Constants, Budget), strict=True):
-            value = getattr(self, field.name)
-            if not isinstance(value, expected):
-                raise InvalidProblemError(
-                    f"{field.name} = {shown(value)}: must be a coopt.{expected.__name__}, "
-                    f"not {type(value).__name__}"
-                )
+            instance(field.name, getattr(self, field.name), expected)
         budget = self.budget
         check_participants(self.fleet.weights, budget.participants, budget.distinct_participants)
 
@@ -139,7 +133,10 @@ class Problem:
         -------
         tuple of Violation
         """
-        return limits.violations(self, rounds, local_steps, self._batches(batch_sizes))
+        # Whole numbers below one break limits of their own.
+        k = count("rounds", rounds, minimum=-LARGEST_COUNT)
+        tau = count("local_steps", local_steps, minimum=-LARGEST_COUNT)
+        return limits.violations(self, k, tau, self._batches(batch_sizes))
 
     def _batches(self, batch_sizes: ArrayLike) -> NDArray[np.float64]:
         return float_array("batch_sizes", batch_sizes, len(self.fleet), minimum=0.0)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 
+T = TypeVar("T")
 # Whole numbers beyond this are not all representable as float64, in which costs are computed.
 LARGEST_COUNT = 2**53
 LARGEST = float(np.finfo(np.float64).max)
@@ -87,6 +89,28 @@ def choice(name: str, value: object, valid: tuple[str, ...]) -> None:
         raise InvalidProblemError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, valid))}")
 
 
+def instance(name: str, value: object, kind: type) -> None:
+    """Raise InvalidProblemError unless `value` is an instance of a class of coopt."""
+    if not isinstance(value, kind):
+        raise InvalidProblemError(
+            f"{name} = {shown(value)}: must be a coopt.{kind.__name__}, not {type(value).__name__}"
+        )
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool if it is one: what is true of any other value is a guess."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be true or false")
+    return bool(value)
+
+
+def entries(name: str, values: Iterable[T]) -> tuple[T, ...]:
+    """Return what an iterable yields."""
+    if not isinstance(values, Iterable):
+        raise InvalidProblemError(f"{name} = {shown(values)}: must be an iterable")
+    return tuple(values)
+
+
 def float_array(
     name: str,
     values: ArrayLike,
@@ -159,7 +183,9 @@ def _range(minimum: float, strict: bool, infinite: bool) -> str:
 
 def _whole(minimum: int, refused: float) -> str:
     """What whole numbers are valid; the largest is named where the refused one is beyond it."""
-    return f"an integer >= {minimum}" + (f" and <= {LARGEST_COUNT}" if refused > LARGEST_COUNT else "")
+    least = f" >= {minimum}" if minimum > -LARGEST_COUNT else ""
+    join = " and" if least else ""
+    return f"an integer{least}" + (f"{join} <= {LARGEST_COUNT}" if refused > LARGEST_COUNT else "")
 
 
 def _float(value: Any) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from coopt.errors import BoundWarning, InfeasibleError
 from coopt.plans.allocation import Allocation
 from coopt.problem.problem import Problem
+from coopt.problem.validation import instance
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.best_first import lowest
 
@@ -47,6 +48,7 @@ def baselines(problem: Problem) -> tuple[Baseline, ...]:
         batch sizes at their best); federated averaging with five local epochs of batches of 32 (K at its
         best; tau is five epochs of the average device, as the bounds take one tau for all).
     """
+    instance("problem", problem, Problem)
     tau = max(round(FEDAVG_EPOCHS * float(problem.fleet.samples.mean()) / FEDAVG_BATCH), 1)
     return (
         Baseline("the same batch everywhere", _same_batch(problem)),

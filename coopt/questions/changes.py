@@ -23,7 +23,7 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, real
+from coopt.problem.validation import count, instance, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.roundoff import SAME_VALUE
@@ -222,6 +222,7 @@ def sensitivity(
                learning_rate      +0.0005    3.649e-06     0.068
                learning_rate      -0.0005   -6.485e-07    -0.012
     """
+    instance("problem", problem, Problem)
     wanted = _wanted(quantities)
     share = real("relative", relative, minimum=0.0, strict=True)
     if share >= 1.0:

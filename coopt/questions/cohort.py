@@ -27,7 +27,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, real
+from coopt.problem.validation import count, entries, instance, real
 from coopt.questions.nested_cohorts import NestedCohorts, without
 from coopt.questions.solve import solve_allocation
 from coopt.solvers.best_first import SearchProof
@@ -96,9 +96,10 @@ def leave_out(problem: Problem, devices: Iterable[int]) -> Problem:
     >>> rest.fleet, round(rest.constants.gradient_bias, 6)
     (Fleet(2 devices, 990 samples), 0.00101)
     """
+    instance("problem", problem, Problem)
     fleet = problem.fleet
     gone = np.zeros(len(fleet), dtype=bool)
-    for device in devices:
+    for device in entries("devices", devices):
         index = count("devices", device, minimum=0)
         if index >= len(fleet):
             raise InvalidProblemError(f"devices = {index}: must be below {len(fleet)}, the number of devices")
@@ -162,6 +163,7 @@ def choose_cohort(
     >>> cohort.devices, cohort.allocation.gap <= 1e-9
     ((0, 1), True)
     """
+    instance("problem", problem, Problem)
     chosen = resolve_bound(bound)
     young, forecast = chosen.young, chosen.forecast
     size = len(problem.fleet)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from coopt.errors import CooptError, InvalidProblemError
+from coopt.errors import CooptError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice
+from coopt.problem.validation import choice, entries, instance
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 
@@ -128,10 +128,9 @@ def solve_many(
     >>> found.errors["cheap"].smallest_cost
     203.0
     """
-    named = problems if isinstance(problems, Mapping) else dict(enumerate(problems))
+    named = problems if isinstance(problems, Mapping) else dict(enumerate(entries("problems", problems)))
     for name, problem in named.items():
-        if not isinstance(problem, Problem):
-            raise InvalidProblemError(f"problems[{name!r}] = {problem!r}: must be a coopt.Problem")
+        instance(f"problems[{name!r}]", problem, Problem)
     chosen = keeping_form(resolve_bound(bound))
     choice("solver", solver, SOLVERS)
     choice("objective", objective, OBJECTIVES)

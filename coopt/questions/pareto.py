@@ -12,9 +12,9 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.problem import Problem
-from coopt.problem.validation import real
+from coopt.problem.validation import choice, entries, instance, real
 from coopt.questions.kept_form import keeping_form
-from coopt.questions.solve import solve_allocation
+from coopt.questions.solve import OBJECTIVES, solve_allocation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,14 +118,15 @@ def frontier(
     >>> [point.allocation and point.allocation.rounds for point in trade.points]
     [None, 29, 142]
     """
-    if vary not in VARIED:
-        raise InvalidProblemError(f"vary = {vary!r}: must be one of {', '.join(map(repr, VARIED))}")
+    instance("problem", problem, Problem)
+    choice("objective", objective, OBJECTIVES)
+    choice("vary", vary, VARIED)
     if vary == objective or (vary == "target_error" and objective == "error"):
         raise InvalidProblemError(f"vary = {vary!r}: is the objective itself, so it cannot be given")
     chosen = keeping_form(resolve_bound(bound))
     points = []
     start = None
-    for number in values:
+    for number in entries("values", values):
         value = real(vary, number, minimum=0.0)
         changed, target = problem, target_error
         if vary == "target_error":

@@ -18,7 +18,7 @@ from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, real
+from coopt.problem.validation import count, instance, real
 from coopt.questions.solve import solve_allocation
 from coopt.solvers import best_first
 from coopt.solvers.exact import box_search as exact
@@ -78,6 +78,7 @@ def choose_participants(
     >>> plan.problem.budget.participants, plan.gap <= 1e-12
     (2, True)
     """
+    instance("problem", problem, Problem)
     chosen = resolve_bound(bound)
     if chosen.young is None and chosen.forecast is None:
         raise InvalidProblemError(

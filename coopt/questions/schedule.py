@@ -19,7 +19,7 @@ from coopt.plans.schedule import Schedule
 from coopt.problem import limits
 from coopt.problem.limits import Violation
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice, count, integer_array, real
+from coopt.problem.validation import choice, count, entries, instance, integer_array, real
 from coopt.questions.solve import solve_allocation
 from coopt.solvers.schedule.search import Course, search
 
@@ -92,6 +92,7 @@ def solve_schedule(
     [(16, 1, 297), (6, 1, 865)]
     """
     begun = time.perf_counter()
+    instance("problem", problem, Problem)
     own = measured(forecast)
     most = count("phases", phases)
     if isinstance(learning_rate, str):
@@ -172,13 +173,11 @@ def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[
     (4000.0, 0.0023)
     """
     begun = time.perf_counter()
-    if not isinstance(problem, Problem):
-        raise InvalidProblemError(f"problem = {problem!r}: must be a coopt.Problem")
+    instance("problem", problem, Problem)
     own, devices = measured(forecast), len(problem.fleet)
     made = []
-    for place, phase in enumerate(phases):
-        if not isinstance(phase, Phase):
-            raise InvalidProblemError(f"phases[{place}] = {phase!r}: must be a coopt.Phase")
+    for place, phase in enumerate(entries("phases", phases)):
+        instance(f"phases[{place}]", phase, Phase)
         given = phase.batch_sizes[0] if phase.batch_sizes.size == 1 else phase.batch_sizes
         made.append(replace(phase, batch_sizes=integer_array("batch_sizes", given, devices, minimum=1)))
     if not made:

@@ -18,7 +18,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Claim
 from coopt.plans.describe import Asked, binding_limits, describe
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice, count, integer_array, optional_count, real
+from coopt.problem.validation import choice, count, instance, integer_array, optional_count, real
 from coopt.questions.kept_form import keeping_form
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
@@ -258,8 +258,7 @@ def evaluate(
 
 
 def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
-    if not isinstance(problem, Problem):
-        raise InvalidProblemError(f"problem = {problem!r}: must be a coopt.Problem")
+    instance("problem", problem, Problem)
     return resolve_bound(bound)
 
 
@@ -372,6 +371,7 @@ def _usable_start(
 ) -> tuple[int, int, Ints] | None:
     if warm_start is None:
         return None
+    instance("warm_start", warm_start, Allocation)
     k, tau, batches = warm_start.rounds, warm_start.local_steps, warm_start.batch_sizes
     if rounds not in (None, k) or local_steps not in (None, tau) or batches.size != len(problem.fleet):
         return None
