@@ -302,6 +302,14 @@ class Allocation:
             cannot be proved, or a plan refutes it. If `measurement` is not that of the plan.
         InvalidProblemError
             If a forecast has to be recomputed and there is no `measurement`.
+
+        Notes
+        -----
+        A certificate covers what the plan is, what it uses, the value it has under the bound or forecast
+        that it names, that a target is reached, and that ``lower_bound`` and ``status`` contradict none of
+        this. That ``lower_bound`` is true is proved with `deep` alone. Not covered is what explains a plan
+        or tells where it came from: ``binding``, ``shadow_prices``, ``solver``, ``solve_seconds``,
+        ``trace``, and which of the reasons short of a proof ``status`` gives.
         """
         from coopt.plans.certificate import certify
 

@@ -3,10 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from coopt import Allocation, Budget, Constants, Fleet, Problem, evaluate, solve_allocation
-from coopt.errors import CertificateError, InvalidProblemError
+from coopt.errors import CertificateError, CooptError, InvalidProblemError
 from coopt.plans.allocation import Status
 
 FLEET = Fleet([10, 10], gradient_noise=4.0, divergence=0.1)
@@ -67,3 +68,39 @@ def test_no_plan_takes_less_than_no_time() -> None:
     assert (certificate.time, certificate.proof) == (0.0, None)
     with pytest.raises(CertificateError, match="exceeds the value"):
         replace(fastest, lower_bound=1e-9).certify(deep=True)
+
+
+ALTERED = {
+    "rounds": 7,
+    "local_steps": 2,
+    "batch_sizes": np.array([10, 9]),
+    "predicted_error": 0.1,
+    "objective": "cost",
+    "objective_value": 0.1,
+    "lower_bound": 0.0,
+    "cost": 299.5,
+    "time": 1.0,
+    "status": Status.EVALUATED,
+    "bound": "dynamite",
+    "learning_rate": 0.2,
+    "target_error": 1e-3,
+}
+NOT_COVERED = {
+    "binding": ("time",),
+    "shadow_prices": {"cost": 5.0},
+    "solver": "cvxpy",
+    "solve_seconds": 1e9,
+    "trace": {"boxes": 1},
+}
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_what_a_certificate_covers_cannot_be_altered(plan: Allocation, name: str) -> None:
+    with pytest.raises(CooptError):
+        replace(plan, **{name: ALTERED[name]}).certify()
+
+
+@pytest.mark.parametrize("name", NOT_COVERED)
+def test_what_a_certificate_does_not_cover_is_named(plan: Allocation, name: str) -> None:
+    assert replace(plan, **{name: NOT_COVERED[name]}).certify().cost == plan.cost
+    assert f"``{name}``" in str(Allocation.certify.__doc__).split("Not covered is")[1]
