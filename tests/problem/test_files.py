@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -72,9 +73,10 @@ def constants(draw) -> Constants:
         "lipschitz": wild,
     }
     given_fields = {name: draw(st.one_of(st.none(), strategy)) for name, strategy in optional.items()}
-    return Constants(
-        learning_rate=draw(st.floats(5e-324, 1e300)), smoothness=beta, initial_gap=draw(wild), **given_fields
-    )
+    rate = draw(st.floats(5e-324, 1e300))
+    if given_fields["pl_constant"] is not None and rate * given_fields["pl_constant"] < sys.float_info.min:
+        given_fields["pl_constant"] = None
+    return Constants(learning_rate=rate, smoothness=beta, initial_gap=draw(wild), **given_fields)
 
 
 limits = st.one_of(st.just(math.inf), wild)
