@@ -19,6 +19,7 @@ import numpy as np
 from coopt.errors import InvalidProblemError
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
+from coopt.problem.csv_hints import header_hint, is_comment, row_hint
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import shown
@@ -43,7 +44,27 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidProblemError(f"{path.name}: is not valid CSV: {error}") from error
     if not rows:
         raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
-    header = [name.strip() for name in rows[0]]
+    header = _header(rows[0], path, given)
+    columns: dict[str, list[Any]] = {name: [] for name in header}
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        # A device may be named "#1", and be the first cell.
+        if len(row) != len(header) or (is_comment(row) and header[0] != "names"):
+            why = row_hint(row, len(header)) or f"{len(row)} cells: must be {len(header)}, as the header has"
+            raise InvalidProblemError(f"{path.name}, line {line}: {why}")
+        for name, cell in zip(header, row, strict=True):
+            columns[name].append(cell if name == "names" else _number(cell, name, path, line))
+    if not columns[header[0]]:
+        raise InvalidProblemError(f"{path.name}: holds its header alone: must have one line a device")
+    return {**columns, **given}
+
+
+def _header(cells: list[str], path: Path, given: Mapping[str, Any]) -> list[str]:
+    """The columns that the first line names, if they and the fields given make a fleet."""
+    if hint := header_hint(cells, FLEET_COLUMNS):
+        raise InvalidProblemError(f"{path.name}, line 1: {hint}")
+    header = [name.strip() for name in cells]
     _known(header, FLEET_COLUMNS, f"{path.name}, line 1")
     for name in header:
         if header.count(name) > 1:
@@ -53,17 +74,7 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("samples", "gradient_noise", "divergence"):
         if name not in header and name not in given:
             raise InvalidProblemError(f"{path.name}, line 1: column {shown(name)} is missing")
-    columns: dict[str, list[Any]] = {name: [] for name in header}
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise InvalidProblemError(
-                f"{path.name}, line {line}: {len(row)} cells: must be {len(header)}, as the header has"
-            )
-        for name, cell in zip(header, row, strict=True):
-            columns[name].append(cell if name == "names" else _number(cell, name, path, line))
-    return {**columns, **given}
+    return header
 
 
 def write_fleet_csv(fleet: Fleet, path: Path) -> None:

@@ -17,7 +17,8 @@ COLUMNS = (
     "samples, gradient_noise, divergence, throughput, round_time, sample_cost, weights, min_batch, "
     "max_batch, batch_multiple, names"
 )
-ONE_AXIS = "must be one-dimensional with one entry a device, and at least one device"
+WITH_COMMAS = "save the file with commas, and decimal points"
+COMMENT = "is a comment, which is not read: delete the line"
 ROWS = "600,4.0,0.1\n200,2.5,0.05\n"
 REST = "[constants]\nlearning_rate = 0.05\nsmoothness = 4.0\ninitial_gap = 2.0\n[budget]\ncost = 100.0\n"
 FLEET_TABLE = "[fleet]\nsamples = [600, 200]\ngradient_noise = 4.0\ndivergence = 0.1\n"
@@ -139,6 +140,11 @@ def test_columns_come_in_any_order_and_fields_may_stand_beside_them(tmp_path):
     assert fleet == Fleet([600, 200], 4.0, [0.1, 0.05], names=("phone", "007"), replacement=False)
 
 
+def test_the_name_of_a_device_may_begin_as_comments_do(tmp_path):
+    path = written(tmp_path, "names,samples,gradient_noise,divergence\n#1,600,4.0,0.1\n", "fleet.csv")
+    assert Fleet.from_csv(path).names == ("#1",)
+
+
 def test_a_fleet_without_replacement_is_no_csv(tmp_path):
     with pytest.raises(InvalidProblemError, match=r"replacement = false is not a column.*Problem\.to_toml"):
         Fleet([5], 1.0, 0.0, replacement=False).to_csv(tmp_path / "fleet.csv")
@@ -169,7 +175,24 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         (HEADER + ROWS + "600,,0.1\n", {}, "fleet.csv, line 4: gradient_noise = '': must be a number"),
         (HEADER + "600,4.0,nan\n", {}, "divergence[0] = nan: must be a finite number >= 0"),
         (HEADER + ROWS + "0,4.0,0.1\n", {}, "samples[2] = 0: must be an integer >= 1"),
-        (HEADER, {}, f"samples has shape (0,): {ONE_AXIS}"),
+        (HEADER, {}, "fleet.csv: holds its header alone: must have one line a device"),
+        (HEADER.replace(",", ";"), {}, f"fleet.csv, line 1: is separated by semicolons: {WITH_COMMAS}"),
+        (HEADER.replace(",", "\t"), {}, f"fleet.csv, line 1: is separated by tabs: {WITH_COMMAS}"),
+        (HEADER + "600;4,0;0,1\n", {}, "fleet.csv, line 2: samples = '600;4': must be a number"),
+        (HEADER + "600;4.0;0.1\n", {}, f"fleet.csv, line 2: is separated by semicolons: {WITH_COMMAS}"),
+        ("# phones\n" + HEADER, {}, f"fleet.csv, line 1: {COMMENT}"),
+        (HEADER + ROWS + "# the, rest\n", {}, f"fleet.csv, line 4: {COMMENT}"),
+        (HEADER + "# 600,4.0,0.1\n" + ROWS, {}, f"fleet.csv, line 2: {COMMENT}"),
+        ("\n" + HEADER + ROWS, {}, "fleet.csv, line 1: is blank: the first line must name the columns"),
+        (HEADER + ROWS + "  \n", {}, "fleet.csv, line 4: is blank: delete the blanks in it"),
+        (HEADER + ROWS + ",,\n", {}, "fleet.csv, line 4: samples = '': must be a number"),
+        (HEADER + "600,4.0,0.1,\n", {}, "fleet.csv, line 2: ends in a comma after its 3 cells: delete it"),
+        (
+            HEADER.replace("\n", ",\n") + ROWS,
+            {},
+            "fleet.csv, line 1: ends in a comma: delete it, here and in the other lines",
+        ),
+        (ROWS, {}, "fleet.csv, line 1: holds numbers: a header that names the columns must come first"),
         (
             HEADER + ROWS,
             {"throughput": [1, 2, 3]},
