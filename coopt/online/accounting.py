@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +108,12 @@ class Account:
         """Give what `load_state_dict` needs."""
         return {"round": self.round, "spent_cost": self.cost, "spent_seconds": self.seconds}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.round = count("round", state["round"], minimum=0)
-        self.cost = real("spent_cost", state["spent_cost"], minimum=0.0)
-        self.seconds = real("spent_seconds", state["spent_seconds"], minimum=0.0)
+        rounds = count("round", state["round"], minimum=0)
+        cost = real("spent_cost", state["spent_cost"], minimum=0.0)
+        seconds = real("spent_seconds", state["spent_seconds"], minimum=0.0)
+        self.round, self.cost, self.seconds = rounds, cost, seconds
 
     def _absent(self, absent: Iterable[int]) -> npt.NDArray[np.bool_]:
         gone = np.zeros(self.devices, dtype=bool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
+from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
@@ -376,7 +377,7 @@ class Controller:
             else asdict(previous) | {"batch_sizes": previous.batch_sizes.tolist()},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a controller made with the same arguments.
 
         Raises
@@ -384,26 +385,34 @@ class Controller:
         InvalidProblemError
             If the state is that of another fleet, policy or version.
         """
+        if not isinstance(state, Mapping):
+            raise InvalidProblemError(f"state = {validation.shown(state)}: must be what state_dict returned")
         expected = {"version": STATE_VERSION, "devices": len(self.fleet), "policy": self.policy.name}
         for name, value in expected.items():
             if state.get(name) != value:
                 raise InvalidProblemError(
-                    f"state has {name} = {state.get(name)!r}, this controller has {value!r}"
+                    f"state has {name} = {validation.shown(state.get(name))}, this controller has {value!r}"
                 )
-        self._account.load_state_dict(state)
-        self.learning_rate = state["learning_rate"]
-        self.gradient_error = float(state["gradient_error"])
-        self._forecast = state["forecast"]
-        self._missed = np.asarray(state["missed"], dtype=np.int64)
-        self.estimates = Estimates.from_state(state["estimates"])
-        self.published = PublishedEstimates(**state["published"])
-        self._plan = None if state["plan"] is None else RoundPlan.from_dict(state["plan"])
-        previous = state["previous"]
-        if previous is not None:
-            previous = Choice(
-                **{**previous, "batch_sizes": np.asarray(previous["batch_sizes"], dtype=np.int64)}
-            )
-        self._previous = previous
+        try:
+            # All is read before anything is set: a state that is refused leaves the controller as it was.
+            estimates = Estimates.from_state(state["estimates"])
+            published = PublishedEstimates(**state["published"])
+            plan = None if state["plan"] is None else RoundPlan.from_dict(state["plan"])
+            missed = validation.integer_array("missed", state["missed"], len(self.fleet), minimum=0).copy()
+            gradient_error, forecast = float(state["gradient_error"]), state["forecast"]
+            previous = state["previous"]
+            if previous is not None:
+                batches = np.asarray(previous["batch_sizes"], dtype=np.int64)
+                previous = Choice(**{**previous, "batch_sizes": batches})
+            rate = validation.real("learning_rate", state["learning_rate"], minimum=0.0, strict=True)
+            self._account.load_state_dict(state)
+        except InvalidProblemError:
+            raise
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise InvalidProblemError(f"state is not one of a controller: {error}") from error
+        self.learning_rate, self.gradient_error, self._forecast = rate, gradient_error, forecast
+        self.estimates, self.published, self._missed = estimates, published, missed
+        self._plan, self._previous = plan, previous
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file, atomically: a crash leaves the old file or the new one."""
@@ -418,9 +427,10 @@ class Controller:
             If the file is no state of a controller like this one.
         """
         try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InvalidProblemError(f"{path} is no saved controller: {error}") from error
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, TypeError, ValueError) as error:
+            raise InvalidProblemError(f"{validation.shown(path)} cannot be read: {error}") from error
+        state = json_object(text, f"{path} is no saved controller")
         self.load_state_dict(state)
 
     def _constants(self) -> Constants:
