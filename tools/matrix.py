@@ -22,9 +22,17 @@ FOLDER = ROOT / "build" / "matrix"
 NEWEST, OLDEST = ("3.13", "3.12"), "3.11"
 # What the tests themselves need, in versions of today on every Python.
 TOOLS = ("hypothesis", "mpmath", "pytest>=8.4", "pytest-xdist", "psutil")
+# The laws of the solvers and of the bounds' proofs hold or fail in coopt's own arithmetic, and take minutes.
 LEFT_OUT = (
     "tests/benchmarks",
+    "tests/bounds",
     "tests/examples",
+    "tests/objectives/forecast",
+    "tests/solvers/cohort",
+    "tests/solvers/exact",
+    "tests/solvers/forecast",
+    "tests/solvers/schedule",
+    "tests/solvers/whole_units",
     "tests/adapters/test_flower_client.py",
     "tests/adapters/test_flower_docs.py",
     "tests/adapters/test_flower_resume.py",
