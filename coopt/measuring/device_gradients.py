@@ -182,7 +182,13 @@ class DeviceGradients:
     ) -> tuple[float, Vector, bool]:
         """Loss, gradient in double precision, and whether all its entries are numbers of float32."""
         try:
-            loss, value = self._gradient(model, self._take(rows))
+            answer: Any = self._gradient(model, self._take(rows))
+            if not isinstance(answer, tuple | list) or len(answer) != 2:
+                raise InvalidProblemError(
+                    f"gradient of device {self._name} gives {type(answer).__name__}: must be a tuple "
+                    "(loss, gradient)"
+                )
+            loss, value = answer
             vector = np.asarray(value).astype(np.float64)
             mean = float(loss)
         except Exception as error:

@@ -16,6 +16,7 @@ from coopt.measuring.differences import KIND, Start, explore
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.prepare import Options, prepare
 from coopt.measuring.progress_bar import progress_bar
+from coopt.problem.validation import shown
 
 Vector = NDArray[np.float64]
 
@@ -121,6 +122,8 @@ def measure(
     Measurement(2 devices, 5 directions of 5 parameters, gradient differences on 16 rows a device, ...
     """
     model = flat_model(parameters)
+    if not hasattr(clients, "__len__"):
+        raise InvalidProblemError(f"clients = {shown(clients)}: must be a sequence, one object a device")
     if not len(clients):
         raise InvalidProblemError("clients is empty: give one object a device")
     data = [Client(client, i) for i, client in enumerate(clients)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,6 +17,7 @@ from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
 from coopt.problem.constants import Constants
+from coopt.problem.files import refuse_unknown
 from coopt.problem.fleet import Fleet, aggregation_weights, device_names
 from coopt.problem.validation import (
     count,
@@ -263,6 +265,7 @@ class Measurement:
             "gradient_noise": self.noise,
             "divergence": self.divergence,
         }
+        refuse_unknown(given, inspect.signature(Fleet).parameters, "Measurement.fleet")
         return Fleet(**(measured | given))
 
     def constants(self, learning_rate: float) -> Constants:

@@ -36,7 +36,7 @@ SECTIONS = {"constants": Constants, "budget": Budget}
 def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a fleet from a CSV file, joined with the fields `given` beside it."""
     path = _path(file)
-    _known(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
+    refuse_unknown(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
     # Names may hold line breaks: the reader, not the text, says where a row ends.
     try:
         rows = list(csv.reader(io.StringIO(_text(path), newline="")))
@@ -65,7 +65,7 @@ def _header(cells: list[str], path: Path, given: Mapping[str, Any]) -> list[str]
     if hint := header_hint(cells, FLEET_COLUMNS):
         raise InvalidProblemError(f"{path.name}, line 1: {hint}")
     header = [name.strip() for name in cells]
-    _known(header, FLEET_COLUMNS, f"{path.name}, line 1")
+    refuse_unknown(header, FLEET_COLUMNS, f"{path.name}, line 1")
     for name in header:
         if header.count(name) > 1:
             raise InvalidProblemError(f"{path.name}, line 1: column {shown(name)} stands there twice")
@@ -156,7 +156,7 @@ def _problem_parts(
     if not isinstance(document, Mapping):
         raise InvalidProblemError(f"{source} = {shown(document)}: must be a table")
     sections = (*SECTIONS, *(("fleet",) if fleet is None else ()))
-    _known(document, sections, source)
+    refuse_unknown(document, sections, source)
     for name in sections:
         if name not in document:
             raise InvalidProblemError(f"{source}: table [{name}] is missing")
@@ -167,7 +167,7 @@ def _problem_parts(
         table = document[name]
         if not isinstance(table, Mapping):
             raise InvalidProblemError(f"{source}: {name} = {shown(table)}: must be a table")
-        _known(table, (field.name for field in fields(part)), f"[{name}] of {source}")
+        refuse_unknown(table, (field.name for field in fields(part)), f"[{name}] of {source}")
         built.append(_build(part, table, f"[{name}] of {source}"))
     constants, budget = built
     return fleet, constants, budget
@@ -181,7 +181,7 @@ def _fleet_from(entry: Any, folder: Path | None, source: str) -> Fleet:
         valid = "a table" if folder is None else "a table or the path of a CSV file"
         raise InvalidProblemError(f"{source}: fleet = {shown(entry)}: must be {valid}")
     given = dict(entry)
-    _known(given, (*FLEET_FIELDS, "csv"), f"[fleet] of {source}")
+    refuse_unknown(given, (*FLEET_FIELDS, "csv"), f"[fleet] of {source}")
     path = given.pop("csv", None)
     if path is None:
         fleet: Fleet = _build(Fleet, given, f"[fleet] of {source}")
@@ -205,7 +205,8 @@ def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
     return part(**table)
 
 
-def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:
+def refuse_unknown(names: Iterable[str], valid: Iterable[str], where: str) -> None:
+    """Raise InvalidProblemError at the first name that is not valid, with the nearest one that is."""
     choices = tuple(valid)
     for name in names:
         if name not in choices:

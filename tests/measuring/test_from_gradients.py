@@ -372,3 +372,14 @@ def test_a_progress_bar_is_shown_when_asked_for(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
     coopt.measure(task.gradient, np.zeros(3), task.clients, progress=True)
     assert "measuring" in capsys.readouterr().err
+
+
+def test_what_is_no_gradient_function_no_clients_or_no_field_is_named():
+    clients = [np.ones((4, 2)), np.zeros((4, 2))]
+    with pytest.raises(InvalidProblemError, match=r"gradient of device 0 gives ndarray: must be a tuple"):
+        coopt.measure(lambda w, x: w, np.zeros(2), clients)
+    with pytest.raises(InvalidProblemError, match=r"clients = None: must be a sequence"):
+        coopt.measure(lambda w, x: (0.0, w), np.zeros(2), None)
+    measurement = coopt.measure(lambda w, x: (0.5 * float(w @ w), w + x.mean(axis=0)), np.ones(2), clients)
+    with pytest.raises(InvalidProblemError, match=r"'througput' is unknown: did you mean 'throughput'"):
+        measurement.fleet(througput=3.0)
