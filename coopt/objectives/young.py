@@ -137,7 +137,7 @@ class YoungFamily(MonotoneBase):
             # that cause is charged once and the other, which is not there, is charged without limit.
             if not fleet.divergence.any() and not problem.constants.gradient_bias:
                 zs = {math.inf}
-            elif not fleet.gradient_noise.any():
+            elif not fleet.noise_terms[1].any():
                 zs = {0.0}
             else:
                 zs -= {math.inf}

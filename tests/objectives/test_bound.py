@@ -455,3 +455,12 @@ def test_auto_is_the_smallest_member_where_single_steps_have_drift(kind, budget,
     assert plan.error_bound == min(member.value(problem, *place) for member in kind().members())
     if kind is Certified and known is not None:
         assert plan.error_bound == pytest.approx(known, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [Certified, NonConvex])
+def test_a_single_device_does_not_drift_by_noise(kind):
+    problem = Problem(Fleet([5], 1.0, 0.1), Constants(0.5, 1.0, 1.0, pl_constant=0.5), Budget())
+    smallest = min(member.value(problem, 5, 2, [1]) for member in kind().members())
+    assert kind().value(problem, 5, 2, [1]) == smallest
+    alone = replace(problem, budget=Budget(participants=1, distinct_participants=True))
+    assert kind().value(alone, 5, 2, [1]) == smallest
