@@ -332,7 +332,7 @@ class Measurement:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 content = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InvalidProblemError(f"{path}: is no measurement: {error}") from error
         if content.pop("format", np.array(0)).tolist() != FORMAT:
             raise InvalidProblemError(f"{path}: is no measurement that this version of coopt reads")

@@ -20,7 +20,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.participation import check_participants, probabilities
-from coopt.problem.validation import LARGEST_COUNT, count, float_array, instance, same_value
+from coopt.problem.validation import LARGEST_COUNT, count, float_array, instance, real, same_value
 
 if TYPE_CHECKING:
     from coopt.problem.limits import Violation
@@ -98,7 +98,7 @@ class Problem:
 
         Where only some devices take part in a round it is the expected cost.
         """
-        return limits.cost(self, rounds, local_steps, self._batches(batch_sizes))
+        return limits.cost(self, *self._plan(rounds, local_steps, batch_sizes))
 
     def largest_cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Cost of a plan if the dearest devices were drawn every round; else that of :meth:`cost`."""
@@ -113,11 +113,11 @@ class Problem:
 
         Where only some devices take part in a round it is the expected energy.
         """
-        return limits.energy(self, rounds, local_steps, self._batches(batch_sizes))
+        return limits.energy(self, *self._plan(rounds, local_steps, batch_sizes))
 
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Completion time max_i K (tau (alpha_i + s_i / pi_i) + u_i) of a plan [s]."""
-        return float(limits.device_times(self, rounds, local_steps, self._batches(batch_sizes)).max())
+        return float(limits.device_times(self, *self._plan(rounds, local_steps, batch_sizes)).max())
 
     def violations(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> tuple[Violation, ...]:
         """Every limit that a plan breaks; empty when the plan is feasible.
@@ -137,6 +137,14 @@ class Problem:
         k = count("rounds", rounds, minimum=-LARGEST_COUNT)
         tau = count("local_steps", local_steps, minimum=-LARGEST_COUNT)
         return limits.violations(self, k, tau, self._batches(batch_sizes))
+
+    def _plan(
+        self, rounds: int, local_steps: int, batch_sizes: ArrayLike
+    ) -> tuple[int, int, NDArray[np.float64]]:
+        # The formulas hold between whole numbers too, so that only numbers are asked for.
+        real("rounds", rounds)
+        real("local_steps", local_steps)
+        return rounds, local_steps, self._batches(batch_sizes)
 
     def _batches(self, batch_sizes: ArrayLike) -> NDArray[np.float64]:
         return float_array("batch_sizes", batch_sizes, len(self.fleet), minimum=0.0)

@@ -121,7 +121,7 @@ def float_array(
     infinite: bool = False,
 ) -> NDArray[np.float64]:
     """Return a read-only float64 array of shape (size,), copied once; a scalar is broadcast."""
-    raw = _numeric(name, values)
+    raw = numeric_array(name, values)
     with np.errstate(over="ignore"):
         array = raw.astype(np.float64)
     if raw.dtype.itemsize > array.dtype.itemsize:
@@ -138,7 +138,7 @@ def float_array(
 
 def integer_array(name: str, values: ArrayLike, size: int | None, *, minimum: int) -> NDArray[np.int64]:
     """Return a read-only int64 array of shape (size,); with size None the array sets the size."""
-    raw = _numeric(name, values)
+    raw = numeric_array(name, values)
     fractional = raw.dtype.kind == "f"
     low, high = (raw.min(), raw.max()) if raw.size else (minimum, minimum)
     if not (low >= minimum and high <= LARGEST_COUNT) or (fractional and (raw != np.floor(raw)).any()):
@@ -195,7 +195,8 @@ def _float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _numeric(name: str, values: object) -> NDArray[Any]:
+def numeric_array(name: str, values: object) -> NDArray[Any]:
+    """Return an array of the numbers given, of any shape, and as numpy keeps them."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         # What stands under a mask is no value; numpy would drop the mask and keep it.
         place = ", ".join(str(int(i)) for i in np.argwhere(np.ma.getmaskarray(values))[0])

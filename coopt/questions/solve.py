@@ -18,7 +18,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Claim
 from coopt.plans.describe import Asked, binding_limits, describe
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice, count, instance, integer_array, optional_count, real
+from coopt.problem.validation import choice, count, instance, integer_array, optional_count, real, shown
 from coopt.questions.kept_form import keeping_form
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
@@ -154,10 +154,7 @@ def solve_allocation(
     else:
         problem, chosen = _at_rate(problem, chosen, learning_rate)
     choice("solver", solver, SOLVERS)
-    if solver != "cvxpy" and (constraints is not None or backend is not None):
-        raise InvalidProblemError(
-            f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
-        )
+    _check_own(solver, constraints, backend)
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":
         _only_error(objective, solver)
@@ -260,6 +257,15 @@ def evaluate(
 def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
     instance("problem", problem, Problem)
     return resolve_bound(bound)
+
+
+def _check_own(solver: str, constraints: object, backend: object) -> None:
+    if solver != "cvxpy" and (constraints is not None or backend is not None):
+        raise InvalidProblemError(
+            f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
+        )
+    if constraints is not None and not callable(constraints):
+        raise InvalidProblemError(f"constraints = {shown(constraints)}: must be a function of batch sizes")
 
 
 def _at_rate(problem: Problem, bound: Objective, rate: float | None) -> tuple[Problem, Objective]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from coopt import (
+    Forecast,
     InvalidProblemError,
+    Measurement,
+    allocate_batches,
     choose_cohort,
     choose_participants,
     evaluate,
@@ -52,6 +55,13 @@ def test_what_is_no_problem_is_named(ask, wrong):
         (lambda: solve_allocation(PROBLEM, solver=[]), r"solver = \[\]: must be one of"),
         (lambda: solve_allocation(PROBLEM, bound=3), "bound = 3: must be a name or"),
         (lambda: solve_allocation(PROBLEM, bound="tradeoff(gamma=x, ratio=2)"), "bound = 'tradeoff"),
+        (lambda: solve_allocation(PROBLEM, constraints=3), "constraints = 3: must be a function"),
+        (lambda: allocate_batches([[1], [1, 2]], 1, 1, 1, 1), "weights is not an array of numbers"),
+        (lambda: PROBLEM.cost("1", 1, 1), "rounds = '1': must be a finite number"),
+        (lambda: PROBLEM.time(1, None, 1), "local_steps = None: must be a finite number"),
+        (lambda: PROBLEM.energy([1], 1, 1), r"rounds = \[1\]: must be a finite number"),
+        (lambda: Forecast(None), "model = None: must be a coopt.LocalModel"),
+        (lambda: Measurement.load(3), "3: is no measurement"),
         (lambda: frontier(PROBLEM, values=5), "values = 5: must be an iterable"),
         (lambda: frontier(PROBLEM, vary=[5]), r"vary = \[5\]: must be one of"),
         (lambda: frontier(PROBLEM, objective=5), "objective = 5: must be one of"),

@@ -19,7 +19,7 @@ from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, float_array, optional_real, same_value
+from coopt.problem.validation import count, float_array, instance, optional_real, same_value
 
 # From here on steps along the largest curvature of the average loss overshoot by more than they correct.
 STABLE = 2.0
@@ -114,6 +114,7 @@ class Forecast(Objective):
     proved = False
 
     def __post_init__(self) -> None:
+        instance("model", self.model, LocalModel)
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.monotone import inverse_batches
 from coopt.problem.limits import TOLERANCE
-from coopt.problem.validation import float_array, integer_array, real, same_value
+from coopt.problem.validation import float_array, integer_array, numeric_array, real, same_value
 from coopt.solvers.fleet_passes import alone, optimum
 from coopt.solvers.whole_units.knapsack import fill
 from coopt.solvers.whole_units.unit_prices import units_at
@@ -105,7 +105,7 @@ def allocate_batches(
     >>> allocate_batches([9.0, 1.0], 1.0, 8.0, 1, [5, 100]).batch_sizes
     array([5, 3])
     """
-    size = np.atleast_1d(np.asarray(weights)).size
+    size = numeric_array("weights", weights).size
     if size == 0:
         raise InvalidProblemError("weights is empty: must have one entry a device, and at least one device")
     w = float_array("weights", weights, size, minimum=0.0)
