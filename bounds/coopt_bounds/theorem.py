@@ -21,6 +21,8 @@ Number: TypeAlias = int | float | str | Fraction
 Values: TypeAlias = Mapping[str, Number | Sequence[Number]]
 
 MOST_DIGITS = 50_000
+# With so many working digits, a number that has all but the last SPARE of them behind the point is nothing.
+ENOUGH_TO_CANCEL, SPARE = 1_000, 100
 _SCALARS = (int, float, str, Fraction)
 
 
@@ -171,6 +173,9 @@ class Theorem:
                 result = self._number(values)
                 if previous is not None and abs(result - previous) <= mpmath.mpf(10) ** -digits * abs(result):
                     return result
+                # Terms that cancel exactly leave what rounding makes of nothing: less with every digit.
+                if working >= ENOUGH_TO_CANCEL and abs(result) < mpmath.mpf(10) ** (SPARE - working):
+                    return mpmath.mpf(0)
                 previous = result
             working *= 2
         raise ArithmeticError(f"{self.name}: no {digits} digits with {MOST_DIGITS} working digits")

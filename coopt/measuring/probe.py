@@ -98,6 +98,7 @@ class ClientProbe:
     One client with a quadratic loss, F(w) = mean of (w - x)^2 / 2 over its samples x:
 
     >>> import numpy as np
+    >>> from coopt import ClientProbe
     >>> rng = np.random.default_rng(0)
     >>> data = rng.normal(size=(100, 2))
     >>> def gradient(model, batch):

@@ -110,6 +110,8 @@ class ClientReport:
 
     Examples
     --------
+    >>> from coopt import ClientReport
+    >>> from coopt.measuring.report import HalfBatches
     >>> report = ClientReport(client=3, round=0, samples=500, local_steps=5, batch_size=8,
     ...                       samples_processed=40, loss=0.7, seconds_computing=0.2,
     ...                       halves=HalfBatches(4, 4, 0.5, 0.1))

@@ -82,6 +82,8 @@ def test_the_diffs_make_an_app_that_trains(
     nodes = {9 + device: Node(device, app(client, task)) for device in range(len(SAMPLES))}
     app("server", task)(FakeGrid(clock, nodes), Context(1, 1, {}, RecordDict(), {}))
     (result,) = results
-    assert result.stopped.reason.name == "COST" and len(result.rounds) > 5
+    # Nothing is left to gain where a noiseless regression has been solved, at the very end.
+    assert result.stopped.reason.name in ("COST", "GAIN") and len(result.rounds) > 5
+    assert result.rounds[-1].cost > 0.8 * 5_000
     assert all(record.reports == len(SAMPLES) for record in result.rounds)
     assert result.rounds[-1].train_loss < 0.8 * result.rounds[0].train_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from types import MappingProxyType
 
 import mpmath
@@ -174,6 +175,14 @@ def test_published_bounds_are_the_recursions_they_unroll(v):
             assert close(theorem.evaluate(v), value)
     once = dynamite.marginal.evaluate(v)
     assert close(once, dynamite.theorem.evaluate(v | {"K": 1}))
+
+
+def test_terms_that_cancel_exactly_are_nothing():
+    # h(1) is a difference of equal terms, which no working precision can tell from a tiny number.
+    v = {"K": 1, "tau": 1, "beta": 1, "D_0": 0, "sigma2": 0, "rho": 1, "deltabar": 1}
+    v |= {"eta": Fraction(1, 43), "c": Fraction(1, 64)}
+    assert dynamite.theorem.evaluate(v) == 0
+    assert dynamite.theorem.evaluate(v | {"D_0": Fraction(1, 10**40)}) > 0
 
 
 relative = st.fixed_dictionaries(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coopt import Fleet
 from coopt.measuring.report import ClientReport
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 
@@ -49,7 +50,8 @@ def task(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 class Replay:
     """A planner that repeats the plans of a run."""
 
-    def __init__(self, saved: Saved) -> None:
+    def __init__(self, saved: Saved, fleet: Fleet) -> None:
+        self.fleet = fleet
         self.spent_cost = self.spent_seconds = 0.0
         self._records = saved.result.rounds
         self._round = 0
@@ -145,7 +147,8 @@ def assert_model_is_that_of_the_torch_adapter(saved: Saved, task: ModuleType) ->
         probe=ProbeOptions(pair="same", vectors="none"),
         progress=False,
     )
-    trainer.run(Replay(saved))
+    fleet = Fleet([len(part) for part in parts], gradient_noise=1.0, divergence=1.0)
+    trainer.run(Replay(saved, fleet))
     expected = trainer.model.state_dict()
     assert expected.keys() == saved.result.arrays.keys()
     for name, tensor in expected.items():

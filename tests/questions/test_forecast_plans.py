@@ -145,7 +145,7 @@ def test_the_cheapest_and_the_fastest_way_to_an_error(objective: str) -> None:
     less = replace(PROBLEM, budget=replace(PROBLEM.budget, **{objective: used * (1.0 - 1e-6)}))
     assert solve_allocation(less, bound=FORECAST).predicted_error > target
     plan.certify()
-    with pytest.raises(InfeasibleError, match="smallest error there is") as caught:
+    with pytest.raises(InfeasibleError, match="smallest error is") as caught:
         solve_allocation(PROBLEM, bound=FORECAST, objective="cost", target_error=0.5 * PLAN.predicted_error)
     assert caught.value.smallest_error == pytest.approx(PLAN.predicted_error, rel=1e-9)
 

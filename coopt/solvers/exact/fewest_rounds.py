@@ -31,7 +31,7 @@ def fewest_rounds(form: MonotoneForm, best: Incumbent, first: int) -> int:
     first : int
         The smallest K to consider.
     """
-    member = np.array([next(i for i, each in enumerate(form.members) if each is best.bound)])
+    member = np.array([form.members.index(best.bound)])
     floor = form.floor(best.local_steps, member)
     inverse = inverse_batches(best.batch_sizes.astype(np.float64), form.population)
     level = floor.offsets + weighted(floor.shares, np.array([float(each @ inverse) for each in floor.basis]))
