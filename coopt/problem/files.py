@@ -56,7 +56,9 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
         for name, cell in zip(header, row, strict=True):
             columns[name].append(cell if name == "names" else _number(cell, name, path, line))
     if not columns[header[0]]:
-        raise InvalidProblemError(f"{path.name}: holds its header alone: must have one line a device")
+        raise InvalidProblemError(
+            f"{path.name}: holds its header alone: must have at least one device, a line each"
+        )
     return {**columns, **given}
 
 

@@ -74,8 +74,9 @@ class Replay:
             rest_local_steps=1,
         )
 
-    def observe(self, reports: Iterable[ClientReport], **others: Any) -> None:
+    def observe(self, reports: Iterable[ClientReport], **others: Any) -> list[Any]:
         self._round += 1
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -175,7 +175,7 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         (HEADER + ROWS + "600,,0.1\n", {}, "fleet.csv, line 4: gradient_noise = '': must be a number"),
         (HEADER + "600,4.0,nan\n", {}, "divergence[0] = nan: must be a finite number >= 0"),
         (HEADER + ROWS + "0,4.0,0.1\n", {}, "samples[2] = 0: must be an integer >= 1"),
-        (HEADER, {}, "fleet.csv: holds its header alone: must have one line a device"),
+        (HEADER, {}, "fleet.csv: holds its header alone: must have at least one device, a line each"),
         (HEADER.replace(",", ";"), {}, f"fleet.csv, line 1: is separated by semicolons: {WITH_COMMAS}"),
         (HEADER.replace(",", "\t"), {}, f"fleet.csv, line 1: is separated by tabs: {WITH_COMMAS}"),
         (HEADER + "600;4,0;0,1\n", {}, "fleet.csv, line 2: samples = '600;4': must be a number"),
