@@ -34,6 +34,9 @@ def test_no_arrow_runs_back_and_the_page_names_every_room(draw_rooms):
 
 
 def test_each_path_that_stays_has_the_names_that_the_page_says():
+    # Two of the paths are those of frameworks.
+    pytest.importorskip("torch")
+    pytest.importorskip("flwr")
     table = re.findall(r"^\| `(coopt[\w.]*)` \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
     assert len(table) >= 12
     for path, names in table:

@@ -27,6 +27,8 @@ LEFT_OUT = (
     "tests/benchmarks",
     "tests/bounds",
     "tests/examples",
+    "tests/fake_grid.py",
+    "tests/flower_deployment.py",
     "tests/objectives/forecast",
     "tests/solvers/cohort",
     "tests/solvers/exact",
