@@ -185,6 +185,8 @@ def from_records(
     rate = real("learning_rate", learning_rate, minimum=0.0, strict=True)
     if not reports:
         raise InvalidProblemError("reports is empty: nothing was recorded")
+    # Sums in another order differ in their last digits: one order, whatever that of the lines.
+    reports = sorted(reports, key=lambda report: (report.round, report.client))
     clients = sorted({report.client for report in reports})
     if clients[0] < 0:
         raise InvalidProblemError(f"client = {clients[0]} of a report: must be an index from 0")

@@ -74,7 +74,8 @@ def test_single_precision_sends_half_the_bytes() -> None:
 
     network = Network(task)
     found = measure_clients(ask, np.ones(500, np.float32), SIZES, directions=3)
-    assert max(sizes) < 4 * 500 + 1200
+    # How much a file of arrays says of itself differs between versions of numpy.
+    assert max(sizes) < 4 * 500 + 1400
     assert "float32" in found.curvature_reason
 
 
