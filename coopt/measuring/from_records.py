@@ -244,7 +244,7 @@ def _replayed(
     place = {client: i for i, client in enumerate(clients)}
     rounds: dict[int, list[ClientReport]] = defaultdict(list)
     held = np.ones(len(clients), dtype=np.int64)
-    for report in sorted(reports, key=lambda report: report.round):
+    for report in reports:
         rounds[report.round].append(replace(report, client=place[report.client]))
         held[place[report.client]] = max(int(report.samples), 1)
     state, ignored = Estimates.empty(held), []
