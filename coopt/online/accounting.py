@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +103,15 @@ class Account:
     def wait(self, seconds: float) -> None:
         """Charge time that passes outside the rounds; raises InvalidProblemError if it is negative."""
         self.seconds += real("seconds", seconds, minimum=0.0)
+
+    def left(self, budget: Budget) -> Budget:
+        """Give what is left of a budget."""
+        return replace(
+            budget,
+            cost=max(budget.cost - self.cost, 0.0),
+            time=max(budget.time - self.seconds, 0.0),
+            max_rounds=None if budget.max_rounds is None else budget.max_rounds - self.round,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Give what `load_state_dict` needs."""

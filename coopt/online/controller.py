@@ -17,15 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.estimates import estimate, estimate_published
 from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates
-from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account, budget_for_all
 from coopt.online.atomic_file import write_atomically
 from coopt.online.cut_to_budget import fit_round
+from coopt.online.knowledge import Knowledge
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import Choice, Policy, Situation
 from coopt.policies.resolve import resolve_policy
@@ -36,16 +35,13 @@ from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
-from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
-from coopt.streaming.bias import SAMPLERS
+from coopt.streaming import SamplerAdvice
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
 STATE_VERSION = 3
-# Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
-UNSURE = 0.1
 # So close to the end a policy that expects its plan to do harm is believed.
 LAST_ROUNDS = 3
 
@@ -148,11 +144,10 @@ class Controller:
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = validation.flag("streaming", streaming)
         self._account = Account(len(fleet), self.budget.round_cost)
-        worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
-        self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
-        self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
+        self._knowledge = Knowledge(
+            fleet, caution=self.caution, patience=self.patience, streaming=self.streaming
+        )
         self.gradient_error = 0.0
-        self._missed = np.zeros(len(fleet), dtype=np.int64)
         self._previous: Choice | None = None
         self._plan: RoundPlan | None = None
         self._forecast: float | None = None  # gap predicted for the model after the planned round
@@ -192,9 +187,12 @@ class Controller:
     @property
     def samples(self) -> Floats:
         """Samples by which each device's model counts in the average, shape (N,)."""
-        if self.streaming:
-            return self.estimates.samples.astype(np.float64)
-        return self.fleet.weights * float(self.fleet.samples.sum())
+        return self._knowledge.samples
+
+    @property
+    def estimates(self) -> Estimates:
+        """What is known from the reports so far."""
+        return self._knowledge.estimates
 
     def plan(self) -> RoundPlan | Stopped:
         """Plan the next round; the same plan again until its reports are observed, or the time is up.
@@ -279,7 +277,7 @@ class Controller:
         seen, ignored = self._account.close(
             plan,
             arrived,
-            sample_cost=self._sample_cost(),
+            sample_cost=self._knowledge.sample_cost(),
             step_cost=self.fleet.step_cost,
             seconds=seconds,
             absent=validation.entries("absent", absent),
@@ -287,20 +285,7 @@ class Controller:
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
-        self.estimates = estimate.absorb(
-            self.estimates,
-            seen,
-            local_steps=plan.local_steps,
-            replacement=self.fleet.replacement,
-            streaming=self.streaming,
-            step_cost=self.fleet.step_cost,
-            micro_batch=self.fleet.micro_batch,
-        )
-        latest = estimate_published.estimate(seen, self.estimates.samples)
-        known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
-        self.published = replace(self.published, **known)
-        self._missed += 1
-        self._missed[seen.client] = 0
+        self._knowledge.absorb(plan, seen)
         self._previous = Choice(
             plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
         )
@@ -340,15 +325,12 @@ class Controller:
         """
         constants = self._constants()
         steps = 1 if self._previous is None else self._previous.local_steps
-        rate = constants.learning_rate * float(constants.pl_constant or 0.0)
-        per_step = arrivals_per_round / steps
-        weights = self.estimates.samples / self.estimates.samples.sum()
-        return recommend_sampler(
-            gradient_diameter=gradient_diameter,
-            distances={sampler: total_variation(sampler, capacity, arrivals) for sampler in SAMPLERS},
-            sample_variance=float(weights @ estimate.device_noise(self.estimates)),
+        return self._knowledge.recommend_sampler(
             capacity=capacity,
-            turnover=rate * capacity / per_step if per_step > 0 else math.inf,
+            arrivals=arrivals,
+            arrivals_per_step=arrivals_per_round / steps,
+            gradient_diameter=gradient_diameter,
+            contraction=constants.learning_rate * float(constants.pl_constant or 0.0),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -368,9 +350,7 @@ class Controller:
             "learning_rate": self.learning_rate,
             "gradient_error": self.gradient_error,
             "forecast": self._forecast,
-            "missed": self._missed.tolist(),
-            "estimates": self.estimates.state_dict(),
-            "published": asdict(self.published),
+            **self._knowledge.state_dict(),
             "plan": None if self._plan is None else self._plan.to_dict(),
             "previous": None
             if previous is None
@@ -395,23 +375,22 @@ class Controller:
                 )
         try:
             # All is read before anything is set: a state that is refused leaves the controller as it was.
-            estimates = Estimates.from_state(state["estimates"])
-            published = PublishedEstimates(**state["published"])
             plan = None if state["plan"] is None else RoundPlan.from_dict(state["plan"])
-            missed = validation.integer_array("missed", state["missed"], len(self.fleet), minimum=0).copy()
             gradient_error, forecast = float(state["gradient_error"]), state["forecast"]
             previous = state["previous"]
             if previous is not None:
                 batches = np.asarray(previous["batch_sizes"], dtype=np.int64)
                 previous = Choice(**{**previous, "batch_sizes": batches})
             rate = validation.real("learning_rate", state["learning_rate"], minimum=0.0, strict=True)
-            self._account.load_state_dict(state)
+            account = Account(len(self.fleet), self.budget.round_cost)
+            account.load_state_dict(state)
+            self._knowledge.load_state_dict(state)
         except InvalidProblemError:
             raise
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InvalidProblemError(f"state is not one of a controller: {error}") from error
+        self._account = account
         self.learning_rate, self.gradient_error, self._forecast = rate, gradient_error, forecast
-        self.estimates, self.published, self._missed = estimates, published, missed
         self._plan, self._previous = plan, previous
 
     def save(self, path: str | Path) -> None:
@@ -443,104 +422,35 @@ class Controller:
             forecast=self._forecast,
         )
 
-    def _sample_cost(self) -> Floats:
-        known = self.estimates.sample_cost
-        return np.where(known.known, known.mean, self.fleet.sample_cost)
-
-    def _measured(self) -> Fleet:
-        """The fleet with the speeds and costs that are measured in place of those given."""
-        fleet, timing, link = self.fleet, self.estimates.timing, self.estimates.round_seconds
-        alpha, per_sample = timing.seconds()
-        with np.errstate(divide="ignore"):
-            throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
-        return replace(
-            fleet,
-            throughput=throughput,
-            step_time=np.where(timing.known, alpha, fleet.step_time),
-            round_time=np.where(link.known, link.mean, fleet.round_time),
-            sample_cost=self._sample_cost(),
-        )
-
-    @property
-    def _halves(self) -> bool:
-        """Whether clients evaluate their first batch in two parts, which takes the time of one step more."""
-        return bool(self.estimates.fleet_noise.known)
-
-    def _left(self) -> Budget:
-        return replace(
-            self.budget,
-            cost=max(self.budget.cost - self.spent_cost, 0.0),
-            time=max(self.budget.time - self.spent_seconds, 0.0),
-            max_rounds=None if self.budget.max_rounds is None else self.budget.max_rounds - self.round,
-        )
-
     def _situation(self) -> tuple[Situation, Ints]:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
-        active = np.flatnonzero(self._missed < self.patience)
-        active = active if np.any(self.fleet.weights[active] > 0) else np.arange(len(self.fleet))
-        samples = self.estimates.samples
-        lower, upper = self.fleet.batch_range()
-        if self.policy.needs_estimates:
-            # One sample has no halves: nothing could be measured any more.
-            lower = np.maximum(lower, np.minimum(upper, 2))
-        if self.streaming:
-            upper = np.maximum(np.minimum(upper, samples), lower)
-        divergence = estimate.divergence(self.estimates)
-        prior = math.sqrt(float(self.fleet.weights @ self.fleet.divergence**2))
-        error = divergence.standard_error if math.isfinite(divergence.standard_error) else 0.0
-        spread = divergence.value + self.caution * error if math.isfinite(divergence.value) else prior
-        noise = estimate.device_noise(self.estimates, self.caution)
-        weights = samples[active] if self.streaming else self.fleet.weights[active]
+        known, previous = self._knowledge, self._previous
+        active = known.active()
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
-        extra, gradients = 1.0, float(self._halves)
+        extra, gradients = 1.0, float(known.halves)
         if self.probe_every and self.policy.measures_curvature:
-            steps = 1 if self._previous is None else max(self._previous.rest_local_steps, 1)
+            steps = 1 if previous is None else max(previous.rest_local_steps, 1)
             extra += 0.5 / (steps * self.probe_every)
             gradients += 2.0 / self.probe_every
-        measured = self._measured()
-        fleet = Fleet(
-            samples=samples[active],
-            gradient_noise=noise[active]
-            if self.estimates.fleet_noise.known
-            else self.fleet.gradient_noise[active],
-            divergence=spread if len(active) > 1 else 0.0,
-            throughput=measured.throughput[active] / extra,
-            step_time=measured.step_time[active],
-            round_time=(measured.round_time + gradients * measured.step_time)[active],
-            sample_cost=measured.sample_cost[active] * extra,
-            step_cost=measured.step_cost[active],
-            micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
-            batch_choices=None
-            if measured.batch_choices is None
-            else [measured.batch_choices[device] for device in active.tolist()],
-            weights=weights / weights.sum(),
-            min_batch=lower[active],
-            max_batch=upper[active],
-            batch_multiple=self.fleet.batch_multiple[active],
-            replacement=self.fleet.replacement,
+        fleet = known.describe(
+            active, measures=self.policy.needs_estimates, samples=extra, gradients=gradients
         )
-        previous = self._previous
         if previous is not None:
             previous = replace(previous, batch_sizes=previous.batch_sizes[active])
         loss, gradient = self.estimates.loss.now, self.estimates.gradient.now
         situation = Situation(
             round=self.round,
-            problem=Problem(fleet, self._constants(), self._left()),
+            problem=Problem(fleet, self._constants(), self._account.left(self.budget)),
             total=self.budget,
             loss=loss.value - self.lowest_loss,
             squared_gradient=gradient.value,
-            published=self.published,
+            published=known.published,
             gradient_error=self.gradient_error,
             participation_noise=float(self.estimates.participation.mean),
             previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
-            untimed=self._untimed()[active] if self.budget.time < math.inf else None,
+            untimed=known.untimed()[active] if self.budget.time < math.inf else None,
         )
         return situation, active
-
-    def _untimed(self) -> npt.NDArray[np.bool_]:
-        """Devices of which nobody knows yet what a step takes from what a sample takes."""
-        _, error = self.estimates.timing.fixed_share()
-        return np.isfinite(error) & (error > UNSURE)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
@@ -563,10 +473,10 @@ class Controller:
         found = fit_round(
             choice,
             active=active,
-            fleet=self._measured(),
-            left=self._left(),
+            fleet=self._knowledge.measured(),
+            left=self._account.left(self.budget),
             extra_evaluation=self._probes(),
-            halves=self._halves,
+            halves=self._knowledge.halves,
         )
         if isinstance(found, StopReason):
             return self._stop(found)

@@ -1,0 +1,193 @@
+"""What is known of the devices: learnt from their reports, and described to a policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates.estimate_published import PublishedEstimates
+from coopt.measuring.screening import Observations
+from coopt.online.round_plan import RoundPlan
+from coopt.problem.fleet import Fleet
+from coopt.problem.validation import integer_array
+from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
+from coopt.streaming.bias import SAMPLERS
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
+UNSURE = 0.1
+
+
+class Knowledge:
+    """Learns from what devices report, and describes those that can be reckoned with.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The devices as they were given.
+    caution : float
+        Standard errors by which estimates are moved to their unfavourable side.
+    patience : int
+        Rounds that a device may miss in a row before it is not reckoned with.
+    streaming : bool
+        Whether devices receive data while training.
+    """
+
+    def __init__(self, fleet: Fleet, *, caution: float, patience: int, streaming: bool) -> None:
+        self.fleet, self.caution, self.patience, self.streaming = fleet, caution, patience, streaming
+        worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
+        self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
+        self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
+        self._missed = np.zeros(len(fleet), dtype=np.int64)
+
+    def absorb(self, plan: RoundPlan, seen: Observations) -> None:
+        """Learn from the reports of a round."""
+        self.estimates = estimate.absorb(
+            self.estimates,
+            seen,
+            local_steps=plan.local_steps,
+            replacement=self.fleet.replacement,
+            streaming=self.streaming,
+            step_cost=self.fleet.step_cost,
+            micro_batch=self.fleet.micro_batch,
+        )
+        latest = estimate_published.estimate(seen, self.estimates.samples)
+        known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
+        self.published = replace(self.published, **known)
+        self._missed += 1
+        self._missed[seen.client] = 0
+
+    def active(self) -> Ints:
+        """The devices that can be reckoned with: those that reported of late, or else all."""
+        active = np.flatnonzero(self._missed < self.patience)
+        return active if np.any(self.fleet.weights[active] > 0) else np.arange(len(self.fleet))
+
+    @property
+    def samples(self) -> Floats:
+        """Samples by which each device's model counts in the average, shape (N,)."""
+        if self.streaming:
+            return self.estimates.samples.astype(np.float64)
+        return self.fleet.weights * float(self.fleet.samples.sum())
+
+    @property
+    def halves(self) -> bool:
+        """Whether clients evaluate their first batch in two parts, which takes the time of one step more."""
+        return bool(self.estimates.fleet_noise.known)
+
+    def sample_cost(self) -> Floats:
+        """Cost per sample as reported, or else as given, shape (N,)."""
+        known = self.estimates.sample_cost
+        return np.where(known.known, known.mean, self.fleet.sample_cost)
+
+    def measured(self) -> Fleet:
+        """The fleet with the speeds and costs that are measured in place of those given."""
+        fleet, timing, link = self.fleet, self.estimates.timing, self.estimates.round_seconds
+        alpha, per_sample = timing.seconds()
+        with np.errstate(divide="ignore"):
+            throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
+        return replace(
+            fleet,
+            throughput=throughput,
+            step_time=np.where(timing.known, alpha, fleet.step_time),
+            round_time=np.where(link.known, link.mean, fleet.round_time),
+            sample_cost=self.sample_cost(),
+        )
+
+    def untimed(self) -> npt.NDArray[np.bool_]:
+        """Devices of which nobody knows yet what a step takes from what a sample takes."""
+        _, error = self.estimates.timing.fixed_share()
+        return np.isfinite(error) & (error > UNSURE)
+
+    def describe(self, active: Ints, *, measures: bool, samples: float, gradients: float) -> Fleet:
+        """Describe some devices to a policy, with all that is known of them.
+
+        Parameters
+        ----------
+        active : numpy.ndarray of int
+            Which devices.
+        measures : bool
+            Whether their batches have to be large enough to measure noise.
+        samples : float
+            Samples that a device processes for each one that it trains on, extra evaluations included.
+        gradients : float
+            Gradients that it evaluates in a round beyond those of its steps.
+        """
+        given, estimates = self.fleet, self.estimates
+        lower, upper = given.batch_range()
+        if measures:
+            # One sample has no halves: nothing could be measured any more.
+            lower = np.maximum(lower, np.minimum(upper, 2))
+        if self.streaming:
+            upper = np.maximum(np.minimum(upper, estimates.samples), lower)
+        divergence = estimate.divergence(estimates)
+        prior = math.sqrt(float(given.weights @ given.divergence**2))
+        error = divergence.standard_error if math.isfinite(divergence.standard_error) else 0.0
+        spread = divergence.value + self.caution * error if math.isfinite(divergence.value) else prior
+        noise = given.gradient_noise
+        if estimates.fleet_noise.known:
+            noise = estimate.device_noise(estimates, self.caution)
+        weights = estimates.samples[active] if self.streaming else given.weights[active]
+        measured = self.measured()
+        return Fleet(
+            samples=estimates.samples[active],
+            gradient_noise=noise[active],
+            divergence=spread if len(active) > 1 else 0.0,
+            throughput=measured.throughput[active] / samples,
+            step_time=measured.step_time[active],
+            round_time=(measured.round_time + gradients * measured.step_time)[active],
+            sample_cost=measured.sample_cost[active] * samples,
+            step_cost=measured.step_cost[active],
+            micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
+            batch_choices=None
+            if measured.batch_choices is None
+            else [measured.batch_choices[device] for device in active.tolist()],
+            weights=weights / weights.sum(),
+            min_batch=lower[active],
+            max_batch=upper[active],
+            batch_multiple=given.batch_multiple[active],
+            replacement=given.replacement,
+        )
+
+    def recommend_sampler(
+        self,
+        *,
+        capacity: int,
+        arrivals: int,
+        arrivals_per_step: float,
+        gradient_diameter: float,
+        contraction: float,
+    ) -> SamplerAdvice:
+        """Recommend a buffer with the measured noise; `contraction` is that of a local step."""
+        weights = self.estimates.samples / self.estimates.samples.sum()
+        turns = arrivals_per_step > 0
+        return recommend_sampler(
+            gradient_diameter=gradient_diameter,
+            distances={sampler: total_variation(sampler, capacity, arrivals) for sampler in SAMPLERS},
+            sample_variance=float(weights @ estimate.device_noise(self.estimates)),
+            capacity=capacity,
+            turnover=contraction * capacity / arrivals_per_step if turns else math.inf,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that `load_state_dict` needs."""
+        return {
+            "missed": self._missed.tolist(),
+            "estimates": self.estimates.state_dict(),
+            "published": asdict(self.published),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; what cannot be read changes nothing."""
+        estimates = Estimates.from_state(state["estimates"])
+        published = PublishedEstimates(**state["published"])
+        missed = integer_array("missed", state["missed"], len(self.fleet), minimum=0).copy()
+        self.estimates, self.published, self._missed = estimates, published, missed
