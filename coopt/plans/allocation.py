@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
-from coopt.problem.json_text import json_object
+from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, integer_array, real, same_value
 
@@ -397,10 +396,7 @@ class Allocation:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The allocation as JSON text (infinities as in Python's json), written to `path` if given."""
-        text = json.dumps(self.to_dict(), indent=1)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        return write_json(self.to_dict(), path)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

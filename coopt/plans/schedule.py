@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from coopt.objectives.forecast.phases import Phases
 from coopt.objectives.forecast.source import Source
 from coopt.plans.allocation import HasForecast, Status, measured, source_from
 from coopt.plans.phase import Phase
-from coopt.problem.json_text import json_object
+from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real, same_value
 
@@ -222,10 +221,7 @@ class Schedule:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The schedule as JSON text (infinities as in Python's json), written to `path` if given."""
-        text = json.dumps(self.to_dict(), indent=1)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        return write_json(self.to_dict(), path)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

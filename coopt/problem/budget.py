@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
+from coopt.problem import units
 from coopt.problem.fleet import Fleet
 from coopt.problem.validation import flag, optional_count, real
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Budget:
     """What may be spent.
 
     Parameters
     ----------
     cost : float, default inf
-        R >= 0, the total cost of all rounds, in the unit of ``Fleet.sample_cost``.
-    time : float, default inf
-        theta >= 0, the completion time of all rounds [s]; the slowest device sets each round.
+        R >= 0, the total cost of all rounds, in the unit of ``Fleet.sample_cost``. For epochs give
+        ``5 * fleet.epoch_cost``; a job file and the command line also read ``"5 epochs"``.
+    time : float, str or timedelta, default inf
+        theta >= 0, the completion time of all rounds [s]; the slowest device sets each round. Texts have
+        units: ``"90s"``, ``"30min"``, ``"1h 30min"``, ``"2 days"``.
     round_cost : float, default 0
         b >= 0, the cost of one round beyond its samples and ``Fleet.round_cost``.
     max_rounds, max_local_steps : int, optional
@@ -29,37 +33,53 @@ class Budget:
         expected ones, and the time limit holds whoever is drawn.
     distinct_participants : bool, default False
         Whether the m devices are distinct, each set of m as likely as any other; needs equal weights.
-    energy : float, default inf
-        E >= 0, the energy that all devices together may use in all rounds [J].
+    energy : float or str, default inf
+        E >= 0, the energy that all devices together may use in all rounds [J], or such as ``"2 kWh"``.
 
     Raises
     ------
     InvalidProblemError
-        If a value is not a number in its range, or a count is fractional.
+        If a value is not a number in its range, a unit is unknown, or a count is fractional.
+
+    Examples
+    --------
+    >>> from coopt import Budget
+    >>> Budget(cost=20_000, time="1h 30min").time
+    5400.0
     """
 
     __module__ = "coopt"
 
-    cost: float = float("inf")
-    time: float = float("inf")
+    cost: float = math.inf
+    time: float = math.inf
     round_cost: float = 0.0
     max_rounds: int | None = None
     max_local_steps: int | None = None
     participants: int | None = None
     distinct_participants: bool = False
-    energy: float = float("inf")
+    energy: float = math.inf
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        cost: float = math.inf,
+        time: float | str | timedelta = math.inf,
+        round_cost: float = 0.0,
+        max_rounds: int | None = None,
+        max_local_steps: int | None = None,
+        participants: int | None = None,
+        distinct_participants: bool = False,
+        energy: float | str = math.inf,
+    ) -> None:
         checked: dict[str, float | int | None] = {
-            "cost": real("cost", self.cost, minimum=0.0, infinite=True),
-            "time": real("time", self.time, minimum=0.0, infinite=True),
-            "round_cost": real("round_cost", self.round_cost, minimum=0.0),
-            "max_rounds": optional_count("max_rounds", self.max_rounds),
-            "max_local_steps": optional_count("max_local_steps", self.max_local_steps),
-            "participants": optional_count("participants", self.participants),
-            "energy": real("energy", self.energy, minimum=0.0, infinite=True),
+            "cost": real("cost", units.cost("cost", cost), minimum=0.0, infinite=True),
+            "time": real("time", units.seconds("time", time), minimum=0.0, infinite=True),
+            "round_cost": real("round_cost", round_cost, minimum=0.0),
+            "max_rounds": optional_count("max_rounds", max_rounds),
+            "max_local_steps": optional_count("max_local_steps", max_local_steps),
+            "participants": optional_count("participants", participants),
+            "distinct_participants": flag("distinct_participants", distinct_participants),
+            "energy": real("energy", units.joules("energy", energy), minimum=0.0, infinite=True),
         }
-        flag("distinct_participants", self.distinct_participants)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

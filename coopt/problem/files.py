@@ -22,6 +22,7 @@ from coopt.problem.constants import Constants
 from coopt.problem.csv_hints import header_hint, is_comment, row_hint
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.problem.units import with_units
 from coopt.problem.validation import shown
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
@@ -170,6 +171,7 @@ def _problem_parts(
         if not isinstance(table, Mapping):
             raise InvalidProblemError(f"{source}: {name} = {shown(table)}: must be a table")
         refuse_unknown(table, (field.name for field in fields(part)), f"[{name}] of {source}")
+        table = with_units(table, fleet) if part is Budget else table
         built.append(_build(part, table, f"[{name}] of {source}"))
     constants, budget = built
     return fleet, constants, budget

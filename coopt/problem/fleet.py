@@ -273,6 +273,11 @@ class Fleet:
         return bool((self.sample_cost * self.batch_multiple == first).all())
 
     @cached_property
+    def epoch_cost(self) -> float:
+        """Sum a_i d_i: the cost of processing every sample of every device once."""
+        return math.fsum((self.sample_cost * self.samples).tolist())
+
+    @cached_property
     def free_rounds(self) -> bool:
         """Whether no device has a round cost of its own."""
         return self.round_cost[0] == 0.0 and _same_everywhere(self.round_cost)

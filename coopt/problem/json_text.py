@@ -1,8 +1,10 @@
-"""JSON text from anywhere, read so that whatever is wrong with it is one kind of error."""
+"""JSON text, read from anywhere so that whatever is wrong with it is one kind of error, and written."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from coopt.errors import InvalidProblemError
@@ -32,3 +34,20 @@ def json_object(text: str, refusal: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidProblemError(f"{refusal}: the JSON text must hold an object")
     return value
+
+
+def write_json(content: Mapping[str, Any], path: str | Path | None) -> str:
+    """Return an object as JSON text (infinities as in Python's json), written to `path` if given.
+
+    Raises
+    ------
+    InvalidProblemError
+        If the file cannot be written.
+    """
+    text = json.dumps(content, indent=1)
+    if path is not None:
+        try:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidProblemError(f"{path}: cannot be written: {error.strerror}") from error
+    return text

@@ -319,7 +319,7 @@ def test_whole_floats_count_as_counts():
     [
         ("cost", -1, "cost = -1.0: must be a number >= 0"),
         ("cost", NAN, "cost = nan: must be a number >= 0"),
-        ("cost", "12", "cost = '12': must be a number >= 0"),
+        ("cost", "12", "cost = '12': must be a number, or a text such as '5 epochs'"),
         ("time", -INF, "time = -inf: must be a number >= 0"),
         ("time", True, "time = True: must be a number >= 0"),
         ("round_cost", INF, f"round_cost = inf: must be {NONNEGATIVE}"),
