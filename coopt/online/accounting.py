@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate import gradients_evaluated
-from coopt.measuring.screening import LARGEST, Ignored, Memory, Observations, screen
+from coopt.measuring.ignored import Ignored
+from coopt.measuring.screening import LARGEST, Memory, Observations, screen
+from coopt.measuring.told_costs import Prices
 from coopt.problem.validation import count, real
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Account:
         seconds: float | None,
         absent: Iterable[int],
         memory: Memory | None = None,
+        stated_cost: Floats | None = None,
     ) -> tuple[Observations, list[Ignored]]:
         """Charge the planned round, and give what is believed of its reports.
 
@@ -78,6 +81,8 @@ class Account:
             Devices known not to have worked.
         memory : dict, optional
             Values believed before, to judge the reports by.
+        stated_cost : numpy.ndarray, shape (N,), optional
+            Cost per sample as the fleet states it, to hold told costs to; default: `sample_cost`.
 
         Raises
         ------
@@ -94,6 +99,7 @@ class Account:
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
             most_samples=MOST_OVER_PLAN * samples_of(plan),
+            prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
         )
         self.cost += charge(plan, sample_cost, step_cost, seen, gone) + self.round_cost
         self.seconds += duration(plan, seen, gone) if seconds is None else seconds
@@ -208,8 +214,9 @@ def charge(
     Returns
     -------
     float
-        Reported costs; without one, samples processed times cost per sample, and the planned steps; without
-        any believable report, what was planned, since the device may have worked and failed to say so.
+        Reported costs, as far as they are believed; without one, samples processed times cost per sample, and
+        the planned steps; without any believable report, what was planned, since the device may have worked
+        and failed to say so.
     """
     steps = plan.local_steps * step_cost
     spent = np.where(absent, 0.0, samples_of(plan) * sample_cost + steps)
