@@ -18,7 +18,8 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
 from coopt.problem.constants import Constants
 from coopt.problem.files import refuse_unknown
-from coopt.problem.fleet import Fleet, aggregation_weights, device_names
+from coopt.problem.fleet import Fleet
+from coopt.problem.fleet_fields import aggregation_weights, device_names
 from coopt.problem.validation import (
     count,
     float_array,

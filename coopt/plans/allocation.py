@@ -17,8 +17,10 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
+from coopt.plans.device_rows import device_rows
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, integer_array, real, same_value
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, eq=False)
-class Allocation:
+class Allocation(ResultTable):
     """A plan for training, the error that is expected of it, and how far from optimal it can be at most.
 
     Attributes
@@ -402,6 +404,10 @@ class Allocation:
     def from_json(cls, text: str) -> Self:
         """Rebuild an allocation from :meth:`to_json`; no file that the text names is opened."""
         return cls.from_dict(json_object(text, "not an allocation"))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a device: what the plan asks of it, and what that takes in all rounds [cost, s]."""
+        return device_rows(self.problem, self)
 
     def plot(self) -> Figure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""
