@@ -250,7 +250,7 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
     if not fleet.replacement:
         # Not as a product of whole numbers, which 64 bits do not hold where both are large.
         inverse *= (fleet.samples - batches) / fleet.samples
-    p, noise = fleet.weights, fleet.gradient_noise * inverse
+    p, noise = fleet.weights, fleet.gradient_noise * inverse + fleet.step_noise
     return {
         "sigma2": math.fsum((p * p * noise).tolist()),
         "nu2": math.fsum((p * (1.0 - p) * noise).tolist()),

@@ -74,6 +74,10 @@ class Fleet(DataFrameSource):
     batch_choices : sequence of int, or one such sequence a device, optional
         The batch sizes that are allowed, such as powers of two or the shapes that were compiled; within
         min_batch and max_batch, and in place of batch_multiple. Default: all.
+    step_noise : array_like, shape (N,) or scalar, default 0
+        V_i >= 0, variance of every local step's gradient that no batch removes, such as noise added for
+        privacy or by quantisation; the variance of a mini-batch gradient is then at most M_i / s + V_i
+        [gradient^2].
 
     Raises
     ------
@@ -119,6 +123,7 @@ class Fleet(DataFrameSource):
     step_energy: NDArray[np.float64]
     micro_batch: NDArray[np.int64] | None
     batch_choices: tuple[tuple[int, ...], ...] | None
+    step_noise: NDArray[np.float64]
 
     def __init__(
         self,
@@ -142,6 +147,7 @@ class Fleet(DataFrameSource):
         step_energy: ArrayLike = 0.0,
         micro_batch: ArrayLike | None = None,
         batch_choices: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        step_noise: ArrayLike = 0.0,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -173,6 +179,7 @@ class Fleet(DataFrameSource):
             if micro_batch is None
             else integer_array("micro_batch", micro_batch, size, minimum=1),
             "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
+            "step_noise": float_array("step_noise", step_noise, size, minimum=0.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -321,6 +328,13 @@ class Fleet(DataFrameSource):
         drift *= self.weights
         drift *= self.gradient_noise
         return mean, drift
+
+    @cached_property
+    def step_noise_terms(self) -> NDArray[np.float64]:
+        """Sum p_i^2 V_i and sum p_i (1 - p_i) V_i: what no batch removes of the sums over noise_terms."""
+        mean = self.weights * self.weights * self.step_noise
+        drift = self.weights * (1.0 - self.weights) * self.step_noise
+        return np.array([float(np.sum(mean)), float(np.sum(drift))])
 
     @cached_property
     def mean_divergence(self) -> float:

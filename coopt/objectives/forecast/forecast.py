@@ -193,9 +193,16 @@ class Forecast(Objective):
         Raises
         ------
         InvalidProblemError
-            If the fleet has another number of devices, or the learning rate is not below `largest_rate`.
+            If the fleet has another number of devices, or step noise, or the learning rate is not below
+            `largest_rate`.
         """
         fleet, budget = problem.fleet, problem.budget
+        if fleet.step_noise.any():
+            raise InvalidProblemError(
+                f"step_noise[{int(fleet.step_noise.argmax())}] = {float(fleet.step_noise.max())!r}: "
+                "a forecast knows only the noise of batches, as it was measured; plan with a bound such as "
+                "Certified()"
+            )
         if len(fleet) != self.devices:
             raise InvalidProblemError(
                 f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
