@@ -357,11 +357,7 @@ class Allocation(ResultTable):
                 "rounds": self.claim.rounds,
                 "local_steps": self.claim.local_steps,
             },
-            **(
-                {}
-                if self.source is None
-                else {"forecast": {"measurement": self.source.measurement, "trained": self.source.trained}}
-            ),
+            **({} if self.source is None else {"forecast": self.source.to_dict()}),
         }
 
     @classmethod
@@ -378,7 +374,8 @@ class Allocation(ResultTable):
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
-            values["source"] = source_from(values.pop("forecast", None))
+            made_from = values.pop("forecast", None)
+            values["source"] = None if made_from is None else Source.from_dict(made_from)
             values["predicted_error"] = values.pop(VALUE[values["source"] is None])
             for name in ("predicted_error", "objective_value", "cost", "time", "learning_rate"):
                 values[name] = real(name, values[name], infinite=True)
@@ -463,13 +460,3 @@ def _only_bounds(value: float, is_bound: bool) -> float:
             "error_bound: this plan has a forecast, which bounds nothing; its value is predicted_error"
         )
     return value
-
-
-def source_from(data: object) -> Source | None:
-    """What a file says of the measurement behind a plan."""
-    if data is None:
-        return None
-    if not isinstance(data, dict) or not isinstance(data.get("measurement"), str):
-        raise InvalidProblemError("not an allocation: forecast must hold the SHA-256 of its measurement")
-    trained = data.get("trained")
-    return Source(data["measurement"], None if trained is None else tuple(int(i) for i in trained))

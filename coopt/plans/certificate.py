@@ -239,7 +239,9 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
         )
     rate = allocation.problem.constants.learning_rate
     plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
-    value = recomputed(forecast.model, allocation.source.trained, allocation.problem, plan)
+    source = allocation.source
+    made_from = Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
+    value = recomputed(made_from, allocation.problem, plan)
     return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
 
 

@@ -14,7 +14,7 @@ from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases
 from coopt.objectives.forecast.source import Source
-from coopt.plans.allocation import HasForecast, Status, measured, source_from
+from coopt.plans.allocation import HasForecast, Status, measured
 from coopt.plans.device_rows import device_rows
 from coopt.plans.phase import Phase
 from coopt.problem.json_text import json_object, write_json
@@ -144,7 +144,7 @@ class Schedule(ResultTable):
                 f"measurement is another one: its SHA-256 is {given.model.digest[:12]}..., and that of the "
                 f"schedule {self.source.measurement[:12]}..."
             )
-        return Forecast(given.model, trained=self.source.trained)
+        return Forecast(given.model, trained=self.source.trained, optimiser=self.source.optimiser)
 
     def curve(self, measurement: HasForecast | None = None) -> NDArray[np.float64]:
         """Forecast of F - F* before training and after each round, shape (1 + rounds,) [loss].
@@ -189,7 +189,7 @@ class Schedule(ResultTable):
             "time": self.time,
             "lower_bound": self.lower_bound,
             "status": self.status.name,
-            "forecast": {"measurement": self.source.measurement, "trained": self.source.trained},
+            "forecast": self.source.to_dict(),
             "solve_seconds": self.solve_seconds,
             "trace": dict(self.trace),
         }
@@ -214,7 +214,7 @@ class Schedule(ResultTable):
                 values[name] = real(name, values[name], infinite=True)
             values["lower_bound"] = float(values["lower_bound"])
             values["status"] = Status[values["status"]]
-            values["source"] = source_from(values.pop("forecast"))
+            values["source"] = Source.from_dict(values.pop("forecast"))
             return cls(**values)
         except InvalidProblemError:
             raise
