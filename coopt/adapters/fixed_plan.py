@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account, gradients_planned
+from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation
     from coopt.plans.schedule import Schedule
     from coopt.problem.fleet import Fleet
+
+# A device that was absent for many rounds is waited for when it comes back: nothing depends on it before.
+PATIENCE = 2**62
 
 
 class FixedPlan:
@@ -43,6 +47,9 @@ class FixedPlan:
         eta.
     round_cost : float, default 0
         Cost of a round beyond that of the devices.
+    deadline : float, default inf
+        Seconds after which a round goes on without those that are missing. Nobody waits a third time for a
+        device that has let two deadlines pass; it is given its work all the same.
 
     Raises
     ------
@@ -67,14 +74,17 @@ class FixedPlan:
         learning_rate: float,
         *,
         round_cost: float = 0.0,
+        deadline: float = math.inf,
     ) -> None:
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
         self.phases: tuple[Phase, ...] = (Phase(rounds, local_steps, batches, learning_rate),)
-        self.round_cost = real("round_cost", round_cost, minimum=0.0) + float(fleet.round_cost.sum())
+        self.round_cost = real("round_cost", round_cost, minimum=0.0)
+        self.deadline = real("deadline", deadline, minimum=0.0, strict=True, infinite=True)
         # All rounds are run, whatever they take.
         self.budget = Budget()
         self._account = Account(len(fleet), self.round_cost)
+        self._roster = Roster(fleet.weights, patience=PATIENCE)
 
     @property
     def rounds(self) -> int:
@@ -194,16 +204,18 @@ class FixedPlan:
             batch_sizes=phase.batch_sizes,
             learning_rate=phase.learning_rate,
             extra_evaluation=False,
-            deadline=math.inf,
+            deadline=self.deadline,
             predicted_cost=float(samples @ fleet.sample_cost)
             + steps * fleet.whole_step_cost
-            + self.round_cost,
+            + self.round_cost
+            + float(fleet.round_cost.sum()),
             predicted_seconds=float(
                 np.max(gradients * fleet.step_time + samples / fleet.throughput + fleet.round_time)
             ),
             rounds_left=self.rounds - self.round,
             predicted_error=math.nan,
             rest_local_steps=self._phase(self.round + 1).local_steps,
+            expected=self._roster.active(),
         )
 
     def observe(
@@ -213,20 +225,24 @@ class FixedPlan:
         seconds: float | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
+        witnessed: bool = False,
     ) -> list[Ignored]:
         """Charge the round; what the clients measured changes nothing here."""
         plan = self.plan()
         if isinstance(plan, Stopped):
             raise InvalidProblemError(f"observe was called after the last of {self.rounds} rounds")
-        _, ignored = self._account.close(
+        closed = self._account.close(
             plan,
             reports,
             sample_cost=self.fleet.sample_cost,
             step_cost=self.fleet.step_cost,
+            device_cost=self.fleet.round_cost,
             seconds=seconds,
             absent=absent,
+            witnessed=witnessed,
         )
-        return ignored
+        self._roster.note(plan, closed)
+        return closed.ignored
 
     def wait(self, seconds: float) -> None:
         """Charge time that passes between rounds [s]."""
@@ -239,7 +255,7 @@ class FixedPlan:
             for phase in self.phases
             for number in (phase.rounds, phase.local_steps, phase.learning_rate, *phase.batch_sizes.tolist())
         ]
-        return {"plan": plan, **self._account.state_dict()}
+        return {"plan": plan, **self._account.state_dict(), **self._roster.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned.
@@ -253,4 +269,7 @@ class FixedPlan:
             raise InvalidProblemError(
                 "the state is that of another plan: rounds, steps, rate or batches differ"
             )
+        roster = Roster(self.fleet.weights, patience=PATIENCE)
+        roster.load_state_dict(state)
         self._account.load_state_dict(state)
+        self._roster = roster

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.validation import count, float_array, real, same_value
+
+if TYPE_CHECKING:
+    from coopt.online.round_plan import RoundPlan
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +55,30 @@ class RoundTimes:
     def seconds(self, deadline: float = math.inf) -> float:
         """Give the seconds after which the server goes on: the last answer, or the deadline before it."""
         return min(float(np.max(self.total[~self.absent], initial=0.0)), deadline)
+
+    def under(
+        self, plan: RoundPlan, absent: NDArray[np.bool_] | None = None
+    ) -> tuple[float, NDArray[np.bool_]]:
+        """Tell how a round goes in which the server waits as a plan says.
+
+        Parameters
+        ----------
+        plan : RoundPlan
+            Who is given work, for whom the server waits, and how long.
+        absent : numpy.ndarray of bool, shape (N,), optional
+            More devices that do not take part.
+
+        Returns
+        -------
+        seconds : float
+            When the server goes on.
+        arrived : numpy.ndarray of bool, shape (N,)
+            Who has answered by then.
+        """
+        gone = self.absent if absent is None else self.absent | absent
+        there = np.isin(np.arange(gone.size), plan.participants) & ~gone
+        seconds = plan.closes(np.where(there, self.total, np.inf), np.flatnonzero(gone).tolist())
+        return seconds, there & (self.total <= seconds)
 
 
 @dataclass(frozen=True, init=False, eq=False)

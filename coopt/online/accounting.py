@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate import gradients_evaluated
-from coopt.measuring.ignored import Ignored
-from coopt.measuring.screening import LARGEST, Memory, Observations, screen
-from coopt.measuring.told_costs import Prices
+from coopt.measuring.screening import LARGEST, Ignored, Memory, Observations, screen
+from coopt.problem.participation import check_participants
 from coopt.problem.validation import count, real
 
 if TYPE_CHECKING:
@@ -29,6 +28,28 @@ Floats = npt.NDArray[np.float64]
 MOST_OVER_PLAN = 2.0
 
 
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """What a planner learns as a round is charged.
+
+    Attributes
+    ----------
+    seen : Observations
+        What is believed of the reports.
+    ignored : list of Ignored
+        What is not, and what was planned and not done.
+    absent : numpy.ndarray of bool, shape (N,)
+        Devices known not to have worked.
+    steps : numpy.ndarray of int, shape (N,)
+        Local steps that each device did.
+    """
+
+    seen: Observations
+    ignored: list[Ignored]
+    absent: npt.NDArray[np.bool_]
+    steps: npt.NDArray[np.int64]
+
+
 @dataclass(eq=False)
 class Account:
     """What a training has spent so far: every planner keeps one, and only here is anything charged.
@@ -38,7 +59,7 @@ class Account:
     devices : int
         N.
     round_cost : float
-        Cost of a round beyond its samples, on the server and on all devices.
+        Cost of a round beyond its samples and its devices.
     round : int
         Rounds that are closed.
     cost, seconds : float
@@ -58,11 +79,12 @@ class Account:
         *,
         sample_cost: Floats,
         step_cost: Floats,
+        device_cost: Floats,
         seconds: float | None,
         absent: Iterable[int],
+        witnessed: bool = False,
         memory: Memory | None = None,
-        stated_cost: Floats | None = None,
-    ) -> tuple[Observations, list[Ignored]]:
+    ) -> Closed:
         """Charge the planned round, and give what is believed of its reports.
 
         Parameters
@@ -75,14 +97,16 @@ class Account:
             Cost per sample where a client reports none.
         step_cost : numpy.ndarray, shape (N,)
             Cost per local step there, whatever its batch.
+        device_cost : numpy.ndarray, shape (N,)
+            Cost of the round on each device that takes part in it.
         seconds : float or None
             How long the round took by the server's clock; None: what the reports say.
         absent : iterable of int
-            Devices known not to have worked.
+            Devices known not to have worked, besides those that were given no work.
+        witnessed : bool, default False
+            Whether the server saw the work: if not, a device that says it did less is charged the plan.
         memory : dict, optional
             Values believed before, to judge the reports by.
-        stated_cost : numpy.ndarray, shape (N,), optional
-            Cost per sample as the fleet states it, to hold told costs to; default: `sample_cost`.
 
         Raises
         ------
@@ -91,7 +115,9 @@ class Account:
         """
         if seconds is not None:
             seconds = real("seconds", seconds, minimum=0.0)
-        gone = self._absent(absent)
+        named = self._absent(absent)
+        gone = named.copy()
+        gone |= ~np.isin(np.arange(self.devices), plan.participants)
         seen, ignored = screen(
             reports,
             devices=self.devices,
@@ -99,12 +125,17 @@ class Account:
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
             most_samples=MOST_OVER_PLAN * samples_of(plan),
-            prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
         )
-        self.cost += charge(plan, sample_cost, step_cost, seen, gone) + self.round_cost
+        steps, short = steps_done(plan, seen)
+        ignored.extend(
+            Ignored(client, f"{planned - done} of its {planned} local steps", f"it says that it did {done}")
+            for client, done, planned in short
+        )
+        self.cost += charge(plan, sample_cost, step_cost, seen, gone, witnessed)
+        self.cost += self.round_cost + float(np.sum(device_cost[plan.participants]))
         self.seconds += duration(plan, seen, gone) if seconds is None else seconds
         self.round += 1
-        return seen, ignored
+        return Closed(seen, ignored, named, steps)
 
     def wait(self, seconds: float) -> None:
         """Charge time that passes outside the rounds; raises InvalidProblemError if it is negative."""
@@ -142,40 +173,34 @@ class Account:
         return gone
 
 
-def budget_for_all(budget: Budget, fleet: Fleet) -> Budget:
-    """Give the budget with what a round costs on every device in it.
+def check_budget(budget: Budget, fleet: Fleet) -> None:
+    """Raise InvalidProblemError if a controller cannot keep a limit, or cannot draw so many devices.
 
-    Raises
-    ------
-    InvalidProblemError
-        If it is for some of the devices, or limits energy: a controller asks all devices every round, and
-        what they report is cost and time.
+    Clients report what they cost and how long they take, and no energy.
     """
     if budget.energy < math.inf:
         raise InvalidProblemError(
             f"energy = {budget.energy!r}: a controller keeps no account of energy, which clients do not "
             "report; use solve_allocation, and run its plan as a FixedPlan (coopt.adapters.fixed_plan)"
         )
-    if budget.participants is not None:
-        raise InvalidProblemError(
-            f"participants = {budget.participants}: a controller plans for all devices in every round"
-        )
-    return budget.including(fleet)
+    check_participants(fleet.weights, budget.participants, budget.distinct_participants)
 
 
 def samples_of(plan: RoundPlan) -> Floats:
     """Give the samples that each device processes under a plan, extra evaluation included, shape (N,)."""
-    return samples_processed(plan.local_steps, plan.batch_sizes, plan.extra_evaluation)
+    return samples_processed(plan.steps, plan.batch_sizes, plan.extra_evaluation)
 
 
-def samples_processed(local_steps: int, batch_sizes: npt.NDArray[np.int64], extra: bool) -> Floats:
+def samples_processed(
+    local_steps: npt.NDArray[np.int64] | int, batch_sizes: npt.NDArray[np.int64], extra: bool
+) -> Floats:
     """Give the samples that each device processes in a round, shape (N,)."""
     probe = np.where(batch_sizes >= 2, 2 * np.maximum(1, batch_sizes // 4), 0) if extra else 0
     return np.asarray(local_steps * batch_sizes + probe, dtype=np.float64)
 
 
 def gradients_planned(
-    local_steps: int,
+    local_steps: npt.NDArray[np.int64] | int,
     batch_sizes: npt.NDArray[np.int64],
     extra: bool,
     halves: bool = True,
@@ -189,12 +214,30 @@ def gradients_planned(
     return gradients_evaluated(local_steps, batch_sizes, several & halves, several & extra, micro_batch)
 
 
+def steps_done(
+    plan: RoundPlan, seen: Observations
+) -> tuple[npt.NDArray[np.int64], list[tuple[int, int, int]]]:
+    """Give the local steps that each device did: as reported if fewer, else as planned.
+
+    And the devices that did fewer: who, how many, and how many were planned.
+    """
+    steps = plan.steps.copy()
+    rows = seen.current & np.isfinite(seen["local_steps"])
+    clients, done = seen.client[rows], seen["local_steps"][rows]
+    fewer = done < steps[clients]
+    planned = steps[clients[fewer]]
+    steps[clients[fewer]] = done[fewer].astype(np.int64)
+    short = zip(clients[fewer].tolist(), steps[clients[fewer]].tolist(), planned.tolist(), strict=True)
+    return steps, list(short)
+
+
 def charge(
     plan: RoundPlan,
     sample_cost: Floats,
     step_cost: Floats,
     seen: Observations,
     absent: npt.NDArray[np.bool_],
+    witnessed: bool = False,
 ) -> float:
     """Add up what the devices spent in a round, without the cost of the round itself.
 
@@ -210,24 +253,31 @@ def charge(
         What is believed of the reports.
     absent : numpy.ndarray of bool, shape (N,)
         Devices known not to have worked.
+    witnessed : bool, default False
+        Whether the server saw the work.
 
     Returns
     -------
     float
-        Reported costs, as far as they are believed; without one, samples processed times cost per sample, and
-        the planned steps; without any believable report, what was planned, since the device may have worked
-        and failed to say so.
+        Reported costs; without one, samples processed times cost per sample, and the planned steps; without
+        any believable report, what was planned, since the device may have worked and failed to say so. A
+        device that says it took fewer steps than planned is charged all of them, at the price that it says,
+        unless the server saw it; the extra evaluation is up to the device.
     """
-    steps = plan.local_steps * step_cost
-    spent = np.where(absent, 0.0, samples_of(plan) * sample_cost + steps)
+    told_steps, _ = steps_done(plan, seen)
+    steps = plan.steps
+    spent = np.where(absent, 0.0, samples_of(plan) * sample_cost + steps * step_cost)
     rows, client = seen.current, seen.client[seen.current]
     processed = seen["samples_processed"][rows]
     believed = np.isfinite(processed)
-    worked = client[believed]
-    spent[worked] = processed[believed] * sample_cost[worked] + steps[worked]
-    cost = seen["cost"][rows]
-    told = np.isfinite(cost) & believed
-    spent[client[told]] = cost[told]
+    worked, work, cost = client[believed], processed[believed], seen["cost"][rows][believed]
+    if witnessed:
+        counted, steps = work, told_steps
+    else:
+        counted = np.maximum(work, (steps * plan.batch_sizes)[worked])
+    spent[worked] = counted * sample_cost[worked] + steps[worked] * step_cost[worked]
+    told = np.isfinite(cost)
+    spent[worked[told]] = cost[told] * counted[told] / work[told]
     return float(np.sum(spent))
 
 
@@ -237,12 +287,13 @@ def duration(plan: RoundPlan, seen: Observations, absent: npt.NDArray[np.bool_])
     Returns
     -------
     float
-        The slowest believable report; the deadline, if a device is missing that was not known to be absent.
+        The slowest believable report; where one that was waited for is missing and not known to be absent,
+        when the round was over without it.
     """
     took = seen["seconds_computing"][seen.current] + seen["seconds_communicating"][seen.current]
-    slowest = float(np.max(took[np.isfinite(took)], initial=0.0))
-    missing = ~absent
-    missing[seen.client[seen.current]] = False
-    if np.any(missing):
-        slowest = max(slowest, plan.deadline if math.isfinite(plan.deadline) else plan.predicted_seconds)
-    return max(slowest, plan.predicted_seconds) if np.any(np.isnan(took)) else slowest
+    took = np.where(np.isnan(took), plan.predicted_seconds, took)
+    answered = np.full(len(plan.batch_sizes), np.inf)
+    answered[seen.client[seen.current]] = took
+    slowest = float(np.max(took, initial=0.0))
+    closed = plan.closes(answered, np.flatnonzero(absent).tolist())
+    return max(slowest, closed if closed < math.inf else plan.predicted_seconds)

@@ -19,12 +19,14 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates
-from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.online.accounting import Account, budget_for_all
+from coopt.measuring.screening import Ignored
+from coopt.online.accounting import Account, check_budget
 from coopt.online.atomic_file import write_atomically
 from coopt.online.cut_to_budget import fit_round
+from coopt.online.deadline import deadline_and_slack
 from coopt.online.knowledge import Knowledge
+from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import Choice, Policy, Situation
 from coopt.policies.resolve import resolve_policy
@@ -40,8 +42,7 @@ from coopt.streaming import SamplerAdvice
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-DEADLINE_SHARE = 0.25  # of the time left, for a round whose duration nobody can predict yet
-STATE_VERSION = 3
+STATE_VERSION = 4
 # So close to the end a policy that expects its plan to do harm is believed.
 LAST_ROUNDS = 3
 
@@ -78,6 +79,10 @@ class Controller:
         Deadline of a round over the time that it should take.
     patience : int, default 3
         Rounds that a device may miss in a row before plans stop reckoning with it; a report brings it back.
+        Two deadlines that pass in vain are enough: it is still given the smallest batch, but not waited for.
+    quorum : float, default 1
+        Share of the devices at work whose answers end a round. Below 1 the same slow devices are left out of
+        most averages, which favours the data of the fast ones.
     min_gain : float, default 0
         Stop if the policy expects the rest of the budget to reduce the error by a smaller share than this; at
         0, only in the last three rounds, and only if they would do harm.
@@ -125,13 +130,15 @@ class Controller:
         probe_every: int = 10,
         deadline_slack: float = 2.0,
         patience: int = 3,
+        quorum: float = 1.0,
         min_gain: float = 0.0,
         streaming: bool = False,
     ) -> None:
         validation.instance("fleet", fleet, Fleet)
         validation.instance("budget", budget, Budget)
         self.fleet = fleet
-        self.budget = budget_for_all(budget, fleet)
+        check_budget(budget, fleet)
+        self.budget = budget
         self.learning_rate = learning_rate
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
@@ -141,12 +148,14 @@ class Controller:
         self.probe_every = validation.count("probe_every", probe_every, minimum=0)
         self.deadline_slack = validation.real("deadline_slack", deadline_slack, minimum=1.0)
         self.patience = validation.count("patience", patience)
+        self.quorum = validation.real("quorum", quorum, minimum=0.0, strict=True)
+        if self.quorum > 1:
+            raise InvalidProblemError(f"quorum = {quorum!r}: must be > 0 and <= 1, a share of the devices")
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = validation.flag("streaming", streaming)
         self._account = Account(len(fleet), self.budget.round_cost)
-        self._knowledge = Knowledge(
-            fleet, caution=self.caution, patience=self.patience, streaming=self.streaming
-        )
+        self._knowledge = Knowledge(fleet, caution=self.caution, streaming=self.streaming)
+        self._roster = Roster(fleet.weights, patience=self.patience)
         self.gradient_error = 0.0
         self._previous: Choice | None = None
         self._plan: RoundPlan | None = None
@@ -239,6 +248,7 @@ class Controller:
         seconds: float | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
+        witnessed: bool = False,
     ) -> list[Ignored]:
         """Take in what the clients reported about the planned round.
 
@@ -254,11 +264,14 @@ class Controller:
             them.
         gradient_error : float, optional
             Error that bounded buffers add to the gradient from now on, see `coopt.streaming.gradient_error`.
+        witnessed : bool, default False
+            Whether the server itself saw how much work was done, as in a simulation. If it did not, a device
+            that says it did less than planned is still charged the plan.
 
         Returns
         -------
         list of Ignored
-            What was not believed, and why.
+            What was not believed, and why; and who did fewer local steps than planned.
 
         Raises
         ------
@@ -274,24 +287,26 @@ class Controller:
         arrived = validation.entries("reports", reports)
         for place, report in enumerate(arrived):
             validation.instance(f"reports[{place}]", report, ClientReport)
-        seen, ignored = self._account.close(
+        closed = self._account.close(
             plan,
             arrived,
             sample_cost=self._knowledge.sample_cost(),
-            stated_cost=self.fleet.sample_cost,
             step_cost=self.fleet.step_cost,
+            device_cost=self.fleet.round_cost,
             seconds=seconds,
             absent=validation.entries("absent", absent),
+            witnessed=validation.flag("witnessed", witnessed),
             memory=self.estimates.memory,
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
-        self._knowledge.absorb(plan, seen)
+        self._knowledge.absorb(closed.seen, closed.steps)
+        self._roster.note(plan, closed)
         self._previous = Choice(
             plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
         )
         self._plan = None
-        return ignored
+        return closed.ignored
 
     def wait(self, seconds: float) -> None:
         """Charge time that passes between rounds, as while too few devices are there [s].
@@ -352,6 +367,7 @@ class Controller:
             "gradient_error": self.gradient_error,
             "forecast": self._forecast,
             **self._knowledge.state_dict(),
+            **self._roster.state_dict(),
             "plan": None if self._plan is None else self._plan.to_dict(),
             "previous": None
             if previous is None
@@ -385,12 +401,14 @@ class Controller:
             rate = validation.real("learning_rate", state["learning_rate"], minimum=0.0, strict=True)
             account = Account(len(self.fleet), self.budget.round_cost)
             account.load_state_dict(state)
+            roster = Roster(self.fleet.weights, patience=self.patience)
+            roster.load_state_dict(state)
             self._knowledge.load_state_dict(state)
         except InvalidProblemError:
             raise
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InvalidProblemError(f"state is not one of a controller: {error}") from error
-        self._account = account
+        self._account, self._roster = account, roster
         self.learning_rate, self.gradient_error, self._forecast = rate, gradient_error, forecast
         self._plan, self._previous = plan, previous
 
@@ -426,7 +444,7 @@ class Controller:
     def _situation(self) -> tuple[Situation, Ints]:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
         known, previous = self._knowledge, self._previous
-        active = known.active()
+        active = self._roster.active()
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
         extra, gradients = 1.0, float(known.halves)
         if self.probe_every and self.policy.measures_curvature:
@@ -441,7 +459,7 @@ class Controller:
         loss, gradient = self.estimates.loss.now, self.estimates.gradient.now
         situation = Situation(
             round=self.round,
-            problem=Problem(fleet, self._constants(), self._account.left(self.budget)),
+            problem=Problem(fleet, self._constants(), self._left()),
             total=self.budget,
             loss=loss.value - self.lowest_loss,
             squared_gradient=gradient.value,
@@ -452,6 +470,10 @@ class Controller:
             untimed=known.untimed()[active] if self.budget.time < math.inf else None,
         )
         return situation, active
+
+    def _left(self) -> Budget:
+        """What is left, with what a round costs on every device in the price of a round."""
+        return self._account.left(self.budget).including(self.fleet)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
@@ -471,28 +493,32 @@ class Controller:
 
     def _fit(self, choice: Choice, active: Ints) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
+        measured = self._knowledge.measured()
         found = fit_round(
             choice,
             active=active,
-            fleet=self._knowledge.measured(),
-            left=self._account.left(self.budget),
+            fleet=measured,
+            left=self._left(),
             extra_evaluation=self._probes(),
             halves=self._knowledge.halves,
         )
         if isinstance(found, StopReason):
             return self._stop(found)
         left = self.budget.time - self.spent_seconds
-        usual = self.deadline_slack * found.seconds if found.seconds > 0 else DEADLINE_SHARE * left
+        deadline, slack = deadline_and_slack(measured, active, found.seconds, self.deadline_slack, left)
         return RoundPlan(
             round=self.round,
             local_steps=found.local_steps,
             batch_sizes=found.batch_sizes,
             learning_rate=self.learning_rate,
             extra_evaluation=found.extra_evaluation,
-            deadline=min(usual, left),
+            deadline=deadline,
             predicted_cost=found.cost,
             predicted_seconds=found.seconds,
             rounds_left=choice.rounds,
             predicted_error=choice.predicted_error,
             rest_local_steps=choice.rest_local_steps,
+            expected=active,
+            quorum=self.quorum,
+            slack=slack,
         )

@@ -14,9 +14,7 @@ from coopt.measuring.estimates import estimate, estimate_published
 from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.screening import Observations
-from coopt.online.round_plan import RoundPlan
 from coopt.problem.fleet import Fleet
-from coopt.problem.validation import integer_array
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
 
@@ -36,25 +34,22 @@ class Knowledge:
         The devices as they were given.
     caution : float
         Standard errors by which estimates are moved to their unfavourable side.
-    patience : int
-        Rounds that a device may miss in a row before it is not reckoned with.
     streaming : bool
         Whether devices receive data while training.
     """
 
-    def __init__(self, fleet: Fleet, *, caution: float, patience: int, streaming: bool) -> None:
-        self.fleet, self.caution, self.patience, self.streaming = fleet, caution, patience, streaming
+    def __init__(self, fleet: Fleet, *, caution: float, streaming: bool) -> None:
+        self.fleet, self.caution, self.streaming = fleet, caution, streaming
         worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
         self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
-        self._missed = np.zeros(len(fleet), dtype=np.int64)
 
-    def absorb(self, plan: RoundPlan, seen: Observations) -> None:
-        """Learn from the reports of a round."""
+    def absorb(self, seen: Observations, steps: Ints) -> None:
+        """Learn from the reports of a round in which the devices did so many local steps."""
         self.estimates = estimate.absorb(
             self.estimates,
             seen,
-            local_steps=plan.local_steps,
+            local_steps=round(float(self.fleet.weights @ steps)),
             replacement=self.fleet.replacement,
             streaming=self.streaming,
             step_cost=self.fleet.step_cost,
@@ -63,13 +58,6 @@ class Knowledge:
         latest = estimate_published.estimate(seen, self.estimates.samples)
         known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
         self.published = replace(self.published, **known)
-        self._missed += 1
-        self._missed[seen.client] = 0
-
-    def active(self) -> Ints:
-        """The devices that can be reckoned with: those that reported of late, or else all."""
-        active = np.flatnonzero(self._missed < self.patience)
-        return active if np.any(self.fleet.weights[active] > 0) else np.arange(len(self.fleet))
 
     @property
     def samples(self) -> Floats:
@@ -92,7 +80,7 @@ class Knowledge:
         """The fleet with the speeds and costs that are measured in place of those given."""
         fleet, timing, link = self.fleet, self.estimates.timing, self.estimates.round_seconds
         alpha, per_sample = timing.seconds()
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
         return replace(
             fleet,
@@ -180,7 +168,6 @@ class Knowledge:
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `load_state_dict` needs."""
         return {
-            "missed": self._missed.tolist(),
             "estimates": self.estimates.state_dict(),
             "published": asdict(self.published),
         }
@@ -189,5 +176,4 @@ class Knowledge:
         """Go on from what `state_dict` returned; what cannot be read changes nothing."""
         estimates = Estimates.from_state(state["estimates"])
         published = PublishedEstimates(**state["published"])
-        missed = integer_array("missed", state["missed"], len(self.fleet), minimum=0).copy()
-        self.estimates, self.published, self._missed = estimates, published, missed
+        self.estimates, self.published = estimates, published

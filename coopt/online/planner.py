@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
+from coopt.measuring.screening import Ignored
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
@@ -69,8 +69,12 @@ class Planner(Protocol):
         seconds: float | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
+        witnessed: bool = False,
     ) -> list[Ignored]:
-        """Take in what the clients reported about the planned round; what was not believed, and why."""
+        """Take in what the clients reported about the planned round; what was not believed, and why.
+
+        `witnessed` says that the server itself saw how much work was done.
+        """
         ...
 
     def wait(self, seconds: float) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+Ints = npt.NDArray[np.int64]
+
+# Where no speed is known, every tenth of the devices that is missing makes the wait so much longer.
+MISSING_SHARE = 0.1
+_ALL: Ints = np.empty(0, dtype=np.int64)
+_ARRAYS = ("batch_sizes", "participants", "expected", "draws", "device_steps")
+
 
 @dataclass(frozen=True, eq=False)
 class RoundPlan:
-    """What every device does in one round.
+    """What every device does in one round, and for whom the server waits.
 
     Attributes
     ----------
     round : int
         Number of the round, from 0.
     local_steps : int
-        tau, the same for all devices.
+        tau, the most that a device takes.
     batch_sizes : numpy.ndarray of int, shape (N,)
         s_i, read-only.
     learning_rate : float
@@ -36,10 +45,27 @@ class RoundPlan:
         Loss above the minimum that the policy expects at the end; NaN during warm-up.
     rest_local_steps : int
         Local steps that the policy reckons with afterwards.
+    participants : numpy.ndarray of int
+        Devices that are given work, increasing; default: all.
+    expected : numpy.ndarray of int
+        Those of them to wait for, increasing; default: all. The others are given work too, and count if they
+        answer before the round is over.
+    quorum : float
+        Share of the participants whose answers end the round.
+    slack : float
+        Where nobody knows how fast the devices are, the round ends when it has lasted so many times as long
+        as the last answer took, and more where many are missing, see `closes`; infinite where speeds are
+        known.
+    draws : numpy.ndarray of int, shape (N,), or None
+        How often each device was drawn, which is its weight in the average; None: it counts by its weight.
+    device_steps : numpy.ndarray of int, shape (N,), or None
+        tau_i, where some devices take fewer steps than others; None: all take `local_steps`.
+    starts_in : float
+        Seconds to wait before the round begins; tell the planner's `wait`.
 
     Notes
     -----
-    Plans compare by value and do not hash.
+    Plans compare by value.
     """
 
     __module__ = "coopt"
@@ -55,11 +81,85 @@ class RoundPlan:
     rounds_left: int
     predicted_error: float
     rest_local_steps: int
+    participants: Ints = field(default_factory=lambda: _ALL)
+    expected: Ints = field(default_factory=lambda: _ALL)
+    quorum: float = 1.0
+    slack: float = math.inf
+    draws: Ints | None = None
+    device_steps: Ints | None = None
+    starts_in: float = 0.0
 
     def __post_init__(self) -> None:
-        batches = np.array(self.batch_sizes, dtype=np.int64)
-        batches.flags.writeable = False
-        object.__setattr__(self, "batch_sizes", batches)
+        if self.participants is _ALL:
+            object.__setattr__(self, "participants", np.arange(len(self.batch_sizes)))
+        if self.expected is _ALL:
+            object.__setattr__(self, "expected", self.participants)
+        for name in _ARRAYS:
+            value = getattr(self, name)
+            if value is not None:
+                array = np.array(value, dtype=np.int64)
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+
+    @property
+    def steps(self) -> Ints:
+        """Local steps of each device, shape (N,)."""
+        if self.device_steps is not None:
+            return self.device_steps
+        return np.full(len(self.batch_sizes), self.local_steps, dtype=np.int64)
+
+    def closes(self, seconds: npt.ArrayLike, absent: Iterable[int] = ()) -> float:
+        """When the round is over, as far as the answers tell.
+
+        Parameters
+        ----------
+        seconds : array_like, shape (N,)
+            When each device answered, from the beginning of the round; infinite for one that has not, yet or
+            ever [s].
+        absent : iterable of int, optional
+            Devices known not to work: nobody waits for them.
+
+        Returns
+        -------
+        float
+            The first of these: all that are expected have answered, or the quorum has, or the deadline. While
+            no speed is known, also ``slack`` times as long as the last answer took, times ten times the share
+            that is missing where that is more than a tenth: nobody waits in vain for a quarter of the whole
+            time, and not for long where most have not answered yet [s].
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> plan = RoundPlan(
+        ...     round=0, local_steps=2, batch_sizes=[8, 8, 8, 8], learning_rate=0.1, extra_evaluation=False,
+        ...     deadline=900.0, predicted_cost=64.0, predicted_seconds=0.0, rounds_left=9,
+        ...     predicted_error=0.5, rest_local_steps=2, slack=2.0,
+        ... )
+        >>> plan.closes([1.0, 1.2, 1.1, 1.5]), plan.closes([1.0, 1.2, 1.1, np.inf])
+        (1.5, 6.0)
+        """
+        there = np.ones(len(self.batch_sizes), dtype=bool)
+        there[np.fromiter(absent, dtype=np.int64)] = False
+        answered = np.asarray(seconds, dtype=np.float64)
+        asked = self.participants[there[self.participants]]
+        waited = self.expected[there[self.expected]]
+        if not asked.size:
+            return 0.0
+        if not waited.size:
+            # Nobody that answered of late is there: wait for whoever is.
+            waited = asked
+        times = np.sort(answered[waited])
+        ends = min(float(times[-1]), self.deadline)
+        enough = math.ceil(self.quorum * asked.size)
+        if enough < asked.size:
+            ends = min(ends, float(np.partition(answered[asked], enough - 1)[enough - 1]))
+        if self.slack < math.inf and times.size > 1:
+            missing = 1.0 - np.arange(1, times.size) / times.size
+            limits = self.slack * np.maximum(missing / MISSING_SHARE, 1.0) * times[:-1]
+            over = np.flatnonzero(times[1:] > limits)
+            if over.size:
+                ends = min(ends, float(limits[over[0]]))
+        return ends
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all values agree; NaN equals NaN."""
@@ -72,8 +172,9 @@ class RoundPlan:
         return hash(repr(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers and one list that `from_dict` turns back into the same plan."""
-        return {**self.__dict__, "batch_sizes": self.batch_sizes.tolist()}
+        """Numbers and lists that `from_dict` turns back into the same plan."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {name: values[name].tolist() for name in _ARRAYS if values[name] is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

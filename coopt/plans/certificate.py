@@ -239,9 +239,7 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
         )
     rate = allocation.problem.constants.learning_rate
     plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
-    source = allocation.source
-    made_from = Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
-    value = recomputed(made_from, allocation.problem, plan)
+    value = recomputed(forecast.model, allocation.source.trained, allocation.problem, plan)
     return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
 
 
@@ -252,7 +250,7 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
     if not fleet.replacement:
         # Not as a product of whole numbers, which 64 bits do not hold where both are large.
         inverse *= (fleet.samples - batches) / fleet.samples
-    p, noise = fleet.weights, fleet.gradient_noise * inverse + fleet.step_noise
+    p, noise = fleet.weights, fleet.gradient_noise * inverse
     return {
         "sigma2": math.fsum((p * p * noise).tolist()),
         "nu2": math.fsum((p * (1.0 - p) * noise).tolist()),

@@ -20,10 +20,9 @@ from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.plan_columns import plan_columns
+from coopt.plans.result_table import ResultTable, plan_columns
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
-from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, instance, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
@@ -93,7 +92,7 @@ class Sensitivity(ResultTable):
     changes: tuple[Change, ...]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict a change, as data frames take them."""
+        """One flat dict a change, as pandas.DataFrame takes them."""
         return [
             {
                 "quantity": change.quantity,

@@ -61,7 +61,11 @@ def fleet() -> Fleet:
 
 def controller(cost: float = 8000.0, **options: Any) -> Controller:
     return Controller(
-        fleet(), Budget(cost=cost, time=300.0, round_cost=20.0), 0.2, curvature_floor=0.0, **options
+        fleet(),
+        Budget(cost=cost, time=300.0, round_cost=20.0, max_rounds=options.pop("max_rounds", None)),
+        0.2,
+        curvature_floor=0.0,
+        **options,
     )
 
 
@@ -182,6 +186,19 @@ def test_late_devices_are_charged_but_not_averaged_and_absent_ones_neither() -> 
     assert gone.spent_cost == 76 - 20 and gone.spent_seconds == pytest.approx(0.5)
     assert history.records[0].arrived == 4
     assert np.array_equal(parameters(everybody), parameters(absent))
+
+
+def test_a_client_that_hangs_costs_its_deadline_twice_and_the_others_go_on() -> None:
+    speeds = SPEED.copy()
+    speeds[2] = 1e-6
+    run = trainer(system=SystemModel(speeds, 0.1))
+    history = run.run(controller(cost=1e6, max_rounds=12))
+    arrived = history.column("arrived")
+    took = np.diff(history.column("seconds"), prepend=0.0)
+    assert arrived.tolist() == [4] * 12
+    # Two deadlines, of twice what the round should take; then rounds last as long as the others need.
+    assert np.sum(took[:2]) > 1.5 * np.sum(took[2:4])
+    assert history.records[-1].test_loss < history.records[0].test_loss
 
 
 def test_a_round_without_anybody_leaves_the_model() -> None:

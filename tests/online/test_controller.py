@@ -321,7 +321,9 @@ def test_absent_devices_cost_nothing_and_silent_ones_what_was_planned() -> None:
     controller.observe(reports[:1], absent=[1])
     per_device = plan.local_steps * plan.batch_sizes + 2 * np.maximum(1, plan.batch_sizes // 4)
     assert controller.spent_cost == pytest.approx(20 + per_device[0] + per_device[2])
-    assert controller.spent_seconds == pytest.approx(plan.deadline)
+    # Nobody knows the speeds yet: the wait for the third is reckoned from the first one's answer.
+    took = reports[0].seconds_computing + reports[0].seconds_communicating
+    assert controller.spent_seconds == pytest.approx(2 * 5 * took) and 10 * took < plan.deadline
 
 
 def test_incredible_accounts_are_charged_as_planned_and_told_costs_as_told() -> None:

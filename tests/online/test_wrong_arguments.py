@@ -46,10 +46,13 @@ def test_nothing_is_charged_for_what_cannot_be_observed(reports, options, messag
     [
         (lambda state: [], "state = "),
         (lambda state: {**state, "devices": 3}, "state has devices = 3, this controller has 2"),
-        (lambda state: {name: state[name] for name in state if name != "missed"}, "controller: 'missed'"),
+        (
+            lambda state: {name: state[name] for name in state if name != "attendance"},
+            "controller: 'attendance'",
+        ),
         (lambda state: {**state, "estimates": 5}, "state is not one of a controller: "),
         (lambda state: {**state, "plan": {"rounds": 5}}, "state is not one of a controller: "),
-        (lambda state: {**state, "missed": [0]}, "missed has shape"),
+        (lambda state: {**state, "attendance": {"missed": [0], "in_vain": [0, 0]}}, "missed has shape"),
         (lambda state: {**state, "learning_rate": "fast"}, "learning_rate = 'fast': must be"),
         (lambda state: {**state, "spent_seconds": -1}, "spent_seconds = -1.0: must be"),
     ],

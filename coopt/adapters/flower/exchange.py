@@ -14,7 +14,7 @@ from coopt.adapters.flower.nodes import Nodes, Subset
 from coopt.adapters.flower.records import QUERY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from flwr.app import Message
     from flwr.serverapp import Grid
@@ -108,6 +108,7 @@ class Exchange:
         *,
         round: int,  # noqa: A002
         seconds: float,
+        closes: Callable[[dict[int, float]], float] = lambda answered: math.inf,
     ) -> tuple[list[Sent], list[Reply]]:
         """Send messages, and wait for the replies.
 
@@ -119,6 +120,9 @@ class Exchange:
             Round that they belong to.
         seconds : float
             Longest wait.
+        closes : callable, optional
+            ``closes(answered) -> seconds``: given how many seconds each device took that has answered, when
+            to stop waiting for the others; default: never.
 
         Returns
         -------
@@ -133,7 +137,10 @@ class Exchange:
         mine = {item.message for item in sent}
         while True:
             self._look()
-            left = began + seconds - time.monotonic()
+            answered = {
+                reply.sent.device: reply.seconds for reply in self._arrived if reply.sent.message in mine
+            }
+            left = began + min(seconds, closes(answered)) - time.monotonic()
             if left <= 0 or not self._mailbox.waits_for(mine):
                 break
             time.sleep(min(self._pause, left))

@@ -10,6 +10,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
@@ -57,7 +58,8 @@ class CoOptStrategy(Strategy):
 
     Notes
     -----
-    A round ends when all nodes have answered, or at the plan's deadline. A node that answers later keeps its
+    A round ends when all nodes have answered that the plan expects, or its quorum has, or at its deadline;
+    while no speed is known, some time after the others have. A node that answers later keeps its
     model to itself, but its report is used; until it has answered it is given no new work. A node that is
     not connected, or busy, costs nothing; one that fails is charged what was planned for it. If the server
     dies in the middle of a round, that round's work is charged, and lost.
@@ -126,7 +128,7 @@ class CoOptStrategy(Strategy):
             task = Task(
                 round=plan.round,
                 device=device,
-                local_steps=plan.local_steps,
+                local_steps=int(plan.steps[device]),
                 batch_size=int(plan.batch_sizes[device]),
                 learning_rate=plan.learning_rate,
                 probe=plan.extra_evaluation,
@@ -237,7 +239,13 @@ class CoOptStrategy(Strategy):
         self._save(result, begun=Begun(time.time(), sorted(absent)))
         # Aggregation follows after the deadline, and the time must last for that too.
         wait = max(min(plan.deadline, timeout, self.controller.time_left - self._overhead), 0.0)
-        sent, replies = exchange.ask(messages, round=plan.round, seconds=wait)
+
+        def closes(answered: dict[int, float]) -> float:
+            times = np.full(len(everyone), np.inf)
+            times[list(answered)] = list(answered.values())
+            return plan.closes(times, absent)
+
+        sent, replies = exchange.ask(messages, round=plan.round, seconds=wait, closes=closes)
         answered = time.monotonic()
         contributions = [read_reply(reply, result.arrays) for reply in replies]
         arrays, metrics = self.aggregate_train(

@@ -19,7 +19,6 @@ from coopt.measuring.report import ClientReport
 from coopt.online.accounting import gradients_planned
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
-from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count
 
 Floats = NDArray[np.float64]
@@ -28,7 +27,7 @@ Gradient = Callable[[Floats, Any], tuple[float, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
-class SimulatedRun(ResultTable):
+class SimulatedRun:
     """What a simulated training came to.
 
     Attributes
@@ -51,15 +50,6 @@ class SimulatedRun(ResultTable):
     seconds: Floats
     stopped: StopReason
     left_out: tuple[tuple[int, ...], ...]
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict before the first round (0) and after each; ``left_out`` counts devices."""
-        counts = [0, *map(len, self.left_out)]
-        columns = (self.losses.tolist(), self.costs.tolist(), self.seconds.tolist(), counts)
-        return [
-            {"round": number, "loss": loss, "cost": cost, "seconds": seconds, "left_out": left_out}
-            for number, (loss, cost, seconds, left_out) in enumerate(zip(*columns, strict=True))
-        ]
 
 
 def simulate(
@@ -126,13 +116,13 @@ def simulate(
         while isinstance(plan, RoundPlan):
             results = [worker.train(model, plan) for worker in workers]
             gradients = gradients_planned(
-                plan.local_steps,
+                plan.steps,
                 plan.batch_sizes,
                 plan.extra_evaluation,
                 micro_batch=planner.fleet.micro_batch,
             )
             times = system.round(plan.round, [report.samples_processed for _, report in results], gradients)
-            arrived = times.arrived(plan.deadline)
+            seconds, arrived = times.under(plan)
             finite = np.array(
                 [bool(np.isfinite(local).all()) and math.isfinite(report.loss) for local, report in results]
             )
@@ -150,8 +140,9 @@ def simulate(
                     for i, (_, report) in enumerate(results)
                     if arrived[i]
                 ],
-                seconds=times.seconds(plan.deadline),
+                seconds=seconds,
                 absent=np.flatnonzero(times.absent).tolist(),
+                witnessed=True,
             )
             trail.append((_loss(gradient, model, clients, shares), planner.spent_cost, planner.spent_seconds))
             left_out.append(tuple(np.flatnonzero(arrived & ~finite).tolist()))

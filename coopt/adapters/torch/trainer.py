@@ -286,20 +286,21 @@ class FederatedTrainer:
         if self.weights is not None:
             weights = validation.float_array("weights", self.weights, len(rows.counts), minimum=0.0)
         arrived, absent = rows.counts > 0, rows.counts == 0
+        absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
+        arrived &= ~absent
         seconds, times = None, None
         if self.system is not None:
             probing = self._probing
             gradients = gradients_planned(
-                plan.local_steps,
+                plan.steps,
                 plan.batch_sizes,
                 plan.extra_evaluation and probing,
                 probing,
                 planner.fleet.micro_batch,
             )
             clock = self.system.round(plan.round, samples_of(plan), gradients)
+            seconds, arrived = clock.under(plan, absent)
             absent |= clock.absent
-            arrived = clock.arrived(plan.deadline) & ~absent
-            seconds = min(float(np.max(clock.total[~absent], initial=0.0)), plan.deadline)
             times = np.stack([clock.computing, clock.communicating], axis=1)[arrived]
         shares = aggregation_shares(weights, arrived)
         clients = np.flatnonzero(arrived)
@@ -309,7 +310,7 @@ class FederatedTrainer:
             work = RoundWork(
                 round=plan.round,
                 clients=clients,
-                local_steps=np.full(len(clients), plan.local_steps),
+                local_steps=plan.steps[clients],
                 batch_sizes=plan.batch_sizes[clients],
                 shares=shares[clients],
                 rows=rows,
@@ -329,6 +330,7 @@ class FederatedTrainer:
             seconds=seconds,
             absent=np.flatnonzero(absent).tolist(),
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
+            witnessed=True,
         )
         told = np.array([report.loss for report in reports])
         known = (shares[clients] > 0) & np.isfinite(told)

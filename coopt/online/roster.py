@@ -1,0 +1,52 @@
+"""Who takes part in a round, and for whom the server waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.online.attendance import Attendance
+
+if TYPE_CHECKING:
+    from coopt.online.accounting import Closed
+    from coopt.online.round_plan import RoundPlan
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Roster:
+    """The devices of a fleet, and who of them answers.
+
+    Parameters
+    ----------
+    weights : numpy.ndarray, shape (N,)
+        p_i.
+    patience : int
+        Rounds that a device may miss in a row before it is not reckoned with.
+    """
+
+    def __init__(self, weights: Floats, *, patience: int) -> None:
+        self.weights, self.patience = weights, patience
+        self.attendance = Attendance.empty(len(weights))
+
+    def active(self) -> Ints:
+        """The devices that can be reckoned with: those that reported of late, or else all."""
+        active = np.flatnonzero(self.attendance.reckoned(self.patience))
+        return active if np.any(self.weights[active] > 0) else np.arange(len(self.weights))
+
+    def note(self, plan: RoundPlan, closed: Closed) -> None:
+        """Note who answered in a round."""
+        seen = closed.seen
+        self.attendance = self.attendance.after(plan, seen.client, seen.client[seen.current], closed.absent)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what `load_state_dict` needs."""
+        return {"attendance": self.attendance.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; raises InvalidProblemError if it is of other devices."""
+        self.attendance = Attendance.from_state(state["attendance"], len(self.weights))
