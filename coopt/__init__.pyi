@@ -19,6 +19,7 @@ from .measuring.report import ClientReport
 from .objectives.certified import Certified
 from .objectives.forecast.forecast import Forecast
 from .objectives.forecast.model import LocalModel
+from .objectives.forecast.optimiser import ClientSGD, Optimiser, ServerSGD
 from .objectives.nonconvex import NonConvex
 from .objectives.protocol import Bound
 from .objectives.published import AdaCoOpt, Dynamite
@@ -54,6 +55,7 @@ __all__ = [
     "Change",
     "ClientProbe",
     "ClientReport",
+    "ClientSGD",
     "Cohort",
     "Constants",
     "Controller",
@@ -70,12 +72,14 @@ __all__ = [
     "MeasurementWarning",
     "MissingDependencyError",
     "NonConvex",
+    "Optimiser",
     "Phase",
     "Problem",
     "RoundPlan",
     "Schedule",
     "ScheduleCertificate",
     "Sensitivity",
+    "ServerSGD",
     "Solutions",
     "SolverError",
     "Status",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "matrix"
 NEWEST, OLDEST = ("3.13", "3.12"), "3.11"
 # What the tests themselves need, in versions of today on every Python.
-TOOLS = ("hypothesis", "mpmath", "pytest>=8.4", "pytest-xdist", "psutil")
+TOOLS = ("hypothesis", "mpmath", "narwhals", "pandas", "pytest>=8.4", "pytest-xdist", "psutil")
 # The laws of the solvers and of the bounds' proofs hold or fail in coopt's own arithmetic, and take minutes.
 LEFT_OUT = (
     "tests/benchmarks",

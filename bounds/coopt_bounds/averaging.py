@@ -10,7 +10,7 @@ import sympy as sp
 from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.lemma import Apply, Assumption, Lemma
 from coopt_bounds.proof import Combine, SumOver, term
-from coopt_bounds.symbols import M, N, beta, ell, i, nu2, nu2_sum, p, s, sigma2, sigma2_sum
+from coopt_bounds.symbols import N, beta, ell, i, nu2, nu2_sum, p, sigma2, sigma2_sum, variance
 
 DEVICES = sp.Tuple(i, 1, N)
 x = sp.IndexedBase("x", real=True)
@@ -55,8 +55,8 @@ JENSEN = Lemma(
 _noise = sp.IndexedBase("xi2", nonnegative=True)
 _mean_noise, _projected = sp.symbols("xi_mean2 xi_projected2", nonnegative=True)
 _noise_bound = Assumption(
-    "the squared gradient noise of device i has conditional mean xi2_i <= M_i/s_i",
-    at_most(_noise[i], M[i] / s[i]),
+    "the squared gradient noise of device i has conditional mean xi2_i <= M_i/s_i + V_i",
+    at_most(_noise[i], variance),
 )
 _independent = Assumption(
     "noise is conditionally mean-zero and independent across devices, so that the squared mean noise has "
@@ -75,7 +75,7 @@ _complement = Assumption("w_i stands for 1 - p_i, which is nonnegative", equal(_
 
 MEAN_NOISE = Lemma(
     name="averaging/mean-noise",
-    words="The averaged gradient has variance at most sigma^2 = sum p_i^2 M_i/s_i.",
+    words="The averaged gradient has variance at most sigma^2 = sum p_i^2 (M_i/s_i + V_i).",
     hypotheses=(
         _noise_bound,
         _independent,
@@ -97,8 +97,8 @@ MEAN_NOISE = Lemma(
 
 _weighted = SumOver(_noise_bound.relation, p[i] * _one_minus[i], DEVICES)
 _rewritten = Combine(
-    equal(_one_minus[i] * (M[i] / s[i] - _noise[i]), (1 - p[i]) * (M[i] / s[i] - _noise[i])),
-    (term(M[i] / s[i] - _noise[i], _complement.relation),),
+    equal(_one_minus[i] * (variance - _noise[i]), (1 - p[i]) * (variance - _noise[i])),
+    (term(variance - _noise[i], _complement.relation),),
 )
 _rewritten_sum = SumOver(_rewritten.conclusion, p[i], DEVICES)
 

@@ -66,7 +66,7 @@ assumptions: tuple[Assumption, ...] = (
     Assumption(
         "given the past, gradient noise has mean zero, is independent across devices, and has variance at "
         "most "
-        "M_i/s_i on device i (fresh draws with replacement; shuffled epochs do not qualify)"
+        "M_i/s_i + V_i on device i (fresh draws with replacement; shuffled epochs do not qualify)"
     ),
     Assumption("every device starts each round from the average, and takes tau steps of size eta"),
     Assumption("0 < gamma <= 1 (gamma = 0 allowed at tau = 1, where there is no drift)", at_most(gamma, 1)),

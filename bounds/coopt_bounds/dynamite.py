@@ -221,7 +221,10 @@ assumptions: tuple[Assumption, ...] = (
     Assumption("every F_i and F is beta-smooth and eta <= 1/beta", at_most(eta * beta, 1)),
     Assumption("F satisfies the Polyak-Lojasiewicz inequality with c <= beta", at_most(c, beta)),
     Assumption("||grad F_i - grad F|| <= delta_i everywhere"),
-    Assumption("gradient noise has mean zero, is independent across devices, variance at most M_i/s_i"),
+    Assumption(
+        "gradient noise has mean zero, is independent across devices, variance at most M_i/s_i + V_i; "
+        "as published, V_i = 0"
+    ),
     Assumption(
         "F(w) - F(v) <= rho ||w - v||^2 for the averaged model w and centralised SGD v restarted from it "
         "each round, in "

@@ -41,11 +41,13 @@ j = sp.Symbol("j", integer=True, nonnegative=True)
 N = sp.Symbol("N", integer=True, positive=True)
 p = sp.IndexedBase("p", positive=True)
 M = sp.IndexedBase("M", nonnegative=True)
+V = sp.IndexedBase("V", nonnegative=True)
 s = sp.IndexedBase("s", positive=True)
 delta_i = sp.IndexedBase("delta", nonnegative=True)
 
-sigma2_sum = sp.Sum(p[i] ** 2 * M[i] / s[i], (i, 1, N))
-nu2_sum = sp.Sum(p[i] * (1 - p[i]) * M[i] / s[i], (i, 1, N))
+variance = M[i] / s[i] + V[i]
+sigma2_sum = sp.Sum(p[i] ** 2 * variance, (i, 1, N))
+nu2_sum = sp.Sum(p[i] * (1 - p[i]) * variance, (i, 1, N))
 delta_sum = sp.Sum(p[i] * delta_i[i], (i, 1, N))
 d_h_root = sp.sqrt(sp.Sum(p[i] * delta_i[i] ** 2, (i, 1, N)))
 
@@ -60,9 +62,15 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity(
             M[i],
             "gradient noise of device i: the trace of the covariance of its mini-batch gradient is at most "
-            "M_i/s_i",
+            "M_i/s_i + V_i",
             "gradient^2 samples",
             "Fleet.gradient_noise",
+        ),
+        Quantity(
+            V[i],
+            "step noise of device i: the part of that variance that no batch removes",
+            "gradient^2",
+            "Fleet.step_noise",
         ),
         Quantity(
             delta_i[i],
@@ -93,8 +101,8 @@ QUANTITIES: dict[str, Quantity] = {
             "curvature; gradient",
             "Constants.quadratic_continuity; Constants.lipschitz",
         ),
-        Quantity(sigma2, "sum of p_i^2 M_i/s_i: variance of the averaged gradient", "gradient^2"),
-        Quantity(nu2, "sum of p_i (1-p_i) M_i/s_i: the variance that drives drift", "gradient^2"),
+        Quantity(sigma2, "sum of p_i^2 (M_i/s_i + V_i): variance of the averaged gradient", "gradient^2"),
+        Quantity(nu2, "sum of p_i (1-p_i) (M_i/s_i + V_i): the variance that drives drift", "gradient^2"),
         Quantity(delta, "sum of p_i delta_i: mean divergence", "gradient"),
         Quantity(d_h, "root of the sum of p_i delta_i^2: root mean square divergence", "gradient"),
         Quantity(gamma, "free number in (0, 1] that splits the descent", "-", "Certified.gamma"),

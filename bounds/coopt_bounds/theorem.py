@@ -151,8 +151,9 @@ class Theorem:
         ----------
         values : mapping
             From symbol names (``"tau"``, ``"eta"``, ...) to numbers, and from ``"p"``, ``"M"``, ``"s"``,
-            ``"delta"`` to one number per device. A derived symbol such as ``"sigma2"`` may be given instead
-            of what it is made of. Floats are taken at their exact binary value, strings as decimals.
+            ``"delta"`` to one number per device, and ``"V"`` where it is not zero. A derived symbol such as
+            ``"sigma2"`` may be given instead of what it is made of. Floats are taken at their exact binary
+            value, strings as decimals.
         digits : int
             Significant digits.
 
@@ -185,6 +186,9 @@ class Theorem:
             name: _exact(value) if isinstance(value, _SCALARS) else [_exact(entry) for entry in value]
             for name, value in values.items()
         }
+        # Most problems have no step noise, and need not say so.
+        if isinstance(known.get("M"), list):
+            known.setdefault("V", [mpmath.mpf(0)] * len(known["M"]))
         for symbol, expression in self.definitions:
             name = str(symbol)
             if name not in known:

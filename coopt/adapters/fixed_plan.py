@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account, gradients_planned
 from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason

@@ -16,8 +16,8 @@ from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates, update
 from coopt.measuring.estimates.step_seconds import StepSeconds, fit_step_seconds
 from coopt.measuring.estimates.trend import Estimate
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import Ignored
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.validation import real

@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
+from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.problem.constants import Constants
 from coopt.problem.files import refuse_unknown
-from coopt.problem.fleet import Fleet, aggregation_weights, device_names
+from coopt.problem.fleet import Fleet
+from coopt.problem.fleet_fields import aggregation_weights, device_names
 from coopt.problem.validation import (
     count,
     float_array,
@@ -225,19 +227,21 @@ class Measurement:
             self.sample_curvature,
         )
 
-    def forecast(self, learning_rate: float | None = None) -> Forecast:
+    def forecast(self, learning_rate: float | None = None, optimiser: Optimiser = AVERAGING) -> Forecast:
         """What plans are expected to reach: an objective for solvers, like the bounds, but no bound.
 
         Parameters
         ----------
         learning_rate : float, optional
             eta > 0; default: that of the problem, or of the solver's argument.
+        optimiser : Optimiser
+            Momentum and rates of devices and server; default plain federated averaging.
 
         Returns
         -------
         Forecast
         """
-        return Forecast(self.model, learning_rate)
+        return Forecast(self.model, learning_rate, optimiser=optimiser)
 
     def fleet(self, **given: Any) -> Fleet:
         """The fleet with what was measured filled in.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.measuring.effort import Effort, fitting_effort
 from coopt.measuring.parts import Rows, Shares, draw_rows
 from coopt.measuring.shares import choose_shares
-from coopt.problem.fleet import aggregation_weights, device_names
+from coopt.problem.fleet_fields import aggregation_weights, device_names
 from coopt.problem.validation import count, optional_count
 
 

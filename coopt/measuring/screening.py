@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.robust import deviation
+from coopt.measuring.told_costs import Prices, believe_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,30 +33,6 @@ CLOCK_TOLERANCE = 1.01  # clocks of different machines need not agree to the las
 # Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
 LARGEST_COUNT = 1e15
 LARGEST, SMALLEST = 1e60, 1e-60
-MEDIAN_TO_DEVIATION = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """One thing that was left out of the estimates.
-
-    Attributes
-    ----------
-    client : int
-        Index of the device.
-    what : str
-        Part of the report.
-    why : str
-        Reason, for a person.
-    """
-
-    client: int
-    what: str
-    why: str
-
-    def __str__(self) -> str:
-        """Format as one line."""
-        return f"client {self.client}: ignored {self.what}: {self.why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +101,7 @@ def screen(
     memory: Memory | None = None,
     most_seconds: float = LARGEST,
     most_samples: Floats | None = None,
+    prices: Prices | None = None,
 ) -> tuple[Observations, list[Ignored]]:
     """Drop what cannot be true, then what the other clients contradict.
 
@@ -139,6 +119,8 @@ def screen(
         How long the round took by the server's clock: no client can have been busy with it for longer.
     most_samples : numpy.ndarray, shape (devices,), optional
         Most samples that each device can have processed in the round.
+    prices : Prices, optional
+        What work costs as the fleet states it: told costs are held to it.
 
     Returns
     -------
@@ -176,6 +158,8 @@ def screen(
         most["samples_processed"] = np.where(observations.current, samples, LARGEST_COUNT)
     _drop_impossible(observations, kept, round, ignored, most)
     _drop_outliers(observations, ignored, memory or {})
+    if prices is not None:
+        ignored.extend(believe_costs(observations, prices))
     return observations, ignored
 
 
@@ -282,7 +266,6 @@ def _scales(observations: Observations) -> dict[str, Floats]:
             "seconds_computing": column["seconds_computing"]
             / np.sqrt(column["samples_processed"] * column["local_steps"]),
             "seconds_communicating": column["seconds_communicating"],
-            "cost": column["cost"] / column["samples_processed"],
             "halves": noise + np.abs(column["halves_product"]),
             "pair": curvature,
             "gradient": column["gradient"],
@@ -314,6 +297,6 @@ def _far(values: Floats, least: float, past: Floats) -> npt.NDArray[np.bool_]:
     if len(judges) < max(LEAST_TO_JUDGE, zero.sum() + 1):
         return np.zeros(len(values), dtype=bool)
     middle = np.median(judges)
-    spread = MEDIAN_TO_DEVIATION * np.median(np.abs(judges - middle))
+    spread = deviation(judges)
     distance = np.where(finite, np.abs(np.where(finite, values, 0.0) - middle), 0.0)
     return np.asarray((distance > max(SPREAD_LIMIT * spread, least)) | zero)

@@ -33,7 +33,8 @@ class Certified(YoungFamily):
             + C/(1 - q^tau) sum_{j<tau} q^(tau-1-j) ((1+z) a_j^2 + (1+1/z) b_j^2)]
 
     where a_j = eta d_h (r^j - 1)/(r - 1), b_j^2 = eta^2 nu^2 (r^(2j) - 1)/(r^2 - 1),
-    d_h^2 = sum p_i delta_i^2, sigma^2 = sum p_i^2 M_i/s_i, nu^2 = sum p_i (1 - p_i) M_i/s_i.
+    d_h^2 = sum p_i delta_i^2, sigma^2 = sum p_i^2 v_i and nu^2 = sum p_i (1 - p_i) v_i with
+    v_i = M_i/s_i + V_i.
     Where the budget names ``participants``, the variance of drawing them is added: theorem (CM) of
     ``coopt_bounds.participants``. Needs ``pl_constant`` and eta <= min(1/beta_F, 2/(beta + ell)).
 

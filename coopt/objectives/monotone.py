@@ -35,11 +35,14 @@ class Floor:
         Member m has weights sum_k shares[m, k] * basis[k].
     basis : tuple of k ndarrays, shape (N,)
         k is 1 or 2, and the arrays are the same at every tau: only the shares change with it.
+    noise : ndarray, shape (m,), or 0
+        How much of the offsets is noise of the averaged gradient that no batch removes.
     """
 
     offsets: Floats
     shares: Floats
     basis: tuple[Floats, ...]
+    noise: Floats | float = 0.0
 
 
 class SeveralFloors(ABC):
@@ -233,7 +236,9 @@ class MonotoneBase(Objective):
             scale * product(share, float(np.sum(basis * inverse_batches(batches, form.population))))
             for share, basis in zip(floor.shares[0].tolist(), floor.basis, strict=True)
         )
-        return Parts(float(start[0, 0]), noise, scale * float(floor.offsets[0]) + sum(drift))
+        lasting = float(np.broadcast_to(floor.noise, 1)[0])
+        drifting = scale * (float(floor.offsets[0]) - lasting) + sum(drift)
+        return Parts(float(start[0, 0]), noise + scale * lasting, drifting)
 
     def floor_value(self, problem: Problem, local_steps: int, batch_sizes: Floats) -> float:
         """What the value tends to as rounds grow, with these local steps and batches."""

@@ -1,4 +1,9 @@
-"""The monotone form of coopt's own bounds: noise of the averaged gradient, and noise that drives drift."""
+"""The monotone form of coopt's own bounds: noise of the averaged gradient, and noise that drives drift.
+
+A mini-batch gradient of device i has variance M_i / s_i + V_i. What depends on the batch goes into the
+weights; what no batch removes, V_i, goes into the offset, by the same shares. These never fall with tau, so
+neither does the offset.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,8 @@ class NoiseAndDriftForm(SeveralFloors):
     members : tuple of m bounds
     basis : tuple of one or two ndarrays, shape (N,)
         What the noise of device i weighs in the average, and in the drift.
+    remaining : ndarray, shape (2,)
+        Sum p_i^2 V_i and sum p_i (1 - p_i) V_i: what is left of either noise with the largest batches.
     population : ndarray, shape (N,), or None
         The samples held, where batches are drawn without replacement.
     noise_share : ndarray, shape (m,)
@@ -34,6 +41,7 @@ class NoiseAndDriftForm(SeveralFloors):
 
     members: tuple[Bound, ...]
     basis: tuple[Floats, ...]
+    remaining: Floats
     population: NDArray[np.int64] | None
     noise_share: Floats
     progress: Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]
@@ -42,7 +50,7 @@ class NoiseAndDriftForm(SeveralFloors):
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
         """Floors of the active members at one tau."""
         offsets, shares = self.floors(np.array([local_steps]), active)
-        return Floor(offsets[0], shares[0], self.basis)
+        return Floor(offsets[0], shares[0], self.basis, self.noise_share[active] * self.remaining[0])
 
     def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau."""
@@ -51,6 +59,10 @@ class NoiseAndDriftForm(SeveralFloors):
         shares[..., 0] = self.noise_share[active]
         if len(self.basis) > 1:
             shares[..., 1] = drift_shares
+        for k, amount in enumerate(self.remaining[: len(self.basis)].tolist()):
+            # An infinite share of nothing is nothing.
+            if amount:
+                offsets = offsets + shares[..., k] * amount
         return offsets, shares
 
 

@@ -46,11 +46,12 @@ class _Published(MonotoneBase):
 class Dynamite(_Published):
     """Equation (11) of DYNAMITE, as published: drift enters as rho h(tau)^2.
 
-    B = q^(K tau) D0 + (1 - q^(K tau)) [eta beta/(2c) sum p_i^2 M_i/s_i + rho h(tau)^2/(1 - q^tau)],
-    with q = 1 - eta c, h(tau) = (delta/beta) ((1 + eta beta)^tau - 1) - eta delta tau and
-    delta = sum p_i delta_i. Needs ``pl_constant`` and eta <= 1/beta. The constant rho is
-    ``quadratic_continuity``; where the user gives none, it is 1/(eta tau), the smallest value that can
-    hold at a fixed point of federated averaging. It is not a certified bound: see the documentation.
+    B = q^(K tau) D0 + (1 - q^(K tau)) [eta beta/(2c) sum p_i^2 v_i + rho h(tau)^2/(1 - q^tau)],
+    with v_i = M_i/s_i + V_i (V_i = 0 as published), q = 1 - eta c, delta = sum p_i delta_i and
+    h(tau) = (delta/beta) ((1 + eta beta)^tau - 1) - eta delta tau. Needs ``pl_constant`` and
+    eta <= 1/beta. The constant rho is ``quadratic_continuity``; where the user gives none, it is
+    1/(eta tau), the smallest value that can hold at a fixed point of federated averaging. It is not a
+    certified bound: see the documentation.
 
     References
     ----------
@@ -71,7 +72,7 @@ class Dynamite(_Published):
 
         def penalty(h: Floats, tau: Ints) -> Floats:
             # With rho = 1/(eta tau), in an order in which nothing overflows before the result does.
-            return h / tau * (h / eta) if rho is None else rho * h * h
+            return h / tau * (h / eta) if rho is None else _times(rho, h * h)
 
         return _published_form(self, problem, penalty)
 
@@ -117,7 +118,7 @@ class AdaCoOpt(_Published):
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
         rho = required(problem.constants, "lipschitz", self.name)
-        return _published_form(self, problem, lambda h, _tau: rho * h)
+        return _published_form(self, problem, lambda h, _tau: _times(rho, h))
 
     def statement(self, problem: Problem, local_steps: int) -> Statement:
         """The published statement, with its Lipschitz constant."""
@@ -125,6 +126,11 @@ class AdaCoOpt(_Published):
 
         constants = problem.constants
         return Statement(adacoopt.theorem, constants_values(constants, constants.lipschitz))
+
+
+def _times(rho: float, drift: Floats) -> Floats:
+    # Nothing times a drift beyond the range of floats is nothing.
+    return rho * drift if rho else np.zeros_like(drift)
 
 
 def _published_form(
@@ -150,6 +156,7 @@ def _published_form(
     return NoiseAndDriftForm(
         members=(bound,),
         basis=problem.fleet.noise_terms[:1],
+        remaining=problem.fleet.step_noise_terms,
         population=population(problem),
         noise_share=np.array([x / (2.0 * c)]),
         progress=ExponentialProgress(np.array([log_q]), constants.initial_gap),

@@ -74,7 +74,7 @@ class Rates:
         if self.problem.budget.participants is not None and self.convexity > 0.0:
             drawn = low * self.convexity, high * self.convexity
             drawn = drawn[0] * (2.0 - drawn[0]), drawn[1] * (2.0 - drawn[1])
-        return _IntervalForm(at_low, at_high, factors, drawn)
+        return _IntervalForm(at_low, at_high, factors, drawn, bool(self.problem.fleet.step_noise.any()))
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,15 @@ class _IntervalForm:
     """A lower bound on a family for every rate between those of two forms, as a monotone form.
 
     Every member stands twice, with the progress of either end. `drawn` is 1 - r^2 at either end where what
-    the noise of a draw of participants is multiplied with may fall with the rate.
+    the noise of a draw of participants is multiplied with may fall with the rate; `lasting` tells whether
+    part of that noise stands in the offsets.
     """
 
     low: MonotoneForm
     high: MonotoneForm
     factors: Floats
     drawn: tuple[float, float] | None
+    lasting: bool
 
     @property
     def members(self) -> tuple[Bound, ...]:
@@ -103,7 +105,7 @@ class _IntervalForm:
         # depends on the floor, so a search takes the smaller value of the two.
         index = active % len(self.low.members)
         floor = self.low.floor(local_steps, index)
-        shares = floor.shares.copy()
+        shares, offsets = floor.shares.copy(), floor.offsets * self.factors[index]
         shares[:, 1:] *= self.factors[index, None]
         if self.drawn is not None and local_steps > 1:
             low, high = (
@@ -113,7 +115,9 @@ class _IntervalForm:
             # Of the whole drift term only this sum falls with the rate: by its ratio all may be cut down.
             fall = np.divide(high, low, out=np.ones_like(low), where=low > 0.0)
             shares[:, 1:] *= np.minimum(fall, 1.0)[:, None]
-        return Floor(floor.offsets * self.factors[index], shares, floor.basis)
+            if self.lasting:
+                offsets *= np.minimum(fall, 1.0)
+        return Floor(offsets, shares, floor.basis)
 
     def progress(self, steps: Floats, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         index, end = np.divmod(active, len(self.low.members))[::-1]

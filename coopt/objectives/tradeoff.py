@@ -143,6 +143,8 @@ class TradeOff(Objective):
         spread = p * (1.0 - p) * fleet.gradient_noise
         drift = np.multiply(effect.spread, spread, out=np.zeros_like(spread), where=spread > 0.0)
         weights: Floats = repeated * (effect.noise * p * p * fleet.gradient_noise + drift)
+        averaged, drifting = fleet.step_noise_terms.tolist()
+        offset += repeated * float(effect.noise[0] * averaged + _times(effect.spread, drifting)[0])
         if not fleet.replacement:
             offset -= float(np.sum(weights / fleet.samples))
         return offset, weights
@@ -211,6 +213,7 @@ def _sums(problem: Problem, batch_sizes: ArrayLike) -> _Sums:
     fleet, p = problem.fleet, problem.fleet.weights
     batches = float_array("batch_sizes", batch_sizes, len(fleet), minimum=0.0, strict=True)
     variance = fleet.gradient_noise * inverse_batches(batches, None if fleet.replacement else fleet.samples)
+    variance += fleet.step_noise
     return _Sums(float(p * p @ variance), float(p @ fleet.divergence**2), float(p * (1.0 - p) @ variance))
 
 

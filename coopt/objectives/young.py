@@ -137,7 +137,7 @@ class YoungFamily(MonotoneBase):
             # that cause is charged once and the other, which is not there, is charged without limit.
             if not fleet.divergence.any() and not problem.constants.gradient_bias:
                 zs = {math.inf}
-            elif not fleet.noise_terms[1].any():
+            elif not (fleet.noise_terms[1].any() or fleet.step_noise_terms[1]):
                 zs = {0.0}
             else:
                 zs -= {math.inf}
@@ -224,6 +224,7 @@ def young_form(
     return NoiseAndDriftForm(
         members=_members(type(bound), tuple(pairs)),
         basis=fleet.noise_terms,
+        remaining=fleet.step_noise_terms,
         population=population(problem),
         noise_share=np.array([contractions[gamma].noise_share for gamma in gammas.tolist()])[place],
         progress=progress(np.array([contractions[gamma].log_q for gamma in gammas.tolist()])[place]),

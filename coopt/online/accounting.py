@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate import gradients_evaluated
-from coopt.measuring.screening import LARGEST, Ignored, Memory, Observations, screen
+from coopt.measuring.ignored import Ignored
+from coopt.measuring.screening import LARGEST, Memory, Observations, screen
+from coopt.measuring.told_costs import Prices
 from coopt.problem.participation import check_participants
 from coopt.problem.validation import count, real
 
@@ -84,6 +86,7 @@ class Account:
         absent: Iterable[int],
         witnessed: bool = False,
         memory: Memory | None = None,
+        stated_cost: Floats | None = None,
     ) -> Closed:
         """Charge the planned round, and give what is believed of its reports.
 
@@ -107,6 +110,8 @@ class Account:
             Whether the server saw the work: if not, a device that says it did less is charged the plan.
         memory : dict, optional
             Values believed before, to judge the reports by.
+        stated_cost : numpy.ndarray, shape (N,), optional
+            Cost per sample as the fleet states it, to hold told costs to; default: `sample_cost`.
 
         Raises
         ------
@@ -125,6 +130,7 @@ class Account:
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
             most_samples=MOST_OVER_PLAN * samples_of(plan),
+            prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
         )
         steps, short = steps_done(plan, seen)
         ignored.extend(
@@ -259,10 +265,10 @@ def charge(
     Returns
     -------
     float
-        Reported costs; without one, samples processed times cost per sample, and the planned steps; without
-        any believable report, what was planned, since the device may have worked and failed to say so. A
-        device that says it took fewer steps than planned is charged all of them, at the price that it says,
-        unless the server saw it; the extra evaluation is up to the device.
+        Reported costs, as far as they are believed; without one, samples processed times cost per sample, and
+        the planned steps; without any believable report, what was planned, since the device may have worked
+        and failed to say so. A device that says it took fewer steps than planned is charged all of them, at
+        the price that it says, unless the server saw it; the extra evaluation is up to the device.
     """
     told_steps, _ = steps_done(plan, seen)
     steps = plan.steps

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import Ignored
 from coopt.online.accounting import Account, check_budget
 from coopt.online.atomic_file import write_atomically
 from coopt.online.cut_to_budget import fit_round
@@ -291,6 +291,7 @@ class Controller:
             plan,
             arrived,
             sample_cost=self._knowledge.sample_cost(),
+            stated_cost=self.fleet.sample_cost,
             step_cost=self.fleet.step_cost,
             device_cost=self.fleet.round_cost,
             seconds=seconds,

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import Ignored
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet

@@ -17,8 +17,10 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
+from coopt.plans.device_rows import device_rows
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, integer_array, real, same_value
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, eq=False)
-class Allocation:
+class Allocation(ResultTable):
     """A plan for training, the error that is expected of it, and how far from optimal it can be at most.
 
     Attributes
@@ -355,11 +357,7 @@ class Allocation:
                 "rounds": self.claim.rounds,
                 "local_steps": self.claim.local_steps,
             },
-            **(
-                {}
-                if self.source is None
-                else {"forecast": {"measurement": self.source.measurement, "trained": self.source.trained}}
-            ),
+            **({} if self.source is None else {"forecast": self.source.to_dict()}),
         }
 
     @classmethod
@@ -376,7 +374,8 @@ class Allocation:
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
-            values["source"] = source_from(values.pop("forecast", None))
+            made_from = values.pop("forecast", None)
+            values["source"] = None if made_from is None else Source.from_dict(made_from)
             values["predicted_error"] = values.pop(VALUE[values["source"] is None])
             for name in ("predicted_error", "objective_value", "cost", "time", "learning_rate"):
                 values[name] = real(name, values[name], infinite=True)
@@ -402,6 +401,10 @@ class Allocation:
     def from_json(cls, text: str) -> Self:
         """Rebuild an allocation from :meth:`to_json`; no file that the text names is opened."""
         return cls.from_dict(json_object(text, "not an allocation"))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a device: what the plan asks of it, and what that takes in all rounds [cost, s]."""
+        return device_rows(self.problem, self)
 
     def plot(self) -> Figure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""
@@ -457,13 +460,3 @@ def _only_bounds(value: float, is_bound: bool) -> float:
             "error_bound: this plan has a forecast, which bounds nothing; its value is predicted_error"
         )
     return value
-
-
-def source_from(data: object) -> Source | None:
-    """What a file says of the measurement behind a plan."""
-    if data is None:
-        return None
-    if not isinstance(data, dict) or not isinstance(data.get("measurement"), str):
-        raise InvalidProblemError("not an allocation: forecast must hold the SHA-256 of its measurement")
-    trained = data.get("trained")
-    return Source(data["measurement"], None if trained is None else tuple(int(i) for i in trained))

@@ -239,7 +239,9 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
         )
     rate = allocation.problem.constants.learning_rate
     plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
-    value = recomputed(forecast.model, allocation.source.trained, allocation.problem, plan)
+    source = allocation.source
+    made_from = Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
+    value = recomputed(made_from, allocation.problem, plan)
     return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
 
 
@@ -250,7 +252,7 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
     if not fleet.replacement:
         # Not as a product of whole numbers, which 64 bits do not hold where both are large.
         inverse *= (fleet.samples - batches) / fleet.samples
-    p, noise = fleet.weights, fleet.gradient_noise * inverse
+    p, noise = fleet.weights, fleet.gradient_noise * inverse + fleet.step_noise
     return {
         "sigma2": math.fsum((p * p * noise).tolist()),
         "nu2": math.fsum((p * (1.0 - p) * noise).tolist()),

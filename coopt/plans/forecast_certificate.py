@@ -1,7 +1,8 @@
 """A forecast recomputed from what was measured, step by step: no eigenbasis of a round, no sums over rounds.
 
 The affine map of one local step with its noise is composed with itself tau times, those of all devices are
-averaged, and the average is composed with itself K times, phase after phase. Where some devices are drawn,
+averaged, and the average is composed with itself K times, phase after phase. Momentum of devices makes the
+map of a step one of model and momentum, that of the server the map of a round. Where some devices are drawn,
 one round follows the other. This shares nothing with :mod:`coopt.objectives.forecast` but the definitions:
 what curvature counts for F*, and to what that of a device is cut.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.objectives.forecast.federation import LARGEST_STEP
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
@@ -41,6 +43,10 @@ class _Affine:
             turn @ self.noise @ np.swapaxes(turn, -1, -2) + other.noise,
         )
 
+    def upper(self, size: int) -> _Affine:
+        """The same for the first components, where the others start from zero."""
+        return _Affine(self.matrix[..., :size, :size], self.shift[..., :size], self.noise[..., :size, :size])
+
     def repeated(self, times: int) -> _Affine:
         """The same map so many times, by doubling."""
         found, power = None, self
@@ -53,8 +59,7 @@ class _Affine:
 
 
 def recomputed(
-    model: LocalModel,
-    trained: tuple[int, ...] | None,
+    forecast: Forecast,
     problem: Problem,
     phases: Sequence[tuple[Setting, NDArray[np.int64]]],
 ) -> float:
@@ -62,14 +67,15 @@ def recomputed(
 
     Parameters
     ----------
-    model : LocalModel
-    trained : tuple of int, or None
-        The devices of the model that train, in the order of the fleet; None for all.
+    forecast : Forecast
+        What was measured, who trains, and the optimiser; its learning rate plays no part.
     problem : Problem
     phases : sequence of tuple
         Rounds, local steps and learning rate of each phase, and its batches.
     """
     fleet, budget = problem.fleet, problem.budget
+    model, trained, optimiser = forecast.model, forecast.trained, forecast.optimiser
+    server = optimiser.server
     places = list(range(len(model))) if trained is None else list(trained)
     shares, taken = fleet.weights, budget.participants
     counted = shares**2
@@ -79,26 +85,35 @@ def recomputed(
         counted = counted + shares * (1.0 - shares) / taken
     spread = 0.0 if taken is None else float(_drawn(len(fleet), taken, budget.distinct_participants))
     m = model.gradients.shape[1]
-    state = _Affine(np.zeros((m, m)), np.zeros(m), np.zeros((m, m)))
+    # The state is the model and, behind it, the server's momentum.
+    size = m if server.momentum == 0.0 else 2 * m
+    enter = np.concatenate([server.now * np.eye(m), np.eye(m)])[:size]
+    state = _Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
     for setting, batches in phases:
-        steps = _steps(model, places, setting.learning_rate, _variances(problem, batches))
-        local = steps.repeated(setting.local_steps)
-        whole = _Affine(
-            np.einsum("n,nab->ab", shares, local.matrix),
+        rate, variances = setting.learning_rate, _variances(problem, batches)
+        steps = _steps(model, places, rate, variances, optimiser.client.momentum)
+        local = steps.repeated(setting.local_steps).upper(m)
+        change = _Affine(
+            np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),
             shares @ local.shift,
             np.einsum("n,nab->ab", counted, local.noise),
         )
+        step = np.eye(size)
+        if size > m:
+            step[:m, m:], step[m:, m:] = server.kept * np.eye(m), server.momentum * np.eye(m)
+        step[:, :m] += enter @ change.matrix
+        whole = _Affine(step, enter @ change.shift, enter @ change.noise @ enter.T)
         if spread == 0.0:
             state = state.then(whole.repeated(setting.rounds))
             continue
-        turn = local.matrix - whole.matrix
+        turn = local.matrix - np.eye(m) - change.matrix
         for _ in range(setting.rounds):
             # How the model of each device differs from the average one, and what of that comes from noise.
-            apart = turn @ state.shift + local.shift - whole.shift
+            apart = turn @ state.shift[:m] + local.shift - change.shift
             drawn = np.einsum("n,na,nb->ab", shares, apart, apart)
-            drawn += np.einsum("n,nab->ab", shares, turn @ state.noise @ np.swapaxes(turn, 1, 2))
-            state = state.then(replace(whole, noise=whole.noise + spread * drawn))
-    return _gap(model, state.shift, state.noise)
+            drawn += np.einsum("n,nab->ab", shares, turn @ state.noise[:m, :m] @ np.swapaxes(turn, 1, 2))
+            state = state.then(replace(whole, noise=whole.noise + spread * enter @ drawn @ enter.T))
+    return _gap(model, state.shift[:m], state.noise[:m, :m])
 
 
 def _drawn(devices: int, taken: int, distinct: bool) -> Fraction:
@@ -115,20 +130,23 @@ def _variances(problem: Problem, batches: NDArray[np.int64]) -> Floats:
     return (held - batches) / (held * batches)
 
 
-def _steps(model: LocalModel, places: list[int], rate: float, variances: Floats) -> _Affine:
-    """One local step of every device that trains."""
+def _steps(model: LocalModel, places: list[int], rate: float, variances: Floats, momentum: float) -> _Affine:
+    """One local step of every device that trains, of its model and, where it has one, its momentum."""
     values, vectors = np.linalg.eigh(model.curvatures[places])
     cut = np.clip(values, 0.0, LARGEST_STEP / rate)
     # Where nothing is cut the curvature is taken as it was measured.
     same = (np.abs(values - cut) <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)).all(axis=1)
     rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     curvatures = np.where(same[:, None, None], model.curvatures[places], rebuilt)
+    gradients, noise = model.gradients[places], variances[:, None, None] * model.covariances[places]
     eye = np.eye(values.shape[1])
-    return _Affine(
-        eye - rate * curvatures,
-        -rate * model.gradients[places],
-        rate**2 * variances[:, None, None] * model.covariances[places],
-    )
+    if momentum == 0.0:
+        return _Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)
+    memory = np.broadcast_to(momentum * eye, curvatures.shape)
+    above = np.concatenate([eye - rate * curvatures, -rate * memory], axis=2)
+    below = np.concatenate([curvatures, memory], axis=2)
+    enter = np.concatenate([-rate * eye, eye])
+    return _Affine(np.concatenate([above, below], axis=1), gradients @ enter.T, enter @ noise @ enter.T)
 
 
 def _gap(model: LocalModel, mean: Floats, noise: Floats) -> float:

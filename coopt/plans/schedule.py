@@ -14,10 +14,12 @@ from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases
 from coopt.objectives.forecast.source import Source
-from coopt.plans.allocation import HasForecast, Status, measured, source_from
+from coopt.plans.allocation import HasForecast, Status, measured
+from coopt.plans.device_rows import device_rows
 from coopt.plans.phase import Phase
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import real, same_value
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class ScheduleCertificate:
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
+class Schedule(ResultTable):
     """A plan in phases, each with its rounds, local steps, batches and learning rate.
 
     Attributes
@@ -142,7 +144,7 @@ class Schedule:
                 f"measurement is another one: its SHA-256 is {given.model.digest[:12]}..., and that of the "
                 f"schedule {self.source.measurement[:12]}..."
             )
-        return Forecast(given.model, trained=self.source.trained)
+        return Forecast(given.model, trained=self.source.trained, optimiser=self.source.optimiser)
 
     def curve(self, measurement: HasForecast | None = None) -> NDArray[np.float64]:
         """Forecast of F - F* before training and after each round, shape (1 + rounds,) [loss].
@@ -187,7 +189,7 @@ class Schedule:
             "time": self.time,
             "lower_bound": self.lower_bound,
             "status": self.status.name,
-            "forecast": {"measurement": self.source.measurement, "trained": self.source.trained},
+            "forecast": self.source.to_dict(),
             "solve_seconds": self.solve_seconds,
             "trace": dict(self.trace),
         }
@@ -212,7 +214,7 @@ class Schedule:
                 values[name] = real(name, values[name], infinite=True)
             values["lower_bound"] = float(values["lower_bound"])
             values["status"] = Status[values["status"]]
-            values["source"] = source_from(values.pop("forecast"))
+            values["source"] = Source.from_dict(values.pop("forecast"))
             return cls(**values)
         except InvalidProblemError:
             raise
@@ -227,6 +229,20 @@ class Schedule:
     def from_json(cls, text: str) -> Self:
         """Rebuild a schedule from :meth:`to_json`; no file that the text names is opened."""
         return cls.from_dict(json_object(text, "not a schedule"))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict for each phase and device: what is asked of it, and what that takes [cost, s]."""
+        return [
+            {
+                "phase": place,
+                "rounds": phase.rounds,
+                "local_steps": phase.local_steps,
+                "learning_rate": phase.learning_rate,
+                **row,
+            }
+            for place, phase in enumerate(self.phases, start=1)
+            for row in device_rows(self.problem, phase)
+        ]
 
     def plot(self, measurement: HasForecast | None = None) -> Figure:
         """Draw learning rates, local steps, batches and the forecast over cost and time.

@@ -45,7 +45,7 @@ def certify(schedule: Schedule, forecast: Forecast) -> ScheduleCertificate:
         if allowed < math.inf and used > Fraction(allowed) * (1 + Fraction(TOLERANCE)):
             raise CertificateError(f"{name}: {float(used)!r} exceeds the limit {allowed!r}")
     parts = [(phase.setting, phase.batch_sizes) for phase in schedule.phases]
-    value = recomputed(forecast.model, forecast.trained, problem, parts)
+    value = recomputed(forecast, problem, parts)
     slack = CANCELLATION * abs(forecast.initial_gap)
     for name, claimed, found, relative, absolute in (
         ("cost", schedule.cost, float(cost), SUMS, 0.0),

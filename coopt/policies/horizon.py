@@ -75,8 +75,8 @@ class _Landscape:
         fleet, constants = problem.fleet, problem.constants
         self.problem = problem
         self.lower, self.upper = problem.fleet.batch_range()
-        self.mean_noise = fleet.weights**2 * fleet.gradient_noise
-        self.drift_noise = fleet.weights * (1 - fleet.weights) * fleet.gradient_noise
+        self.mean_noise, self.drift_noise = fleet.noise_terms
+        self.lasting_mean, self.lasting_drift = fleet.step_noise_terms.tolist()
         self.error = gradient_error
         self.participation = participation_noise
         self.divergence = math.sqrt(float(fleet.weights @ fleet.divergence**2)) + gradient_error
@@ -89,6 +89,11 @@ class _Landscape:
         self.tilt = 0.0
         self._seen: dict[tuple[int, int], _Plan | None] = {}
         self._steps: dict[tuple[float, int], _Step] = {}
+
+    def noise(self, inverse: Floats) -> tuple[float, float]:
+        """Give sigma^2, the noise of the average, and nu^2, that which drives drift, at these 1/s_i."""
+        mean, drifting = float(self.mean_noise @ inverse), float(self.drift_noise @ inverse)
+        return mean + self.lasting_mean, drifting + self.lasting_drift
 
     def at(self, rounds: int, local_steps: int) -> _Plan | None:
         key = rounds, local_steps
@@ -115,7 +120,7 @@ class _Landscape:
         weights = self.mean_noise + tilt * self.drift_noise
         found = relax(weights, fleet.sample_cost, spend, self.lower, upper, population)
         inverse = 1 / found.batch_sizes - (0 if population is None else 1 / population)
-        mean, drifting = float(self.mean_noise @ inverse), float(self.drift_noise @ inverse)
+        mean, drifting = self.noise(inverse)
         value, gamma = self.value(rounds, local_steps, mean, drifting)
         return _Plan(
             value=value,
@@ -216,7 +221,7 @@ def calibrated_gap(
     """
     landscape = _Landscape(problem, gradient_error, participation_noise, noise_excess)
     inverse = 1 / batch_sizes - (0 if problem.fleet.replacement else 1 / problem.fleet.samples)
-    mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
+    mean, drifting = landscape.noise(inverse)
     return landscape.value(rounds, local_steps, mean, drifting)[0]
 
 
@@ -265,13 +270,13 @@ def _first_round(landscape: _Landscape, plan: _Plan, steps: tuple[int, int]) -> 
     best = (plan.value, tau_now, 1.0)
     if plan.rounds < 2:
         return best[1:]
-    mean, drifting = float(landscape.mean_noise @ (1 / base)), float(landscape.drift_noise @ (1 / base))
+    mean, drifting = landscape.noise(1 / base)
     ratios = [tau_now * ratio for ratio in STEP_RATIOS] + [plan.local_steps * ratio for ratio in STEP_RATIOS]
     candidates = sorted({min(max(round(tau), steps[0]), steps[1]) for tau in ratios})
     for share in BATCH_SHARES:
         batches = np.clip(share * base, landscape.lower, landscape.upper)
         inverse = 1 / batches
-        mean_now, drift_now = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
+        mean_now, drift_now = landscape.noise(inverse)
         cost_step = float(fleet.sample_cost @ batches) + step_cost
         seconds_step = limits.step_times(problem, batches)
         for tau in candidates:
@@ -339,7 +344,7 @@ class Horizon:
         else:
             rest, tau = max(previous.rounds - 1, 1), previous.rest_local_steps
             inverse = 1 / previous.batch_sizes
-            mean, drifting = float(landscape.mean_noise @ inverse), float(landscape.drift_noise @ inverse)
+            mean, drifting = landscape.noise(inverse)
             _, gamma = landscape.value(rest, max(tau, 2), mean, drifting)
             landscape.tilt = landscape.tilt_at(gamma, rest, max(tau, 2), drifting)
             best = _search(

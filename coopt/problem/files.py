@@ -82,21 +82,27 @@ def _header(cells: list[str], path: Path, given: Mapping[str, Any]) -> list[str]
 
 def write_fleet_csv(fleet: Fleet, path: Path) -> None:
     """Write every column of a fleet; see :meth:`Fleet.to_csv`."""
-    if not fleet.replacement:
-        raise InvalidProblemError(
-            "replacement = false is not a column: write the whole problem with Problem.to_toml instead"
-        )
     if fleet.batch_choices is not None:
         raise InvalidProblemError(
             "batch_choices is not a column: write the whole problem with Problem.to_toml instead"
         )
-    table = _fleet_table(fleet)
-    del table["replacement"]
+    table = frame_columns(fleet)
     with path.open("w", newline="", encoding="utf-8") as stream:
         stream.write(",".join(table) + "\n")
         # Strings are quoted always: the default leaves a lone carriage return unquoted.
         writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerows(zip(*table.values(), strict=True))
+
+
+def frame_columns(fleet: Fleet) -> dict[str, Any]:
+    """The columns of a table with one row a device."""
+    if not fleet.replacement:
+        raise InvalidProblemError(
+            "replacement = false is not a column: write the whole problem with Problem.to_toml instead"
+        )
+    table = _fleet_table(fleet)
+    del table["replacement"]
+    return table
 
 
 def read_problem(file: str | Path, fleet: Fleet | None = None) -> tuple[Fleet, Constants, Budget]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import flag, float_array, integer_array, same_value, shown
-
-WEIGHT_SUM_TOLERANCE = 1e-9
+from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names
+from coopt.problem.result_table import DataFrameSource
+from coopt.problem.validation import flag, float_array, integer_array, same_value
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Fleet:
+class Fleet(DataFrameSource):
     """The devices: what they hold, how noisy they are, how fast they are and what they cost.
 
     Every argument but `samples` and `names` may be a scalar, which then holds for every device.
@@ -74,6 +74,10 @@ class Fleet:
     batch_choices : sequence of int, or one such sequence a device, optional
         The batch sizes that are allowed, such as powers of two or the shapes that were compiled; within
         min_batch and max_batch, and in place of batch_multiple. Default: all.
+    step_noise : array_like, shape (N,) or scalar, default 0
+        V_i >= 0, variance of every local step's gradient that no batch removes, such as noise added for
+        privacy or by quantisation; the variance of a mini-batch gradient is then at most M_i / s + V_i
+        [gradient^2].
 
     Raises
     ------
@@ -119,6 +123,7 @@ class Fleet:
     step_energy: NDArray[np.float64]
     micro_batch: NDArray[np.int64] | None
     batch_choices: tuple[tuple[int, ...], ...] | None
+    step_noise: NDArray[np.float64]
 
     def __init__(
         self,
@@ -142,6 +147,7 @@ class Fleet:
         step_energy: ArrayLike = 0.0,
         micro_batch: ArrayLike | None = None,
         batch_choices: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        step_noise: ArrayLike = 0.0,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         size = held.size
@@ -173,6 +179,7 @@ class Fleet:
             if micro_batch is None
             else integer_array("micro_batch", micro_batch, size, minimum=1),
             "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
+            "step_noise": float_array("step_noise", step_noise, size, minimum=0.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -323,6 +330,13 @@ class Fleet:
         return mean, drift
 
     @cached_property
+    def step_noise_terms(self) -> NDArray[np.float64]:
+        """Sum p_i^2 V_i and sum p_i (1 - p_i) V_i: what no batch removes of the sums over noise_terms."""
+        mean = self.weights * self.weights * self.step_noise
+        drift = self.weights * (1.0 - self.weights) * self.step_noise
+        return np.array([float(np.sum(mean)), float(np.sum(drift))])
+
+    @cached_property
     def mean_divergence(self) -> float:
         """Sum p_i delta_i."""
         return float(np.sum(self.weights * self.divergence))
@@ -369,6 +383,57 @@ class Fleet:
 
         return cls(**fleet_columns(path, fields))
 
+    @classmethod
+    def from_dataframe(cls, frame: Any, **fields: Any) -> Self:
+        """Read a fleet from a data frame with one row a device and one column a field.
+
+        Parameters
+        ----------
+        frame : data frame of pandas, polars, pyarrow, or another library that narwhals knows
+            Its columns are fields of :class:`Fleet`, in any order. Where it has no column ``names``, an index
+            of texts names the devices.
+        **fields
+            Fields that the frame does not hold: a scalar, one value a device in the order of the rows, or
+            values by name: a mapping, or a pandas Series with an index of texts.
+
+        Returns
+        -------
+        Fleet
+
+        Raises
+        ------
+        MissingDependencyError
+            If narwhals, the extra ``dataframe``, is not installed.
+        InvalidProblemError
+            If a column is unknown (the nearest valid name is given) or missing, a value is missing or wrong,
+            or a name has no value or is no device.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from coopt import Fleet
+        >>> frame = pd.DataFrame(
+        ...     {"samples": [600, 2000], "gradient_noise": [4.0, 3.0], "divergence": [0.2, 0.1]},
+        ...     index=["phone", "board"],
+        ... )
+        >>> fleet = Fleet.from_dataframe(frame, throughput={"board": 200.0, "phone": 50.0})
+        >>> fleet.names, fleet.throughput
+        (('phone', 'board'), array([ 50., 200.]))
+        """
+        from coopt.problem.data_frames import fleet_fields
+
+        return cls(**fleet_fields(frame, fields))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a device, with the fields that :meth:`to_csv` writes, and ``batch_choices``."""
+        columns = self._columns()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _columns(self) -> Mapping[str, Any]:
+        from coopt.problem.files import frame_columns
+
+        return frame_columns(self)
+
     def to_csv(self, path: str | Path) -> None:
         """Write the fleet as CSV so that :meth:`from_csv` gives back an equal one.
 
@@ -396,56 +461,6 @@ def round_to_choice(
     return np.where(count > 0, table[rows, np.maximum(count - 1, 0)], 0)
 
 
-def allowed_sizes(choices: object, size: int) -> tuple[tuple[int, ...], ...]:
-    """One ascending tuple of sizes a device, else raise InvalidProblemError."""
-    name = "batch_choices"
-    if not isinstance(choices, Sequence | np.ndarray) or isinstance(choices, str) or len(choices) == 0:
-        raise InvalidProblemError(f"{name} = {choices!r}: must be sizes, or one list of sizes a device")
-    nested = [isinstance(each, Sequence | np.ndarray) for each in choices]
-    if any(nested) and (not all(nested) or len(choices) != size):
-        raise InvalidProblemError(
-            f"{name} has {len(choices)} entries: must be sizes, or {size} lists of sizes, one a device"
-        )
-    if not any(nested):
-        found = integer_array(name, np.asarray(choices), None, minimum=1)
-        return (tuple(sorted(set(found.tolist()))),) * size
-    return tuple(
-        tuple(sorted(set(integer_array(f"{name}[{i}]", np.asarray(each), None, minimum=1).tolist())))
-        for i, each in enumerate(choices)
-    )
-
-
 def _total(array: NDArray[np.float64]) -> float:
     """The sum, correctly rounded, so that the order of the devices does not matter."""
     return float(array[0]) * array.size if _same_everywhere(array) else math.fsum(array.tolist())
-
-
-def aggregation_weights(weights: ArrayLike | None, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The weights given if they sum to one, else raise InvalidProblemError; default: samples' shares."""
-    if weights is None:
-        shares: NDArray[np.float64] = samples / float(samples.sum())
-        shares.flags.writeable = False
-        return shares
-    shares = float_array("weights", weights, samples.size, minimum=0.0)
-    total = float(shares.sum())
-    if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
-        raise InvalidProblemError(
-            f"weights sum to {total!r}: they must sum to 1 within {WEIGHT_SUM_TOLERANCE:g}; "
-            "divide them by their sum, or leave them out for samples / samples.sum()"
-        )
-    return shares
-
-
-def device_names(names: object, size: int) -> tuple[str, ...] | None:
-    """The names if there is one for each device, else raise InvalidProblemError; None stays None."""
-    if names is None:
-        return None
-    if (
-        isinstance(names, str)
-        or not isinstance(names, Sequence | np.ndarray)
-        or not all(isinstance(name, str) for name in names)
-    ):
-        raise InvalidProblemError(f"names = {shown(names)}: must be a sequence of {size} strings")
-    if len(names) != size:
-        raise InvalidProblemError(f"names has {len(names)} entries: must have {size}, as samples has")
-    return tuple(map(str, names))

@@ -20,9 +20,10 @@ from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.result_table import ResultTable, plan_columns
+from coopt.plans.plan_columns import plan_columns
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, instance, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
@@ -92,7 +93,7 @@ class Sensitivity(ResultTable):
     changes: tuple[Change, ...]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict a change, as pandas.DataFrame takes them."""
+        """One flat dict a change, as data frames take them."""
         return [
             {
                 "quantity": change.quantity,

@@ -10,8 +10,9 @@ from coopt.errors import CooptError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.result_table import ResultTable, plan_columns
+from coopt.plans.plan_columns import plan_columns
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
@@ -49,7 +50,7 @@ class Solutions(ResultTable):
         return len(self.outcomes)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict a problem, as pandas.DataFrame takes them; problems without a plan hold None."""
+        """One flat dict a problem, as data frames take them; problems without a plan hold None."""
         return [
             {
                 "problem": name,

@@ -10,8 +10,9 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
-from coopt.plans.result_table import ResultTable, plan_columns
+from coopt.plans.plan_columns import plan_columns
 from coopt.problem.problem import Problem
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, solve_allocation
@@ -61,7 +62,7 @@ class Frontier(ResultTable):
     points: tuple[FrontierPoint, ...]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict a point, as pandas.DataFrame takes them; infeasible points hold None."""
+        """One flat dict a point, as data frames take them; infeasible points hold None."""
         return [
             {self.vary: point.value, **plan_columns(point.allocation), "reason": point.reason}
             for point in self.points

@@ -31,7 +31,7 @@ def test_a_recomputed_forecast_agrees(seed, rounds, local_steps, drawn, rate) ->
     batches = rng.integers(1, 10, n)
     value = Forecast(model).value(problem, rounds, local_steps, batches)
     whole = [(Setting(rounds, local_steps, rate), batches)]
-    assert recomputed(model, None, problem, whole) == pytest.approx(value, rel=1e-9)
+    assert recomputed(Forecast(model), problem, whole) == pytest.approx(value, rel=1e-9)
     # In phases, the last of which is another.
     parts = [
         *((Setting(k, local_steps, rate), batches) for k in (rounds, 2)),
@@ -40,4 +40,4 @@ def test_a_recomputed_forecast_agrees(seed, rounds, local_steps, drawn, rate) ->
     found = Phases(Forecast(model), problem).value(
         [setting for setting, _ in parts], np.array([own for _, own in parts], dtype=float)
     )
-    assert recomputed(model, None, problem, parts) == pytest.approx(found, rel=1e-9)
+    assert recomputed(Forecast(model), problem, parts) == pytest.approx(found, rel=1e-9)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sys
-import types
 from dataclasses import replace
 
 import pytest
@@ -162,16 +160,28 @@ class TestDataFrames:
         yield frontier(base, vary="cost", values=[base.budget.cost], bound="dynamite")
         yield sensitivity(base, bound="dynamite", quantities="cost")
 
-    def test_pandas_gets_the_rows(self, monkeypatch):
-        pandas = types.ModuleType("pandas")
-        pandas.__spec__ = types.SimpleNamespace()
-        pandas.DataFrame = lambda rows: ("frame", rows)
-        monkeypatch.setitem(sys.modules, "pandas", pandas)
-        for table in self.tables():
-            assert table.to_dataframe() == ("frame", table.to_rows())
+    @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
+    def test_every_library_gets_the_rows(self, backend):
+        for module in ("narwhals", backend):
+            pytest.importorskip(module)
+        import narwhals
 
-    def test_without_pandas_the_error_says_so(self, monkeypatch):
-        monkeypatch.setattr("coopt.plans.result_table.find_spec", lambda name: None)
         for table in self.tables():
-            with pytest.raises(MissingDependencyError, match="pip install pandas"):
-                table.to_dataframe()
+            frame = narwhals.from_native(table.to_dataframe(backend))
+            rows = table.to_rows()
+            assert frame.shape == (len(rows), len(rows[0]))
+            assert frame["rounds"].to_list() == [row["rounds"] for row in rows]
+            assert frame["reason"].to_list() == [row["reason"] for row in rows]
+            assert frame["gap"].to_list() == [row["gap"] for row in rows]
+
+    def test_what_is_missing_is_said(self, monkeypatch):
+        table = next(self.tables())
+        with pytest.raises(InvalidProblemError, match="backend = 'excel': must be one of 'pandas', 'polars'"):
+            table.to_dataframe("excel")
+        have = {"narwhals"}
+        monkeypatch.setattr("coopt.problem.data_frames.find_spec", lambda name: name in have or None)
+        with pytest.raises(MissingDependencyError, match=r"needs polars.*pip install polars"):
+            table.to_dataframe("polars")
+        have.clear()
+        with pytest.raises(MissingDependencyError, match=r"coopt\[dataframe\]"):
+            table.to_dataframe()

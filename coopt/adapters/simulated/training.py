@@ -19,6 +19,7 @@ from coopt.measuring.report import ClientReport
 from coopt.online.accounting import gradients_planned
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ Gradient = Callable[[Floats, Any], tuple[float, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
-class SimulatedRun:
+class SimulatedRun(ResultTable):
     """What a simulated training came to.
 
     Attributes
@@ -50,6 +51,15 @@ class SimulatedRun:
     seconds: Floats
     stopped: StopReason
     left_out: tuple[tuple[int, ...], ...]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict before the first round (0) and after each; ``left_out`` counts devices."""
+        counts = [0, *map(len, self.left_out)]
+        columns = (self.losses.tolist(), self.costs.tolist(), self.seconds.tolist(), counts)
+        return [
+            {"round": number, "loss": loss, "cost": cost, "seconds": seconds, "left_out": left_out}
+            for number, (loss, cost, seconds, left_out) in enumerate(zip(*columns, strict=True))
+        ]
 
 
 def simulate(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.online.round_plan import Stopped, StopReason
 from coopt.plans.plot import need_matplotlib
-from coopt.plans.result_table import ResultTable
+from coopt.problem.result_table import ResultTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,9 @@ from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
 from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Estimate, Trend
+from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import SMALLEST, Ignored, Memory, Observations, remember, screen
+from coopt.measuring.screening import SMALLEST, Memory, Observations, remember, screen
 from coopt.problem.limits import parts
 
 Floats = npt.NDArray[np.float64]

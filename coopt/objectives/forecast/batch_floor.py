@@ -6,7 +6,8 @@ error is multiplied by more than one. With a = 1 - eta lambda on the average, a 
 square of the error along a direction of curvature lambda by a^2 + eta^2 lambda (beta - lambda) / s each step,
 where beta = E[c^2] / E[c] over the curvatures c of single samples. Averaging over N_e devices divides what a
 round of tau steps adds; the floor keeps at least half of the contraction that full batches would have. One
-direction and one round at a time: a rule that was checked on trained plans, not a theorem.
+direction and one round at a time: a rule that was checked on trained plans, not a theorem. Momentum beta
+makes a rate go as far as one of eta / (1 - beta), and counts as that, on the server too.
 
 References
 ----------
@@ -20,11 +21,15 @@ import math
 
 import numpy as np
 
+from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.geometric import decay
 from coopt.objectives.forecast.model import Floats, LocalModel
+from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 
 
-def smallest_batch(model: LocalModel, shares: Floats, rate: float, local_steps: int) -> int:
+def smallest_batch(
+    model: LocalModel, shares: Floats, rate: float, local_steps: int, optimiser: Optimiser = AVERAGING
+) -> int:
     """The smallest batch that the rate asks for on every device.
 
     Parameters
@@ -36,6 +41,7 @@ def smallest_batch(model: LocalModel, shares: Floats, rate: float, local_steps: 
         eta, below 2 over the largest curvature.
     local_steps : int
         tau.
+    optimiser : Optimiser
 
     Returns
     -------
@@ -47,6 +53,7 @@ def smallest_batch(model: LocalModel, shares: Floats, rate: float, local_steps: 
     single = loss.trace if model.sample_curvature is None else model.sample_curvature
     # Within a round of several steps a device is alone with its own batches.
     devices = 1.0 / float(np.sum(shares**2)) if local_steps == 1 else 1.0
+    rate = min(rate * optimiser.reach(local_steps), max(rate, LARGEST_STEP / max(loss.largest, 1e-300)))
     step = rate * curvatures
     lost = step * (2.0 - step)
     over_a_round = decay(lost, local_steps)

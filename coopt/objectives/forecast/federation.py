@@ -13,7 +13,11 @@ import numpy as np
 
 from coopt.objectives.forecast.geometric import joint, total
 from coopt.objectives.forecast.model import Devices, Floats, LocalModel, Loss
-from coopt.objectives.forecast.round_map import Ints, Rounds, Steps, rounds_of
+from coopt.objectives.forecast.momentum import MomentumSteps
+from coopt.objectives.forecast.optimiser import Optimiser
+from coopt.objectives.forecast.round_map import FullRounds, Ints, Steps
+from coopt.objectives.forecast.sampled_rounds import Rounds, SampledRounds
+from coopt.objectives.forecast.server_rounds import ServerRounds
 
 # A curvature that a few rows overestimate would make local steps explode: it is cut to this over the rate.
 LARGEST_STEP = 1.9
@@ -46,6 +50,8 @@ class Federation:
         With which the variances of their noise are added.
     drawn : float
         The share of the variance between devices that drawing some of them adds.
+    optimiser : Optimiser
+        What devices and server do with gradients and changes.
     """
 
     loss: Loss
@@ -56,6 +62,7 @@ class Federation:
     shares: Floats
     noise_shares: Floats
     drawn: float
+    optimiser: Optimiser
     _rounds: OrderedDict[int, Rounds] = field(default_factory=OrderedDict, repr=False)
     _noise: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
 
@@ -68,6 +75,7 @@ class Federation:
         shares: Floats,
         noise_shares: Floats,
         drawn: float,
+        optimiser: Optimiser,
     ) -> Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
@@ -76,21 +84,43 @@ class Federation:
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
         residuals = along + step / rate * best
-        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn)
+        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, optimiser)
 
     def rounds(self, local_steps: int) -> Rounds:
         """Rounds of so many local steps."""
-
-        def build() -> Rounds:
-            steps = Steps.of(self.step, local_steps)
-            return rounds_of(
-                self.loss, self.devices, self.residuals, steps, self.rate, self.shares, self.drawn
-            )
-
         m = self.loss.best.size
         # Where devices are drawn, a map of second moments is kept, a matrix of m^2 x m^2.
         numbers = m * (m + 3) if self.drawn == 0.0 else (m + 1) ** 2 * m**2
-        return kept(self._rounds, local_steps, max(ROUNDS_BYTES // (8 * numbers), 2), build)
+        return kept(
+            self._rounds,
+            local_steps,
+            max(ROUNDS_BYTES // (8 * numbers), 2),
+            lambda: self._new_rounds(local_steps),
+        )
+
+    def _new_rounds(self, local_steps: int) -> Rounds:
+        devices, shares, steps = self.devices, self.shares, self._steps(local_steps)
+        contraction = steps.contraction(devices, shares)
+        moves = self.rate * steps.summed * self.residuals
+        drift = devices.columns @ (shares[:, None] * moves).ravel()
+        full: FullRounds | ServerRounds
+        if self.optimiser.plain:
+            full = FullRounds.of(self.loss, contraction, drift)
+        else:
+            full = ServerRounds.of(self.loss, contraction, drift, self.optimiser.server)
+        if self.drawn == 0.0:
+            return full
+        vectors = devices.vectors
+        pulls = np.einsum("nab,nb->na", vectors, moves)
+        own = (vectors * steps.decayed[:, None, :]) @ vectors.transpose(0, 2, 1)
+        changes = np.concatenate([contraction - own, (drift - pulls)[:, :, None]], axis=2)
+        return SampledRounds(full, contraction, drift, self.optimiser.server, changes, self.drawn * shares)
+
+    def _steps(self, local_steps: int) -> Steps | MomentumSteps:
+        momentum = self.optimiser.client.momentum
+        if momentum == 0.0:
+            return Steps.of(self.step, local_steps)
+        return MomentumSteps.of(self.step, local_steps, momentum)
 
     def noise(self, local_steps: int) -> Floats:
         """P_i of every device at so many local steps and a batch of one, packed; they never fall in tau."""
@@ -99,14 +129,16 @@ class Federation:
             self._noise,
             local_steps,
             most,
-            lambda: Steps.of(self.step, local_steps).noise(self.devices, self.noise_rates),
+            lambda: self._steps(local_steps).noise(self.devices, self.noise_rates),
         )
 
     @cached_property
     def noise_rates(self) -> Floats:
-        """What :meth:`Steps.noise` takes: scaled covariances over 1 - j_a j_b, shape (N, m, m)."""
-        lost = joint(self.step[:, :, None], self.step[:, None, :])
+        """What the noise of steps takes: scaled covariances, without momentum over 1 - j_a j_b, (N, m, m)."""
         scaled = self.devices.covariances * (self.rate**2 * self.noise_shares)[:, None, None]
+        if self.optimiser.client.momentum > 0.0:
+            return scaled
+        lost = joint(self.step[:, :, None], self.step[:, None, :])
         return np.divide(scaled, lost, out=scaled, where=lost > 0.0)
 
     def mean(self, rounds: Ints, local_steps: int) -> Floats:
@@ -119,7 +151,8 @@ class Federation:
         What a device does to one component, e - S (x e + eta r) with x = eta lambda, is bilinear in e and in
         S, the sum of the powers of 1 - x, which grows with the steps: its extremes are at the ends of both.
         So e stays in a box from round to round, and a convex loss lies above its tangent in the middle. With
-        many steps devices come close to models of their own, and the box is small.
+        many steps devices come close to models of their own, and the box is small. With momentum, or a rate
+        of the server, nothing of this holds, and the bounds are -inf.
 
         Parameters
         ----------
@@ -138,7 +171,7 @@ class Federation:
             reach = np.abs(1.0 - self.step[swings]) ** first
             low[swings], high[swings] = np.array([1.0 - reach, 1.0 + reach]) / self.step[swings]
         bounds = np.full(rounds, -math.inf)
-        if not np.isfinite(high).all():
+        if not self.optimiser.plain or not np.isfinite(high).all():
             return bounds
         middle, half = -self.loss.best, np.zeros(m)
         for k in range(rounds):

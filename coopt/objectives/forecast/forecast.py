@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
+from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
@@ -70,6 +71,9 @@ class Forecast(Objective):
     trained : tuple of int, optional
         The devices that train, by their positions in the model; default all. The loss that counts stays that
         of all devices.
+    optimiser : Optimiser
+        Momentum and rates of devices and server; default plain federated averaging. The forecast is as exact
+        with them as without.
 
     Notes
     -----
@@ -106,6 +110,7 @@ class Forecast(Objective):
     model: LocalModel
     learning_rate: float | None = None
     trained: tuple[int, ...] | None = None
+    optimiser: Optimiser = AVERAGING
     # What was computed for one federation serves every plan for it, and every copy of the forecast.
     _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
 
@@ -115,6 +120,7 @@ class Forecast(Objective):
 
     def __post_init__(self) -> None:
         instance("model", self.model, LocalModel)
+        instance("optimiser", self.optimiser, Optimiser)
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
 
@@ -133,8 +139,8 @@ class Forecast(Objective):
 
     @property
     def source(self) -> Source:
-        """The measurement that it was made from, and the devices of it that train."""
-        return Source(self.model.digest, self.trained)
+        """The measurement that it was made from, the devices of it that train, and how they step."""
+        return Source(self.model.digest, self.trained, self.optimiser)
 
     @property
     def floor(self) -> float:
@@ -193,9 +199,16 @@ class Forecast(Objective):
         Raises
         ------
         InvalidProblemError
-            If the fleet has another number of devices, or the learning rate is not below `largest_rate`.
+            If the fleet has another number of devices, or step noise, or the learning rate is not below
+            `largest_rate`.
         """
         fleet, budget = problem.fleet, problem.budget
+        if fleet.step_noise.any():
+            raise InvalidProblemError(
+                f"step_noise[{int(fleet.step_noise.argmax())}] = {float(fleet.step_noise.max())!r}: "
+                "a forecast knows only the noise of batches, as it was measured; plan with a bound such as "
+                "Certified()"
+            )
         if len(fleet) != self.devices:
             raise InvalidProblemError(
                 f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
@@ -209,12 +222,13 @@ class Forecast(Objective):
             )
         drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
         shares, noise_shares = fleet.weights, self._noise_shares(problem)
-        key = (self.trained, rate, float(drawn), shares.tobytes(), noise_shares.tobytes())
+        how = self.optimiser
+        key = (self.trained, rate, float(drawn), how, shares.tobytes(), noise_shares.tobytes())
         return kept(
             self._known,
             key,
             KEPT,
-            lambda: Federation.of(self.model, self.trained, rate, shares, noise_shares, float(drawn)),
+            lambda: Federation.of(self.model, self.trained, rate, shares, noise_shares, float(drawn), how),
         )
 
     def _noise_shares(self, problem: Problem) -> Floats:

@@ -1,9 +1,10 @@
 """Plans that change on the way: the forecast of several phases, each with its own rounds, steps and rate.
 
-The mean of the model goes through the phases one after the other. The noise of a phase goes through the
-rounds that follow it: backwards from the loss, A <- M^K A M^K is what a phase passes on to the one before,
-and the sum of M^k A M^k is what the noise of its own rounds meets. So the expected loss is still an offset
-plus a sum of nonnegative weights over the batches, now of every device in every phase.
+The mean of the model goes through the phases one after the other, and the server's momentum with it. The
+noise of a phase goes through the rounds that follow it: backwards from the loss, A <- M^K A M^K is what a
+phase passes on to the one before, and the sum of M^k A M^k is what the noise of its own rounds meets. So the
+expected loss is still an offset plus a sum of nonnegative weights over the batches, now of every device in
+every phase.
 
 References
 ----------
@@ -23,13 +24,8 @@ import numpy as np
 from coopt.objectives.forecast.federation import Federation, kept
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import Floats
-from coopt.objectives.forecast.round_map import (
-    FullRounds,
-    Rounds,
-    SampledRounds,
-    packed_places,
-    second_moments,
-)
+from coopt.objectives.forecast.round_map import packed_places
+from coopt.objectives.forecast.sampled_rounds import Rounds, SampledRounds
 from coopt.objectives.monotone import inverse_batches
 from coopt.problem.problem import Problem
 
@@ -107,13 +103,15 @@ class Phases:
         """Expected F - F* before training and after each round, shape (1 + sum of the rounds,) [loss]."""
         m = self.forecast.model.gradients.shape[1]
         rows, columns, _ = packed_places(m)
-        moments = second_moments(-self.forecast.model.loss.best, np.zeros((m, m)))
+        moments: Floats | None = None
         losses = [np.array([self.forecast.initial_gap])]
         for each, inverse in zip(settings, self._inverse(batch_sizes), strict=True):
             own = self.federation(each.learning_rate)
             noise = np.zeros((m, m))
             noise[rows, columns] = noise[columns, rows] = inverse @ own.noise(each.local_steps)
-            found, moments = own.rounds(each.local_steps).follow(moments, noise, each.rounds)
+            passed = own.rounds(each.local_steps)
+            start = passed.moments if moments is None else moments
+            found, moments = passed.follow(start, noise, each.rounds)
             losses.append(found)
         values = np.concatenate(losses)
         return np.where(np.isfinite(values), values, math.inf)
@@ -126,20 +124,19 @@ class Phases:
 
 def _passed(rounds: Sequence[Rounds], counts: Sequence[int]) -> tuple[float, list[Floats]]:
     """F - F* without noise after all phases, and what the noise of each phase meets, packed as a column."""
-    full = [each for each in rounds if isinstance(each, FullRounds)]
-    drawn = [each for each in rounds if isinstance(each, SampledRounds)]
     met: list[Floats] = []
-    if full:
-        loss = full[0].loss
-        away, form = -loss.best, loss.curvature / 2.0
-        for each, k in zip(full, counts, strict=True):
-            away = each.onward(away, k)
-        for each, k in zip(reversed(full), reversed(counts), strict=True):
-            column, form = each.backward(form, k)
+    drawn = [each for each in rounds if isinstance(each, SampledRounds)]
+    if drawn:
+        form = drawn[-1].form
+        for one, k in zip(reversed(drawn), reversed(counts), strict=True):
+            column, form = one.backward(form, k)
             met.append(column)
-        return float(loss.at(away[None, :])[0]), met[::-1]
-    form = drawn[-1].loss_form
-    for one, k in zip(reversed(drawn), reversed(counts), strict=True):
-        column, form = one.backward(form, k)
+        return float(np.sum(form * drawn[0].moments)), met[::-1]
+    full = [each for each in rounds if not isinstance(each, SampledRounds)]
+    loss, away, form = full[0].loss, full[0].origin, full[0].form
+    for each, k in zip(full, counts, strict=True):
+        away = each.onward(away, k)
+    for each, k in zip(reversed(full), reversed(counts), strict=True):
+        column, form = each.backward(form, k)
         met.append(column)
-    return float(np.sum(form * drawn[0].start)), met[::-1]
+    return float(loss.at(away[None, : loss.best.size])[0]), met[::-1]

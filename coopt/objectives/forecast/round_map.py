@@ -16,7 +16,6 @@ different speeds in M.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,30 +29,6 @@ Ints = NDArray[np.int64]
 CHUNK = 256
 
 
-class Rounds(Protocol):
-    """Any number of rounds of the same number of local steps."""
-
-    def mean(self, rounds: Ints) -> Floats:
-        """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""
-        ...
-
-    def least(self, first: Ints, last: Ints) -> Floats:
-        """No value of `mean` from `first` to `last` rounds is smaller, shape (k,)."""
-        ...
-
-    def sensitivity(self, rounds: Ints) -> Floats:
-        """G_K, packed as columns: their products with packed noise are what batches of one add."""
-        ...
-
-    def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
-        """Run these rounds one by one.
-
-        `moments` are the second moments of (e, 1), shape (m + 1, m + 1), and `noise` is what a round adds to
-        those of e. Returns F - F* after each round, shape (rounds,), and the moments after the last.
-        """
-        ...
-
-
 def packed_places(m: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Rows and columns of the upper triangle, and how often each entry is in a symmetric matrix."""
     rows, columns = np.triu_indices(m)
@@ -61,7 +36,7 @@ def packed_places(m: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
 
 
 def second_moments(mean: Floats, spread: Floats) -> Floats:
-    """Those of (e, 1), shape (m + 1, m + 1), where e has this mean and this covariance."""
+    """Those of (e, 1), one row and column more, where e has this mean and this covariance."""
     known = np.append(mean, 1.0)
     moments = np.outer(known, known)
     moments[:-1, :-1] += spread
@@ -148,6 +123,22 @@ class FullRounds:
         step = np.clip(step, 0.0, 2.0 - 1e-12)
         return cls(loss, step, vectors, -(loss.best @ vectors), drift @ vectors)
 
+    @property
+    def origin(self) -> Floats:
+        """E before the first round, shape (m,)."""
+        return -self.loss.best
+
+    @property
+    def form(self) -> Floats:
+        """The loss as a form of e, shape (m, m)."""
+        return self.loss.curvature / 2.0
+
+    @property
+    def moments(self) -> Floats:
+        """Second moments of (e, 1) before the first round."""
+        m = self.loss.best.size
+        return second_moments(self.origin, np.zeros((m, m)))
+
     def mean(self, rounds: Ints) -> Floats:
         """F - F* after these numbers of rounds, but for mini-batch noise."""
         return self.loss.at(self._away(rounds) @ self.vectors.T)
@@ -198,7 +189,10 @@ class FullRounds:
         return both[0][rows, columns] * often, both[1]
 
     def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
-        """F - F* after each of so many rounds, and the second moments of (e, 1) after the last."""
+        """F - F* after each of so many rounds, and the second moments of (e, 1) after the last.
+
+        `noise` is the covariance of an averaged change.
+        """
         mean = self.vectors.T @ moments[:-1, -1]
         spread = self.vectors.T @ (moments[:-1, :-1] - np.outer(moments[:-1, -1], moments[:-1, -1]))
         spread = spread @ self.vectors
@@ -228,126 +222,3 @@ class FullRounds:
             matrices = self.vectors @ sums @ self.vectors.T
             found[:, begin : begin + CHUNK] = (matrices[:, rows, columns] * often).T
         return found
-
-
-class SampledRounds:
-    """Rounds in which only some devices take part, drawn anew each round.
-
-    Which devices are drawn moves the averaged model, by an amount that depends on where it is: the second
-    moments of (e, 1) then obey a linear map T that is no product of small ones. Its adjoint is applied to the
-    loss, one round after the other: <T*^K loss, start> is the expected loss.
-
-    Parameters
-    ----------
-    loss : Loss
-    contraction, drift : ndarray, shapes (m, m) and (m,)
-        I - M and v.
-    changes : ndarray, shape (N, m, m + 1)
-        How the change that device i makes to (e, 1) differs from the average one.
-    spread : ndarray, shape (N,)
-        Weights with which the squares of these differences add to the second moment.
-    """
-
-    def __init__(
-        self, loss: Loss, contraction: Floats, drift: Floats, changes: Floats, spread: Floats
-    ) -> None:
-        m = drift.size
-        self._m = m
-        move = np.zeros((m + 1, m + 1))
-        move[:m, :m] = np.eye(m) - contraction
-        move[:m, m] = -drift
-        move[m, m] = 1.0
-        self._move = move
-        # adjoint[(b, d), (a, c)] = sum_i w_i D_i[a, b] D_i[c, d]
-        flat = changes.reshape(changes.shape[0], -1)
-        products = (flat * spread[:, None]).T @ flat
-        products = products.reshape(m, m + 1, m, m + 1).transpose(1, 3, 0, 2)
-        self._spread = products.reshape((m + 1) ** 2, m * m)
-        self.start = second_moments(-loss.best, np.zeros((m, m)))
-        self.loss_form = np.zeros((m + 1, m + 1))
-        self.loss_form[:m, :m] = loss.curvature / 2.0
-        self.loss_form[:m, m] = self.loss_form[m, :m] = loss.slope / 2.0
-        self._form = self.loss_form
-        # Whom a draw leaves out adds to the loss: without draws it is smaller.
-        self._full = FullRounds.of(loss, contraction, drift)
-        self._sum = np.zeros((m, m))
-        self._means: list[float] = []
-        self._sums: list[Floats] = []
-
-    def _reach(self, rounds: int) -> None:
-        m, (rows, columns, often) = self._m, packed_places(self._m)
-        while len(self._means) < rounds:
-            self._sum = self._sum + self._form[:m, :m]
-            self._sums.append(self._sum[rows, columns] * often)
-            self._form = self._before(self._form)
-            self._means.append(float(np.sum(self._form * self.start)))
-
-    def _before(self, form: Floats) -> Floats:
-        """The form of (e, 1) before a round that has the mean of `form` after it."""
-        m = self._m
-        drawn = (self._spread @ form[:m, :m].ravel()).reshape(m + 1, m + 1)
-        moved = self._move.T @ form @ self._move + drawn
-        before: Floats = (moved + moved.T) / 2.0
-        return before
-
-    def backward(self, form: Floats, rounds: int) -> tuple[Floats, Floats]:
-        """What a form of (e, 1) at the end is to the noise of these rounds, packed, and to (e, 1) before."""
-        m, (rows, columns, often) = self._m, packed_places(self._m)
-        met = np.zeros((m, m))
-        for _ in range(rounds):
-            met += form[:m, :m]
-            form = self._before(form)
-        return met[rows, columns] * often, form
-
-    def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
-        """F - F* after each of so many rounds, and the second moments of (e, 1) after the last."""
-        m, losses = self._m, np.empty(rounds)
-        for k in range(rounds):
-            drawn = (self._spread.T @ moments.ravel()).reshape(m, m)
-            moments = self._move @ moments @ self._move.T
-            moments[:m, :m] += drawn + noise
-            losses[k] = np.sum(self.loss_form * moments)
-        return losses, moments
-
-    def mean(self, rounds: Ints) -> Floats:
-        """F - F* after these numbers of rounds, but for mini-batch noise."""
-        self._reach(int(rounds.max()))
-        return np.array(self._means)[rounds - 1]
-
-    def least(self, first: Ints, last: Ints) -> Floats:
-        """A lower bound on the mean over ranges of rounds: that where every device takes part."""
-        return self._full.least(first, last)
-
-    def sensitivity(self, rounds: Ints) -> Floats:
-        """G_K of these numbers of rounds, packed as columns."""
-        self._reach(int(rounds.max()))
-        return np.array([self._sums[k - 1] for k in rounds.tolist()]).T
-
-
-def rounds_of(
-    loss: Loss, devices: Devices, residuals: Floats, steps: Steps, rate: float, shares: Floats, drawn: float
-) -> Rounds:
-    """Rounds of so many local steps.
-
-    Parameters
-    ----------
-    residuals : ndarray, shape (N, m)
-        r_i of every device in the eigenbasis of its curvature.
-    steps : Steps
-    rate : float
-        eta.
-    shares : ndarray, shape (N,)
-        q_i.
-    drawn : float
-        The share of the variance between devices that drawing some of them adds; 0 where all take part.
-    """
-    contraction = steps.contraction(devices, shares)
-    moves = rate * steps.summed * residuals
-    drift = devices.columns @ (shares[:, None] * moves).ravel()
-    if drawn == 0.0:
-        return FullRounds.of(loss, contraction, drift)
-    vectors = devices.vectors
-    pulls = np.einsum("nab,nb->na", vectors, moves)
-    own = (vectors * steps.decayed[:, None, :]) @ vectors.transpose(0, 2, 1)
-    changes = np.concatenate([contraction - own, (drift - pulls)[:, :, None]], axis=2)
-    return SampledRounds(loss, contraction, drift, changes, drawn * shares)

@@ -37,6 +37,8 @@ class Reading:
         Sums over devices without s_i, by stand-in name, as (columns by name) -> number.
     limit : callable, optional
         (constants) -> the largest learning rate.
+    leaves_out_step_noise : bool
+        Whether the formula has the noise of a batch, M, without that which no batch removes, V.
     """
 
     offset: Compiled
@@ -45,10 +47,16 @@ class Reading:
     constants: frozenset[str]
     sums: Mapping[str, Callable[[Mapping[str, Floats]], float]] = field(hash=False)
     limit: Callable[[Mapping[str, float]], float] | None
+    leaves_out_step_noise: bool
 
     def constants_of(self, problem: Problem) -> dict[str, float]:
         """Numbers for the scalars of the formula; raises InvalidProblemError for what is missing."""
         given, fleet = problem.constants, problem.fleet
+        if self.leaves_out_step_noise and fleet.step_noise.any():
+            raise InvalidProblemError(
+                "step_noise is set: the formula has M[i]/s[i] but no V[i], so it would leave that noise out; "
+                "write M[i]/s[i] + V[i], or use sigma2 and nu2, which hold both"
+            )
         beta = given.smoothness
         ell = -beta if given.curvature_floor is None else given.curvature_floor
         known: dict[str, float | None] = {
@@ -94,6 +102,7 @@ def columns_of(problem: Problem) -> dict[str, Floats]:
     return {
         "p": fleet.weights,
         "M": fleet.gradient_noise,
+        "V": fleet.step_noise,
         "delta": fleet.divergence,
         "d": fleet.samples.astype(np.float64),
     }

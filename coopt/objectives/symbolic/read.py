@@ -26,7 +26,7 @@ DIGITS = 30
 i, N, K, tau = documented.i, documented.N, documented.K, documented.tau
 s, p = documented.s, documented.p
 d = sp.IndexedBase("d", positive=True)
-COLUMNS = {"s": s, "p": p, "M": documented.M, "delta": documented.delta_i, "d": d}
+COLUMNS = {"s": s, "p": p, "M": documented.M, "V": documented.V, "delta": documented.delta_i, "d": d}
 SCALARS: dict[str, sp.Symbol] = {
     str(symbol): symbol
     for symbol in (
@@ -61,6 +61,7 @@ def read(
     """The formula taken apart, its monotone form if proved, and otherwise the reason."""
     formula = _documented(sp.sympify(expression), values).subs(DERIVED)
     formula = formula.subs(documented.q, 1 - documented.eta * documented.c)
+    bases = {entry.base for entry in formula.atoms(sp.Indexed)}
     offset, shares, basis = _affine(formula)
     sums = sorted({total for part in (offset, *shares) for total in part.atoms(sp.Sum)}, key=str)
     stand_ins = {total: sp.Symbol(f"sum_{k}", nonnegative=_sign(total)) for k, total in enumerate(sums)}
@@ -78,6 +79,7 @@ def read(
         constants=frozenset(constants - {"T", "tau"} - {str(v) for v in stand_ins.values()}),
         sums={str(symbol): _total(total) for total, symbol in stand_ins.items()},
         limit=limit,
+        leaves_out_step_noise=documented.M in bases and documented.V not in bases,
     )
     rate = documented.eta * documented.c
     # For the proof only: 1 - eta c = 1/(1 + w) says that it lies between 0 and 1.
@@ -190,7 +192,7 @@ def _in_steps(expression: sp.Expr) -> sp.Expr:
 
 
 def _sign(total: sp.Sum) -> bool | None:
-    return True if visibly_nonnegative(total) else None
+    return True if _weight_is_nonnegative(total.function) else None
 
 
 def _compiled(expression: sp.Expr) -> Compiled:

@@ -95,6 +95,8 @@ class Slices:
         weights = federation.weights(place, local_steps)[:, 0]
         offset = mean - float(self._reference(weights[:, None])[0])
         least = self.smallest(local_steps)
+        if not (math.isfinite(offset) and np.isfinite(weights).all()):
+            return Solved(least, math.inf, math.inf)
         found: Rounded = whole_batches(
             self.plain, weights, rounds, local_steps, least, cutoff=max(threshold - offset, 0.0)
         )

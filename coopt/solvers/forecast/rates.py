@@ -109,7 +109,7 @@ def floors(problem: Problem, forecast: Forecast) -> Smallest:
 
     def smallest(local_steps: int) -> Ints:
         if local_steps not in known:
-            floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps)
+            floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps, forecast.optimiser)
             units = -(-floor // fleet.batch_multiple) * fleet.batch_multiple
             known[local_steps] = np.minimum(np.maximum(least, units), most)
         return known[local_steps]

@@ -6,6 +6,9 @@ with more rounds every weight grows, and the limits leave less for a step. So V(
 from below for every K' <= K. Over tau, the noise of one step never falls either: weights with the noise of
 fewer steps bound those of more.
 
+With momentum, or a learning rate of the server, V may swing, and is computed at every K: what noise adds
+still never falls.
+
 A plan is found first, from a coarse grid to a fine one: V + W has one minimum in K wherever it was looked
 for, but its minimum over K may have several in tau. The proof then goes through all tau, and finds what was
 missed.

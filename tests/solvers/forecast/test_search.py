@@ -11,8 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt import Budget, Forecast, InfeasibleError, LocalModel, Problem
+from coopt import (
+    Budget,
+    ClientSGD,
+    Forecast,
+    InfeasibleError,
+    LocalModel,
+    Optimiser,
+    Problem,
+    ServerSGD,
+)
 from coopt.objectives.forecast.batch_floor import smallest_batch
+from coopt.objectives.forecast.optimiser import AVERAGING
 from coopt.solvers.contract import Found
 from coopt.solvers.forecast import search as module
 from coopt.solvers.forecast.priced import lower_bounds
@@ -25,7 +35,14 @@ seeds = st.integers(0, 2**32 - 1)
 MOST_ROUNDS, MOST_STEPS = 9, 7
 
 
-def instance(seed: int, **chosen: object) -> tuple[Problem, Forecast]:
+MOMENTA = (
+    Optimiser(ClientSGD(0.9)),
+    Optimiser(server=ServerSGD(0.5, 0.9)),
+    Optimiser(ClientSGD(0.5), ServerSGD(1.2, 0.7, nesterov=True)),
+)
+
+
+def instance(seed: int, how: Optimiser = AVERAGING, **chosen: object) -> tuple[Problem, Forecast]:
     """A problem small enough to try all of its plans, with limits that matter."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 4))
@@ -53,7 +70,7 @@ def instance(seed: int, **chosen: object) -> tuple[Problem, Forecast]:
         energy=float(rng.uniform(20.0, 400.0)) if rng.random() < 0.3 else math.inf,
     )
     problem = problem_of(model, replace(budget, **chosen), rate=rng.choice([0.2, 0.7, 1.5]), **fleet)
-    return problem, Forecast(model)
+    return problem, Forecast(model, optimiser=how)
 
 
 def every_plan(problem: Problem, forecast: Forecast) -> float:
@@ -80,10 +97,10 @@ def solved(problem: Problem, forecast: Forecast, tolerance: float = 0.0, **optio
     return search(problem, forecast, ranges, tolerance, options.pop("seconds", None), **options)
 
 
-@given(seeds)
-@settings(max_examples=40, deadline=None)
-def test_it_is_as_good_as_trying_every_plan(seed: int) -> None:
-    problem, forecast = instance(seed)
+@given(seeds, st.sampled_from([AVERAGING, AVERAGING, *MOMENTA]))
+@settings(max_examples=60, deadline=None)
+def test_it_is_as_good_as_trying_every_plan(seed: int, how: Optimiser) -> None:
+    problem, forecast = instance(seed, how)
     wanted = every_plan(problem, forecast)
     if wanted == math.inf:
         with pytest.raises(InfeasibleError):
@@ -103,7 +120,8 @@ def test_it_is_as_good_as_trying_every_plan(seed: int) -> None:
 @given(seeds, st.sampled_from([0.0, 1e-3, 0.1]), st.sampled_from([0.0, None]))
 @settings(max_examples=25, deadline=None)
 def test_its_gap_is_honest(seed: int, tolerance: float, seconds: float | None) -> None:
-    problem, forecast = instance(seed, time=math.inf, energy=math.inf, cost=300.0)
+    how = (AVERAGING, *MOMENTA)[seed % 4]
+    problem, forecast = instance(seed, how, time=math.inf, energy=math.inf, cost=300.0)
     found = solved(problem, forecast, tolerance, seconds=seconds)
     exact = solved(problem, forecast)
     assert found.lower_bound <= exact.best.value * (1.0 + 1e-9)
@@ -168,8 +186,9 @@ def test_prices_bound_whole_units_from_below(seed: int, n: int, columns: int) ->
 def test_ranges_of_rounds_are_bounded_from_below(seed: int, first: int, length: int, rate: float) -> None:
     model = random_model(seed, 3, 4)
     federation = Forecast(model).federation(problem_of(model, Budget(), rate))
-    for tau in (1, 2, 9):
-        rounds = federation.rounds(tau)
+    swinging = Forecast(model, optimiser=MOMENTA[2]).federation(problem_of(model, Budget(), rate / 4))
+    for tau, own in itertools.product((1, 2, 9), (federation, swinging)):
+        rounds = own.rounds(tau)
         bound = rounds.least(np.array([first]), np.array([first + length]))[0]
         values = rounds.mean(np.arange(first, first + length + 1))
         assert bound <= values.min() + 1e-12 * values.max()
@@ -232,6 +251,17 @@ def test_two_plans_of_the_same_value_go_to_fewer_rounds() -> None:
     stopped = problem_of(model, Budget(cost=12.0, max_rounds=12, max_local_steps=12), 0.1)
     found = solved(stopped, Forecast(model)).best
     assert found.rounds * found.local_steps == 12
+
+
+def test_momentum_asks_for_the_batch_of_the_rate_that_it_comes_to() -> None:
+    model, shares = random_model(3, 4, 3), np.full(4, 0.25)
+    rate = 0.1 / model.loss.largest
+    heavy = Optimiser(ClientSGD(0.9))
+    assert heavy.reach(1) == 1.0
+    assert smallest_batch(model, shares, rate, 200, heavy) == smallest_batch(model, shares, 10 * rate, 200)
+    fed = Optimiser(server=ServerSGD(0.5, 0.9))
+    assert smallest_batch(model, shares, rate, 1, fed) == smallest_batch(model, shares, 5 * rate, 1)
+    assert smallest_batch(model, shares, 19 * rate, 1, fed) == smallest_batch(model, shares, 19 * rate, 1)
 
 
 @pytest.mark.parametrize("local_steps", [1, 2, 30])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from coopt import Budget, Forecast, Problem, solve_schedule
+from coopt import Budget, ClientSGD, Forecast, Optimiser, Problem, ServerSGD, solve_schedule
 from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.problem.limits import within
 from coopt.solvers.forecast.rates import at, floors
@@ -111,6 +111,19 @@ def test_more_phases_are_never_worse_and_always_fit(seed: int, rate: float | str
         assert 1 <= len(found.phases) <= phases
         assert found.predicted_error <= before * (1.0 + 1e-12)
         assert found.certify().relative_difference < 1e-6
+        before = found.predicted_error
+
+
+@pytest.mark.parametrize("rate", [0.2, "auto"])
+def test_phases_with_momentum_on_the_server_fit_and_certify_themselves(rate: float | str) -> None:
+    problem, plain = instance(3, cost=60.0, time=30.0)
+    how = Optimiser(ClientSGD(0.5), ServerSGD(0.7, 0.9, nesterov=True))
+    forecast, before = Forecast(plain.model, optimiser=how), math.inf
+    for phases in (1, 2):
+        found = solve_schedule(problem, forecast, phases=phases, learning_rate=rate)
+        assert found.predicted_error <= before * (1.0 + 1e-12)
+        assert found.certify().relative_difference < 1e-6
+        assert found.source.optimiser == how
         before = found.predicted_error
 
 

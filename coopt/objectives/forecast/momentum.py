@@ -1,0 +1,68 @@
+"""Local steps with momentum on a quadratic model: what a round leaves, and what noise becomes by its end.
+
+Along an eigenvector of a device's curvature, with x = eta lambda, a step with momentum beta is
+u <- beta u + g + lambda z, z <- z - eta u, from u = 0. What enters as a gradient in one step has moved z by
+-eta r at the end of the round, where r runs backwards through the steps: it is 1 for the last one. The sum of
+the r is what a constant gradient does, and x times it what a round takes off a component. Nothing here is a
+contraction: with momentum a round may leave more than there was, with either sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coopt.objectives.forecast.model import Devices, Floats
+from coopt.objectives.forecast.round_map import packed_places
+
+
+@dataclass(frozen=True)
+class MomentumSteps:
+    """tau local steps on every device, in the eigenbasis of its curvature.
+
+    Attributes
+    ----------
+    decayed : ndarray, shape (N, m)
+        What a round takes off a component, 1 - a where it leaves a.
+    summed : ndarray, shape (N, m)
+        The sum of the responses.
+    responses : ndarray, shape (N, tau, m)
+        r of the gradients of every step, the last step first.
+    """
+
+    decayed: Floats
+    summed: Floats
+    responses: Floats
+
+    @classmethod
+    def of(cls, step: Floats, local_steps: int, momentum: float) -> MomentumSteps:
+        """So many steps, where `step` is eta times the curvatures, shape (N, m)."""
+        responses = np.empty((step.shape[0], local_steps, step.shape[1]))
+        # The model and the momentum before a step, as what they still do to the model at the end.
+        model, memory = np.ones_like(step), np.zeros_like(step)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j in range(local_steps):
+                response = memory + model
+                responses[:, j] = response
+                model = model - step * response
+                memory = momentum * response
+            summed = responses.sum(axis=1)
+            return cls(step * summed, summed, responses)
+
+    def contraction(self, devices: Devices, shares: Floats) -> Floats:
+        """I - M, shape (m, m)."""
+        scaled = devices.columns * (shares[:, None] * self.decayed).ravel()
+        product = scaled @ devices.columns.T
+        even: Floats = (product + product.T) / 2.0
+        return even
+
+    def noise(self, devices: Devices, scaled: Floats) -> Floats:
+        """P_i of every device for a batch of one, packed; `scaled` covariances in its eigenbasis."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = self.responses.transpose(0, 2, 1) @ self.responses * scaled
+            matrices = devices.vectors @ sums @ devices.vectors.transpose(0, 2, 1)
+        m = scaled.shape[1]
+        rows, columns, _ = packed_places(m)
+        packed: Floats = np.take(matrices.reshape(-1, m * m), rows * m + columns, axis=1)
+        return packed

@@ -1,0 +1,62 @@
+"""What a plan asks of each device, as rows of a table."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.problem import limits
+from coopt.problem.problem import Problem
+
+
+class Rounds(Protocol):
+    """Rounds that are all alike: a plan, or one phase of it."""
+
+    @property
+    def rounds(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def local_steps(self) -> int:
+        """Tau."""
+        ...
+
+    @property
+    def batch_sizes(self) -> NDArray[np.int64]:
+        """s_i, shape (N,)."""
+        ...
+
+
+def device_rows(problem: Problem, plan: Rounds) -> list[dict[str, Any]]:
+    """One flat dict a device, named where the fleet names it.
+
+    ``cost`` and ``seconds`` are those of all rounds, without the server's ``round_cost``; where only some
+    devices take part in a round, they are those of a device that takes part in each.
+    """
+    fleet, batches = problem.fleet, plan.batch_sizes
+    step = fleet.sample_cost * batches + fleet.step_cost
+    cost = plan.rounds * (plan.local_steps * step + fleet.round_cost)
+    seconds = limits.device_times(problem, plan.rounds, plan.local_steps, batches)
+    return [
+        {
+            "device": name,
+            "batch_size": batch,
+            "samples": samples,
+            "smallest_batch": low,
+            "largest_batch": high,
+            "cost": spent,
+            "seconds": taken,
+        }
+        for name, batch, samples, low, high, spent, taken in zip(
+            fleet.names or map(str, range(len(fleet))),
+            batches.tolist(),
+            fleet.samples.tolist(),
+            *(edge.tolist() for edge in fleet.batch_range()),
+            cost.tolist(),
+            seconds.tolist(),
+            strict=True,
+        )
+    ]
