@@ -19,7 +19,7 @@ from .measuring.report import ClientReport
 from .objectives.certified import Certified
 from .objectives.forecast.forecast import Forecast
 from .objectives.forecast.model import LocalModel
-from .objectives.forecast.optimiser import ClientSGD, Optimiser, ServerSGD
+from .objectives.forecast.optimiser import ClientAdam, ClientSGD, Optimiser, ServerAdam, ServerSGD
 from .objectives.nonconvex import NonConvex
 from .objectives.protocol import Bound
 from .objectives.published import AdaCoOpt, Dynamite
@@ -53,6 +53,7 @@ __all__ = [
     "CertificateError",
     "Certified",
     "Change",
+    "ClientAdam",
     "ClientProbe",
     "ClientReport",
     "ClientSGD",
@@ -79,6 +80,7 @@ __all__ = [
     "Schedule",
     "ScheduleCertificate",
     "Sensitivity",
+    "ServerAdam",
     "ServerSGD",
     "Solutions",
     "SolverError",

@@ -74,8 +74,8 @@ def recomputed(
         Rounds, local steps and learning rate of each phase, and its batches.
     """
     fleet, budget = problem.fleet, problem.budget
-    model, trained, optimiser = forecast.model, forecast.trained, forecast.optimiser
-    server = optimiser.server
+    model, trained, how = forecast.model, forecast.trained, forecast.optimiser.linear
+    server = how.server
     places = list(range(len(model))) if trained is None else list(trained)
     shares, taken = fleet.weights, budget.participants
     counted = shares**2
@@ -91,7 +91,7 @@ def recomputed(
     state = _Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
     for setting, batches in phases:
         rate, variances = setting.learning_rate, _variances(problem, batches)
-        steps = _steps(model, places, rate, variances, optimiser.client.momentum)
+        steps = _steps(model, places, rate, variances, how.momentum)
         local = steps.repeated(setting.local_steps).upper(m)
         change = _Affine(
             np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),

@@ -16,8 +16,9 @@ from torch import Tensor
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.data import ClientRows
 from coopt.adapters.torch.flat import FlatModel, own_randomness
-from coopt.adapters.torch.local import LocalClient, LocalWork, ProbeOptions, client_seed
+from coopt.adapters.torch.local import PLAIN, LocalClient, LocalWork, ProbeOptions, client_seed
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -134,6 +135,8 @@ class LoopEngine:
         What clients measure.
     replacement : bool
         Whether mini-batches are drawn with replacement.
+    optimiser : ClientSGD or ClientAdam
+        What clients do with gradients.
     """
 
     def __init__(
@@ -145,11 +148,14 @@ class LoopEngine:
         seed: int,
         probe: ProbeOptions | None,
         replacement: bool,
+        optimiser: ClientSGD | ClientAdam = PLAIN,
     ) -> None:
         self.model = model
         self.seed = seed
         self.replacement = replacement
-        self._new_client = partial(LocalClient, model=model, inputs=inputs, targets=targets, probe=probe)
+        self._new_client = partial(
+            LocalClient, model=model, inputs=inputs, targets=targets, probe=probe, optimiser=optimiser
+        )
         self._clients: dict[int, LocalClient] = {}
 
     def _client(self, client: int) -> LocalClient:

@@ -109,10 +109,6 @@ class FlatModel:
             loss = loss + self.weight_decay / 2 * torch.dot(self.parameters, self.parameters)
         return loss
 
-    def step(self, learning_rate: float) -> None:
-        """Take a step of gradient descent along `gradient`."""
-        self.parameters.sub_(self.gradient, alpha=learning_rate)
-
 
 def usable_device(device: str | torch.device) -> torch.device:
     """Give a device that exists, or say which do.

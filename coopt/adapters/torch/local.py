@@ -14,9 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.flat import FlatModel, own_randomness
+from coopt.adapters.torch.optimisers import LocalSteps
 from coopt.errors import InvalidProblemError
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
+
+PLAIN = ClientSGD()
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -93,6 +97,8 @@ class LocalClient:
         Samples, those of other clients included.
     probe : ProbeOptions, optional
         What to measure; None for reports without measurements.
+    optimiser : ClientSGD or ClientAdam
+        What it does with gradients.
     """
 
     def __init__(
@@ -102,8 +108,10 @@ class LocalClient:
         inputs: Tensor,
         targets: Tensor,
         probe: ProbeOptions | None,
+        optimiser: ClientSGD | ClientAdam = PLAIN,
     ) -> None:
         self.client = client
+        self.optimiser = optimiser
         self.model = model
         self.inputs = inputs
         self.targets = targets
@@ -168,17 +176,19 @@ class LocalClient:
         began = time.perf_counter()
         self._now = None if seconds is None else 0.0
         self._unused = rows[0]
+        steps = LocalSteps(self.optimiser)
         if self.probe is None:
             loss = model.evaluate(*self._samples(rows[0]), work.micro_batch)
-            model.step(work.learning_rate)
+            first = model.gradient
         else:
             gradient = self.probe.begin(
                 model.parameters.cpu().numpy(), round=work.round, batch_size=work.batch_size
             )
-            model.parameters.sub_(torch.from_numpy(gradient).to(start), alpha=work.learning_rate)
+            first = torch.from_numpy(gradient).to(start)
+        steps.step(model.parameters, first, work.learning_rate)
         for batch in rows[1 : work.local_steps]:
             model.evaluate(*self._samples(batch), work.micro_batch)
-            model.step(work.learning_rate)
+            steps.step(model.parameters, model.gradient, work.learning_rate)
         computing, communicating = seconds or (None, 0.0)
         self._now = computing
         self._unused = rows[work.local_steps]
@@ -229,6 +239,7 @@ def local_update(
     seed: int,
     probe: ProbeOptions | None = ONE_ROUND,
     replacement: bool = True,
+    optimiser: ClientSGD | ClientAdam = PLAIN,
 ) -> tuple[Tensor, ClientReport]:
     """Train one client for one round, without memory of other rounds.
 
@@ -250,6 +261,8 @@ def local_update(
         What to measure; by default a "same" pair and whole gradients, and None for no measurements.
     replacement : bool, default True
         Whether mini-batches are drawn with replacement.
+    optimiser : ClientSGD or ClientAdam
+        What the client does with gradients; default plain steps.
 
     Returns
     -------
@@ -269,7 +282,7 @@ def local_update(
     >>> state.shape, report.samples_processed
     (torch.Size([8]), 20)
     """
-    worker = LocalClient(client, model, inputs, targets, probe)
+    worker = LocalClient(client, model, inputs, targets, probe, optimiser)
     batches = draw_positions(
         seed,
         work.round,

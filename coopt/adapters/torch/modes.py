@@ -11,9 +11,10 @@ from torch import Tensor
 from coopt.adapters.torch.data import client_rows
 from coopt.adapters.torch.engine import Engine, LoopEngine, RoundWork
 from coopt.adapters.torch.flat import FlatModel
-from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
+from coopt.adapters.torch.local import EVERY_ROUND, PLAIN, ProbeOptions
 from coopt.adapters.torch.stacked import StackedEngine
 from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
 
 Mode = Literal["loop", "vectorised"]
 
@@ -32,6 +33,7 @@ def choose_engine(
     seed: int,
     probe: ProbeOptions | None,
     replacement: bool,
+    optimiser: ClientSGD | ClientAdam = PLAIN,
 ) -> tuple[Mode, Engine]:
     """Make the engine of a mode; "auto" is resolved.
 
@@ -46,11 +48,19 @@ def choose_engine(
         reason = obstacle(model, inputs, targets)
         if reason is None:
             return "vectorised", StackedEngine(
-                model, inputs, targets, seed=seed, probe=probe, replacement=replacement
+                model,
+                inputs,
+                targets,
+                seed=seed,
+                probe=probe,
+                replacement=replacement,
+                optimiser=optimiser,
             )
         if mode == "vectorised":
             raise InvalidProblemError(f"mode = 'vectorised' cannot train this model: {reason}; choose 'loop'")
-    return "loop", LoopEngine(model, inputs, targets, seed=seed, probe=probe, replacement=replacement)
+    return "loop", LoopEngine(
+        model, inputs, targets, seed=seed, probe=probe, replacement=replacement, optimiser=optimiser
+    )
 
 
 def pays(model: FlatModel) -> bool:

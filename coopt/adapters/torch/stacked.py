@@ -19,10 +19,12 @@ from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.buckets import bucket_clients
 from coopt.adapters.torch.engine import MOST_DRAWN, RoundResult, RoundWork, averaged
 from coopt.adapters.torch.flat import FlatModel
-from coopt.adapters.torch.local import ProbeOptions
+from coopt.adapters.torch.local import PLAIN, ProbeOptions
+from coopt.adapters.torch.optimisers import LocalSteps
 from coopt.adapters.torch.stack import Stack
 from coopt.adapters.torch.stacked_probe import StackedProbe
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,6 +47,8 @@ class StackedEngine:
         What clients measure.
     replacement : bool
         Whether mini-batches are drawn with replacement.
+    optimiser : ClientSGD or ClientAdam
+        What clients do with gradients.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class StackedEngine:
         seed: int,
         probe: ProbeOptions | None,
         replacement: bool,
+        optimiser: ClientSGD | ClientAdam = PLAIN,
     ) -> None:
         self.model = model
         self.seed = seed
         self.replacement = replacement
+        self.optimiser = optimiser
         self._stack = Stack(model, inputs, targets)
         self._probe = None if probe is None else StackedProbe(self._stack, probe)
 
@@ -101,11 +107,16 @@ class StackedEngine:
         else:
             opening = probe.begin(start, work, fresh)
             losses, gradient = opening.losses, opening.gradient
-        parameters = torch.sub(same, gradient, alpha=work.learning_rate)
+        steps, parameters = LocalSteps(self.optimiser), same.clone()
+        steps.step(parameters, gradient, work.learning_rate)
         for rows in self._later_steps(work):
             active = len(rows)
             front = parameters[:active]
-            stack.step(front, stack.gradients(front, rows, weights[:active])[1], work.learning_rate)
+            gradients = stack.gradients(front, rows, weights[:active])[1]
+            if steps.plain:
+                stack.step(front, gradients, work.learning_rate)
+            else:
+                steps.step(front, stack.join(gradients), work.learning_rate)
         if probe is None:
             measured: list[dict[str, Any]] = [{} for _ in range(clients)]
             extra = np.zeros(clients, dtype=np.int64)

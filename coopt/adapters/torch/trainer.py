@@ -24,9 +24,11 @@ from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.modes import choose_engine
+from coopt.adapters.torch.optimisers import ServerSteps
 from coopt.errors import InvalidProblemError
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from coopt.adapters.system import SystemModel
 
 Callback = Callable[[History], bool | None]
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class FederatedTrainer:
@@ -67,6 +69,10 @@ class FederatedTrainer:
     replacement : bool, default True
         Whether mini-batches are drawn with replacement; without, each is drawn afresh from all samples of
         the client.
+    optimiser : Optimiser
+        Momentum, rates and Adam, of clients and server; default plain federated averaging. Clients begin
+        every round with an empty memory, that of the server is in the checkpoint, and buffers such as running
+        means and variances are averaged, whatever the server does with parameters.
     probe : ProbeOptions, optional
         What the clients measure; None for nothing, where the planner needs no measurements.
     system : SystemModel, optional
@@ -127,6 +133,7 @@ class FederatedTrainer:
         weight_decay: float = 0.0,
         weights: npt.ArrayLike | None = None,
         replacement: bool = True,
+        optimiser: Optimiser = AVERAGING,
         probe: ProbeOptions | None = EVERY_ROUND,
         system: SystemModel | None = None,
         test: tuple[Tensor, Tensor] | None = None,
@@ -151,6 +158,9 @@ class FederatedTrainer:
         self._probing = probe is not None
         self._metric = metric
         self._model = FlatModel(model, loss, device, weight_decay=weight_decay)
+        validation.instance("optimiser", optimiser, Optimiser)
+        self.optimiser = optimiser
+        self._server = ServerSteps(optimiser.server, self._model.size)
         device = self._model.device
         self._test = None
         if test is not None:
@@ -175,6 +185,7 @@ class FederatedTrainer:
             seed=self.seed,
             probe=probe,
             replacement=replacement,
+            optimiser=optimiser.client,
         )
         self._choose_engine(mode)
 
@@ -323,8 +334,8 @@ class FederatedTrainer:
             )
             result = self._engine.run(self._state, work)
             reports, usable = result.reports, result.usable
-            if shares.any():
-                self._state = result.state
+            if shares[clients[usable]].any():
+                self._state = self._server.step(self._state, result.state)
         ignored = planner.observe(
             reports,
             seconds=seconds,
@@ -373,6 +384,7 @@ class FederatedTrainer:
             "numbers in the model": len(self._state),
             "samples": self._samples,
             "weight_decay": self._model.weight_decay,
+            "optimiser": self.optimiser.to_dict(),
         }
 
     def _save(self, planner: Planner, ended: bool) -> None:
@@ -380,6 +392,7 @@ class FederatedTrainer:
             state = {
                 "model": self._state,
                 "engine": self._engine.state_dict(),
+                "server": self._server.state_dict(),
                 "history": self.history.state_dict(),
                 "planner": planner.state_dict(),
                 "ended": ended,
@@ -394,6 +407,7 @@ class FederatedTrainer:
         planner.load_state_dict(state["planner"])
         self._state = state["model"].to(self._state)
         self._engine.load_state_dict(state["engine"])
+        self._server.load_state_dict(state["server"], self._state)
         self.history = History.from_state(state["history"])
         self.history.stopped = None
         for record in self.history:  # what has arrived before arrives again

@@ -24,11 +24,11 @@ import numpy as np
 from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.geometric import decay
 from coopt.objectives.forecast.model import Floats, LocalModel
-from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
+from coopt.objectives.forecast.optimiser import AVERAGING, LinearSteps
 
 
 def smallest_batch(
-    model: LocalModel, shares: Floats, rate: float, local_steps: int, optimiser: Optimiser = AVERAGING
+    model: LocalModel, shares: Floats, rate: float, local_steps: int, how: LinearSteps = AVERAGING.linear
 ) -> int:
     """The smallest batch that the rate asks for on every device.
 
@@ -41,7 +41,7 @@ def smallest_batch(
         eta, below 2 over the largest curvature.
     local_steps : int
         tau.
-    optimiser : Optimiser
+    how : LinearSteps
 
     Returns
     -------
@@ -53,7 +53,7 @@ def smallest_batch(
     single = loss.trace if model.sample_curvature is None else model.sample_curvature
     # Within a round of several steps a device is alone with its own batches.
     devices = 1.0 / float(np.sum(shares**2)) if local_steps == 1 else 1.0
-    rate = min(rate * optimiser.reach(local_steps), max(rate, LARGEST_STEP / max(loss.largest, 1e-300)))
+    rate = min(rate * how.reach(local_steps), max(rate, LARGEST_STEP / max(loss.largest, 1e-300)))
     step = rate * curvatures
     lost = step * (2.0 - step)
     over_a_round = decay(lost, local_steps)

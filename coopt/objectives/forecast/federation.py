@@ -14,7 +14,7 @@ import numpy as np
 from coopt.objectives.forecast.geometric import joint, total
 from coopt.objectives.forecast.model import Devices, Floats, LocalModel, Loss
 from coopt.objectives.forecast.momentum import MomentumSteps
-from coopt.objectives.forecast.optimiser import Optimiser
+from coopt.objectives.forecast.optimiser import LinearSteps
 from coopt.objectives.forecast.round_map import FullRounds, Ints, Steps
 from coopt.objectives.forecast.sampled_rounds import Rounds, SampledRounds
 from coopt.objectives.forecast.server_rounds import ServerRounds
@@ -50,7 +50,7 @@ class Federation:
         With which the variances of their noise are added.
     drawn : float
         The share of the variance between devices that drawing some of them adds.
-    optimiser : Optimiser
+    how : LinearSteps
         What devices and server do with gradients and changes.
     """
 
@@ -62,7 +62,7 @@ class Federation:
     shares: Floats
     noise_shares: Floats
     drawn: float
-    optimiser: Optimiser
+    how: LinearSteps
     _rounds: OrderedDict[int, Rounds] = field(default_factory=OrderedDict, repr=False)
     _noise: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
 
@@ -75,7 +75,7 @@ class Federation:
         shares: Floats,
         noise_shares: Floats,
         drawn: float,
-        optimiser: Optimiser,
+        how: LinearSteps,
     ) -> Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
@@ -84,7 +84,7 @@ class Federation:
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
         residuals = along + step / rate * best
-        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, optimiser)
+        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how)
 
     def rounds(self, local_steps: int) -> Rounds:
         """Rounds of so many local steps."""
@@ -104,20 +104,20 @@ class Federation:
         moves = self.rate * steps.summed * self.residuals
         drift = devices.columns @ (shares[:, None] * moves).ravel()
         full: FullRounds | ServerRounds
-        if self.optimiser.plain:
+        if self.how.plain:
             full = FullRounds.of(self.loss, contraction, drift)
         else:
-            full = ServerRounds.of(self.loss, contraction, drift, self.optimiser.server)
+            full = ServerRounds.of(self.loss, contraction, drift, self.how.server)
         if self.drawn == 0.0:
             return full
         vectors = devices.vectors
         pulls = np.einsum("nab,nb->na", vectors, moves)
         own = (vectors * steps.decayed[:, None, :]) @ vectors.transpose(0, 2, 1)
         changes = np.concatenate([contraction - own, (drift - pulls)[:, :, None]], axis=2)
-        return SampledRounds(full, contraction, drift, self.optimiser.server, changes, self.drawn * shares)
+        return SampledRounds(full, contraction, drift, self.how.server, changes, self.drawn * shares)
 
     def _steps(self, local_steps: int) -> Steps | MomentumSteps:
-        momentum = self.optimiser.client.momentum
+        momentum = self.how.momentum
         if momentum == 0.0:
             return Steps.of(self.step, local_steps)
         return MomentumSteps.of(self.step, local_steps, momentum)
@@ -136,7 +136,7 @@ class Federation:
     def noise_rates(self) -> Floats:
         """What the noise of steps takes: scaled covariances, without momentum over 1 - j_a j_b, (N, m, m)."""
         scaled = self.devices.covariances * (self.rate**2 * self.noise_shares)[:, None, None]
-        if self.optimiser.client.momentum > 0.0:
+        if self.how.momentum > 0.0:
             return scaled
         lost = joint(self.step[:, :, None], self.step[:, None, :])
         return np.divide(scaled, lost, out=scaled, where=lost > 0.0)
@@ -171,7 +171,7 @@ class Federation:
             reach = np.abs(1.0 - self.step[swings]) ** first
             low[swings], high[swings] = np.array([1.0 - reach, 1.0 + reach]) / self.step[swings]
         bounds = np.full(rounds, -math.inf)
-        if not self.optimiser.plain or not np.isfinite(high).all():
+        if not self.how.plain or not np.isfinite(high).all():
             return bounds
         middle, half = -self.loss.best, np.zeros(m)
         for k in range(rounds):

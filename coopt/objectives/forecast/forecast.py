@@ -121,6 +121,7 @@ class Forecast(Objective):
     def __post_init__(self) -> None:
         instance("model", self.model, LocalModel)
         instance("optimiser", self.optimiser, Optimiser)
+        _ = self.optimiser.linear
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
 
@@ -222,7 +223,7 @@ class Forecast(Objective):
             )
         drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
         shares, noise_shares = fleet.weights, self._noise_shares(problem)
-        how = self.optimiser
+        how = self.optimiser.linear
         key = (self.trained, rate, float(drawn), how, shares.tobytes(), noise_shares.tobytes())
         return kept(
             self._known,

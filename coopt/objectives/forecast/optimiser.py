@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import flag, instance, real, shown
+from coopt.problem.validation import flag, real, shown
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,118 @@ class ServerSGD:
 
 
 @dataclass(frozen=True)
+class ClientAdam:
+    """Local steps by Adam, or AdamW where weights decay, with moments that every round starts anew.
+
+    Parameters
+    ----------
+    beta1, beta2 : float, default 0.9 and 0.999
+        Of the running means of gradients and of their squares, 0 <= beta < 1, both without bias.
+    epsilon : float, default 1e-8
+        Added to the root of the latter [gradient].
+    weight_decay : float, default 0
+        Decoupled: each step takes the learning rate times so much off the parameters (AdamW). A penalty in
+        the loss is the loss's own.
+
+    Raises
+    ------
+    InvalidProblemError
+        If a value is out of range.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, arXiv:1412.6980; Loshchilov and
+    Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, arXiv:1711.05101.
+    """
+
+    __module__ = "coopt"
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_moments(self, self.beta1, self.beta2, self.epsilon)
+        object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, minimum=0.0))
+
+
+@dataclass(frozen=True)
+class ServerAdam:
+    """The server's step by Adam along the averaged change, with moments that last (FedAdam).
+
+    Parameters
+    ----------
+    learning_rate : float, default 0.01
+        eta > 0 of the server [parameter]: about how far a step moves a parameter.
+    beta1, beta2 : float, default 0.9 and 0.99
+        Of the running means of changes and of their squares, 0 <= beta < 1; they start at zero.
+    epsilon : float, default 1e-3
+        tau, added to the root of the latter [parameter].
+
+    Raises
+    ------
+    InvalidProblemError
+        If a value is out of range.
+
+    References
+    ----------
+    Reddi et al., "Adaptive Federated Optimization", ICLR 2021, arXiv:2003.00295, algorithm 2.
+    """
+
+    __module__ = "coopt"
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        rate = real("learning_rate of the server", self.learning_rate, minimum=0.0, strict=True)
+        object.__setattr__(self, "learning_rate", rate)
+        _check_moments(self, self.beta1, self.beta2, self.epsilon)
+
+
+@dataclass(frozen=True)
+class LinearSteps:
+    """What a forecast needs of an optimiser.
+
+    Attributes
+    ----------
+    momentum : float
+        beta of the devices' heavy ball.
+    server : ServerSGD
+    """
+
+    momentum: float
+    server: ServerSGD
+
+    @property
+    def plain(self) -> bool:
+        """Whether they are those of federated averaging."""
+        return self.momentum == 0.0 and self.server == ServerSGD()
+
+    def reach(self, local_steps: int) -> float:
+        """How many times as far a rate goes as in plain averaging, over many rounds of so many steps."""
+        beta, server = self.momentum, self.server
+        local = (1.0 - beta**local_steps) / (1.0 - beta)
+        return local * server.learning_rate / (1.0 - server.momentum)
+
+
+# What a file calls them.
+CLIENTS: dict[str, type[ClientSGD | ClientAdam]] = {"sgd": ClientSGD, "adam": ClientAdam}
+SERVERS: dict[str, type[ServerSGD | ServerAdam]] = {"sgd": ServerSGD, "adam": ServerAdam}
+
+
+@dataclass(frozen=True)
 class Optimiser:
     """How devices and server step; by default plain federated averaging.
 
     Parameters
     ----------
-    client : ClientSGD
+    client : ClientSGD or ClientAdam
         What devices do with gradients, at the learning rate of the plan.
-    server : ServerSGD
+    server : ServerSGD or ServerAdam
         What the server does with the averaged change of a round.
 
     Raises
@@ -112,34 +216,55 @@ class Optimiser:
 
     __module__ = "coopt"
 
-    client: ClientSGD = field(default_factory=ClientSGD)
-    server: ServerSGD = field(default_factory=ServerSGD)
+    client: ClientSGD | ClientAdam = field(default_factory=ClientSGD)
+    server: ServerSGD | ServerAdam = field(default_factory=ServerSGD)
 
     def __post_init__(self) -> None:
-        instance("client", self.client, ClientSGD)
-        instance("server", self.server, ServerSGD)
+        for name, kinds in (("client", CLIENTS), ("server", SERVERS)):
+            value = getattr(self, name)
+            if not isinstance(value, tuple(kinds.values())):
+                valid = " or ".join(f"coopt.{kind.__name__}" for kind in kinds.values())
+                raise InvalidProblemError(
+                    f"{name} = {shown(value)}: must be a {valid}, not {type(value).__name__}"
+                )
 
     @property
     def plain(self) -> bool:
         """Whether it is federated averaging with plain local steps."""
         return self == AVERAGING
 
-    def reach(self, local_steps: int) -> float:
-        """How many times as far a rate goes as in plain averaging, over many rounds of so many steps."""
-        beta, server = self.client.momentum, self.server
-        local = (1.0 - beta**local_steps) / (1.0 - beta)
-        return local * server.learning_rate / (1.0 - server.momentum)
+    @property
+    def linear(self) -> LinearSteps:
+        """The steps as a forecast knows them.
+
+        Raises
+        ------
+        InvalidProblemError
+            If they are no linear maps of the gradients: Adam divides by what it has seen of them.
+        """
+        client, server = self.client, self.server
+        if isinstance(client, ClientSGD) and isinstance(server, ServerSGD):
+            return LinearSteps(client.momentum, server)
+        other = server if isinstance(client, ClientSGD) else client
+        raise InvalidProblemError(
+            f"optimiser = {other}: a forecast knows linear steps only, ClientSGD and ServerSGD; Adam is for "
+            "training"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; :meth:`from_dict` gives back an equal one."""
-        return {"client": asdict(self.client), "server": asdict(self.server)}
+        return {
+            "client": _named(CLIENTS, self.client),
+            "server": _named(SERVERS, self.server),
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Rebuild from :meth:`to_dict`; wrong or missing keys are InvalidProblemError."""
         try:
-            return cls(ClientSGD(**data["client"]), ServerSGD(**data["server"]))
-        except (KeyError, TypeError) as error:
+            client, server = dict(data["client"]), dict(data["server"])
+            return cls(CLIENTS[client.pop("kind")](**client), SERVERS[server.pop("kind")](**server))
+        except (KeyError, TypeError, ValueError) as error:
             raise InvalidProblemError(f"not an optimiser: {shown(data)} ({error})") from error
 
 
@@ -148,6 +273,18 @@ def _share(name: str, value: object) -> float:
     if number >= 1.0:
         raise InvalidProblemError(f"{name} = {number!r}: must be below 1")
     return number
+
+
+def _check_moments(value: ClientAdam | ServerAdam, beta1: object, beta2: object, epsilon: object) -> None:
+    object.__setattr__(value, "beta1", _share("beta1", beta1))
+    object.__setattr__(value, "beta2", _share("beta2", beta2))
+    object.__setattr__(value, "epsilon", real("epsilon", epsilon, minimum=0.0, strict=True))
+
+
+def _named(kinds: dict[str, Any], value: Any) -> dict[str, Any]:
+    """What a file says of one of these kinds."""
+    (name,) = (name for name, kind in kinds.items() if isinstance(value, kind))
+    return {"kind": name, **asdict(value)}
 
 
 AVERAGING = Optimiser()

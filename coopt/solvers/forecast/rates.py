@@ -104,12 +104,13 @@ def floors(problem: Problem, forecast: Forecast) -> Smallest:
     A device whose largest batch is below that processes its largest one.
     """
     fleet, rate = problem.fleet, problem.constants.learning_rate
+    how = forecast.optimiser.linear
     least, most = fleet.batch_range()
     known: dict[int, Ints] = {}
 
     def smallest(local_steps: int) -> Ints:
         if local_steps not in known:
-            floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps, forecast.optimiser)
+            floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps, how)
             units = -(-floor // fleet.batch_multiple) * fleet.batch_multiple
             known[local_steps] = np.minimum(np.maximum(least, units), most)
         return known[local_steps]

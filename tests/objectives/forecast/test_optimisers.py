@@ -187,8 +187,11 @@ def test_plans_keep_their_optimiser_and_certify_themselves() -> None:
         (lambda: ServerSGD(0.0), "learning_rate of the server = 0.0"),
         (lambda: ServerSGD(momentum=-0.1), "momentum of the server = -0.1"),
         (lambda: ServerSGD(nesterov=1), "nesterov = 1: must be true or false"),
-        (lambda: Optimiser(client=ServerSGD()), "must be a coopt.ClientSGD, not ServerSGD"),
-        (lambda: Optimiser(server=0.9), "must be a coopt.ServerSGD, not float"),
+        (
+            lambda: Optimiser(client=ServerSGD()),
+            "coopt.ClientSGD or coopt.ClientAdam, not ServerSGD",
+        ),
+        (lambda: Optimiser(server=0.9), "must be a coopt.ServerSGD or coopt.ServerAdam, not float"),
         (lambda: Optimiser.from_dict({"client": {}}), "not an optimiser"),
         (lambda: Forecast(random_model(0, 2, 2), optimiser="sgd"), "must be a coopt.Optimiser, not str"),
     ],

@@ -256,10 +256,10 @@ def test_two_plans_of_the_same_value_go_to_fewer_rounds() -> None:
 def test_momentum_asks_for_the_batch_of_the_rate_that_it_comes_to() -> None:
     model, shares = random_model(3, 4, 3), np.full(4, 0.25)
     rate = 0.1 / model.loss.largest
-    heavy = Optimiser(ClientSGD(0.9))
+    heavy = Optimiser(ClientSGD(0.9)).linear
     assert heavy.reach(1) == 1.0
     assert smallest_batch(model, shares, rate, 200, heavy) == smallest_batch(model, shares, 10 * rate, 200)
-    fed = Optimiser(server=ServerSGD(0.5, 0.9))
+    fed = Optimiser(server=ServerSGD(0.5, 0.9)).linear
     assert smallest_batch(model, shares, rate, 1, fed) == smallest_batch(model, shares, 5 * rate, 1)
     assert smallest_batch(model, shares, 19 * rate, 1, fed) == smallest_batch(model, shares, 19 * rate, 1)
 
