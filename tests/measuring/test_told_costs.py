@@ -44,15 +44,16 @@ def report(client: int, cost: float | None, part: float = 1.0) -> ClientReport:
 
 def charged(costs: list[float | None], stated: float = 1.0, learnt: float = 1.0) -> tuple[float, set[int]]:
     account = Account(DEVICES, 0.0)
-    _, ignored = account.close(
+    ignored = account.close(
         PLAN,
         [report(i, cost) for i, cost in enumerate(costs)],
         sample_cost=np.full(DEVICES, learnt),
         step_cost=np.zeros(DEVICES),
+        device_cost=np.zeros(DEVICES),
         seconds=1.0,
         absent=[],
         stated_cost=np.full(DEVICES, stated),
-    )
+    ).ignored
     return account.cost, {entry.client for entry in ignored if entry.what == "cost"}
 
 
