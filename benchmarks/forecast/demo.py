@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coopt.cli.demo import demonstrate, facts, print_demonstration, save_picture
+from coopt.cli.demo import demonstrate, draw, facts, print_demonstration
+from coopt.plans.plot import save_figure
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "_static" / "demo.png"
@@ -19,7 +20,7 @@ def main() -> None:
     print_demonstration(shown)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "demo.json").write_text(json.dumps(facts(shown), indent=1) + "\n", encoding="utf-8")
-    save_picture(shown, PICTURE)
+    save_figure(draw(shown), PICTURE)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,13 @@ def _series_number(a11: Any, a12: Any, a21: Any, a22: Any, b1: Any, b2: Any, n: 
     return _power(mpmath.matrix([[a11, a12, b1], [a21, a22, b2], [0, 0, 1]]), int(n))[0, 2]
 
 
+MEANINGS: dict[str, str] = {
+    "G(x, y, n)": "sum of x^(n-1-j) y^j for j < n",
+    "S_a(q, r, n)": "sum of q^(n-1-j) ((r^j - 1)/(r - 1))^2 for j < n: drift from divergence",
+    "S_b(q, r, n)": "sum of q^(n-1-j) (r^(2j) - 1)/(r^2 - 1) for j < n: drift from noise",
+}
+"""What the sums say, for readers of a statement."""
+
 NUMERIC: dict[str, Any] = {
     "G": _geometric_number,
     "S_a": _divergence_number,

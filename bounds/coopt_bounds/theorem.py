@@ -181,7 +181,28 @@ class Theorem:
             working *= 2
         raise ArithmeticError(f"{self.name}: no {digits} digits with {MOST_DIGITS} working digits")
 
+    def derived(self, values: Values, digits: int = 50) -> dict[str, Any]:
+        """The values given and those of the derived symbols, by name, computed with so many digits.
+
+        Parameters
+        ----------
+        values : mapping
+            As for :meth:`evaluate`.
+        digits : int
+            Working digits.
+
+        Raises
+        ------
+        KeyError
+            A symbol has no value.
+        """
+        with mpmath.workdps(digits):
+            return self._known(values)
+
     def _number(self, values: Values) -> Any:
+        return _value(self.bound, self._known(values))
+
+    def _known(self, values: Values) -> dict[str, Any]:
         known: dict[str, Any] = {
             name: _exact(value) if isinstance(value, _SCALARS) else [_exact(entry) for entry in value]
             for name, value in values.items()
@@ -193,7 +214,7 @@ class Theorem:
             name = str(symbol)
             if name not in known:
                 known[name] = _value(expression, known)
-        return _value(self.bound, known)
+        return known
 
 
 def _mentions_batches(expression: sp.Expr) -> bool:

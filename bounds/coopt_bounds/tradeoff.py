@@ -19,7 +19,7 @@ from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.averaging import DEVICES, over_devices
 from coopt_bounds.certified import assumptions as certified_assumptions
 from coopt_bounds.certified import error
-from coopt_bounds.geometric import NUMERIC, G
+from coopt_bounds.geometric import MEANINGS, NUMERIC, G
 from coopt_bounds.lemma import Apply, Assumption, Lemma
 from coopt_bounds.proof import Combine, Induct, SumOver, term
 from coopt_bounds.symbols import (
@@ -352,6 +352,13 @@ def _noise_number(*arguments: Any) -> Any:
 
 
 NUMERIC.update({"S_d": _divergence_number, "S_n": _noise_number})
+MEANINGS.update(
+    {
+        "S_d(q, C_0, alpha, eta rho, rho, g, tau)": "P_1 + sum of (1 + 1/zeta_j) P_(j+1) for 0 < j < tau: "
+        "drift from divergence",
+        "S_n(q, C_0, alpha, eta rho, rho, g, tau)": "sum of P_j for 0 < j <= tau: drift from noise",
+    }
+)
 
 _arguments = (q, C0, alpha, eta * spread, spread, growth, tau)
 drift_cost = eta**2 * (d_h**2 * storage_divergence(*_arguments) + nu2 * storage_noise(*_arguments))

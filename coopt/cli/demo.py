@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,6 +78,8 @@ class Demonstration:
     Attributes
     ----------
     measurement : Measurement
+    problem : Problem
+        What was planned: the limits are what measuring left of them.
     rows : tuple of Trained
         The plan by the forecast first.
     lowest : float
@@ -87,6 +88,7 @@ class Demonstration:
     """
 
     measurement: Measurement
+    problem: Problem
     rows: tuple[Trained, ...]
     lowest: float
     test: tuple[Floats, Ints]
@@ -116,6 +118,7 @@ def demonstrate(progress: bool | None = None) -> Demonstration:
     forecast = measurement.forecast()
     return Demonstration(
         measurement,
+        left,
         (
             _planned("measured and planned", left, forecast, federation, spent, progress),
             *(
@@ -267,11 +270,6 @@ def print_demonstration(shown: Demonstration) -> None:
     console.print(
         "\nA forecast ranks plans. Its values are good to a factor of about two, and prove nothing.\n"
     )
-
-
-def save_picture(shown: Demonstration, path: Path) -> None:
-    """Write the picture of :func:`draw`."""
-    draw(shown).savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
 
 
 def draw(shown: Demonstration) -> Figure:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
+from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import real
 
 Floats = NDArray[np.float64]
@@ -29,7 +31,7 @@ CONSTANTS = ("learning_rate", "smoothness", "initial_gap", "pl_constant", "curva
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class Records(ResultTable):
     """What recorded reports tell of a fleet and its loss.
 
     Attributes
@@ -84,6 +86,28 @@ class Records:
             if value is not None and value > 0.0:
                 lines.append(f"{name} = {float(value)!r}{spent}")
         return "\n".join(lines) + "\n"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a constant: its name, its value and its standard error, None where it has none."""
+        values = {name: getattr(self.constants, name) for name in CONSTANTS}
+        return [
+            {"constant": name, "value": value, "standard_error": self.errors.get(name)}
+            for name, value in values.items()
+            if value is not None
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists: the constants, the fleet, the speeds and the remarks."""
+        return {
+            "constants": self.to_rows(),
+            "fleet": self.fleet.to_rows() if self.fleet.replacement else None,
+            "speeds": [asdict(speed) for speed in self.speeds],
+            "rounds": self.rounds,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "ignored": [asdict(each) for each in self.ignored],
+        }
 
     def lines(self) -> list[str]:
         """The constants and the range of each field of the fleet, with standard errors, as text."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coopt.errors import CertificateError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Setting
+from coopt.objectives.statement import Number
 from coopt.objectives.users_own import completed
 from coopt.plans import prover
 from coopt.plans.allocation import VALUE, Allocation, Certificate, Status
@@ -213,8 +214,13 @@ def error_bound(allocation: Allocation) -> float:
     if statement is None:
         offset, weights = bound.coefficients(problem, rounds, local_steps)
         return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
-    plan = {"K": rounds, "tau": local_steps, **_noise(problem, allocation.batch_sizes)}
-    return float(statement.theorem.evaluate({**plan, **statement.values}, DIGITS))
+    return float(statement.theorem.evaluate(plan_values(allocation) | dict(statement.values), DIGITS))
+
+
+def plan_values(allocation: Allocation) -> dict[str, Number]:
+    """Numbers for the symbols of a statement that depend on the plan."""
+    noise = _noise(allocation.problem, allocation.batch_sizes)
+    return {"K": allocation.rounds, "tau": allocation.local_steps, **noise}
 
 
 def _cancellation(allocation: Allocation) -> float:

@@ -64,19 +64,18 @@ def plot_allocation(allocation: Allocation) -> Figure:
     return figure
 
 
-def save_plot(allocation: Allocation, path: str | Path) -> None:
-    """Draw a plan and write it to a file; the suffix says in which format.
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture to a file; the suffix says in which format.
 
     Raises
     ------
-    MissingDependencyError
-        If matplotlib is not installed.
     InvalidProblemError
-        If matplotlib does not know the format.
+        If matplotlib does not know the format, or the file cannot be written.
     """
     check_picture(path)
     try:
-        plot_allocation(allocation).savefig(path)
+        # Without the version of matplotlib the same picture is the same file.
+        figure.savefig(path, metadata={"Software": None} if Path(path).suffix == ".png" else None)
     except OSError as error:
         raise InvalidProblemError(f"{path}: cannot be written: {error}") from error
 

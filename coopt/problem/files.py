@@ -125,6 +125,14 @@ def write_problem(problem: Problem, path: Path) -> None:
     path.write_text(tomli_w.dumps(problem_to_dict(problem)), encoding="utf-8")
 
 
+def job_text(problem: Problem) -> str:
+    """The constants and the budget of a problem as TOML, for a job whose fleet is a CSV file."""
+    import tomli_w
+
+    tables = problem_to_dict(problem)
+    return tomli_w.dumps({name: tables[name] for name in SECTIONS})
+
+
 def problem_to_dict(problem: Problem) -> dict[str, dict[str, Any]]:
     """A problem as plain tables of numbers, lists and strings; fields that are None are left out."""
     sections = {

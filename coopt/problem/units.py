@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.validation import shown
@@ -118,7 +118,7 @@ def cost(name: str, value: object, fleet: Fleet | None = None) -> object:
     return epochs * fleet.epoch_cost
 
 
-def with_units(table: Mapping[str, object], fleet: Fleet) -> dict[str, object]:
+def with_units(table: Mapping[str, Any], fleet: Fleet) -> dict[str, Any]:
     """A table of :class:`Budget` fields with the epochs of a fleet as costs.
 
     Times and energies need no fleet, and :class:`Budget` reads them itself.

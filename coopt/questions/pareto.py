@@ -68,6 +68,21 @@ class Frontier(ResultTable):
             for point in self.points
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, with the whole plan of every point."""
+        return {
+            "objective": self.objective,
+            "vary": self.vary,
+            "points": [
+                {
+                    "value": point.value,
+                    "plan": None if point.allocation is None else point.allocation.to_dict(),
+                    "reason": point.reason,
+                }
+                for point in self.points
+            ],
+        }
+
     def plot(self) -> Figure:
         """Draw the objective against what varies; needs the extra ``plot``."""
         from coopt.questions.plot_frontier import plot_frontier

@@ -8,6 +8,7 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.table import amount, batch_range, new_table
 from coopt.questions.baselines import Baseline
 from coopt.questions.many import Solutions
+from coopt.questions.pareto import Frontier
 
 
 def print_comparison(best: Allocation, others: Sequence[Baseline]) -> None:
@@ -56,14 +57,41 @@ def print_solutions(solutions: Solutions) -> None:
         if plan is None:
             table.add_row(escape(name), "none")
             continue
-        counts = (
-            f"{plan.rounds:,}",
-            f"{plan.local_steps:,}",
-            batch_range(plan),
-            f"{plan.predicted_error:.4g}",
-        )
-        table.add_row(escape(name), *counts, amount(plan.cost), f"{amount(plan.time)} s", f"{plan.gap:.1g}")
+        table.add_row(escape(name), *_plan_cells(plan), f"{plan.gap:.1g}")
     Console(highlight=False).print(table)
+
+
+def print_frontier(frontier: Frontier) -> None:
+    """Print one line for each value of the limit that varies.
+
+    Parameters
+    ----------
+    frontier : Frontier
+    """
+    from rich.console import Console
+
+    plans = [point.allocation for point in frontier.points if point.allocation is not None]
+    value = "bound" if all(plan.is_bound for plan in plans) else "forecast"
+    unit = " s" if frontier.vary == "time" else ""
+    table = new_table(f"Smallest {frontier.objective} as {frontier.vary.replace('_', ' ')} varies")
+    for heading in ("K", "tau", "batch sizes", value, "cost", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in frontier.points:
+        plan = point.allocation
+        cells = ("none",) if plan is None else _plan_cells(plan)
+        table.add_row(f"{amount(point.value)}{unit}", *cells)
+    Console(highlight=False).print(table)
+
+
+def _plan_cells(plan: Allocation) -> tuple[str, ...]:
+    return (
+        f"{plan.rounds:,}",
+        f"{plan.local_steps:,}",
+        batch_range(plan),
+        f"{plan.predicted_error:.4g}",
+        amount(plan.cost),
+        f"{amount(plan.time)} s",
+    )
 
 
 def _comparison_cells(allocation: Allocation, best: Allocation) -> tuple[str, ...]:

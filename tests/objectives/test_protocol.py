@@ -141,7 +141,7 @@ KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def test_the_command_line_takes_every_name_that_needs_no_numbers():
-    from coopt.cli import BOUNDS
+    from coopt.cli.inputs import BOUNDS
 
     assert names_to_solve_with() == BOUNDS
 

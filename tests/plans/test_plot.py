@@ -21,7 +21,7 @@ from coopt import (
     solve_allocation,
 )
 from coopt.cli import example_problem
-from coopt.plans.plot import bound_surface, plot_allocation, save_plot
+from coopt.plans.plot import bound_surface, plot_allocation, save_figure
 
 CONSTANTS = Constants(
     learning_rate=0.1, smoothness=1.0, initial_gap=2.0, pl_constant=0.02, curvature_floor=0.02
@@ -65,7 +65,7 @@ def test_the_surface_relaxes_the_plan_and_ends_at_the_limits(bound: Bound) -> No
 )
 def test_every_kind_of_limit_can_be_drawn(budget: Budget, tmp_path: Path) -> None:
     path = tmp_path / "plan.png"
-    save_plot(solve_allocation(Problem(SMALL, CONSTANTS, budget)), path)
+    save_figure(solve_allocation(Problem(SMALL, CONSTANTS, budget)).plot(), path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -82,7 +82,7 @@ def test_many_devices_are_ranked_rather_than_named(tmp_path: Path) -> None:
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:
     plan = solve_allocation(Problem(SMALL, CONSTANTS, Budget(max_rounds=1, max_local_steps=1)))
     with pytest.raises(InvalidProblemError, match=r"plan\.xyz.*png"):
-        save_plot(plan, tmp_path / "plan.xyz")
+        save_figure(plan.plot(), tmp_path / "plan.xyz")
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

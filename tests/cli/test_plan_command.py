@@ -1,53 +1,28 @@
-"""The two commands as a person uses them: output, files, exit codes, and messages without a traceback."""
+"""`coopt plan` as a person uses it: output, files, exit codes, and messages without a traceback."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import coopt
-from coopt import Allocation, Budget, Fleet, Problem, measure, solve_allocation
-from coopt.cli import EXAMPLE, example_problem, main
+from command_line import FLEET, JOB, quadratic_measurement, run, write_files
+from coopt import Allocation, Budget, Fleet, Problem, solve_allocation
+from coopt.cli import example_problem, main
+from coopt.cli.plan_command import EXAMPLE
 from coopt.problem.files import read_problem
-
-FLEET = """\
-names,samples,gradient_noise,divergence,throughput,round_time
-phone,600,4.0,0.2,50,6.0
-board,2000,3.0,0.1,200,2.0
-server,9000,2.0,0.1,3000,0.5
-"""
-JOB = """\
-[constants]
-learning_rate = 0.1
-smoothness = 1.0
-initial_gap = 2.0
-pl_constant = 0.02
-curvature_floor = 0.0
-
-[budget]
-cost = 200_000
-time = 1800
-round_cost = 100
-"""
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    fleet, job = tmp_path / "fleet.csv", tmp_path / "job.toml"
-    fleet.write_text(FLEET)
-    job.write_text(JOB)
-    return fleet, job
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+    return write_files(tmp_path)
 
 
 def test_plan_prints_the_decision_and_writes_it(
@@ -206,24 +181,6 @@ def test_large_fleets_are_summarised(
     assert "board-7" not in out
 
 
-@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
-def test_demo_trains_what_it_compares_and_proves_what_it_plans(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("coopt.cli.demo.LIMITS", Budget(cost=12_000, time=700.0, max_local_steps=12))
-    assert run("demo", "--plot", tmp_path / "demo.png") == 0
-    out = capsys.readouterr().out
-    for expected in (
-        "measured and planned",
-        "5 epochs of batch 32",
-        "best proved bound",
-        "FedAvg",
-        "proved optimal",
-    ):
-        assert expected in out
-    assert (tmp_path / "demo.png").stat().st_size > 10_000
-
-
 def test_the_example_is_instructive() -> None:
     problem = example_problem()
     plan = solve_allocation(problem)
@@ -264,16 +221,8 @@ def test_a_measurement_is_planned_by_its_forecast(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet, job = files
-    rng = np.random.default_rng(0)
-    devices = len(Fleet.from_csv(fleet))
-    clients = [0.1 * k + rng.normal(size=(50, 3)) for k in range(devices)]
-
-    def gradient(model, rows):
-        error = model - rows
-        return 0.5 * float(np.mean(np.sum(error**2, axis=1))), error.mean(axis=0)
-
     saved, written, table = tmp_path / "m.npz", tmp_path / "plan.json", tmp_path / "plans.csv"
-    measurement = measure(gradient, np.full(3, 2.0), clients)
+    measurement = quadratic_measurement(fleet)
     measurement.save(saved)
     assert run("plan", fleet, job, "--measurement", saved, "--json", written) == 0
     printed = capsys.readouterr().out
@@ -288,17 +237,88 @@ def test_a_measurement_is_planned_by_its_forecast(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         run("plan", fleet, job, "--measurement", saved, "--bound", "dynamite")
-    renamed = replace(measurement, names=tuple(f"other {k}" for k in range(devices)))
+    renamed = replace(measurement, names=("one", "two", "three"))
     renamed.save(saved)
     assert run("plan", fleet, job, "--measurement", saved) == 2
     assert "a forecast knows devices by position" in capsys.readouterr().err
 
 
-def test_pictures_and_json_are_for_one_job(
+def test_json_and_csv_and_devices_go_together_for_one_job_and_for_several(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet, job = files
+    plan, table, devices = tmp_path / "plan.json", tmp_path / "plans.csv", tmp_path / "devices.csv"
+    assert run("plan", fleet, job, "--json", plan, "--csv", table, "--devices", devices) == 0
+    alone = Allocation.from_json(plan.read_text())
+    with table.open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert int(row["rounds"]) == alone.rounds
+    with devices.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(each["batch_size"]) for each in rows] == alone.batch_sizes.tolist()
+    assert [each["device"] for each in rows] == ["phone", "board", "server"]
+
+    hurried = tmp_path / "hurried.toml"
+    hurried.write_text(JOB.replace("time = 1800", "time = 5"))
+    capsys.readouterr()
+    assert run("plan", fleet, job, hurried, "--json", plan, "--csv", table, "--devices", devices) == 3
+    several = json.loads(plan.read_text())
+    assert Allocation.from_dict(several["plans"]["job.toml"]) == alone
+    assert several["errors"]["hurried.toml"]["kind"] == "InfeasibleError"
+    assert len(devices.read_text().splitlines()) == 4
+
+
+def test_a_dash_is_standard_output_and_leaves_out_the_tables(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *files, "--json", "-") == 0
+    plan = Allocation.from_json(capsys.readouterr().out)
+    assert run("plan", *files, "--csv", "-") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert int(row["rounds"]) == plan.rounds
+    assert run("plan", *files, "--json", "-", "--csv", "-") == 2
+    assert "standard output: two results cannot go to the same place" in capsys.readouterr().err
+
+
+def test_a_picture_is_for_one_job(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet, job = files
     other = tmp_path / "other.toml"
     other.write_text(JOB)
-    assert run("plan", fleet, job, other, "--json", tmp_path / "plan.json") == 2
-    assert "for one job" in capsys.readouterr().err
+    assert run("plan", fleet, job, other, "--plot", tmp_path / "plan.png") == 2
+    assert "--plot is for one job" in capsys.readouterr().err
+    assert run("plan", fleet, job, "--plot", tmp_path / "plan.png") == 0
+    assert (tmp_path / "plan.png").stat().st_size > 10_000
+
+
+def test_limits_on_the_command_line_take_the_place_of_the_job_s_and_have_units(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--time", "20min", "--cost", "5 epochs", "--max-rounds", "40", "--energy", "1 kWh")
+    assert run("plan", *files, *given, "--json", "-") == 0
+    plan = Allocation.from_json(capsys.readouterr().out)
+    assert plan.problem.budget == Budget(
+        cost=5.0 * 11_600, time=1200.0, round_cost=100.0, max_rounds=40, energy=3.6e6
+    )
+    assert run("plan", *files, "--time", "1 fortnight") == 2
+    assert "'fortnight' is no unit of it" in capsys.readouterr().err
+
+
+def test_every_bound_can_be_named(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dynamite", "nonconvex", "certified(gamma=0.3, z=2.0)"):
+        assert run("plan", *files, "--bound", name, "--json", "-") == 0
+        assert Allocation.from_json(capsys.readouterr().out).bound.startswith(name.partition("(")[0])
+    assert run("plan", *files, "--max-rounds", 5, "--max-local-steps", 3, "--bound", "tradeoff") == 2
+    assert "tradeoff" in capsys.readouterr().err
+    assert run("plan", *files, "--bound", "sertified") == 2
+    assert "must be one of 'certified'" in capsys.readouterr().err
+
+
+def test_the_cheapest_plan_that_reaches_an_error(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *files, "--objective", "cost", "--target-error", "0.5", "--json", "-") == 0
+    plan = Allocation.from_json(capsys.readouterr().out)
+    assert plan.error_bound <= 0.5 * (1 + 1e-9) and plan.cost < 200_000
+    assert run("plan", *files, "--objective", "cost") == 2
