@@ -10,7 +10,7 @@ INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help env demo test lint format types unit docs wheel-check matrix bench \
-    test-processors test-deployment example-flower example-pfl example-nvflare clean
+    test-processors test-browser chromium test-deployment example-flower example-pfl example-nvflare clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -65,6 +65,14 @@ bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about
 	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done
+
+test-browser: $(VENV)/.full chromium ## the what-if page in Debian's Chromium
+	$(BIN)/python -m pytest tests/cli/test_explore_page.py
+
+# Debian's, where it is missing; the tests of the page are skipped, and say so, where it cannot be installed.
+chromium:
+	command -v chromium > /dev/null || { apt-get -qq update && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium > /dev/null; }
 
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes
 	$(BIN)/python -m pytest -m deployment

@@ -44,6 +44,7 @@ LEFT_OUT = (
     "tests/adapters/test_torch_trainer.py",
     "coopt/adapters/torch",
     "coopt/adapters/flower",
+    "coopt/cli/explore/page.py",
 )
 
 
