@@ -150,7 +150,7 @@ def torch_client_app(
     probe: ProbeOptions | None = None,
     replacement: bool = True,
 ) -> ClientApp:
-    """Make a ClientApp that trains a torch module by SGD, as :mod:`coopt.adapters.torch` does.
+    """Make a ClientApp that trains a torch module as the task says, and as :mod:`coopt.adapters.torch` does.
 
     Parameters
     ----------
@@ -212,6 +212,7 @@ def torch_client_app(
             seed=task.seed,
             probe=options,
             replacement=replacement,
+            optimiser=task.optimiser,
         )
         workspace.state.copy_(state)
         return reply(message, ArrayRecord(workspace.module.state_dict()), report)

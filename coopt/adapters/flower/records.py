@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD, Optimiser
 
 QUERY = "query.coopt"
 REPORT = "coopt"
@@ -18,6 +19,8 @@ ARRAYS = "arrays"
 METRICS = "metrics"
 DEVICE = "device"
 NUM_EXAMPLES = "num-examples"
+OPTIMISER = "optimiser"
+PLAIN = ClientSGD()
 _VECTOR_NAMES = ("gradient", "change")
 
 
@@ -43,6 +46,8 @@ class Task:
         Seed of the training; mini-batches are drawn from it, the device and the round.
     micro_batch : int, default 0
         Most samples of a batch that this device takes at once, adding up the gradients; 0: all of them.
+    optimiser : ClientSGD or ClientAdam
+        What it does with gradients. It begins with an empty memory.
 
     Examples
     --------
@@ -59,10 +64,15 @@ class Task:
     probe: bool
     seed: int
     micro_batch: int = 0
+    optimiser: ClientSGD | ClientAdam = PLAIN
 
     def to_config(self) -> dict[str, int | float | bool]:
         """Name the values as Flower's configurations do: ``local-steps``, ``batch-size``."""
-        return {name.replace("_", "-"): value for name, value in vars(self).items()}
+        values = {name.replace("_", "-"): value for name, value in vars(self).items() if name != OPTIMISER}
+        if self.optimiser != PLAIN:
+            told = Optimiser(client=self.optimiser).to_dict()["client"]
+            values |= {f"{OPTIMISER}-{name}": value for name, value in told.items()}
+        return values
 
     @classmethod
     def from_config(cls, config: dict[str, Any] | ConfigRecord) -> Self:
@@ -71,14 +81,22 @@ class Task:
         Raises
         ------
         InvalidProblemError
-            If an entry is missing.
+            If an entry is missing, or the optimiser is none that is known.
         """
         names = {name: name.replace("_", "-") for name in cls.__dataclass_fields__}
-        if missing := [key for name, key in names.items() if name != "micro_batch" and key not in config]:
+        optional = ("micro_batch", OPTIMISER)
+        if missing := [key for name, key in names.items() if name not in optional and key not in config]:
             raise InvalidProblemError(
                 f"the server's configuration lacks {missing[0]!r}: does it use CoOptStrategy?"
             )
         values: dict[str, Any] = {name: config[key] for name, key in names.items() if key in config}
+        told = {
+            key.removeprefix(f"{OPTIMISER}-"): config[key]
+            for key in config
+            if key.startswith(f"{OPTIMISER}-")
+        }
+        if told:
+            values[OPTIMISER] = Optimiser.from_dict({"client": told, "server": {"kind": "sgd"}}).client
         return cls(**values)
 
 

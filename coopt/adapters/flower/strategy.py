@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
@@ -22,8 +22,10 @@ from coopt.adapters.flower.exchange import Exchange
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task
 from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
+from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser, ServerSGD
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem import validation
@@ -42,7 +44,10 @@ class CoOptStrategy(Strategy):
         Plans and keeps the accounts. Device i of its fleet is the node that says it is number i.
     base : flwr.serverapp.strategy.Strategy, optional
         Aggregates and evaluates; its minimum numbers of nodes, fractions, record keys and configuration hold.
-        Default: FedAvg, without evaluation on the nodes.
+        Default: FedAvg, or the server's step of `optimiser`, without evaluation on the nodes.
+    optimiser : Optimiser
+        What clients do with gradients, which their tasks tell them; what the server does, unless there is a
+        `base` for that. Default plain federated averaging.
     seed : int, default 0
         Clients draw their mini-batches from it.
     checkpoint : str or Path, optional
@@ -76,12 +81,20 @@ class CoOptStrategy(Strategy):
         controller: Planner,
         base: Strategy | None = None,
         *,
+        optimiser: Optimiser = AVERAGING,
         seed: int = 0,
         checkpoint: str | Path | None = None,
         poll_seconds: float = 0.2,
     ) -> None:
         self.controller = controller
-        self.base = FedAvg(fraction_evaluate=0.0) if base is None else base
+        validation.instance("optimiser", optimiser, Optimiser)
+        if base is not None and optimiser.server != ServerSGD():
+            raise InvalidProblemError(
+                f"optimiser has the server's step {optimiser.server}, and there is a base strategy: give "
+                "ServerOptimiser as the base, with its options, or none"
+            )
+        self.optimiser = optimiser
+        self.base = ServerOptimiser(optimiser.server, fraction_evaluate=0.0) if base is None else base
         self.seed = validation.count("seed", seed, minimum=0)
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
@@ -134,6 +147,7 @@ class CoOptStrategy(Strategy):
                 probe=plan.extra_evaluation,
                 seed=self.seed,
                 micro_batch=0 if micro is None else int(micro[device]),
+                optimiser=self.optimiser.client,
             )
             messages.append(Message(_with_task(message.content, task), node, message.metadata.message_type))
         if not messages:
@@ -143,8 +157,11 @@ class CoOptStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate as the base strategy does."""
-        return self.base.aggregate_train(server_round, replies)
+        """Aggregate as the base strategy does, but average running statistics (batch normalisation)."""
+        received = list(replies)
+        arrays, metrics = self.base.aggregate_train(server_round, received)
+        key = self._setting("weighted_by_key", NUM_EXAMPLES)
+        return keep_running_statistics(self.base, arrays, received, key), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
