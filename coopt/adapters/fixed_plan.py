@@ -17,6 +17,7 @@ from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
+from coopt.problem.readable import Fact, readable
 from coopt.problem.validation import integer_array, real
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PATIENCE = 2**62
 
 
+@readable
 class FixedPlan:
     """Runs a plan made beforehand, and keeps the accounts as :class:`coopt.Controller` does.
 
@@ -85,6 +87,11 @@ class FixedPlan:
         self.budget = Budget()
         self._account = Account(len(fleet), self.round_cost)
         self._roster = Roster(fleet.weights, patience=PATIENCE)
+
+    def _shown(self) -> list[Fact]:
+        devices, phases = f"{len(self.fleet)} devices", ("phases", len(self.phases))
+        names = ("round", "rounds", "spent_cost", "spent_seconds")
+        return [devices, phases, *((name, getattr(self, name)) for name in names)]
 
     @property
     def rounds(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, float_array, real, same_value
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Floats = NDArray[np.float64]
 BITS_PER_BYTE = 8
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class RoundTimes:
     """What a round takes each device.
@@ -81,6 +83,7 @@ class RoundTimes:
         return seconds, there & (self.total <= seconds)
 
 
+@readable
 @dataclass(frozen=True, init=False, eq=False)
 class SystemModel:
     """Speeds, links, jitter, stragglers and dropouts of a simulated fleet.

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.gradient_sketch import count_sketch
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.problem.readable import Fact, readable
 
 Vector = npt.NDArray[np.float64]
 GradientFunction = Callable[[Vector, Any], tuple[float, npt.ArrayLike]]
@@ -58,6 +59,7 @@ def _pair(before: list[_Part], after: list[_Part], step: Vector) -> tuple[SameBa
     return pair, change
 
 
+@readable
 class ClientProbe:
     """Turns a client's gradient function into a :class:`~coopt.ClientReport` a round.
 
@@ -141,6 +143,9 @@ class ClientProbe:
             None  # last local model, and fresh batches evaluated there
         )
         self._open: dict[str, Any] | None = None
+
+    def _shown(self) -> list[Fact]:
+        return [("client", self.client), ("pair", self._pair_kind), ("vectors", self._vectors)]
 
     def begin(self, model: npt.ArrayLike, *, round: int, batch_size: int) -> Vector:  # noqa: A002
         """Evaluate the round's first mini-batch at the received model.

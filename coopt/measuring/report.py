@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.json_text import json_object
+from coopt.problem.readable import readable
 from coopt.problem.validation import shown
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class SameBatchPair:
     loss_change: float
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class ClientReport:
     """One client's account of one round.

@@ -17,11 +17,13 @@ from coopt.objectives.protocol import LOSS, Floats
 from coopt.objectives.rates import Rates
 from coopt.objectives.young import YoungFamily, young_form
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 
 if TYPE_CHECKING:
     from coopt_bounds.theorem import Theorem
 
 
+@readable
 @dataclass(frozen=True)
 class Certified(YoungFamily):
     """The certified bound: proved for smooth losses under a Polyak-Lojasiewicz condition, no rho.

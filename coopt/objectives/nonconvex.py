@@ -14,11 +14,13 @@ from coopt.objectives.progress import SublinearProgress
 from coopt.objectives.protocol import SQUARED_GRADIENT, Floats
 from coopt.objectives.young import YoungFamily, young_form
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 
 if TYPE_CHECKING:
     from coopt_bounds.theorem import Theorem
 
 
+@readable
 @dataclass(frozen=True)
 class NonConvex(YoungFamily):
     """The bound on the mean squared gradient of smooth losses, without convexity or PL condition.

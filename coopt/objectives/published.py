@@ -21,6 +21,7 @@ from coopt.objectives.protocol import LOSS, Floats, Ints
 from coopt.objectives.rates import Rates
 from coopt.objectives.statement import Statement, constants_values
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 
 
 class _Published(MonotoneBase):
@@ -42,6 +43,7 @@ class _Published(MonotoneBase):
         return said(floor_above_gap(problem.constants, self.floor_value(problem, local_steps, batch_sizes)))
 
 
+@readable
 @dataclass(frozen=True)
 class Dynamite(_Published):
     """Equation (11) of DYNAMITE, as published: drift enters as rho h(tau)^2.
@@ -95,6 +97,7 @@ class Dynamite(_Published):
         return Statement(dynamite.theorem, constants_values(constants, smallest if rho is None else rho))
 
 
+@readable
 @dataclass(frozen=True)
 class AdaCoOpt(_Published):
     """The precursor of the DYNAMITE bound: drift enters as rho h(tau), rho a Lipschitz constant.

@@ -28,6 +28,7 @@ from coopt.objectives.participation import refuse_absence
 from coopt.objectives.protocol import LOSS, Bound, Floats, Objective, Parts
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, float_array, real
 
 # In gamma a bound is the more sensitive the larger gamma is, by what contraction a little of it takes away;
@@ -38,6 +39,7 @@ LARGEST_RATIO = 1e200
 SWEEPS = 4
 
 
+@readable
 @dataclass(frozen=True)
 class TradeOff(Objective):
     """The trade-off bound: tighter than :class:`Certified`, from the same constants.

@@ -37,6 +37,7 @@ from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
+from coopt.problem.readable import Fact, readable
 from coopt.streaming import SamplerAdvice
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +48,7 @@ STATE_VERSION = 4
 LAST_ROUNDS = 3
 
 
+@readable
 class Controller:
     """Plans each round from what the clients reported about the rounds before.
 
@@ -172,6 +174,11 @@ class Controller:
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         self._learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
+
+    def _shown(self) -> list[Fact]:
+        names = ("round", "spent_cost", "spent_seconds")
+        pairs: list[Fact] = [(name, getattr(self, name)) for name in names]
+        return [f"{len(self.fleet)} devices", type(self.policy).__name__, *pairs, repr(self.budget)]
 
     @property
     def round(self) -> int:

@@ -11,6 +11,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from coopt.problem.readable import readable
+
 Ints = npt.NDArray[np.int64]
 
 # Where no speed is known, every tenth of the devices that is missing makes the wait so much longer.
@@ -19,6 +21,7 @@ _ALL: Ints = np.empty(0, dtype=np.int64)
 _ARRAYS = ("batch_sizes", "participants", "expected", "draws", "device_steps")
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class RoundPlan:
     """What every device does in one round, and for whom the server waits.
@@ -130,6 +133,7 @@ class RoundPlan:
         Examples
         --------
         >>> import numpy as np
+        >>> from coopt import RoundPlan
         >>> plan = RoundPlan(
         ...     round=0, local_steps=2, batch_sizes=[8, 8, 8, 8], learning_rate=0.1, extra_evaluation=False,
         ...     deadline=900.0, predicted_cost=64.0, predicted_seconds=0.0, rounds_left=9,
@@ -195,6 +199,7 @@ class StopReason(Enum):
     GAIN = "what is left of the budget would hardly improve the model: lower min_gain to go on"
 
 
+@readable
 @dataclass(frozen=True)
 class Stopped:
     """Training is over.

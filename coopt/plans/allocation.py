@@ -20,6 +20,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.device_rows import device_rows
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
+from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, integer_array, real, same_value
 
@@ -87,6 +88,7 @@ def measured(given: HasForecast) -> Forecast:
     return found() if callable(found) else found
 
 
+@readable
 @dataclass(frozen=True)
 class Certificate:
     """What :meth:`Allocation.certify` recomputed.
@@ -122,6 +124,7 @@ class Certificate:
         return _only_bounds(self.predicted_error, self.is_bound)
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Allocation(ResultTable):
     """A plan for training, the error that is expected of it, and how far from optimal it can be at most.
@@ -405,6 +408,14 @@ class Allocation(ResultTable):
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a device: what the plan asks of it, and what that takes in all rounds [cost, s]."""
         return device_rows(self.problem, self)
+
+    def _shown(self) -> list[Fact]:
+        names = ("rounds", "local_steps", "batch_sizes", "predicted_error", "cost", "time", "gap", "bound")
+        pairs: list[Fact] = [(name, getattr(self, name)) for name in names]
+        return [f"{len(self.batch_sizes)} devices", *pairs, self.status.name]
+
+    def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        return device_rows(self.problem, self, count), len(self.batch_sizes)
 
     def plot(self) -> Figure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""

@@ -30,8 +30,8 @@ class Rounds(Protocol):
         ...
 
 
-def device_rows(problem: Problem, plan: Rounds) -> list[dict[str, Any]]:
-    """One flat dict a device, named where the fleet names it.
+def device_rows(problem: Problem, plan: Rounds, count: int | None = None) -> list[dict[str, Any]]:
+    """One flat dict a device, named where the fleet names it; the first `count` where that is given.
 
     ``cost`` and ``seconds`` are those of all rounds, without the server's ``round_cost``; where only some
     devices take part in a round, they are those of a device that takes part in each.
@@ -40,6 +40,8 @@ def device_rows(problem: Problem, plan: Rounds) -> list[dict[str, Any]]:
     step = fleet.sample_cost * batches + fleet.step_cost
     cost = plan.rounds * (plan.local_steps * step + fleet.round_cost)
     seconds = limits.device_times(problem, plan.rounds, plan.local_steps, batches)
+    names = fleet.names or tuple(map(str, range(len(fleet))))
+    columns = (batches, fleet.samples, *fleet.batch_range(), cost, seconds)
     return [
         {
             "device": name,
@@ -51,12 +53,6 @@ def device_rows(problem: Problem, plan: Rounds) -> list[dict[str, Any]]:
             "seconds": taken,
         }
         for name, batch, samples, low, high, spent, taken in zip(
-            fleet.names or map(str, range(len(fleet))),
-            batches.tolist(),
-            fleet.samples.tolist(),
-            *(edge.tolist() for edge in fleet.batch_range()),
-            cost.tolist(),
-            seconds.tolist(),
-            strict=True,
+            names[:count], *(column[:count].tolist() for column in columns), strict=True
         )
     ]

@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.phases import Setting
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, integer_array, real, same_value
 
 
+@readable
 @dataclass(frozen=True, init=False, eq=False)
 class Phase:
     """Rounds that are all alike.
@@ -41,7 +43,7 @@ class Phase:
     --------
     >>> from coopt import Phase
     >>> Phase(rounds=20, local_steps=5, batch_sizes=[8, 16], learning_rate=0.1)
-    Phase(rounds=20, local_steps=5, batch_sizes=array([ 8, 16]), learning_rate=0.1)
+    Phase(rounds=20, local_steps=5, batch_sizes=[8, 16], learning_rate=0.1)
     """
 
     __module__ = "coopt"

@@ -19,6 +19,7 @@ from coopt.plans.device_rows import device_rows
 from coopt.plans.phase import Phase
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
+from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import real, same_value
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LISTED_PHASES, SHOWN_PHASES = 12, 5
 
 
+@readable
 @dataclass(frozen=True)
 class ScheduleCertificate:
     """What :meth:`Schedule.certify` recomputed.
@@ -51,6 +53,7 @@ class ScheduleCertificate:
     relative_difference: float
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Schedule(ResultTable):
     """A plan in phases, each with its rounds, local steps, batches and learning rate.
@@ -243,6 +246,25 @@ class Schedule(ResultTable):
             for place, phase in enumerate(self.phases, start=1)
             for row in device_rows(self.problem, phase)
         ]
+
+    def _shown(self) -> list[Fact]:
+        names = ("rounds", "predicted_error", "cost", "time")
+        pairs: list[Fact] = [(name, getattr(self, name)) for name in names]
+        size = self.phases[0].batch_sizes.size
+        return [f"{size} devices", f"{len(self.phases)} phases", *pairs, self.status.name]
+
+    def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        rows = [
+            {
+                "phase": place,
+                "rounds": phase.rounds,
+                "local_steps": phase.local_steps,
+                "learning_rate": phase.learning_rate,
+                "batch_sizes": phase.batch_sizes,
+            }
+            for place, phase in enumerate(self.phases[:count], start=1)
+        ]
+        return rows, len(self.phases)
 
     def plot(self, measurement: HasForecast | None = None) -> Figure:
         """Draw learning rates, local steps, batches and the forecast over cost and time.

@@ -8,9 +8,11 @@ from datetime import timedelta
 
 from coopt.problem import units
 from coopt.problem.fleet import Fleet
+from coopt.problem.readable import readable
 from coopt.problem.validation import flag, optional_count, real
 
 
+@readable
 @dataclass(frozen=True, init=False)
 class Budget:
     """What may be spent.

@@ -6,9 +6,11 @@ import sys
 from dataclasses import dataclass
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import optional_real, real
 
 
+@readable
 @dataclass(frozen=True)
 class Constants:
     """What is known of the loss, in the units of the loss, its gradient and its curvature.

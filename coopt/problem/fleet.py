@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names
+from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
 from coopt.problem.validation import flag, float_array, integer_array, same_value
 
 
+@readable
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Fleet(DataFrameSource):
     """The devices: what they hold, how noisy they are, how fast they are and what they cost.
@@ -355,8 +358,18 @@ class Fleet(DataFrameSource):
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
 
-    def __repr__(self) -> str:
-        return f"Fleet({len(self)} devices, {int(self.samples.sum())} samples)"
+    def _shown(self) -> list[str]:
+        return [f"{len(self)} devices", f"{int(self.samples.sum())} samples"]
+
+    def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        """Some devices, with the fields that are not the default everywhere."""
+        columns = {} if self.names is None else {"names": self.names[:count]}
+        for name, parameter in signature(Fleet).parameters.items():
+            values = getattr(self, name)
+            if isinstance(values, np.ndarray) and not np.all(values == parameter.default):
+                columns[name] = values[:count].tolist()
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows], len(self)
 
     @classmethod
     def from_csv(cls, path: str | Path, **fields: Any) -> Self:

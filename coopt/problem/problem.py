@@ -20,6 +20,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.participation import check_participants, probabilities
+from coopt.problem.readable import readable
 from coopt.problem.validation import LARGEST_COUNT, count, float_array, instance, real, same_value
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 EXPECTED = ("sample_cost", "step_cost", "round_cost", "sample_energy", "step_energy", "round_energy")
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Problem:
     """One question: which rounds, local steps and batch sizes train this fleet best within this budget.
@@ -73,6 +75,9 @@ class Problem:
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
+
+    def _shown(self) -> list[str]:
+        return [repr(part) for part in (self.fleet, self.constants, self.budget)]
 
     @cached_property
     def plain(self) -> Problem:

@@ -63,6 +63,11 @@ class DataFrameSource(ABC):
 class ResultTable(DataFrameSource):
     """A result that is a table."""
 
+    def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        """Some rows from the start, and how many there are."""
+        rows = self.to_rows()
+        return rows[:count], len(rows)
+
     def to_csv(self, path: str | Path) -> None:
         """Write :meth:`to_rows` as CSV with a header; None becomes an empty cell.
 

@@ -23,6 +23,7 @@ from coopt.plans.allocation import Allocation
 from coopt.plans.plan_columns import plan_columns
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
+from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, instance, real
 from coopt.questions.kept_form import keeping_form
@@ -37,6 +38,7 @@ QUANTITIES = (*LIMITS, "participants", *CONSTANTS, *FLEET)
 MOST_DEVICES = 10
 
 
+@readable
 @dataclass(frozen=True)
 class Change:
     """One quantity changed alone, and the optimum there.
@@ -76,6 +78,7 @@ class Change:
     reason: str = ""
 
 
+@readable
 @dataclass(frozen=True)
 class Sensitivity(ResultTable):
     """How the optimum moves with each limit and each constant.
@@ -91,6 +94,10 @@ class Sensitivity(ResultTable):
 
     allocation: Allocation
     changes: tuple[Change, ...]
+
+    def _shown(self) -> list[Fact]:
+        plan = self.allocation
+        return [(plan.objective, plan.objective_value), f"{len(self.changes)} changes"]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a change, as data frames take them."""

@@ -27,6 +27,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.objectives.young import YoungFamily
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, entries, instance, real
 from coopt.questions.nested_cohorts import NestedCohorts, without
 from coopt.questions.solve import solve_allocation
@@ -41,6 +42,7 @@ from coopt.solvers.roundoff import SAME_VALUE
 PROOF_SECONDS = 60.0
 
 
+@readable
 @dataclass(frozen=True)
 class Cohort:
     """Which devices train, and the plan for them.

@@ -12,12 +12,14 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.plan_columns import plan_columns
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 
 
+@readable
 @dataclass(frozen=True)
 class Solutions(ResultTable):
     """What was found for each of several problems.
@@ -48,6 +50,9 @@ class Solutions(ResultTable):
 
     def __len__(self) -> int:
         return len(self.outcomes)
+
+    def _shown(self) -> list[str]:
+        return [f"{len(self)} problems", f"{len(self.errors)} without a plan"]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a problem, as data frames take them; problems without a plan hold None."""

@@ -12,6 +12,7 @@ from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.plan_columns import plan_columns
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance, real
 from coopt.questions.kept_form import keeping_form
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 VARIED = ("cost", "time", "target_error")
 
 
+@readable
 @dataclass(frozen=True)
 class FrontierPoint:
     """One point of a trade-off.
@@ -44,6 +46,7 @@ class FrontierPoint:
     reason: str = ""
 
 
+@readable
 @dataclass(frozen=True)
 class Frontier(ResultTable):
     """The optimum of one objective as one limit varies.
@@ -60,6 +63,11 @@ class Frontier(ResultTable):
     objective: str
     vary: str
     points: tuple[FrontierPoint, ...]
+
+    def _shown(self) -> list[str]:
+        without = sum(point.allocation is None for point in self.points)
+        varies = f"smallest {self.objective} at {len(self.points)} values of {self.vary}"
+        return [varies, f"{without} without a plan"]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a point, as data frames take them; infeasible points hold None."""

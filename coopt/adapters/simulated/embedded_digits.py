@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, real
 
 Floats = NDArray[np.float64]
@@ -22,6 +23,7 @@ TESTED = 360
 MOST_DEVICES = 200
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Digits:
     """A federation of devices that hold handwritten digits.
@@ -36,6 +38,9 @@ class Digits:
 
     clients: tuple[tuple[Floats, Ints], ...]
     test: tuple[Floats, Ints]
+
+    def _shown(self) -> list[str]:
+        return [f"{len(self.clients)} devices", f"{int(self.samples.sum())} samples"]
 
     @property
     def samples(self) -> Ints:

@@ -19,6 +19,7 @@ from coopt.measuring.report import ClientReport
 from coopt.online.accounting import gradients_planned
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
+from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count
 
@@ -27,6 +28,7 @@ Ints = NDArray[np.int64]
 Gradient = Callable[[Floats, Any], tuple[float, Floats]]
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class SimulatedRun(ResultTable):
     """What a simulated training came to.
@@ -51,6 +53,11 @@ class SimulatedRun(ResultTable):
     seconds: Floats
     stopped: StopReason
     left_out: tuple[tuple[int, ...], ...]
+
+    def _shown(self) -> list[Fact]:
+        first, last = float(self.losses[0]), float(self.losses[-1])
+        spent: list[Fact] = [("cost", float(self.costs[-1])), ("seconds", float(self.seconds[-1]))]
+        return [f"{len(self.left_out)} rounds", f"loss {first:.4g} to {last:.4g}", *spent, self.stopped.name]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict before the first round (0) and after each; ``left_out`` counts devices."""

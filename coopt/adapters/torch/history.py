@@ -13,12 +13,14 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.online.round_plan import Stopped, StopReason
 from coopt.plans.plot import need_matplotlib
+from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@readable
 @dataclass(frozen=True)
 class RoundRecord:
     """One round.
@@ -70,6 +72,7 @@ _COLUMNS = (
 )
 
 
+@readable
 @dataclass
 class History(ResultTable):
     """All rounds of a training run.
@@ -95,6 +98,15 @@ class History(ResultTable):
     def __len__(self) -> int:
         """Count the rounds."""
         return len(self.records)
+
+    def _shown(self) -> list[Fact]:
+        last: list[Fact] = [
+            (name, getattr(self.records[-1], name))
+            for name in ("train_loss", "test_loss", "metric", "cost", "seconds")
+            if self.records
+        ]
+        ended = [] if self.stopped is None else [self.stopped.reason.name]
+        return [f"{len(self)} rounds", *last, *ended]
 
     def __iter__(self) -> Iterator[RoundRecord]:
         """Iterate over the rounds."""

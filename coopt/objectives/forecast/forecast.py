@@ -20,6 +20,7 @@ from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
 from coopt.problem.problem import Problem
+from coopt.problem.readable import readable
 from coopt.problem.validation import count, float_array, instance, optional_real, same_value
 
 # From here on steps along the largest curvature of the average loss overshoot by more than they correct.
@@ -52,6 +53,7 @@ class Plan(Protocol):
         ...
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Forecast(Objective):
     """The expected F - F* of a plan on a quadratic model of every device: a forecast, not a bound.

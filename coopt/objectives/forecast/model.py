@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import float_array, integer_array, optional_real, same_value
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,7 @@ ROUNDED = 1e-12
 SYMMETRY = 1e-6
 
 
+@readable
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class LocalModel:
     """A quadratic model of every device's loss around one point, in m orthonormal directions.
@@ -100,8 +102,8 @@ class LocalModel:
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
 
-    def __repr__(self) -> str:
-        return f"LocalModel({len(self)} devices, {self.gradients.shape[1]} directions)"
+    def _shown(self) -> list[str]:
+        return [f"{len(self)} devices", f"{self.gradients.shape[1]} directions"]
 
     @cached_property
     def digest(self) -> str:

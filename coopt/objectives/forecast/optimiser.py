@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import flag, real, shown
 
 
+@readable
 @dataclass(frozen=True)
 class ClientSGD:
     """Local steps by stochastic gradient descent, with momentum that every round starts anew.
@@ -45,6 +47,7 @@ class ClientSGD:
         object.__setattr__(self, "momentum", _share("momentum", self.momentum))
 
 
+@readable
 @dataclass(frozen=True)
 class ServerSGD:
     """The server's step along the averaged change, with momentum that lasts.
@@ -87,6 +90,7 @@ class ServerSGD:
         return self.learning_rate * self.momentum * (self.momentum if self.nesterov else 1.0)
 
 
+@readable
 @dataclass(frozen=True)
 class ClientAdam:
     """Local steps by Adam, or AdamW where weights decay, with moments that every round starts anew.
@@ -124,6 +128,7 @@ class ClientAdam:
         object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, minimum=0.0))
 
 
+@readable
 @dataclass(frozen=True)
 class ServerAdam:
     """The server's step by Adam along the averaged change, with moments that last (FedAdam).
@@ -191,6 +196,7 @@ CLIENTS: dict[str, type[ClientSGD | ClientAdam]] = {"sgd": ClientSGD, "adam": Cl
 SERVERS: dict[str, type[ServerSGD | ServerAdam]] = {"sgd": ServerSGD, "adam": ServerAdam}
 
 
+@readable
 @dataclass(frozen=True)
 class Optimiser:
     """How devices and server step; by default plain federated averaging.

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.monotone import inverse_batches
 from coopt.problem.limits import TOLERANCE
+from coopt.problem.readable import readable
 from coopt.problem.validation import float_array, integer_array, numeric_array, real, same_value
 from coopt.solvers.fleet_passes import alone, optimum
 from coopt.solvers.whole_units.knapsack import fill
@@ -30,6 +31,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class BatchAllocation:
     """Batch sizes for given (K, tau), with a proof of how good they are.
