@@ -52,6 +52,8 @@ class FixedPlan:
     deadline : float, default inf
         Seconds after which a round goes on without those that are missing. Nobody waits a third time for a
         device that has let two deadlines pass; it is given its work all the same.
+    second_cost : float, default 0
+        Cost of every second that the rounds take, and that is waited for, as in :class:`coopt.Budget`.
 
     Raises
     ------
@@ -77,12 +79,14 @@ class FixedPlan:
         *,
         round_cost: float = 0.0,
         deadline: float = math.inf,
+        second_cost: float = 0.0,
     ) -> None:
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
         self.phases: tuple[Phase, ...] = (Phase(rounds, local_steps, batches, learning_rate),)
         self.round_cost = real("round_cost", round_cost, minimum=0.0)
         self.deadline = real("deadline", deadline, minimum=0.0, strict=True, infinite=True)
+        self.second_cost = real("second_cost", second_cost, minimum=0.0)
         # All rounds are run, whatever they take.
         self.budget = Budget()
         self._account = Account(len(fleet), self.round_cost)
@@ -120,8 +124,8 @@ class FixedPlan:
 
     @property
     def spent_cost(self) -> float:
-        """Cost of the rounds observed."""
-        return self._account.cost
+        """Cost of the rounds observed, and of the seconds that they took."""
+        return self._account.cost + self.second_cost * self._account.seconds
 
     @property
     def spent_seconds(self) -> float:
@@ -160,6 +164,7 @@ class FixedPlan:
             allocation.batch_sizes,
             allocation.learning_rate,
             round_cost=problem.budget.round_cost,
+            second_cost=problem.budget.second_cost,
         )
 
     @classmethod
@@ -186,6 +191,7 @@ class FixedPlan:
             first.batch_sizes,
             first.learning_rate,
             round_cost=problem.budget.round_cost,
+            second_cost=problem.budget.second_cost,
         )
         made.phases = schedule.phases
         return made

@@ -189,6 +189,7 @@ def check_budget(budget: Budget, fleet: Fleet) -> None:
             f"energy = {budget.energy!r}: a controller keeps no account of energy, which clients do not "
             "report; use solve_allocation, and run its plan as a FixedPlan (coopt.adapters.fixed_plan)"
         )
+    budget.refuse_rent("a controller")
     check_participants(fleet.weights, budget.participants, budget.distinct_participants)
 
 

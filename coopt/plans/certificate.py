@@ -42,18 +42,8 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
     problem, batches = allocation.problem, allocation.batch_sizes
     _check_counts(allocation)
     _check_batches(problem, batches)
-    cost = _cost(problem, allocation)
-    seconds = max(
-        allocation.rounds * (allocation.local_steps * (alpha * -(-s // m) + s / pi) + u)
-        for s, m, alpha, pi, u in zip(
-            batches.tolist(),
-            (batches if problem.fleet.micro_batch is None else problem.fleet.micro_batch).tolist(),
-            problem.fleet.step_time.tolist(),
-            problem.fleet.throughput.tolist(),
-            problem.fleet.round_time.tolist(),
-            strict=True,
-        )
-    )
+    seconds = _seconds(problem, allocation)
+    cost = _cost(problem, allocation) + problem.budget.second_cost * seconds
     budget = problem.budget
     for name, used, allowed in (
         ("cost", cost, budget.cost * (1.0 + TOLERANCE)),
@@ -182,6 +172,22 @@ def _cost(problem: Problem, allocation: Allocation) -> float:
     step = fleet.sample_cost * allocation.batch_sizes + fleet.step_cost
     spent = allocation.local_steps * step + fleet.round_cost
     return allocation.rounds * math.fsum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
+
+
+def _seconds(problem: Problem, allocation: Allocation) -> float:
+    fleet, batches = problem.fleet, allocation.batch_sizes
+    slowest: float = max(
+        allocation.rounds * (allocation.local_steps * (alpha * -(-s // m) + s / pi) + u)
+        for s, m, alpha, pi, u in zip(
+            batches.tolist(),
+            (batches if fleet.micro_batch is None else fleet.micro_batch).tolist(),
+            fleet.step_time.tolist(),
+            fleet.throughput.tolist(),
+            fleet.round_time.tolist(),
+            strict=True,
+        )
+    )
+    return slowest
 
 
 def _energy(problem: Problem, allocation: Allocation) -> float:

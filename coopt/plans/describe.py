@@ -63,10 +63,11 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         problem = replace(problem, constants=replace(problem.constants, learning_rate=best.learning_rate))
     warn_of(problem, best)
     judged = completed(best.bound)
+    taken = limits.longest(problem, rounds, local_steps, batches)[0]
     used = {
         "error": best.value,
         "cost": limits.cost(problem, rounds, local_steps, batches),
-        "time": limits.longest(problem, rounds, local_steps, batches)[0],
+        "time": taken,
     }
     return Allocation(
         problem=problem,
@@ -81,7 +82,7 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         time=used["time"],
         status=_status(found, asked, used[asked.objective]),
         binding=binding_limits(problem, rounds, local_steps, batches),
-        shadow_prices=shadow_prices(problem, best.bound, rounds, local_steps),
+        shadow_prices=shadow_prices(_rent_paid(problem, taken), best.bound, rounds, local_steps),
         solver=asked.solver,
         bound=best.bound.name,
         learning_rate=problem.constants.learning_rate,
@@ -92,6 +93,15 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         claim=asked.claim,
         source=None if judged.forecast is None else judged.forecast.source,
     )
+
+
+def _rent_paid(problem: Problem, seconds: float) -> Problem:
+    """The problem with what is left of its cost when so many seconds are paid for."""
+    budget = problem.budget
+    if not budget.second_cost:
+        return problem
+    left = max(budget.cost - budget.second_cost * seconds, 0.0)
+    return replace(problem, budget=replace(budget, cost=left, second_cost=0.0))
 
 
 def _status(found: Found, asked: Asked, value: float) -> Status:
@@ -129,7 +139,7 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
         dearest = max(dearest, _most(steps * prices.sample_cost[block] * units, growing))
         if budget.energy < math.inf:
             hungriest = max(hungriest, _most(steps * prices.sample_energy[block] * units, growing))
-        if budget.time < math.inf:
+        if budget.time < math.inf or budget.second_cost:
             step = limits.step_times(problem, batches[block], block)
             times = local_steps * step + fleet.round_time[block]
             grown = local_steps * (limits.step_times(problem, batches[block] + units, block) - step)
@@ -138,9 +148,9 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
             seconds = np.maximum(seconds, [times.max(), step.max(), _most(grown, growing)])
     longer = ((rounds + 1, local_steps), (rounds, local_steps + 1))
     used = max(limits.cost(problem, *each, batches) for each in longer)
-    if not limits.within(
-        max(used, limits.cost(problem, rounds, local_steps, batches) + dearest), budget.cost
-    ):
+    larger = limits.cost(problem, rounds, local_steps, batches) + dearest
+    larger += budget.second_cost * rounds * max(seconds[2] - seconds[0], 0.0)
+    if not limits.within(max(used, larger), budget.cost):
         found.add("cost")
     if not limits.within(max((rounds + 1) * seconds[0], rounds * seconds[1:].max()), budget.time):
         found.add("time")

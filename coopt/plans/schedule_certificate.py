@@ -33,6 +33,7 @@ def certify(schedule: Schedule, forecast: Forecast) -> ScheduleCertificate:
     cost, energy = _spent(schedule, energy=False), _spent(schedule, energy=True)
     seconds = sum((_seconds(problem.fleet, phase) for phase in schedule.phases), Fraction(0))
     budget = problem.budget
+    cost += Fraction(budget.second_cost) * seconds
     rounds = sum(phase.rounds for phase in schedule.phases)
     steps = max(phase.local_steps for phase in schedule.phases)
     for name, used, allowed in (

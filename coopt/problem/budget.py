@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from coopt.errors import InvalidProblemError
 from coopt.problem import units
 from coopt.problem.fleet import Fleet
 from coopt.problem.readable import readable
@@ -37,6 +38,10 @@ class Budget:
         Whether the m devices are distinct, each set of m as likely as any other; needs equal weights.
     energy : float or str, default inf
         E >= 0, the energy that all devices together may use in all rounds [J], or such as ``"2 kWh"``.
+    second_cost : float, default 0
+        w >= 0, the cost of every second from the first round to the last, whatever the devices do: the
+        rent of all machines together [cost / s]. It is part of the cost of a plan: w times its completion
+        time.
 
     Raises
     ------
@@ -60,6 +65,7 @@ class Budget:
     participants: int | None = None
     distinct_participants: bool = False
     energy: float = math.inf
+    second_cost: float = 0.0
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class Budget:
         participants: int | None = None,
         distinct_participants: bool = False,
         energy: float | str = math.inf,
+        second_cost: float = 0.0,
     ) -> None:
         checked: dict[str, float | int | None] = {
             "cost": real("cost", units.cost("cost", cost), minimum=0.0, infinite=True),
@@ -81,9 +88,18 @@ class Budget:
             "participants": optional_count("participants", participants),
             "distinct_participants": flag("distinct_participants", distinct_participants),
             "energy": real("energy", units.joules("energy", energy), minimum=0.0, infinite=True),
+            "second_cost": real("second_cost", second_cost, minimum=0.0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def refuse_rent(self, who: str) -> None:
+        """Raise InvalidProblemError that `who` reckons with no cost of seconds, if there is one."""
+        if self.second_cost:
+            raise InvalidProblemError(
+                f"second_cost = {self.second_cost!r}: {who} does not reckon with what seconds cost; "
+                "solve_allocation, evaluate, frontier and solve_many do"
+            )
 
     def including(self, fleet: Fleet) -> Budget:
         """The budget whose price of a round includes what a round costs on every device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -446,6 +446,42 @@ class Fleet(DataFrameSource):
         from coopt.problem.files import frame_columns
 
         return frame_columns(self)
+
+    def with_busy_seconds(self, price: ArrayLike) -> Self:
+        """The same fleet where every second that a device computes or communicates costs so much.
+
+        Such seconds are linear in the batch: their price goes into ``sample_cost``, ``step_cost`` and
+        ``round_cost``. Where a batch is taken in parts (``micro_batch``) up to one part too many is counted:
+        the cost then is an upper bound. For seconds in which a machine also waits, see
+        ``Budget.second_cost``.
+
+        Parameters
+        ----------
+        price : array_like, shape (N,) or scalar
+            Cost of a second on each device [cost / s].
+
+        Raises
+        ------
+        InvalidProblemError
+            If a price is no number of at least 0, or a cost is beyond the range of floats.
+
+        Examples
+        --------
+        >>> from coopt import Fleet
+        >>> fleet = Fleet([600, 200], 4.0, 0.1, throughput=[50, 400], round_time=2.0, sample_cost=0.0)
+        >>> paid = fleet.with_busy_seconds([0.1, 0.4])
+        >>> paid.sample_cost, paid.round_cost
+        (array([0.002, 0.001]), array([0.2, 0.8]))
+        """
+        paid = float_array("price", price, len(self), minimum=0.0)
+        with np.errstate(over="ignore", divide="ignore"):
+            busy = paid / self.part_throughput
+        return replace(
+            self,
+            sample_cost=self.sample_cost + busy,
+            step_cost=self.step_cost + paid * self.step_time,
+            round_cost=self.round_cost + paid * self.round_time,
+        )
 
     def to_csv(self, path: str | Path) -> None:
         """Write the fleet as CSV so that :meth:`from_csv` gives back an equal one.

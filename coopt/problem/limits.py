@@ -90,8 +90,10 @@ def work(problem: Problem, batch_sizes: NDArray[np.floating | np.integer]) -> fl
 def cost(
     problem: Problem, rounds: int, local_steps: int, batch_sizes: NDArray[np.floating | np.integer]
 ) -> float:
-    """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i)."""
-    return _cost_of_work(problem, rounds, local_steps, work(problem, batch_sizes))
+    """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i) + w T, where w is the cost of a second."""
+    spent = _cost_of_work(problem, rounds, local_steps, work(problem, batch_sizes))
+    rent = problem.budget.second_cost
+    return spent + rent * longest(problem, rounds, local_steps, batch_sizes)[0] if rent else spent
 
 
 def _cost_of_work(problem: Problem, rounds: int, local_steps: int, samples: float) -> float:

@@ -99,7 +99,7 @@ class Problem:
         return Problem(free, self.constants, budget.including(fleet))
 
     def cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i) of a plan.
+        """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i) + w T of a plan, T its completion time.
 
         Where only some devices take part in a round it is the expected cost.
         """
@@ -111,7 +111,8 @@ class Problem:
         step = fleet.sample_cost * self._batches(batch_sizes) + fleet.step_cost
         spent = local_steps * step + fleet.round_cost
         most = min(self.budget.participants or len(fleet), len(fleet))
-        return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost)
+        rent = self.budget.second_cost * self.time(rounds, local_steps, batch_sizes)
+        return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost) + rent
 
     def energy(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Energy K (tau (sum e_i s_i + sum h_i) + sum g_i) of a plan [J].

@@ -166,6 +166,7 @@ def choose_cohort(
     ((0, 1), True)
     """
     instance("problem", problem, Problem)
+    problem.budget.refuse_rent("choose_cohort")
     chosen = resolve_bound(bound)
     young, forecast = chosen.young, chosen.forecast
     size = len(problem.fleet)

@@ -79,6 +79,7 @@ def choose_participants(
     (2, True)
     """
     instance("problem", problem, Problem)
+    problem.budget.refuse_rent("choose_participants")
     chosen = resolve_bound(bound)
     if chosen.young is None and chosen.forecast is None:
         raise InvalidProblemError(

@@ -93,6 +93,7 @@ def solve_schedule(
     """
     begun = time.perf_counter()
     instance("problem", problem, Problem)
+    problem.budget.refuse_rent("solve_schedule")
     own = measured(forecast)
     most = count("phases", phases)
     if isinstance(learning_rate, str):

@@ -20,6 +20,7 @@ from coopt.plans.describe import Asked, binding_limits, describe
 from coopt.problem.problem import Problem
 from coopt.problem.validation import choice, count, instance, integer_array, optional_count, real, shown
 from coopt.questions.kept_form import keeping_form
+from coopt.questions.rented import solve_rented
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import Found, Incumbent, Solver
@@ -163,6 +164,29 @@ def solve_allocation(
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
     fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
     target = checked_target(objective, target_error, solver)
+    if problem.budget.second_cost:
+        rentless = partial(
+            solve_allocation,
+            bound=bound,
+            solver=solver,
+            objective=objective,
+            target_error=target_error,
+            rounds=rounds,
+            local_steps=local_steps,
+            learning_rate=learning_rate,
+            gap_tolerance=gap_tolerance,
+            constraints=constraints,
+            backend=backend,
+        )
+        # Raises if not even the smallest plan fits with what it takes in rent.
+        feasible_ranges(problem, fixed_rounds, fixed_steps)
+        return solve_rented(
+            problem,
+            lambda free, left: rentless(free, time_limit=left),
+            least_use(problem, fixed_rounds or 1, fixed_steps or 1, "time"),
+            Asked(solver, solver in ("auto", "exact"), objective, target, tolerance),
+            seconds,
+        )
     fixed, claim = (fixed_rounds, fixed_steps), Claim(chosen.original, fixed_rounds, fixed_steps)
     if target is not None:
         found = _invert(problem, chosen, objective, target, fixed, tolerance, seconds)
