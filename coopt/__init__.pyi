@@ -5,6 +5,8 @@ from ._version import __version__
 from .errors import (
     BoundWarning,
     CertificateError,
+    CheckpointError,
+    CheckpointWarning,
     CooptError,
     InfeasibleError,
     InvalidProblemError,
@@ -53,6 +55,8 @@ __all__ = [
     "CertificateError",
     "Certified",
     "Change",
+    "CheckpointError",
+    "CheckpointWarning",
     "ClientAdam",
     "ClientProbe",
     "ClientReport",

@@ -75,6 +75,12 @@ class CertificateError(CooptError):
     __module__ = "coopt"
 
 
+class CheckpointError(CooptError):
+    """A run cannot be saved: another run holds the file, or the disk refuses it; the message says which."""
+
+    __module__ = "coopt"
+
+
 class MissingDependencyError(CooptError, ImportError):
     """An optional package is not installed: the message says which extra brings it."""
 
@@ -89,5 +95,11 @@ class BoundWarning(UserWarning):
 
 class MeasurementWarning(UserWarning):
     """What was measured is an estimate, and here a poor one: the message says why and what would help."""
+
+    __module__ = "coopt"
+
+
+class CheckpointWarning(UserWarning):
+    """A run goes on from an older file, or otherwise than it began: the message says what differs."""
 
     __module__ = "coopt"

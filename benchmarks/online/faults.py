@@ -65,7 +65,7 @@ def run(problem: Instance, seed: int, scenario: str) -> tuple[Simulation, Contro
 
     controller, worst, ignored = server(), 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "state.json"
+        file = Path(folder) / "state.npz"
         while isinstance(plan := controller.plan(), RoundPlan):
             working = rng.random(DEVICES) >= (DROPOUT if scenario in ("dropouts", "all") else 0.0)
             reports, seconds = simulation.run(plan, working)

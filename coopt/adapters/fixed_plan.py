@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,11 +13,13 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import Account, gradients_planned
+from coopt.online.fingerprint import Fingerprint, fingerprint, same_run
 from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
 from coopt.problem.readable import Fact, readable
+from coopt.problem.saved_state import Reader, anything, consistent, same, table
 from coopt.problem.validation import integer_array, real
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # A device that was absent for many rounds is waited for when it comes back: nothing depends on it before.
 PATIENCE = 2**62
+STATE_VERSION = 2
 
 
 @readable
@@ -263,26 +266,42 @@ class FixedPlan:
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `load_state_dict` needs to go on bit for bit."""
-        plan = [
-            number
-            for phase in self.phases
-            for number in (phase.rounds, phase.local_steps, phase.learning_rate, *phase.batch_sizes.tolist())
-        ]
-        return {"plan": plan, **self._account.state_dict(), **self._roster.state_dict()}
+        return {
+            "version": STATE_VERSION,
+            "fingerprint": self._fingerprint,
+            "account": self._account.state_dict(),
+            "roster": self._roster.state_dict(),
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
 
         Raises
         ------
         InvalidProblemError
-            If the state is that of another plan.
+            If the state is that of another plan, or no state that a plan can be in: the message names the
+            entry.
         """
-        if state.get("plan") != self.state_dict()["plan"]:
-            raise InvalidProblemError(
-                "the state is that of another plan: rounds, steps, rate or batches differ"
-            )
-        roster = Roster(self.fleet.weights, patience=PATIENCE)
-        roster.load_state_dict(state)
-        self._account.load_state_dict(state)
-        self._roster = roster
+        same_run(state, STATE_VERSION, self._fingerprint)
+        readers: dict[str, Reader[Any]] = {
+            "version": same(STATE_VERSION),
+            "fingerprint": anything,
+            "account": self._account.restored,
+            "roster": self._roster.restored,
+        }
+        read = table("state", state, readers)
+        account: Account = read["account"]
+        roster: Roster = read["roster"]
+        consistent("state.account.round", account.round <= self.rounds, f"the plan has {self.rounds} rounds")
+        roster.check("state.roster", account.round)
+        self._account, self._roster = account, roster
+
+    @property
+    def _fingerprint(self) -> Fingerprint:
+        return fingerprint(
+            kind="fixed plan",
+            fleet=self.fleet,
+            phases=self.phases,
+            round_cost=self.round_cost,
+            deadline=self.deadline,
+        )

@@ -10,7 +10,7 @@ al. (JSAC 37(6), 2019, arXiv 1804.05271); here the batch has had no part in the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.gradient_sketch import count_sketch
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.problem.readable import Fact, readable
+from coopt.problem.saved_state import Reader, anything, listed, number, optional, table, vector, whole
 
 Vector = npt.NDArray[np.float64]
 GradientFunction = Callable[[Vector, Any], tuple[float, npt.ArrayLike]]
@@ -35,6 +36,18 @@ class _Part:
     size: int
     loss: float
     gradient: Vector
+
+
+def _read_held(place: str, value: object) -> tuple[Vector, list[_Part]]:
+    part: dict[str, Reader[Any]] = {
+        "batch": anything,
+        "size": whole(1),
+        "loss": number(nan=True, infinite=True),
+        "gradient": vector,
+    }
+    parts = listed(lambda inner, each: _Part(**table(inner, each, part)))
+    read = table(place, value, {"model": vector, "parts": parts})
+    return read["model"], read["parts"]
 
 
 def _merge(parts: list[_Part]) -> tuple[float, Vector]:
@@ -300,15 +313,16 @@ class ClientProbe:
         model, parts = self._held
         return {"held": {"model": model, "parts": [dict(part.__dict__) for part in parts]}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        held, self._open, self._held = state["held"], None, None
-        if held is not None:
-            parts = [
-                _Part(part["batch"], part["size"], part["loss"], np.asarray(part["gradient"]))
-                for part in held["parts"]
-            ]
-            self._held = np.asarray(held["model"]), parts
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises
+        ------
+        InvalidProblemError
+            If it is nothing that a probe keeps; the message names the entry.
+        """
+        held = table("state", state, {"held": optional(_read_held)})["held"]
+        self._open, self._held = None, held
 
     def _evaluate(self, model: Vector, batch: Any, size: int) -> _Part:
         loss, gradient = self._gradient(model, batch)

@@ -16,6 +16,7 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.measuring.robust import deviation
 from coopt.measuring.told_costs import Prices, believe_costs
+from coopt.problem.saved_state import listed, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -252,6 +253,13 @@ def remember(memory: Memory, observations: Observations) -> Memory:
         old = memory.get(group, [])
         kept[group] = [*old, *new][-MEMORY:] if new else old[LEAST_TO_JUDGE:]
     return kept
+
+
+def restored_memory(place: str, state: object) -> Memory:
+    """Return what `remember` kept, checked; `place` is how messages name it."""
+    # A part of which nothing was ever told is not there.
+    parts = [name for name in state if name in _GROUPS] if isinstance(state, dict) else _GROUPS
+    return table(place, state, dict.fromkeys(parts, listed(number(), MEMORY)))
 
 
 def _scales(observations: Observations) -> dict[str, Floats]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.screening import LARGEST, Memory, Observations, screen
 from coopt.measuring.told_costs import Prices
 from coopt.problem.participation import check_participants
+from coopt.problem.saved_state import consistent, number, table, whole
 from coopt.problem.validation import count, real
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 # A client may do more than it was told, but a report of more than this is an error, not an account.
 MOST_OVER_PLAN = 2.0
+ROUNDING = 1e-9  # of a sum of costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,15 +159,17 @@ class Account:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what `load_state_dict` needs."""
-        return {"round": self.round, "spent_cost": self.cost, "spent_seconds": self.seconds}
+        """Give what `restored` needs."""
+        return {"round": self.round, "cost": self.cost, "seconds": self.seconds}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        rounds = count("round", state["round"], minimum=0)
-        cost = real("spent_cost", state["spent_cost"], minimum=0.0)
-        seconds = real("spent_seconds", state["spent_seconds"], minimum=0.0)
-        self.round, self.cost, self.seconds = rounds, cost, seconds
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` gave of an account like this one; `place` is for messages."""
+        spent = number(minimum=0.0)
+        found = replace(self, **table(place, state, {"round": whole(), "cost": spent, "seconds": spent}))
+        least = found.round * self.round_cost * (1 - ROUNDING)
+        consistent(f"{place}.cost", found.cost >= least, f"{found.round} rounds cost {least:.6g} at least")
+        consistent(f"{place}.round", found.round > 0 or found.cost == 0, "nothing costs before a round")
+        return found
 
     def _absent(self, absent: Iterable[int]) -> npt.NDArray[np.bool_]:
         gone = np.zeros(self.devices, dtype=bool)

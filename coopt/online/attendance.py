@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.problem.validation import integer_array
+from coopt.problem.saved_state import table, wholes
 
 if TYPE_CHECKING:
     from coopt.online.round_plan import RoundPlan
@@ -69,11 +68,10 @@ class Attendance:
         return replace(self, missed=missed, in_vain=in_vain)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what `from_state` needs."""
+        """Give what `restored` needs."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], devices: int) -> Self:
-        """Rebuild what `state_dict` wrote; raises InvalidProblemError if it is that of other devices."""
-        arrays = (integer_array(each.name, state[each.name], devices, minimum=0) for each in fields(cls))
-        return cls(*(array.copy() for array in arrays))
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` gave of as many devices; `place` is for messages."""
+        counts = wholes(self.missed.shape)
+        return replace(self, **table(place, state, {field.name: counts for field in fields(self)}))

@@ -6,10 +6,10 @@ hands over the reports.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,11 @@ from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import Account, check_budget
-from coopt.online.atomic_file import write_atomically
+from coopt.online.checkpoint_file import CheckpointFile
+from coopt.online.controller_state import ControllerState
 from coopt.online.cut_to_budget import fit_round
 from coopt.online.deadline import deadline_and_slack
+from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.knowledge import Knowledge
 from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
@@ -35,7 +37,6 @@ from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
-from coopt.problem.json_text import json_object
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
 from coopt.streaming import SamplerAdvice
@@ -43,7 +44,6 @@ from coopt.streaming import SamplerAdvice
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-STATE_VERSION = 4
 # So close to the end a policy that expects its plan to do harm is believed.
 LAST_ROUNDS = 3
 
@@ -141,7 +141,7 @@ class Controller:
         self.fleet = fleet
         check_budget(budget, fleet)
         self.budget = budget
-        self.learning_rate = learning_rate
+        rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
         self.curvature_floor = validation.optional_real("curvature_floor", curvature_floor)
@@ -155,13 +155,14 @@ class Controller:
             raise InvalidProblemError(f"quorum = {quorum!r}: must be > 0 and <= 1, a share of the devices")
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = validation.flag("streaming", streaming)
-        self._account = Account(len(fleet), self.budget.round_cost)
-        self._knowledge = Knowledge(fleet, caution=self.caution, streaming=self.streaming)
-        self._roster = Roster(fleet.weights, patience=self.patience)
-        self.gradient_error = 0.0
-        self._previous: Choice | None = None
-        self._plan: RoundPlan | None = None
-        self._forecast: float | None = None  # gap predicted for the model after the planned round
+        self._state = ControllerState(
+            account=Account(len(fleet), self.budget.round_cost),
+            knowledge=Knowledge(fleet, caution=self.caution, streaming=self.streaming),
+            roster=Roster(fleet.weights, patience=self.patience),
+            learning_rate=rate,
+        )
+        self._given_rate = rate
+        self._saved_to: CheckpointFile | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -169,11 +170,11 @@ class Controller:
 
         A round that is planned already keeps the rate that it was planned with.
         """
-        return self._learning_rate
+        return self._state.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
+        self._state.learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
 
     def _shown(self) -> list[Fact]:
         names = ("round", "spent_cost", "spent_seconds")
@@ -183,17 +184,17 @@ class Controller:
     @property
     def round(self) -> int:
         """Rounds observed so far, and so the number of the next one, from 0."""
-        return self._account.round
+        return self._state.account.round
 
     @property
     def spent_cost(self) -> float:
         """Cost of the rounds observed."""
-        return self._account.cost
+        return self._state.account.cost
 
     @property
     def spent_seconds(self) -> float:
         """Seconds that they took, and that were waited for [s]."""
-        return self._account.seconds
+        return self._state.account.seconds
 
     @property
     def time_left(self) -> float:
@@ -203,12 +204,21 @@ class Controller:
     @property
     def samples(self) -> Floats:
         """Samples by which each device's model counts in the average, shape (N,)."""
-        return self._knowledge.samples
+        return self._state.knowledge.samples
 
     @property
     def estimates(self) -> Estimates:
         """What is known from the reports so far."""
-        return self._knowledge.estimates
+        return self._state.knowledge.estimates
+
+    @property
+    def gradient_error(self) -> float:
+        """Error that bounded buffers add to the gradient, as `observe` was told last."""
+        return self._state.gradient_error
+
+    @gradient_error.setter
+    def gradient_error(self, value: float) -> None:
+        self._state.gradient_error = validation.real("gradient_error", value, minimum=0.0)
 
     def plan(self) -> RoundPlan | Stopped:
         """Plan the next round; the same plan again until its reports are observed, or the time is up.
@@ -220,8 +230,8 @@ class Controller:
         """
         if self.time_left <= 0.0:
             return self._stop(StopReason.TIME)
-        if self._plan is not None:
-            return self._plan
+        if self._state.plan is not None:
+            return self._state.plan
         if self.budget.max_rounds is not None and self.round >= self.budget.max_rounds:
             return self._stop(StopReason.ROUNDS)
         situation, active = self._situation()
@@ -241,11 +251,11 @@ class Controller:
         batches[active] = choice.batch_sizes
         result = self._fit(replace(choice, batch_sizes=batches), active)
         if isinstance(result, RoundPlan):
-            self._plan = result
+            self._state.plan = result
             gap = math.nan
             if self.estimates.gradient.known:
                 gap = self.policy.gap_after(situation, result.local_steps, result.batch_sizes[active])
-            self._forecast = None if math.isnan(gap) else gap
+            self._state.forecast = None if math.isnan(gap) else gap
         return result
 
     def observe(
@@ -286,7 +296,7 @@ class Controller:
             If no round was planned, `seconds` or `gradient_error` is no number of at least 0, or a device is
             absent that the fleet does not have.
         """
-        plan = self._plan
+        plan = self._state.plan
         if plan is None:
             raise InvalidProblemError("observe was called without a plan: call plan() first")
         if gradient_error is not None:
@@ -294,10 +304,10 @@ class Controller:
         arrived = validation.entries("reports", reports)
         for place, report in enumerate(arrived):
             validation.instance(f"reports[{place}]", report, ClientReport)
-        closed = self._account.close(
+        closed = self._state.account.close(
             plan,
             arrived,
-            sample_cost=self._knowledge.sample_cost(),
+            sample_cost=self._state.knowledge.sample_cost(),
             stated_cost=self.fleet.sample_cost,
             step_cost=self.fleet.step_cost,
             device_cost=self.fleet.round_cost,
@@ -308,12 +318,12 @@ class Controller:
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
-        self._knowledge.absorb(closed.seen, closed.steps)
-        self._roster.note(plan, closed)
-        self._previous = Choice(
+        self._state.knowledge.absorb(closed.seen, closed.steps)
+        self._state.roster.note(plan, closed)
+        self._state.previous = Choice(
             plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
         )
-        self._plan = None
+        self._state.plan = None
         return closed.ignored
 
     def wait(self, seconds: float) -> None:
@@ -324,7 +334,7 @@ class Controller:
         InvalidProblemError
             If it is no number of at least 0.
         """
-        self._account.wait(seconds)
+        self._state.account.wait(seconds)
 
     def recommend_sampler(
         self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
@@ -348,8 +358,8 @@ class Controller:
             By the rule of `coopt.streaming.recommend_sampler`, with the measured noise and contraction.
         """
         constants = self._constants()
-        steps = 1 if self._previous is None else self._previous.local_steps
-        return self._knowledge.recommend_sampler(
+        steps = 1 if self._state.previous is None else self._state.previous.local_steps
+        return self._state.knowledge.recommend_sampler(
             capacity=capacity,
             arrivals=arrivals,
             arrivals_per_step=arrivals_per_round / steps,
@@ -365,79 +375,63 @@ class Controller:
         dict
             Numbers, strings, lists and dictionaries, as JSON has them (NaN and infinity included).
         """
-        previous = self._previous
-        return {
-            "version": STATE_VERSION,
-            "devices": len(self.fleet),
-            "policy": self.policy.name,
-            **self._account.state_dict(),
-            "learning_rate": self.learning_rate,
-            "gradient_error": self.gradient_error,
-            "forecast": self._forecast,
-            **self._knowledge.state_dict(),
-            **self._roster.state_dict(),
-            "plan": None if self._plan is None else self._plan.to_dict(),
-            "previous": None
-            if previous is None
-            else asdict(previous) | {"batch_sizes": previous.batch_sizes.tolist()},
-        }
+        return self._state.to_dict(self._fingerprint)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a controller made with the same arguments.
 
+        The budget's cost, time and rounds, and `min_gain`, may be others: a `CheckpointWarning` says so.
+
         Raises
         ------
         InvalidProblemError
-            If the state is that of another fleet, policy or version.
+            If the state is that of another version or run, or no state that a controller can be in: the
+            message names the entry. The controller stays as it was.
         """
-        if not isinstance(state, Mapping):
-            raise InvalidProblemError(f"state = {validation.shown(state)}: must be what state_dict returned")
-        expected = {"version": STATE_VERSION, "devices": len(self.fleet), "policy": self.policy.name}
-        for name, value in expected.items():
-            if state.get(name) != value:
-                raise InvalidProblemError(
-                    f"state has {name} = {validation.shown(state.get(name))}, this controller has {value!r}"
-                )
-        try:
-            # All is read before anything is set: a state that is refused leaves the controller as it was.
-            plan = None if state["plan"] is None else RoundPlan.from_dict(state["plan"])
-            gradient_error, forecast = float(state["gradient_error"]), state["forecast"]
-            previous = state["previous"]
-            if previous is not None:
-                batches = np.asarray(previous["batch_sizes"], dtype=np.int64)
-                previous = Choice(**{**previous, "batch_sizes": batches})
-            rate = validation.real("learning_rate", state["learning_rate"], minimum=0.0, strict=True)
-            account = Account(len(self.fleet), self.budget.round_cost)
-            account.load_state_dict(state)
-            roster = Roster(self.fleet.weights, patience=self.patience)
-            roster.load_state_dict(state)
-            self._knowledge.load_state_dict(state)
-        except InvalidProblemError:
-            raise
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise InvalidProblemError(f"state is not one of a controller: {error}") from error
-        self._account, self._roster = account, roster
-        self.learning_rate, self.gradient_error, self._forecast = rate, gradient_error, forecast
-        self._plan, self._previous = plan, previous
+        self._state = self._state.restored(state, self._fingerprint, fleet=self.fleet, budget=self.budget)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a file, atomically: a crash leaves the old file or the new one."""
-        write_atomically(Path(path), json.dumps(self.state_dict()))
+        """Write the state to a file, atomically: a crash leaves the old file or the new one.
+
+        What was there before is kept as ``NAME.previous``. From the first `save` or `load` on, and for as
+        long as this controller lives, no other process can save to the file or go on from it.
+
+        Raises
+        ------
+        InvalidProblemError
+            If nothing can be written in the folder.
+        CheckpointError
+            If another process has the file, or the disk refuses it.
+        """
+        self._file(path).write(self.state_dict())
 
     def load(self, path: str | Path) -> None:
-        """Go on from a file that `save` wrote.
+        """Go on from a file that `save` wrote; where it is damaged, with a warning from the one before.
 
         Raises
         ------
         InvalidProblemError
             If the file is no state of a controller like this one.
+        CheckpointError
+            If another process has the file.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, TypeError, ValueError) as error:
-            raise InvalidProblemError(f"{validation.shown(path)} cannot be read: {error}") from error
-        state = json_object(text, f"{path} is no saved controller")
+        file = self._file(path)
+        state = file.read()
+        if state is None:
+            raise InvalidProblemError(f"{file.path} cannot be read: there is no such file")
         self.load_state_dict(state)
+
+    @cached_property
+    def _fingerprint(self) -> Fingerprint:
+        """What the controller was made with: every public attribute, and the first learning rate."""
+        given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return fingerprint(kind="controller", learning_rate=self._given_rate, **given)
+
+    def _file(self, path: str | Path) -> CheckpointFile:
+        file = CheckpointFile(path, fingerprint(kind="controller"))
+        if self._saved_to is None or self._saved_to.path != file.path:
+            self._saved_to = file.kept()
+        return self._saved_to
 
     def _constants(self) -> Constants:
         return calibrate(
@@ -446,13 +440,13 @@ class Controller:
             lowest_loss=self.lowest_loss,
             curvature_floor=self.curvature_floor,
             caution=self.caution,
-            forecast=self._forecast,
+            forecast=self._state.forecast,
         )
 
     def _situation(self) -> tuple[Situation, Ints]:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
-        known, previous = self._knowledge, self._previous
-        active = self._roster.active()
+        known, previous = self._state.knowledge, self._state.previous
+        active = self._state.roster.active()
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
         extra, gradients = 1.0, float(known.halves)
         if self.probe_every and self.policy.measures_curvature:
@@ -481,7 +475,7 @@ class Controller:
 
     def _left(self) -> Budget:
         """What is left, with what a round costs on every device in the price of a round."""
-        return self._account.left(self.budget).including(self.fleet)
+        return self._state.account.left(self.budget).including(self.fleet)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
@@ -501,14 +495,14 @@ class Controller:
 
     def _fit(self, choice: Choice, active: Ints) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
-        measured = self._knowledge.measured()
+        measured = self._state.knowledge.measured()
         found = fit_round(
             choice,
             active=active,
             fleet=measured,
             left=self._left(),
             extra_evaluation=self._probes(),
-            halves=self._knowledge.halves,
+            halves=self._state.knowledge.halves,
         )
         if isinstance(found, StopReason):
             return self._stop(found)

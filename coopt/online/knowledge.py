@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from coopt.measuring.estimates.estimate import Estimates
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.screening import Observations
 from coopt.problem.fleet import Fleet
+from coopt.problem.saved_state import table
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
 from coopt.streaming.bias import SAMPLERS
 
@@ -166,14 +167,16 @@ class Knowledge:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything that `load_state_dict` needs."""
-        return {
-            "estimates": self.estimates.state_dict(),
-            "published": asdict(self.published),
-        }
+        """Give everything that `restored` needs."""
+        return {"estimates": self.estimates.state_dict(), "published": asdict(self.published)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; what cannot be read changes nothing."""
-        estimates = Estimates.from_state(state["estimates"])
-        published = PublishedEstimates(**state["published"])
-        self.estimates, self.published = estimates, published
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` gave of the same devices; `place` is for messages."""
+        read = table(
+            place,
+            state,
+            {"estimates": self.estimates.restored, "published": self.published.restored},
+        )
+        found = copy(self)
+        found.estimates, found.published = read["estimates"], read["published"]
+        return found

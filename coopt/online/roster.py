@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.online.attendance import Attendance
+from coopt.problem.saved_state import consistent, table
 
 if TYPE_CHECKING:
     from coopt.online.accounting import Closed
@@ -44,9 +45,17 @@ class Roster:
         self.attendance = self.attendance.after(plan, seen.client, seen.client[seen.current], closed.absent)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what `load_state_dict` needs."""
+        """Give what `restored` needs."""
         return {"attendance": self.attendance.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; raises InvalidProblemError if it is of other devices."""
-        self.attendance = Attendance.from_state(state["attendance"], len(self.weights))
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` gave of the same devices; `place` is for messages."""
+        found = copy(self)
+        found.attendance = table(place, state, {"attendance": self.attendance.restored})["attendance"]
+        return found
+
+    def check(self, place: str, rounds: int) -> None:
+        """Raise InvalidProblemError unless this can be known after so many rounds."""
+        for name, count in self.attendance.state_dict().items():
+            law = f"there were {rounds} rounds"
+            consistent(f"{place}.attendance.{name}", np.asarray(count) <= rounds, law)

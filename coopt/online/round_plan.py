@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.problem.readable import readable
+from coopt.problem.saved_state import Reader, consistent, listed, number, optional, table, whole
+from coopt.problem.validation import flag, integer_array
 
 Ints = npt.NDArray[np.int64]
 
@@ -19,6 +21,39 @@ Ints = npt.NDArray[np.int64]
 MISSING_SHARE = 0.1
 _ALL: Ints = np.empty(0, dtype=np.int64)
 _ARRAYS = ("batch_sizes", "participants", "expected", "draws", "device_steps")
+
+
+def _counts(minimum: int) -> Reader[Ints]:
+    """Make a reader of whole numbers, one a device."""
+    return lambda place, value: integer_array(place, value, None, minimum=minimum)
+
+
+def _devices(place: str, value: Any) -> Ints:
+    """Read some devices; there may be none."""
+    return np.array(listed(whole())(place, value), dtype=np.int64)
+
+
+# What may stand in a plan that was written down.
+_ENTRIES: dict[str, Reader[Any]] = {
+    "round": whole(),
+    "local_steps": whole(1),
+    "batch_sizes": _counts(1),
+    "learning_rate": number(minimum=0.0, strict=True),
+    "extra_evaluation": flag,
+    "deadline": number(minimum=0.0, infinite=True),
+    "predicted_cost": number(minimum=0.0),
+    "predicted_seconds": number(minimum=0.0),
+    "rounds_left": whole(1),
+    "predicted_error": number(nan=True, infinite=True),
+    "rest_local_steps": whole(1),
+    "participants": _devices,
+    "expected": _devices,
+    "quorum": number(minimum=0.0, strict=True),
+    "slack": number(minimum=0.0, infinite=True),
+    "draws": optional(_counts(0)),
+    "device_steps": optional(_counts(0)),
+    "starts_in": number(minimum=0.0),
+}
 
 
 @readable
@@ -182,8 +217,42 @@ class RoundPlan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild what `to_dict` wrote."""
-        return cls(**values)
+        """Rebuild what `to_dict` wrote.
+
+        Raises
+        ------
+        InvalidProblemError
+            If an entry is missing, unknown or wrong; the message names it.
+        """
+        return cls.from_state("plan", values)
+
+    @classmethod
+    def from_state(cls, place: str, state: object) -> Self:
+        """Rebuild what `to_dict` wrote; `place` is how messages name it."""
+        plan = cls(**table(place, state, _ENTRIES))
+        plan._check(place)
+        return plan
+
+    def _check(self, place: str) -> None:
+        """Raise InvalidProblemError where the parts of the plan do not fit together."""
+        devices = len(self.batch_sizes)
+        for name in ("draws", "device_steps"):
+            value = getattr(self, name)
+            consistent(
+                f"{place}.{name}", value is None or len(value) == devices, f"there are {devices} devices"
+            )
+        for name, above in (("participants", np.arange(devices)), ("expected", self.participants)):
+            value = getattr(self, name)
+            known = np.isin(value, above).all() and (np.diff(value) > 0).all()
+            consistent(
+                f"{place}.{name}",
+                known,
+                "some of those that are asked, in their order",
+            )
+        consistent(f"{place}.quorum", self.quorum <= 1, "a share is at most 1")
+        if self.device_steps is not None:
+            most = (self.device_steps <= self.local_steps).all()
+            consistent(f"{place}.device_steps", most, "no device takes more than local_steps")
 
 
 class StopReason(Enum):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.problem import limits
+from coopt.problem.saved_state import Reader, number, table, whole
+from coopt.problem.validation import integer_array
 
 if TYPE_CHECKING:
     from coopt.measuring.estimates.estimate_published import PublishedEstimates
@@ -42,6 +44,29 @@ class Choice:
     rounds: int = 1
     predicted_error: float = float("nan")
     rest_local_steps: int = 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give numbers and a list that `from_state` turns back into the same choice."""
+        return asdict(self) | {"batch_sizes": self.batch_sizes.tolist()}
+
+    @classmethod
+    def from_state(cls, place: str, state: object) -> Self:
+        """Rebuild what `state_dict` gave; `place` is for messages."""
+        return cls(**table(place, state, _ENTRIES))
+
+
+def _batches(place: str, value: Any) -> Ints:
+    return integer_array(place, value, None, minimum=1)
+
+
+# What may stand in a choice that was written down.
+_ENTRIES: dict[str, Reader[Any]] = {
+    "local_steps": whole(1),
+    "batch_sizes": _batches,
+    "rounds": whole(1),
+    "predicted_error": number(nan=True, infinite=True),
+    "rest_local_steps": whole(1),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,8 +128,9 @@ def float_array(
         _reject_overflow(name, array, raw)
     # The ends of large arrays take half the time of a mask; what is no number is both ends.
     low, high = array.min(initial=math.inf), array.max(initial=-math.inf)
-    if not ((low > minimum if strict else low >= minimum) and (infinite or high < math.inf)):
-        bad = np.isnan(array) | ((array <= minimum) if strict else (array < minimum))
+    within = low > minimum if strict else low >= minimum
+    if not (within and low > -math.inf and (infinite or high < math.inf)):
+        bad = np.isnan(array) | np.isneginf(array) | ((array <= minimum) if strict else (array < minimum))
         if not infinite:
             bad |= np.isposinf(array)
         _reject_first(name, array, bad, _range(minimum, strict, infinite))

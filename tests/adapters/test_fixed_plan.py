@@ -143,5 +143,5 @@ def test_the_state_of_a_schedule_is_not_that_of_another() -> None:
     again.load_state_dict(json.loads(json.dumps(planner.state_dict())))
     assert again.plan() == planner.plan()
     other = FixedPlan(planner.fleet, 5, 3, [1, 2, 3], 0.3)
-    with pytest.raises(InvalidProblemError, match="state is that of another plan"):
+    with pytest.raises(InvalidProblemError, match="state is of another run"):
         other.load_state_dict(planner.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from coopt import Budget, Controller, Fleet, InvalidProblemError
+from coopt import (
+    Budget,
+    CheckpointError,
+    CheckpointWarning,
+    Controller,
+    CooptError,
+    Fleet,
+    InvalidProblemError,
+)
 from coopt.adapters.flower import CoOptResult, CoOptStrategy, base_state
 from coopt.adapters.flower import checkpoint as checkpoints
 from fake_grid import DIMENSION, FakeGrid, FakeTime, Quadratic, install_clock, is_training
@@ -94,11 +103,11 @@ def test_dying_in_the_middle_of_a_round_charges_it_and_keeps_the_model(
     clock: FakeTime, tmp_path: Path, die_at: int
 ) -> None:
     assert run(clock, tmp_path, die_at=die_at)[0] is None
-    state = json.loads((tmp_path / "state.json").read_text())
-    planned = state["controller"]["plan"]
-    before = state["controller"]["spent_cost"]
+    saved = checkpoints.Checkpoint(tmp_path).load()
+    planned = saved.controller["plan"]
+    before = saved.controller["account"]["cost"]
     lost = die_at // 3
-    assert planned["round"] == lost and state["begun"]["absent"] == []
+    assert planned["round"] == lost and saved.begun.absent == []
     clock.sleep(1000)  # the server stays dead for longer than the budget's time
     result, strategy, work = run(clock, tmp_path)
     assert [record.round for record in result.rounds] == list(range(len(result.rounds)))
@@ -122,27 +131,28 @@ def test_dying_again_and_again_still_ends_within_the_budget(clock: FakeTime, tmp
     assert result.stopped is not None
 
 
+@pytest.mark.parametrize("last", range(2, 12))
 def test_dying_while_a_file_is_written_leaves_a_whole_run(
-    clock: FakeTime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: FakeTime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
-    write = checkpoints.write_atomically
-    left = 9
+    replace = Path.replace
+    left = last
 
-    def dying(path: Path, content: str) -> None:
+    def dying(path: Path, target: Path) -> Path:
         nonlocal left
         left -= 1
         if left == 0:
             raise ServerDied
-        write(path, content)
+        return replace(path, target)
 
-    monkeypatch.setattr(checkpoints, "write_atomically", dying)
+    monkeypatch.setattr(Path, "replace", dying)
     assert run(clock, tmp_path)[0] is None
-    assert len(list(tmp_path.glob("model-*.npz"))) == 2  # the new model is there, the state names the old one
-    monkeypatch.setattr(checkpoints, "write_atomically", write)
+    monkeypatch.setattr(Path, "replace", replace)
     result, strategy, _ = run(clock, tmp_path)
-    assert sum(record.interrupted for record in result.rounds) == 1
-    assert strategy.controller.spent_cost <= 1500
-    assert [path.name for path in tmp_path.glob("model-*.npz")] == [f"model-{len(result.rounds):06d}.npz"]
+    assert sum(record.interrupted for record in result.rounds) <= 1
+    assert strategy.controller.spent_cost <= 1500 and result.rounds[-1].train_loss < 0.5 * 45
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files <= {"run.npz", "run.npz.previous", "begun.npz", "begun.npz.previous"}
 
 
 def test_metrics_survive_and_the_first_evaluation_is_not_repeated(clock: FakeTime, tmp_path: Path) -> None:
@@ -166,24 +176,55 @@ def test_a_finished_run_stays_finished(clock: FakeTime, tmp_path: Path) -> None:
     assert second.stopped is not None and second.stopped.reason == first.stopped.reason
 
 
-@pytest.mark.parametrize("damage", ["no json", "no model", "half a model", "version", "an entry less"])
+def test_the_run_before_is_taken_where_the_newest_is_damaged(clock: FakeTime, tmp_path: Path) -> None:
+    whole, _, _ = run(clock, tmp_path / "whole")
+    run(clock, tmp_path / "parts", num_rounds=5)
+    newest = tmp_path / "parts" / "run.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(CheckpointWarning, match=r"run\.npz is damaged.*goes on from run\.npz\.previous"):
+        result, strategy, _ = run(clock, tmp_path / "parts")
+    assert numbers(result) == numbers(whole) and strategy.controller.spent_cost <= 1500
+
+
+@pytest.mark.parametrize("damage", ["another file", "cut off", "nothing"])
 def test_a_damaged_checkpoint_is_named(clock: FakeTime, tmp_path: Path, damage: str) -> None:
     run(clock, tmp_path, num_rounds=1)
-    state, (model,) = tmp_path / "state.json", tmp_path.glob("model-*.npz")
-    content = json.loads(state.read_text())
-    if damage == "no json":
-        state.write_text("{")
-    elif damage == "no model":
-        model.unlink()
-    elif damage == "half a model":
-        model.write_bytes(model.read_bytes()[:100])
-    elif damage == "version":
-        state.write_text(json.dumps(content | {"version": 99}))
-    else:
-        del content["metrics"]
-        state.write_text(json.dumps(content))
+    state = tmp_path / "run.npz"
+    content = {"another file": b"{}", "cut off": state.read_bytes()[:1000], "nothing": b""}[damage]
+    state.write_bytes(content)
+    (tmp_path / "run.npz.previous").unlink()
     with pytest.raises(InvalidProblemError, match=str(tmp_path)):
         run(clock, tmp_path)
+
+
+def test_a_folder_belongs_to_one_run_and_one_server_at_a_time(clock: FakeTime, tmp_path: Path) -> None:
+    run(clock, tmp_path, num_rounds=1, base=adam())
+    with pytest.raises(InvalidProblemError, match=r"another run, with 'strategy' = .*FedAdam"):
+        run(clock, tmp_path)
+    faster = FedAdam(eta=0.2, fraction_evaluate=0.0)
+    with pytest.raises(InvalidProblemError, match=r"'base\.eta\.scalar' = 0\.1 instead of 0\.2"):
+        run(clock, tmp_path, base=faster)
+    with (
+        checkpoints.Checkpoint(tmp_path),
+        pytest.raises(CheckpointError, match=f"in use by another run in this process, {os.getpid()}"),
+    ):
+        run(clock, tmp_path, base=adam())
+    result, _, _ = run(clock, tmp_path, base=adam())
+    assert result.stopped is not None
+
+
+def test_a_model_that_is_not_finite_is_not_saved(clock: FakeTime, tmp_path: Path) -> None:
+    class Overflows(FedAvg):
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return (
+                ArrayRecord({"w": Array(np.full(DIMENSION, np.inf))}) if server_round == 3 else arrays
+            ), metrics
+
+    with pytest.raises(CooptError, match="Overflows made a model that is not finite in round 2"):
+        run(clock, tmp_path, base=Overflows(fraction_evaluate=0.0))
+    saved = checkpoints.Checkpoint(tmp_path).load()
+    assert np.isfinite(saved.result.arrays["w"].numpy()).all() and len(saved.result.rounds) == 2
 
 
 def test_a_wrapped_strategys_state_and_changed_numbers_are_kept() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -109,10 +108,10 @@ def finish(deployment: Deployment, number: str, folder: Path) -> Saved:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """What the server keeps on disk; nothing before it has begun."""
-    state = folder / "state.json"
-    if not state.exists():
+    saved = Checkpoint(folder).load()
+    if saved is None:
         return {"begun": None, "rounds": []}
-    return dict(json.loads(state.read_text(encoding="utf-8")))
+    return {"begun": saved.begun, "rounds": saved.result.rounds}
 
 
 def wait_for_round(folder: Path, number: int) -> None:
@@ -129,11 +128,11 @@ def check_accounts(saved: Saved, *, cost: float, seconds: float) -> None:
     """The history is complete, adds up, and stays within the budget."""
     rounds = saved.result.rounds
     assert [record.round for record in rounds] == list(range(len(rounds)))
-    assert saved.controller["round"] == len(rounds)
+    assert saved.controller["account"]["round"] == len(rounds)
     for field in ("cost", "seconds"):
         assert (np.diff([getattr(record, field) for record in rounds]) > 0).all()
-    assert rounds[-1].cost == saved.controller["spent_cost"] <= cost
-    assert rounds[-1].seconds <= saved.controller["spent_seconds"] <= seconds
+    assert rounds[-1].cost == saved.controller["account"]["cost"] <= cost
+    assert rounds[-1].seconds <= saved.controller["account"]["seconds"] <= seconds
     evaluated = {record.round + 1 for record in rounds if not record.interrupted}
     assert set(saved.result.evaluate_metrics_serverapp) == {0} | evaluated
 

@@ -437,11 +437,11 @@ def test_wrong_use_is_named(tmp_path: Path) -> None:
         controller.observe([], seconds=-1.0)
     with pytest.raises(InvalidProblemError, match="gradient_error"):
         controller.observe([], gradient_error=math.nan)
-    with pytest.raises(InvalidProblemError, match="policy = 'horizon'"):
+    with pytest.raises(InvalidProblemError, match="another run, with 'policy' = 'Horizon'"):
         make(Training(3, seed=16), FedAvg(1, 1)).load_state_dict(controller.state_dict())
-    broken = tmp_path / "state.json"
+    broken = tmp_path / "state.npz"
     broken.write_text("{")
-    with pytest.raises(InvalidProblemError, match=r"state\.json"):
+    with pytest.raises(InvalidProblemError, match=r"state\.npz"):
         controller.load(broken)
 
 

@@ -26,12 +26,15 @@ from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser, ServerSGD
+from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem import validation
 
 logger = getLogger("flwr")
 
+# Settings of a base strategy that may change while a run rests, as fingerprints name them.
+MAY_DIFFER = ("base.min_", "base.fraction_evaluate", "base.strategy.strategy.min_")
 MOST_FAILURES = 3  # rounds in a row in which every node fails, before that is taken for a mistake in the app
 
 
@@ -97,7 +100,8 @@ class CoOptStrategy(Strategy):
         self.base = ServerOptimiser(optimiser.server, fraction_evaluate=0.0) if base is None else base
         self.seed = validation.count("seed", seed, minimum=0)
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
-        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint)
+        self._folder = checkpoint
+        self._checkpoint: Checkpoint | None = None
         self._initial_base = base_state.dump(self.base, {}, {})
         self._devices: dict[int, int] = {}
         self._overhead = 0.0
@@ -210,11 +214,32 @@ class CoOptStrategy(Strategy):
         Raises
         ------
         InvalidProblemError
-            If the checkpoint is that of another run.
+            If the checkpoint is that of another run: the message names what differs.
+        CheckpointError
+            If another server has the checkpoint, or the disk refuses to save.
         CooptError
             If in three rounds in a row every node that answers has failed.
         """
         self.summary()
+        work = (grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        if self._folder is None:
+            return self._run(*work)
+        described = self._fingerprint(initial_arrays)
+        may_differ = [name for name in described if name.startswith(MAY_DIFFER)]
+        with Checkpoint(self._folder, described, may_differ=may_differ) as self._checkpoint:
+            return self._run(*work)
+
+    def _run(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int | None,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+    ) -> CoOptResult:
+        """Do what `start` says; the checkpoint is this server's alone."""
         result = self._restore()
         if result is None:
             result = CoOptResult(arrays=initial_arrays)
@@ -269,6 +294,12 @@ class CoOptStrategy(Strategy):
             plan.round + 1,
             to_aggregate(contributions, self._weights(), self._setting("weighted_by_key", NUM_EXAMPLES)),
         )
+        if arrays is not None and not _all_finite(arrays):
+            # What is averaged is finite; the base strategy's own arithmetic can still overflow.
+            raise CooptError(
+                f"the base strategy {type(self.base).__name__} made a model that is not finite in round "
+                f"{plan.round}: lower its learning rate; the model before that is kept"
+            )
         result.arrays = result.arrays if arrays is None else arrays
         _add(result.train_metrics_clientapp, plan.round + 1, metrics)
         late = [read_reply(reply, result.arrays).report for reply in exchange.late()]
@@ -386,6 +417,18 @@ class CoOptStrategy(Strategy):
             )
         self._checkpoint.save(result, self.controller.state_dict(), begun)
 
+    def _fingerprint(self, arrays: ArrayRecord) -> Fingerprint:
+        """What the run was set up with, but for what the planner says of itself."""
+        shapes = {name: f"{array.dtype} {tuple(array.shape)}" for name, array in arrays.items()}
+        return fingerprint(
+            kind="run in Flower",
+            seed=self.seed,
+            strategy=self.base,
+            base=self._initial_base,
+            optimiser=self.optimiser,
+            model=shapes,
+        )
+
     def _one_line(self, plan: RoundPlan) -> str:
         sizes = plan.batch_sizes
         return (
@@ -418,6 +461,10 @@ def _with_task(content: RecordDict, task: Task) -> RecordDict:
     key = next(iter(content.config_records), "config")
     records[key] = ConfigRecord(dict(content.config_records.get(key, {})) | task.to_config())
     return RecordDict(records)
+
+
+def _all_finite(arrays: ArrayRecord) -> bool:
+    return all(bool(np.isfinite(array.numpy()).all()) for array in arrays.values())
 
 
 def _add(metrics: dict[int, MetricRecord], number: int, new: MetricRecord | None) -> None:

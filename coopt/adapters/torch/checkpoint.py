@@ -1,62 +1,79 @@
-"""Save a training run so that it goes on bit for bit, and so that a crash leaves a whole file."""
+"""What makes a training run in torch the run that it is, and its tensors as arrays and back."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
+from coopt.adapters.torch.data import SharedData
 from coopt.errors import InvalidProblemError
-from coopt.online.atomic_file import write_atomically
+from coopt.online.fingerprint import Fingerprint, digest, fingerprint
+
+# What may change while a run rests: where it computes, and when it is evaluated.
+MAY_DIFFER = ("device", "evaluate_every")
+# Of larger inputs evenly spaced samples are looked at, of so many bytes together.
+MOST_BYTES = 1 << 26
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of numbers, strings, lists, dictionaries, arrays and tensors."""
-    content = io.BytesIO()
-    torch.save(_as_tensors(state), content)
-    write_atomically(path, content.getvalue())
+def describe_model(model: nn.Module, state: Tensor) -> Fingerprint:
+    """Describe a model by its parameters: their names, shapes and initial values."""
+    return {
+        "model": type(model).__name__,
+        "parameters": fingerprint(
+            shapes=[f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items()]
+        )["shapes"],
+        "initial weights": digest(as_array(state)),
+    }
 
 
-def load(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
-    """Read what `save` wrote; arrays come back as tensors.
+def describe_data(data: SharedData) -> Fingerprint:
+    """Describe samples, labels and who holds which; rows that arrive while training runs are not known."""
+    inputs, targets = as_array(data.inputs), as_array(data.targets)
+    every = max(1, -(-inputs.nbytes // MOST_BYTES))
+    entries = {
+        "inputs": f"{inputs.shape} {digest(inputs[::every])}",
+        "targets": digest(targets),
+        "rows": "arrive while training runs",
+    }
+    if not callable(data.rows):
+        entries["rows"] = fingerprint(rows=[np.asarray(rows) for rows in data.rows])["rows"]
+    return entries
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    expected : dict
-        Entries that must be the same in the file: it belongs to another run otherwise.
+
+def as_array(tensor: Tensor) -> npt.NDArray[Any]:
+    """Give the numbers of a tensor; of a type that numpy lacks, their bits."""
+    held = tensor.detach().cpu()
+    if held.dtype == torch.bfloat16:
+        held = held.view(torch.int16)
+    return held.numpy()
+
+
+def without_tensors(value: Any) -> Any:
+    """Put arrays in the place of tensors, in lists and dictionaries too."""
+    if isinstance(value, Tensor):
+        return as_array(value)
+    if isinstance(value, dict):
+        return {key: without_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_tensors(item) for item in value]
+    return value
+
+
+def restored_model(value: object, like: Tensor) -> Tensor:
+    """Give the tensor of a model that was saved.
 
     Raises
     ------
     InvalidProblemError
-        If the file is no checkpoint, or one of another run: the message names the entry that differs.
+        If it is not one of finite numbers with the type and shape of `like`.
     """
-    try:
-        # Only plain values and tensors are read: a file from elsewhere can run no code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name: state[name] for name in expected}
-    except Exception as error:
-        raise InvalidProblemError(f"{path} is no checkpoint of a training run: {error}") from error
-    for name, value in expected.items():
-        if found[name] != value:
-            raise InvalidProblemError(
-                f"{path} is a checkpoint of another run, with {name} = {found[name]!r} instead of {value!r}: "
-                "delete it, or give another path"
-            )
-    return dict(state)
-
-
-def _as_tensors(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _as_tensors(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_tensors(each) for each in value]
-    return value
+    wanted = as_array(like)
+    if not isinstance(value, np.ndarray) or value.dtype != wanted.dtype or value.shape != wanted.shape:
+        raise InvalidProblemError(f"run.model: must be an array of {wanted.size} numbers of {wanted.dtype}")
+    if not np.isfinite(value).all():
+        raise InvalidProblemError("run.model: must have finite numbers only")
+    return torch.from_numpy(value.copy()).to(like)

@@ -15,6 +15,8 @@ from coopt.online.round_plan import Stopped, StopReason
 from coopt.plans.plot import need_matplotlib
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
+from coopt.problem.saved_state import Reader, listed, number, optional, table, text, whole
+from coopt.problem.validation import choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +72,30 @@ _COLUMNS = (
     *(f.name for f in fields(RoundRecord) if f.name not in ("batch_sizes", "ignored")),
     "mean_batch",
 )
+
+
+def _record(place: str, value: object) -> RoundRecord:
+    """Read one round of a history that was written down."""
+    known, spent = number(nan=True, infinite=True), number(minimum=0.0)
+    readers: dict[str, Reader[Any]] = {
+        "round": whole(),
+        "local_steps": whole(1),
+        "batch_sizes": listed(whole()),
+        "learning_rate": number(minimum=0.0, strict=True),
+        "arrived": whole(),
+        **dict.fromkeys(("train_loss", "test_loss", "metric"), known),
+        **dict.fromkeys(("cost", "seconds"), spent),
+        "ignored": listed(text),
+    }
+    row = table(place, value, readers)
+    return RoundRecord(**(row | {name: tuple(row[name]) for name in ("batch_sizes", "ignored")}))
+
+
+def _stopped(place: str, value: object) -> Stopped:
+    spent = number(minimum=0.0)
+    row = table(place, value, {"reason": text, "rounds": whole(), "cost": spent, "seconds": spent})
+    choice(f"{place}.reason", row["reason"], tuple(StopReason.__members__))
+    return Stopped(**(row | {"reason": StopReason[row["reason"]]}))
 
 
 @readable
@@ -187,16 +213,14 @@ class History(ResultTable):
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild what `state_dict` wrote."""
-        records = [
-            RoundRecord(**(row | {name: tuple(row[name]) for name in ("batch_sizes", "ignored")}))
-            for row in state["records"]
-        ]
-        stopped = state["stopped"]
-        if stopped is not None:
-            stopped = Stopped(**(stopped | {"reason": StopReason[stopped["reason"]]}))
-        return cls(state["mode"], records, stopped)
+    def from_state(cls, place: str, state: object) -> Self:
+        """Rebuild what `state_dict` wrote; `place` is how messages name it."""
+        read = table(
+            place,
+            state,
+            {"mode": text, "records": listed(_record), "stopped": optional(_stopped)},
+        )
+        return cls(**read)
 
 
 @dataclass(frozen=True)

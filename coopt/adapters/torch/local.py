@@ -215,14 +215,15 @@ class LocalClient:
         model.state.copy_(state)  # the extra evaluation may have moved running means
         return report
 
-    def _samples(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _samples(self, batch: Tensor | Ints) -> tuple[Tensor, Tensor]:
+        batch = torch.as_tensor(batch)  # an array, where it comes from a checkpoint
         return self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
 
     def _draw(self, size: int) -> Tensor:
         batch, self._unused = self._unused[:size], self._unused[size:]
         return batch
 
-    def _gradient(self, parameters: Floats, batch: Tensor) -> tuple[float, Floats]:
+    def _gradient(self, parameters: Floats, batch: Tensor | Ints) -> tuple[float, Floats]:
         self.model.parameters.copy_(torch.from_numpy(parameters))
         loss = self.model.evaluate(*self._samples(batch), self._micro_batch)
         return float(loss), self.model.gradient.cpu().numpy()

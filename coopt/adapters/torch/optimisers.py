@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD, ServerAdam, ServerSGD
+from coopt.problem.validation import shown
+
+# What a server may remember, by name.
+_REMEMBERED = ("first", "second", "momentum")
 
 
 class LocalSteps:
@@ -104,5 +109,18 @@ class ServerSteps:
         return dict(self._memory)
 
     def load_state_dict(self, state: dict[str, Any], like: Tensor) -> None:
-        """Go on from what `state_dict` returned, on the device of a tensor."""
-        self._memory = {name: tensor.to(like.device, torch.float64) for name, tensor in state.items()}
+        """Go on from what `state_dict` returned, as tensors or arrays, on the device of a tensor.
+
+        Raises
+        ------
+        InvalidProblemError
+            If it is not what this kind of server remembers of so many parameters.
+        """
+        memory = {}
+        for name, value in state.items():
+            memory[name] = torch.as_tensor(value).to(like.device, torch.float64)
+            if name not in _REMEMBERED or memory[name].shape != (self._size,):
+                raise InvalidProblemError(
+                    f"server.{shown(name)}: must be one of {', '.join(_REMEMBERED)}, of {self._size} numbers"
+                )
+        self._memory = memory

@@ -15,6 +15,8 @@ from coopt.adapters.torch.local import ProbeOptions
 from coopt.adapters.torch.stack import Stack
 from coopt.measuring.gradient_sketch import count_sketch
 from coopt.measuring.report import HalfBatches, SameBatchPair
+from coopt.problem import validation
+from coopt.problem.saved_state import table
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -239,13 +241,13 @@ class StackedProbe:
 
     def load_state_dict(self, state: dict[str, Any], like: Tensor) -> None:
         """Go on from what `state_dict` returned, on the device of `like`."""
-        self._held = {
-            int(client): Held(
-                np.asarray(held["rows"]),
-                *(torch.as_tensor(held[name]).to(like) for name in ("model", "losses", "gradients")),
-            )
-            for client, held in state.items()
-        }
+        readers = dict.fromkeys(("rows", "model", "losses", "gradients"), validation.numeric_array)
+        held = {}
+        for client, kept in state.items():
+            read = table(f"state[{client}]", kept, readers)
+            rows = read.pop("rows")
+            held[int(client)] = Held(rows, **{name: torch.as_tensor(read[name]).to(like) for name in read})
+        self._held = held
 
 
 def _numbers(tensor: Tensor) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from coopt.adapters.aggregate import aggregation_shares
-from coopt.adapters.torch import checkpoint as checkpoints
+from coopt.adapters.torch.checkpoint import (
+    MAY_DIFFER,
+    as_array,
+    describe_data,
+    describe_model,
+    restored_model,
+    without_tensors,
+)
 from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
 from coopt.adapters.torch.engine import RoundWork
 from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
@@ -25,14 +33,17 @@ from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.modes import choose_engine
 from coopt.adapters.torch.optimisers import ServerSteps
-from coopt.errors import InvalidProblemError
+from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.online.accounting import gradients_planned, samples_of
+from coopt.online.checkpoint_file import CheckpointFile
+from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem import validation
+from coopt.problem.saved_state import anything, table
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,7 +51,6 @@ if TYPE_CHECKING:
     from coopt.adapters.system import SystemModel
 
 Callback = Callable[[History], bool | None]
-STATE_VERSION = 2
 
 
 class FederatedTrainer:
@@ -92,7 +102,8 @@ class FederatedTrainer:
         Whether to show a progress bar; default: where standard error is a terminal.
     checkpoint : str or Path, optional
         File to save to. Where it exists already, training goes on from it, bit for bit if the clock is
-        simulated.
+        simulated; data, model and all options have to be what they were, except for `device`,
+        `evaluate_every`, and what `Controller.load_state_dict` allows.
     checkpoint_every : int, default 10
         Rounds between checkpoints; the end is always saved.
 
@@ -155,7 +166,8 @@ class FederatedTrainer:
         self.callbacks = tuple(callbacks)
         self.progress = progress
         self._gradient_error = gradient_error
-        self._probing = probe is not None
+        self._probe = probe
+        self._replacement = replacement
         self._metric = metric
         self._model = FlatModel(model, loss, device, weight_decay=weight_decay)
         validation.instance("optimiser", optimiser, Optimiser)
@@ -170,6 +182,7 @@ class FederatedTrainer:
                 )
             self._test = test[0].to(device), test[1].to(device)
         self._state = self._model.state.clone()
+        self._describe_data = partial(describe_data, data)
         self._samples = len(data.inputs)
         self._rows_of = _row_source(data)
         # What clients hold in the present round; data that arrive are not there before the first.
@@ -250,7 +263,10 @@ class FederatedTrainer:
         Raises
         ------
         InvalidProblemError
-            If the plan is for another number of clients, or the checkpoint is that of another run.
+            If the plan is for another number of clients, or the checkpoint is that of another run: the
+            message names what differs.
+        CheckpointError
+            If another run has the checkpoint, or the disk refuses the last one.
         """
         if self.history.records:
             raise InvalidProblemError("this trainer has been run already: make a new one")
@@ -261,7 +277,13 @@ class FederatedTrainer:
                     "micro_batch: choose 'loop', or 'auto'"
                 )
             self._choose_engine("loop")
-        ended = self._resume(planner)
+        if self.checkpoint is None:
+            return self._train(planner, None)
+        with CheckpointFile(self.checkpoint, self._fingerprint(), may_differ=MAY_DIFFER) as file:
+            return self._train(planner, file)
+
+    def _train(self, planner: Planner, file: CheckpointFile | None) -> History:
+        ended = self._resume(planner, file)
         with self._bar() as bar:
             while not ended:
                 plan = planner.plan()
@@ -276,9 +298,14 @@ class FederatedTrainer:
                 answers = [callback(self.history) for callback in self.callbacks]
                 ended = any(answers)
                 self._show(bar, plan)
-                if self.checkpoint is not None and len(self.history) % self.checkpoint_every == 0:
-                    self._save(planner, ended)
-        self._finish(planner, ended)
+                if file is not None and len(self.history) % self.checkpoint_every == 0:
+                    try:
+                        file.write(self._run_state(planner, ended))
+                    except CheckpointError as error:
+                        warnings.warn(f"{error}. Training goes on", CheckpointWarning, stacklevel=3)
+        self._evaluate_last()
+        if file is not None:
+            file.write(self._run_state(planner, ended))
         return self.history
 
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
@@ -301,7 +328,7 @@ class FederatedTrainer:
         arrived &= ~absent
         seconds, times = None, None
         if self.system is not None:
-            probing = self._probing
+            probing = self._probe is not None
             gradients = gradients_planned(
                 plan.steps,
                 plan.batch_sizes,
@@ -334,8 +361,11 @@ class FederatedTrainer:
             )
             result = self._engine.run(self._state, work)
             reports, usable = result.reports, result.usable
-            if shares[clients[usable]].any():
-                self._state = self._server.step(self._state, result.state)
+            after = self._stepped(result.state) if shares[clients[usable]].any() else self._state
+            if torch.isfinite(after).all():
+                self._state = after
+            else:  # finite models of which the average, or the server's step from it, is not
+                usable = np.zeros_like(usable)
         ignored = planner.observe(
             reports,
             seconds=seconds,
@@ -368,51 +398,71 @@ class FederatedTrainer:
         )
         return bool(usable.any()) or len(clients) == 0
 
-    def _finish(self, planner: Planner, ended: bool) -> None:
+    def _stepped(self, average: Tensor) -> Tensor:
+        """The state after the server's step; where that is not finite, the server remembers nothing of it."""
+        before = {name: memory.clone() for name, memory in self._server.state_dict().items()}
+        after = self._server.step(self._state, average)
+        if not torch.isfinite(after).all():
+            self._server.load_state_dict(before, self._state)
+        return after
+
+    def _evaluate_last(self) -> None:
         records = self.history.records
         if records and self._test is not None and math.isnan(records[-1].test_loss):
             test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
             records[-1] = replace(records[-1], test_loss=test_loss, metric=metric)
-        if self.checkpoint is not None:
-            self._save(planner, ended)
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _fingerprint(self) -> Fingerprint:
+        """What the training was set up with, but for what the planner says of itself."""
         return {
-            "version": STATE_VERSION,
-            "mode": self.mode,
-            "seed": self.seed,
-            "numbers in the model": len(self._state),
-            "samples": self._samples,
-            "weight_decay": self._model.weight_decay,
-            "optimiser": self.optimiser.to_dict(),
+            **describe_model(self._model.module, self._state),
+            **self._describe_data(),
+            **fingerprint(
+                mode=self.mode,
+                seed=self.seed,
+                loss=self._model.loss,
+                weight_decay=self._model.weight_decay,
+                weights=None if self.weights is None else np.asarray(self.weights),
+                replacement=self._replacement,
+                probe=self._probe,
+                system=self.system,
+                test=None if self._test is None else [as_array(each) for each in self._test],
+                metric=self._metric,
+                gradient_error=self._gradient_error,
+                device=str(self._model.device),
+                evaluate_every=self.evaluate_every,
+                optimiser=self.optimiser,
+            ),
         }
 
-    def _save(self, planner: Planner, ended: bool) -> None:
-        if self.checkpoint is not None:
-            state = {
-                "model": self._state,
-                "engine": self._engine.state_dict(),
-                "server": self._server.state_dict(),
-                "history": self.history.state_dict(),
-                "planner": planner.state_dict(),
-                "ended": ended,
-            }
-            checkpoints.save(self.checkpoint, self._fingerprint() | state)
+    def _run_state(self, planner: Planner, ended: bool) -> dict[str, Any]:
+        state = {
+            "model": self._state,
+            "engine": self._engine.state_dict(),
+            "server": self._server.state_dict(),
+            "history": self.history.state_dict(),
+            "planner": planner.state_dict(),
+            "ended": ended,
+        }
+        return {name: without_tensors(part) for name, part in state.items()}
 
-    def _resume(self, planner: Planner) -> bool:
+    def _resume(self, planner: Planner, file: CheckpointFile | None) -> bool:
         """Go on from the checkpoint, if there is one; tell whether a callback has ended the training."""
-        if self.checkpoint is None or not self.checkpoint.exists():
+        state = None if file is None else file.read()
+        if state is None:
             return False
-        state = checkpoints.load(self.checkpoint, self._fingerprint())
-        planner.load_state_dict(state["planner"])
-        self._state = state["model"].to(self._state)
-        self._engine.load_state_dict(state["engine"])
-        self._server.load_state_dict(state["server"], self._state)
-        self.history = History.from_state(state["history"])
+        parts = dict.fromkeys(("engine", "server", "history", "planner"), anything)
+        read = table("run", state, parts | {"model": anything, "ended": validation.flag})
+        model = restored_model(read["model"], self._state)
+        history = History.from_state("run.history", read["history"])
+        self._engine.load_state_dict(read["engine"])
+        self._server.load_state_dict(read["server"], self._state)
+        planner.load_state_dict(read["planner"])
+        self._state, self.history = model, history
         self.history.stopped = None
         for record in self.history:  # what has arrived before arrives again
             self._held = self._rows_of(record.round)
-        return bool(state["ended"])
+        return bool(read["ended"])
 
     def _bar(self) -> tqdm[Any]:
         from tqdm import tqdm

@@ -8,7 +8,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from coopt.problem.saved_state import LARGEST, consistent, numbers, same, table
+
 Floats = npt.NDArray[np.float64]
+
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +90,35 @@ class Average:
         return np.sqrt(error, out=error, where=several)
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers and lists that `from_state` turns back into the same average, bit for bit."""
+        """Numbers and lists that `restored` turns back into the same average, bit for bit."""
         return {
             "decay": self.decay,
             **{name: getattr(self, name).tolist() for name in ("weight", "squares", "mean", "scatter")},
         }
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild what `state_dict` wrote."""
-        arrays = {
-            name: np.asarray(state[name], dtype=np.float64)
-            for name in ("weight", "squares", "mean", "scatter")
-        }
-        return cls(decay=float(state["decay"]), **arrays)
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of an average with this decay and shape; `place` is for messages."""
+        shape = self.mean.shape
+        read = table(
+            place,
+            state,
+            {
+                "decay": same(self.decay),
+                "weight": numbers(shape, minimum=0.0),
+                "squares": numbers(shape, minimum=0.0),
+                "mean": numbers(shape),
+                "scatter": numbers(shape, minimum=0.0, largest=LARGEST**2),
+            },
+        )
+        weight, squares = read["weight"], read["squares"]
+        # No more than all observations that count, and no less than one of them.
+        most = (1 + ROUNDING) / (1 - self.decay)
+        consistent(f"{place}.weight", weight <= most, f"at most {most:.6g} has this decay")
+        consistent(
+            f"{place}.squares",
+            (squares <= (1 + ROUNDING) * weight**2) & ((squares > 0) == (weight > 0)),
+            "a sum of squares is at most the square of the sum, and both are 0 where nothing was observed",
+        )
+        nothing = (weight > 0) | ((read["mean"] == 0) & (read["scatter"] == 0))
+        consistent(f"{place}.mean", nothing, "mean and scatter are 0 where nothing was observed")
+        return replace(self, **read)

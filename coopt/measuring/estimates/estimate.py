@@ -22,8 +22,16 @@ from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Estimate, Trend
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import SMALLEST, Memory, Observations, remember, screen
+from coopt.measuring.screening import (
+    SMALLEST,
+    Memory,
+    Observations,
+    remember,
+    restored_memory,
+    screen,
+)
 from coopt.problem.limits import parts
+from coopt.problem.saved_state import Reader, consistent, table, whole, wholes
 
 Floats = npt.NDArray[np.float64]
 
@@ -119,32 +127,30 @@ class Estimates:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, lists and dictionaries that `from_state` turns back into the same state, bit for bit."""
+        """Numbers, lists and dictionaries that `restored` turns back into the same state, bit for bit."""
         state: dict[str, Any] = {"samples": self.samples.tolist(), "steps": self.steps, "memory": self.memory}
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in state}
         return state | {name: part.state_dict() for name, part in parts.items()}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild what `state_dict` wrote."""
-        rest: dict[str, Any] = {
-            name: Trend.from_state(value) if name in _TRENDS else Average.from_state(value)
-            for name, value in state.items()
-            if name not in _OTHERS
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of as many devices; `place` is for messages."""
+        readers: dict[str, Reader[Any]] = {
+            "samples": wholes(self.samples.shape, minimum=1),
+            "steps": whole(),
+            "memory": restored_memory,
         }
-        return cls(
-            samples=np.asarray(state["samples"], dtype=np.int64),
-            line=FadingLine(**state["line"]),
-            decay=FadingLine(**state["decay"]),
-            steps=int(state["steps"]),
-            memory=dict(state["memory"]),
-            timing=StepTiming.from_state(state["timing"]),
-            **rest,
-        )
+        # Every other part restores itself.
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        readers |= {name: part.restored for name, part in parts.items() if name not in readers}
+        read = table(place, state, readers)
+        for name in _NOT_NEGATIVE:
+            consistent(f"{place}.{name}.mean", read[name].mean >= 0, "what it averages is not negative")
+        return replace(self, **read)
 
 
 _OTHERS = ("samples", "timing", "line", "decay", "steps", "memory")
 _TRENDS = ("loss", "gradient", "divergence")
+_NOT_NEGATIVE = ("noise", "round_seconds", "sample_cost", "fleet_noise", "pair_step", "coupling_step")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
     "round_seconds": SPEED_DECAY,

@@ -6,13 +6,14 @@ They are here to be compared with, and to drive the published policies as their 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.measuring.screening import SMALLEST
+from coopt.problem.saved_state import number, table
 
 if TYPE_CHECKING:
     from coopt.measuring.screening import Observations
@@ -40,6 +41,11 @@ class PublishedEstimates:
     lipschitz: float
     divergence: float
     convexity: float
+
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `dataclasses.asdict` wrote; `place` is for messages."""
+        value = number(minimum=0.0, nan=True)
+        return replace(self, **table(place, state, {field.name: value for field in fields(self)}))
 
 
 def estimate(seen: Observations, samples: npt.NDArray[np.int64]) -> PublishedEstimates:

@@ -6,6 +6,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from coopt.problem.saved_state import LARGEST, consistent, number, same, table
+
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class FadingLine:
@@ -84,5 +88,31 @@ class FadingLine:
         return self.y + self.slope * (x - self.x), math.hypot(level, error * (x - self.x))
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers that ``FadingLine(**state)`` turns back into the same line, bit for bit."""
+        """Numbers that `restored` turns back into the same line, bit for bit."""
         return asdict(self)
+
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of a line with this decay; `place` is for messages."""
+        sums = ("weight", "squares", "xx", "yy")
+        read = table(
+            place,
+            state,
+            {
+                "decay": same(self.decay),
+                **{name: number(minimum=0.0, largest=LARGEST**2) for name in sums},
+                **{name: number() for name in ("x", "y")},
+                "xy": number(largest=LARGEST**2),
+            },
+        )
+        line = type(self)(**read)
+        consistent(
+            f"{place}.squares",
+            (line.squares > 0) == (line.weight > 0) and line.squares <= (1 + ROUNDING) * line.weight**2,
+            "a sum of squares is at most the square of the sum, and both are 0 without a point",
+        )
+        # In this order no product overflows.
+        product = math.sqrt(line.xx) * math.sqrt(line.yy)
+        consistent(f"{place}.xy", abs(line.xy) <= (1 + ROUNDING) * product, "|xy| is at most sqrt(xx yy)")
+        known = line.weight > 0 or line.x == line.y == line.xx == line.yy == 0
+        consistent(f"{place}.x", known, "all is 0 without a point")
+        return line

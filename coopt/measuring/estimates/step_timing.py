@@ -17,6 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from coopt.problem.saved_state import consistent, numbers, table, wholes
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -32,6 +34,7 @@ USUAL_SPREAD, LEAST_SPREAD = 0.1, 0.02
 FREEDOM = 3.0
 # A belief about r from before training is held to be right within this factor of e.
 BELIEF = 1.0
+LARGEST_LOGARITHM = 1000.0  # of a floating-point number, and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,15 +187,25 @@ class StepTiming:
         return place, np.clip(shift, -0.5, 0.5)
 
     def state_dict(self) -> dict[str, Any]:
-        """Lists that `from_state` turns back into the same, bit for bit."""
+        """Lists that `restored` turns back into the same, bit for bit."""
         return {each.name: getattr(self, each.name).tolist() for each in fields(self)}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild what `state_dict` wrote."""
-        count = np.asarray(state["count"], dtype=np.int64)
-        rest = {name: np.array(value, dtype=np.float64) for name, value in state.items() if name != "count"}
-        return cls(count=count, **rest)
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of so many devices; `place` is for messages."""
+        devices, grid = self.count.shape, self.loss.shape
+        read = table(
+            place,
+            state,
+            {
+                "count": wholes(devices),
+                "level": numbers(grid, largest=LARGEST_LOGARITHM),
+                "loss": numbers(grid, minimum=0.0, largest=LARGEST_LOGARITHM**2),
+                "spread": numbers(devices, minimum=LEAST_SPREAD, largest=LARGEST_LOGARITHM),
+                "batch": numbers(devices, minimum=0.0),
+            },
+        )
+        consistent(f"{place}.batch", read["batch"] > 0, "a gradient is of some samples")
+        return replace(self, **read)
 
 
 def _put(array: npt.NDArray[Any], places: npt.NDArray[np.intp], values: npt.NDArray[Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
+from coopt.problem.saved_state import anything, consistent, listed, table, whole
 
 DECAYS = (0.95, 0.9, 0.8)
 LINE_DECAY = 0.7
@@ -88,15 +89,30 @@ class Trend:
         return best
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers that `from_state` turns back into the same trend, bit for bit."""
+        """Numbers that `restored` turns back into the same trend, bit for bit."""
         return {
             "count": self.count,
             "averages": [average.state_dict() for average in self.averages],
             "line": self.line.state_dict(),
         }
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild what `state_dict` wrote."""
-        averages = tuple(Average.from_state(average) for average in state["averages"])
-        return cls(int(state["count"]), averages, FadingLine(**state["line"]))
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of a trend with these windows; `place` is for messages."""
+        read = table(
+            place, state, {"count": whole(), "averages": listed(anything), "line": self.line.restored}
+        )
+        saved = read["averages"]
+        consistent(
+            f"{place}.averages", len(saved) == len(self.averages), f"there are {len(self.averages)} windows"
+        )
+        averages = tuple(
+            like.restored(f"{place}.averages[{i}]", each)
+            for i, (like, each) in enumerate(zip(self.averages, saved, strict=True))
+        )
+        known = read["count"] > 0
+        consistent(
+            f"{place}.count",
+            all(bool(average.known) == known for average in averages) and (read["line"].weight > 0) == known,
+            "every window and the line have seen what was counted",
+        )
+        return replace(self, count=read["count"], averages=averages, line=read["line"])

@@ -369,7 +369,7 @@ def test_resumed_state_is_the_same_bit_for_bit(rounds: int, after: int) -> None:
     state = estimate.Estimates.empty(fleet.samples)
     for round_ in range(rounds):
         state, _ = estimate.update(state, fleet.reports(model, round_), round=round_)
-    again = estimate.Estimates.from_state(json.loads(json.dumps(state.state_dict())))
+    again = state.restored("estimates", json.loads(json.dumps(state.state_dict())))
     for round_ in range(rounds, rounds + after):
         reports = fleet.reports(model, round_)
         state, _ = estimate.update(state, reports, round=round_)

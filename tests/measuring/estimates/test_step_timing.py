@@ -95,7 +95,7 @@ def test_nonsense_is_nothing_and_the_state_is_kept_bit_for_bit():
     for seconds, samples in ((bad, 8.0), (np.zeros(DEVICES), 8.0), (np.ones(DEVICES), bad)):
         after = timing.add(seconds, np.ones(DEVICES), samples * np.ones(DEVICES))
         assert (after.count == timing.count).all() and (after.loss == timing.loss).all()
-    back = StepTiming.from_state(json.loads(json.dumps(timing.state_dict())))
+    back = timing.restored("timing", json.loads(json.dumps(timing.state_dict())))
     first, second = observe(timing, [64]), observe(back, [64])
     for one, other in zip(first.seconds(), second.seconds(), strict=True):
         np.testing.assert_array_equal(one, other)
