@@ -29,7 +29,7 @@ from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Pair, Study
 from benchmarks.forecast.training import Run, kept_run, train
 from benchmarks.theory.report import Row, picture, save
-from coopt import Constants, Forecast, Phase, Problem, Schedule, solve_schedule
+from coopt import Constants, Phase, Problem, Schedule, solve_schedule
 
 LEVELS = (4, 16)
 # Rows and directions: coopt's defaults, and what a large budget can afford.
@@ -88,8 +88,7 @@ def planned(study: Study, measured: Measured, level: float, phases: int, rate: A
         Constants(study.federation.learning_rate, smoothness=1.0, initial_gap=1.0),
         limit.budget(1.0 - limit.charge(measured)),
     )
-    forecast = Forecast(measured.measurement.model)
-    return solve_schedule(problem, forecast, phases=phases, learning_rate=rate)
+    return solve_schedule(problem, measured.measurement, phases=phases, learning_rate=rate)
 
 
 def cosine(rounds: int, pair: Pair, rate: float) -> list[Phase]:

@@ -20,7 +20,7 @@ from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, consistent, same, table
-from coopt.problem.validation import integer_array, real
+from coopt.problem.validation import count, integer_array, real
 
 if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation
@@ -48,8 +48,8 @@ class FixedPlan:
         tau.
     batch_sizes : array_like of int, shape (N,) or scalar
         s_i >= 1.
-    learning_rate : float
-        eta.
+    learning_rate : float or array_like, shape (rounds,)
+        eta, the same in every round or one for each: a warm-up, a cosine decay.
     round_cost : float, default 0
         Cost of a round beyond that of the devices.
     deadline : float, default inf
@@ -70,6 +70,13 @@ class FixedPlan:
     ...                  batch_sizes=8, learning_rate=0.1)
     >>> plan.plan().batch_sizes
     array([8, 8])
+
+    A rate that falls from round to round:
+
+    >>> falling = FixedPlan(plan.fleet, rounds=20, local_steps=5, batch_sizes=8,
+    ...                     learning_rate=np.linspace(0.2, 0.01, 20))
+    >>> falling.learning_rate, falling.rounds
+    (0.2, 20)
     """
 
     def __init__(
@@ -78,7 +85,7 @@ class FixedPlan:
         rounds: int,
         local_steps: int,
         batch_sizes: ArrayLike,
-        learning_rate: float,
+        learning_rate: ArrayLike,
         *,
         round_cost: float = 0.0,
         deadline: float = math.inf,
@@ -86,7 +93,7 @@ class FixedPlan:
     ) -> None:
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
-        self.phases: tuple[Phase, ...] = (Phase(rounds, local_steps, batches, learning_rate),)
+        self.phases = _phases(rounds, local_steps, batches, learning_rate)
         self.round_cost = real("round_cost", round_cost, minimum=0.0)
         self.deadline = real("deadline", deadline, minimum=0.0, strict=True, infinite=True)
         self.second_cost = real("second_cost", second_cost, minimum=0.0)
@@ -305,3 +312,16 @@ class FixedPlan:
             round_cost=self.round_cost,
             deadline=self.deadline,
         )
+
+
+def _phases(
+    rounds: int, local_steps: int, batches: NDArray[np.int64], learning_rate: ArrayLike
+) -> tuple[Phase, ...]:
+    """One phase, or as many as there are rates in a row."""
+    if np.ndim(learning_rate) == 0:
+        return (Phase(rounds, local_steps, batches, real("learning_rate", learning_rate)),)
+    phases = Phase.each_round(learning_rate, local_steps, batches)
+    given = sum(phase.rounds for phase in phases)
+    if given != count("rounds", rounds):
+        raise InvalidProblemError(f"learning_rate has {given} rates: must have {rounds}, one for each round")
+    return phases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FORMAT = 1
+# Downward curvature from this share of the largest on speaks against a convex loss.
+CURVES_DOWN = 1e-2
 # Downward curvature below this share of the largest is rounding.
 ROUNDING = 1e-6
 
@@ -227,7 +230,22 @@ class Measurement:
             self.sample_curvature,
         )
 
-    def forecast(self, learning_rate: float | None = None, optimiser: Optimiser = AVERAGING) -> Forecast:
+    @property
+    def convex(self) -> bool:
+        """Whether nothing that was measured speaks against a convex loss.
+
+        A Gauss-Newton curvature is taken where the outputs are not affine in the parameters, as those of
+        networks; and others show it where they curve downwards.
+        """
+        curves_down = -self.spectrum[-1] > CURVES_DOWN * max(self.spectrum[0], 0.0)
+        return self.curvature_kind != "gauss-newton" and not curves_down
+
+    def forecast(
+        self,
+        learning_rate: float | None = None,
+        optimiser: Optimiser = AVERAGING,
+        rate_growth: float | None = None,
+    ) -> Forecast:
         """What plans are expected to reach: an objective for solvers, like the bounds, but no bound.
 
         Parameters
@@ -236,12 +254,18 @@ class Measurement:
             eta > 0; default: that of the problem, or of the solver's argument.
         optimiser : Optimiser
             Momentum and rates of devices and server; default plain federated averaging.
+        rate_growth : float, optional
+            Where rates are chosen, none is more than so many times the one that is given, here or in the
+            problem. Default 1 where the loss is not :attr:`convex`: give the rate of the rounds before the
+            measurement, which is the one that was tried; and inf where it is.
 
         Returns
         -------
         Forecast
         """
-        return Forecast(self.model, learning_rate, optimiser=optimiser)
+        if rate_growth is None:
+            rate_growth = math.inf if self.convex else 1.0
+        return Forecast(self.model, learning_rate, optimiser=optimiser, rate_growth=rate_growth)
 
     def fleet(self, **given: Any) -> Fleet:
         """The fleet with what was measured filled in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.readable import readable
-from coopt.problem.validation import count, integer_array, real, same_value
+from coopt.problem.validation import (
+    count,
+    float_array,
+    integer_array,
+    numeric_array,
+    real,
+    same_value,
+)
 
 
 @readable
@@ -66,6 +74,44 @@ class Phase:
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
+
+    @classmethod
+    def each_round(
+        cls, learning_rates: ArrayLike, local_steps: int, batch_sizes: ArrayLike
+    ) -> tuple[Self, ...]:
+        """The phases of a plan that differs from round to round in its learning rate alone.
+
+        Parameters
+        ----------
+        learning_rates : array_like, shape (K,)
+            eta > 0 of every round [1 / curvature]; rounds in a row that have the same one are one phase.
+        local_steps : int
+        batch_sizes : array_like of int, shape (N,) or scalar
+
+        Raises
+        ------
+        InvalidProblemError
+            If there is no rate, or a value is out of range.
+
+        Examples
+        --------
+        Two rounds of warming up, then half a cosine:
+
+        >>> import numpy as np
+        >>> warm, cosine = np.linspace(0.1, 0.2, 2), 0.1 * (1 + np.cos(np.linspace(0, 3, 4)))
+        >>> [round(phase.learning_rate, 3) for phase in Phase.each_round([*warm, *cosine], 5, 8)]
+        [0.1, 0.2, 0.154, 0.058, 0.001]
+        """
+        given = numeric_array("learning_rates", learning_rates)
+        if given.ndim != 1 or given.size == 0:
+            raise InvalidProblemError(
+                f"learning_rates has shape {given.shape}: must have one rate for every round"
+            )
+        rates = float_array("learning_rates", given, given.size, minimum=0.0, strict=True).tolist()
+        return tuple(
+            cls(len(list(rounds)), local_steps, batch_sizes, rate)
+            for rate, rounds in itertools.groupby(rates)
+        )
 
     @property
     def setting(self) -> Setting:

@@ -49,8 +49,9 @@ def solve_schedule(
         At most so many. One phase is the plan of :func:`solve_allocation`.
     learning_rate : float or "auto", optional
         The rate of all phases; default the forecast's own, or else the problem's. "auto" chooses one for
-        every phase, each with the smallest batch that it can be trusted with. It rests on the curvature
-        where the measurement was taken: for networks, whose curvature changes, give a rate you trust.
+        every phase, each with the smallest batch that it can be trusted with. Where the measured loss is
+        not convex, a network's, none is above the problem's own rate, which should be the one of the rounds
+        before the measurement: see ``rate_growth`` of :meth:`Measurement.forecast`.
     gap_tolerance : float, default 1e-3
         Relative gap at which the proof for a plan of one phase may stop.
     time_limit : float, optional
@@ -141,7 +142,7 @@ def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[
     problem : Problem
     forecast : Forecast or Measurement
     phases : sequence of Phase
-        One batch size for all devices, or one each. A rate that changes every round is as many phases of one
+        One batch size for all devices, or one each. :meth:`Phase.each_round` makes them of a rate for every
         round.
 
     Returns
@@ -158,17 +159,14 @@ def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[
 
     Examples
     --------
-    >>> import math
     >>> import numpy as np
     >>> from coopt import (
     ...     Budget, Constants, Fleet, Forecast, LocalModel, Phase, Problem, evaluate_schedule
     ... )
     >>> model = LocalModel([1.0], [[1.0]], [[[1.0]]], [[[4.0]]], samples=[100])
     >>> problem = Problem(Fleet([100], 4.0, 0.0), Constants(0.2, 1.0, 0.5), Budget(cost=4000))
-    >>> cosine = [
-    ...     Phase(1, local_steps=5, batch_sizes=8, learning_rate=0.2 * (1 + math.cos(math.pi * k / 100)))
-    ...     for k in range(100)
-    ... ]
+    >>> rates = 0.2 * (1 + np.cos(np.pi * np.arange(100) / 100))
+    >>> cosine = Phase.each_round(rates, local_steps=5, batch_sizes=8)
     >>> judged = evaluate_schedule(problem, Forecast(model), cosine)
     >>> judged.cost, round(judged.predicted_error, 5)
     (4000.0, 0.0023)

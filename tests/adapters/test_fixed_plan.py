@@ -145,3 +145,37 @@ def test_the_state_of_a_schedule_is_not_that_of_another() -> None:
     other = FixedPlan(planner.fleet, 5, 3, [1, 2, 3], 0.3)
     with pytest.raises(InvalidProblemError, match="state is of another run"):
         other.load_state_dict(planner.state_dict())
+
+
+def test_a_rate_for_every_round_is_a_plan_that_is_saved() -> None:
+    rates = [0.1, 0.2, 0.2, 0.2, 0.05]
+    plan = FixedPlan(FLEET, 5, 2, 4, rates)
+    assert [phase.rounds for phase in plan.phases] == [1, 3, 1]
+    seen = []
+    while isinstance(made := plan.plan(), RoundPlan):
+        seen.append(made.learning_rate)
+        plan.observe(reports(made, [0, 1, 2]))
+        again = FixedPlan(FLEET, 5, 2, 4, rates)
+        again.load_state_dict(json.loads(json.dumps(plan.state_dict())))
+        plan = again
+    assert seen == rates
+    with pytest.raises(InvalidProblemError, match="another run"):
+        FixedPlan(FLEET, 5, 2, 4, [0.1, 0.2, 0.2, 0.1, 0.05]).load_state_dict(plan.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ("0.1", "learning_rate = '0.1': must be a finite number"),
+        (None, "learning_rate = None"),
+        ([0.1, 0.2], "learning_rate has 2 rates: must have 5, one for each round"),
+        ([0.1, 0.2, 0.0, 0.1, 0.1], "learning_rates[2] = 0.0"),
+        ([0.1, 0.2, "x", 0.1, 0.1], "learning_rates"),
+        ([[0.1] * 5], "learning_rates has shape (1, 5): must have one rate for every round"),
+        ([], "learning_rates has shape (0,)"),
+    ],
+)
+def test_rates_that_are_none_are_named(rates: Any, message: str) -> None:
+    with pytest.raises(InvalidProblemError) as caught:
+        FixedPlan(FLEET, 5, 2, 4, rates)
+    assert message in str(caught.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -159,3 +160,16 @@ def test_the_picture_draws(measurement: Measurement, tmp_path: Path) -> None:
     ]
     figure.savefig(tmp_path / "m.png")
     replace(measurement, curvatures=-measurement.curvatures).plot().savefig(tmp_path / "n.png")
+
+
+def test_rates_of_a_network_do_not_grow_unless_told(measurement: Measurement) -> None:
+    assert measurement.convex
+    assert measurement.forecast().rate_growth == math.inf
+    network = replace(measurement, curvature_kind="gauss-newton")
+    assert not network.convex
+    assert network.forecast().rate_growth == 1.0
+    assert network.forecast(rate_growth=2.0).rate_growth == 2.0
+    downwards = replace(measurement, curvatures=-measurement.curvatures)
+    assert not downwards.convex
+    with pytest.raises(InvalidProblemError, match="rate_growth = 0"):
+        network.forecast(rate_growth=0)

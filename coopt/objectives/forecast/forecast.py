@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.objectives.forecast.federation import Federation, kept
+from coopt.objectives.forecast.federation import LARGEST_STEP, Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.objectives.forecast.source import Source
@@ -21,7 +21,7 @@ from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
-from coopt.problem.validation import count, float_array, instance, optional_real, same_value
+from coopt.problem.validation import count, float_array, instance, optional_real, real, same_value
 
 # From here on steps along the largest curvature of the average loss overshoot by more than they correct.
 STABLE = 2.0
@@ -76,6 +76,9 @@ class Forecast(Objective):
     optimiser : Optimiser
         Momentum and rates of devices and server; default plain federated averaging. The forecast is as exact
         with them as without.
+    rate_growth : float, default inf
+        Where learning rates are chosen, none is more than so many times the one that is given: its own, or
+        that of the problem. A :class:`Measurement` of a loss that is not convex gives 1.
 
     Notes
     -----
@@ -113,6 +116,7 @@ class Forecast(Objective):
     learning_rate: float | None = None
     trained: tuple[int, ...] | None = None
     optimiser: Optimiser = AVERAGING
+    rate_growth: float = math.inf
     # What was computed for one federation serves every plan for it, and every copy of the forecast.
     _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
 
@@ -124,6 +128,8 @@ class Forecast(Objective):
         instance("model", self.model, LocalModel)
         instance("optimiser", self.optimiser, Optimiser)
         _ = self.optimiser.linear
+        growth = real("rate_growth", self.rate_growth, minimum=0.0, strict=True, infinite=True)
+        object.__setattr__(self, "rate_growth", growth)
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
 
@@ -195,6 +201,10 @@ class Forecast(Objective):
     def rate(self, problem: Problem) -> float:
         """The learning rate: its own, or that of the problem."""
         return problem.constants.learning_rate if self.learning_rate is None else self.learning_rate
+
+    def largest_choice(self, problem: Problem) -> float:
+        """The largest learning rate that is chosen where rates are free [1 / curvature]."""
+        return min(LARGEST_STEP / STABLE * self.largest_rate, self.rate_growth * self.rate(problem))
 
     def federation(self, problem: Problem) -> Federation:
         """The devices that train, tied to a learning rate, to weights, and to who takes part.

@@ -2,8 +2,10 @@
 
 A larger rate is faster and noisier. A forecast has no multiplicative noise, so it would take a rate next to
 the largest stable one with batches so small that training diverges in truth: each rate has a smallest batch
-(:mod:`coopt.objectives.forecast.batch_floor`), which is a limit like that of the fleet. What is proved is
-proved for the rate that was chosen; no other rates are excluded.
+(:mod:`coopt.objectives.forecast.batch_floor`), which is a limit like that of the fleet. Where the loss is not
+convex that is not enough: curvature and noise were met on the way that the first rounds took at their rate,
+and a network's grow at larger ones. There :attr:`Forecast.rate_growth` keeps rates at or below the one that
+was tried. What is proved is proved for the rate that was chosen; no other rates are excluded.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import numpy as np
 
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.batch_floor import smallest_batch
-from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found
@@ -38,7 +39,7 @@ def best_rate(
     Parameters
     ----------
     problem : Problem
-        Its own learning rate plays no part.
+        Its own learning rate plays a part only where the forecast's `rate_growth` is finite.
     forecast : Forecast
     ranges : Ranges
     tolerance : float
@@ -75,7 +76,7 @@ def best_rate(
             values[rate] = attempt(rate, tolerance, 0.0).best.value
         return values[rate]
 
-    largest = LARGEST_STEP / 2.0 * forecast.largest_rate
+    largest = forecast.largest_choice(problem)
     grid = [largest / RATIO**j for j in range(RATES)]
     best = min(grid, key=value)
     width = RATIO

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
@@ -85,8 +84,7 @@ def search(
 class _Descent:
     def __init__(self, batches: Batches, free: bool, deadline: float) -> None:
         self.batches, self.free, self.deadline = batches, free, deadline
-        largest = batches.forecast.largest_rate
-        self.largest_rate = LARGEST_STEP / 2.0 * largest
+        self.largest_rate = batches.forecast.largest_choice(batches.problem)
         self._values: dict[Settings, float] = {}
 
     def value(self, settings: Settings) -> float:

@@ -20,6 +20,7 @@ from coopt import (
     Optimiser,
     Problem,
     ServerSGD,
+    solve_schedule,
 )
 from coopt.objectives.forecast.batch_floor import smallest_batch
 from coopt.objectives.forecast.optimiser import AVERAGING
@@ -288,6 +289,21 @@ def test_the_batch_of_a_rate_keeps_half_of_the_contraction() -> None:
                 if size > 0:
                     kept = (a + rate**2 * 29.0 / size) ** tau
                     assert (1.0 - kept >= 0.5 * (1.0 - a**tau) * (1.0 - 1e-9)) == enough
+
+
+@pytest.mark.parametrize("growth", [0.5, 1.0, 1.5, math.inf])
+def test_no_rate_is_chosen_that_grows_too_much(growth: float) -> None:
+    model = random_model(9, 4, 4, unlike=0.3, noise=3.0)
+    usual = 0.02 / model.loss.largest
+    problem = problem_of(model, Budget(cost=2000.0, round_cost=20.0), usual)
+    forecast = Forecast(model, rate_growth=growth)
+    assert forecast.largest_choice(problem) == min(growth * usual, 0.95 * forecast.largest_rate)
+    one = best_rate(problem, forecast, feasible_ranges(problem, None, None), 1e-3, None)
+    two = solve_schedule(problem, forecast, phases=2, learning_rate="auto")
+    rates = [one.best.learning_rate, *(phase.learning_rate for phase in two.phases)]
+    assert max(rates) <= forecast.largest_choice(problem) * (1.0 + 1e-12)
+    # The limit is one: without it the rate would be larger.
+    assert (one.best.learning_rate > 1.5 * usual) == (growth == math.inf)
 
 
 def test_the_best_rate_is_no_worse_than_any_of_a_grid() -> None:
