@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Above this many devices a table of them is longer than a screen, and a summary says more.
 MOST_ROWS = 20
+# A few devices hold up the others if, with the smallest batches, they take so many times as long as the
+# slowest of all but this share.
+HELD_UP, FEW = 2.0, 0.1
 
 
 def print_allocation(allocation: Allocation) -> None:
@@ -81,9 +84,11 @@ def _use(allocation: Allocation) -> Table:
     for heading in ("used", "limit", "share", ""):
         table.add_column(heading, justify="right")
     slowest = int(_device_times(allocation).argmax())
+    waiting = [f"slowest: {_name(allocation, slowest)}", *_held_up(allocation)]
+    rent = budget.second_cost * allocation.time
     rows: list[tuple[str, float, float | None, str, str]] = [
-        ("cost", allocation.cost, budget.cost, "", ""),
-        ("time", allocation.time, budget.time, " s", f"slowest: {_name(allocation, slowest)}"),
+        ("cost", allocation.cost, budget.cost, "", f"{amount(rent)} of it for the time" if rent else ""),
+        ("time", allocation.time, budget.time, " s", "; ".join(waiting)),
         ("energy", allocation.energy, None if budget.energy == np.inf else budget.energy, " J", ""),
         ("rounds", allocation.rounds, budget.max_rounds, "", ""),
         ("local steps", allocation.local_steps, budget.max_local_steps, "", ""),
@@ -100,6 +105,19 @@ def _use(allocation: Allocation) -> Table:
             note = ", ".join([*marks, remark] if remark else marks)
             table.add_row(label, f"{amount(used)}{unit}", f"{amount(limit)}{unit}", share, note)
     return table
+
+
+def _held_up(allocation: Allocation) -> list[str]:
+    """A hint where a few devices hold up all others whatever their batches are."""
+    problem, rounds, steps = allocation.problem, allocation.rounds, allocation.local_steps
+    least = limits.device_times(problem, rounds, steps, problem.fleet.batch_range()[0])
+    typical = float(np.quantile(least, 1.0 - FEW))
+    if "time" not in allocation.binding or least.max() < max(HELD_UP * typical, allocation.time / 2.0):
+        return []
+    few = int((least > HELD_UP * typical).sum())
+    return [
+        f"{few} of {least.size} devices need most of it with any batch: coopt.choose_cohort leaves some out"
+    ]
 
 
 def _devices(allocation: Allocation) -> Table:

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.admissible_batches import AdmissibleBatches, same_everywhere
 from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
-from coopt.problem.validation import flag, float_array, integer_array, same_value
+from coopt.problem.validation import count, flag, float_array, integer_array, same_value
 
 
 @readable
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Fleet(DataFrameSource):
+class Fleet(AdmissibleBatches, DataFrameSource):
     """The devices: what they hold, how noisy they are, how fast they are and what they cost.
 
     Every argument but `samples` and `names` may be a scalar, which then holds for every device.
@@ -186,89 +187,12 @@ class Fleet(DataFrameSource):
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._check_batch_range()
-
-    def _check_batch_range(self) -> None:
-        if not self.replacement:
-            beyond = self.max_batch > self.samples
-            if beyond.any():
-                i = int(beyond.argmax())
-                raise InvalidProblemError(
-                    f"max_batch[{i}] = {self.max_batch[i]}: must not exceed samples[{i}] = "
-                    f"{self.samples[i]} when batches are drawn without replacement"
-                )
-        if self.batch_choices is not None and (self.batch_multiple > 1).any():
-            i = int((self.batch_multiple > 1).argmax())
-            raise InvalidProblemError(
-                f"batch_multiple[{i}] = {self.batch_multiple[i]}: give either multiples or batch_choices"
-            )
-        lower, upper = self.batch_range()
-        if (lower < 1).any():
-            i = int((lower < 1).argmax())
-            raise InvalidProblemError(
-                f"batch_choices[{i}]: none lies between min_batch[{i}] = {self.min_batch[i]} and "
-                f"max_batch[{i}] = {self.max_batch[i]}"
-            )
-        empty = lower > upper
-        if empty.any():
-            i = int(empty.argmax())
-            raise InvalidProblemError(
-                f"max_batch[{i}] = {self.max_batch[i]}: no multiple of batch_multiple[{i}] = "
-                f"{self.batch_multiple[i]} lies between min_batch[{i}] = {self.min_batch[i]} and it; "
-                f"max_batch must be at least {lower[i]}"
-            )
-
-    def batch_range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Smallest and largest admissible batch of every device, as multiples of batch_multiple.
-
-        Returns
-        -------
-        tuple of ndarray of int64, shape (N,)
-        """
-        return self._batch_range
-
-    @cached_property
-    def choice_table(self) -> NDArray[np.int64] | None:
-        """The allowed sizes of every device, ascending, the largest repeated, shape (N, C); None: all.
-
-        A row of zeros stands for a device without any.
-        """
-        if self.batch_choices is None:
-            return None
-        rows = [
-            [size for size in choices if low <= size <= high]
-            for choices, low, high in zip(
-                self.batch_choices, self.min_batch.tolist(), self.max_batch.tolist(), strict=True
-            )
-        ]
-        width = max(*map(len, rows), 1)
-        return np.array([row + (row[-1:] or [0]) * (width - len(row)) for row in rows], dtype=np.int64)
-
-    def rounded_down(self, batch_sizes: NDArray[np.floating | np.integer]) -> NDArray[np.int64]:
-        """The largest admissible batches up to these, shape (N,); the smallest ones at least."""
-        lower, upper = self.batch_range()
-        within = np.clip(np.nan_to_num(batch_sizes, nan=0.0), lower, upper)
-        if self.choice_table is not None:
-            return round_to_choice(self.choice_table, within)
-        down: NDArray[np.int64] = np.floor(within / self.batch_multiple).astype(np.int64)
-        down *= self.batch_multiple
-        return down
-
-    @cached_property
-    def _batch_range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if self.choice_table is not None:
-            return self.choice_table[:, 0], self.choice_table[:, -1]
-        multiple = self.batch_multiple
-        if _same_everywhere(multiple) and multiple[0] == 1:
-            return self.min_batch, self.max_batch
-        lower = -(-self.min_batch // multiple) * multiple
-        upper = self.max_batch // multiple * multiple
-        return lower, upper
+        self.check_batch_range()
 
     @cached_property
     def common_cost(self) -> float | None:
         """The cost of a sample where it is the same on every device, else None."""
-        return float(self.sample_cost[0]) if _same_everywhere(self.sample_cost) else None
+        return float(self.sample_cost[0]) if same_everywhere(self.sample_cost) else None
 
     @cached_property
     def unit_cost(self) -> float | None:
@@ -276,7 +200,7 @@ class Fleet(DataFrameSource):
         if self.batch_choices is not None:
             return None
         first = float(self.sample_cost[0] * self.batch_multiple[0])
-        alike = _same_everywhere(self.sample_cost) and _same_everywhere(self.batch_multiple)
+        alike = same_everywhere(self.sample_cost) and same_everywhere(self.batch_multiple)
         return first if first > 0.0 and (alike or self._one_unit_cost(first)) else None
 
     def _one_unit_cost(self, first: float) -> bool:
@@ -290,7 +214,7 @@ class Fleet(DataFrameSource):
     @cached_property
     def free_rounds(self) -> bool:
         """Whether no device has a round cost of its own."""
-        return self.round_cost[0] == 0.0 and _same_everywhere(self.round_cost)
+        return self.round_cost[0] == 0.0 and same_everywhere(self.round_cost)
 
     @cached_property
     def whole_step_cost(self) -> float:
@@ -437,6 +361,59 @@ class Fleet(DataFrameSource):
 
         return cls(**fleet_fields(frame, fields))
 
+    @classmethod
+    def from_traces(
+        cls,
+        latency: ArrayLike,
+        links: ArrayLike,
+        model_bytes: float,
+        *,
+        devices: int,
+        seed: int | np.random.Generator,
+        **fields: Any,
+    ) -> Self:
+        """Draw the speeds and links of a fleet from measured tables, each device on its own.
+
+        Parameters
+        ----------
+        latency : array_like, shape (n,)
+            Measured seconds of computing for a sample, such as one entry a phone model [s].
+        links : array_like, shape (n,) or (n, 2)
+            Measured speeds of links; two columns are download and upload [bit / s].
+        model_bytes : float
+            What is sent each way in a round [bytes].
+        devices : int
+            N. Devices are drawn with replacement, latency and link independently.
+        seed : int or Generator
+        **fields
+            The other fields of the fleet: ``samples``, ``gradient_noise``, ``divergence``, ...
+
+        Raises
+        ------
+        InvalidProblemError
+            If a measured number is not positive, or a field is wrong or missing.
+
+        Examples
+        --------
+        >>> from coopt import Fleet
+        >>> fleet = Fleet.from_traces(
+        ...     [0.054, 0.082, 0.61], [4e7, 8e6], 1e6, devices=4, seed=0,
+        ...     samples=500, gradient_noise=4.0, divergence=0.1,
+        ... )
+        >>> fleet.throughput.round(1), fleet.round_time.round(2)
+        (array([ 1.6, 12.2, 12.2, 18.5]), array([2. , 0.4, 0.4, 0.4]))
+        """
+        from coopt.problem.traces import drawn
+
+        number = count("devices", devices)
+        held = fields.pop("samples", None)
+        if held is None:
+            raise InvalidProblemError(
+                "samples is missing: give what each device holds, or one number for all"
+            )
+        samples = np.broadcast_to(np.asarray(held), (number,)) if np.ndim(held) == 0 else held
+        return cls(samples, **drawn(latency, links, model_bytes, number, seed), **fields)
+
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a device, with the fields that :meth:`to_csv` writes, and ``batch_choices``."""
         columns = self._columns()
@@ -496,20 +473,6 @@ class Fleet(DataFrameSource):
         write_fleet_csv(self, Path(path))
 
 
-def _same_everywhere(array: NDArray[np.float64] | NDArray[np.int64]) -> bool:
-    """Whether all entries are equal; a scalar that was broadcast need not be looked through."""
-    return array.strides == (0,) or bool((array == array[0]).all())
-
-
-def round_to_choice(
-    table: NDArray[np.int64], batch_sizes: NDArray[np.floating | np.integer]
-) -> NDArray[np.int64]:
-    """The largest of the sizes in each row that does not exceed a batch; 0 if there is none."""
-    count = (table <= batch_sizes[:, None]).sum(axis=1)
-    rows = np.arange(len(table))
-    return np.where(count > 0, table[rows, np.maximum(count - 1, 0)], 0)
-
-
 def _total(array: NDArray[np.float64]) -> float:
     """The sum, correctly rounded, so that the order of the devices does not matter."""
-    return float(array[0]) * array.size if _same_everywhere(array) else math.fsum(array.tolist())
+    return float(array[0]) * array.size if same_everywhere(array) else math.fsum(array.tolist())

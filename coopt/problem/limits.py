@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.problem.fleet import Fleet, round_to_choice
+from coopt.problem.admissible_batches import round_to_choice
+from coopt.problem.fleet import Fleet
 from coopt.problem.validation import LARGEST_COUNT
 
 if TYPE_CHECKING:

@@ -1,0 +1,80 @@
+"""Fleets drawn from measured tables."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem, solve_allocation
+from coopt.plans.table import print_allocation
+
+REST = {"samples": 500, "gradient_noise": 4.0, "divergence": 0.1}
+
+
+def draw(**given):
+    return Fleet.from_traces(
+        **(
+            {"latency": [0.01, 0.5], "links": [1e6], "model_bytes": 1e6, "devices": 6, "seed": 3}
+            | REST
+            | given
+        )
+    )
+
+
+def test_every_device_has_a_measured_speed_and_link():
+    fleet = draw(links=[[1e6, 5e5], [8e6, 8e6]])
+    assert set(fleet.throughput.tolist()) <= {100.0, 2.0}
+    assert set(fleet.round_time.tolist()) <= {8.0 + 16.0, 1.0 + 1.0}
+    assert fleet.samples.tolist() == [500] * 6
+
+
+def test_the_same_seed_draws_the_same_fleet():
+    assert draw() == draw() == draw(seed=np.random.default_rng(3))
+    assert draw(latency=np.linspace(0.01, 1.0, 50)) != draw(latency=np.linspace(0.01, 1.0, 50), seed=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"latency": [0.1, 0.0]}, r"latency\[1\] = 0.0: must be"),
+        ({"latency": []}, "latency: must be measured numbers of shape"),
+        ({"links": [[1.0, 2.0, 3.0]]}, r"links: must be measured numbers of shape \(n,\), or \(n, 2\)"),
+        ({"links": "fast"}, "links"),
+        ({"devices": 0}, "devices = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"model_bytes": -1.0}, "model_bytes = -1.0"),
+        ({"samples": None}, "samples is missing"),
+        ({"samples": [1, 2]}, "6"),
+    ],
+)
+def test_wrong_tables_are_named(given, message):
+    with pytest.raises(InvalidProblemError, match=message):
+        draw(**given)
+
+
+def test_measured_phones_hold_each_other_up(capsys):
+    """The table of a plan says so, and which question leaves the slow ones out."""
+    if "COOPT_DATA" not in os.environ:
+        pytest.skip("COOPT_DATA is not set: it names the folder with devices/phone_latency.csv")
+    folder = Path(os.environ["COOPT_DATA"]) / "devices"
+
+    def column(file, name):
+        with (folder / file).open() as stream:
+            return [float(row[name]) for row in csv.DictReader(stream)]
+
+    fleet = Fleet.from_traces(
+        np.array(column("phone_latency.csv", "resnet_ms")) / 1000,
+        np.array(column("phone_tcp_kbps.csv", "tcp_down_kbps_mean")) * 1000,
+        1e6,
+        devices=200,
+        seed=0,
+        **REST,
+    )
+    constants = Constants(0.05, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0)
+    plan = solve_allocation(Problem(fleet, constants, Budget(time="2 days")), bound="dynamite")
+    print_allocation(plan)
+    assert "of 200 devices need most of it" in " ".join(capsys.readouterr().out.split())
