@@ -17,7 +17,6 @@ from coopt import (
     Budget,
     Certified,
     Constants,
-    Controller,
     Fleet,
     InfeasibleError,
     InvalidProblemError,
@@ -285,11 +284,6 @@ def test_other_solvers_come_near_the_optimum(solver, bound, distinct):
 def test_the_published_algorithm_says_so():
     with pytest.raises(InvalidProblemError, match="participants = 2: solver='coopt-fl' is the published"):
         solve_allocation(problem_of(participants=2), solver="coopt-fl")
-
-
-def test_a_controller_asks_all_devices():
-    with pytest.raises(InvalidProblemError, match="all devices in every round"):
-        Controller(problem_of().fleet, Budget(cost=100.0, participants=2), 0.1)
 
 
 def test_plans_say_who_takes_part():
