@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.federated.federation import Instance
+from benchmarks.federated.headline_summary import summarise
 from benchmarks.federated.methods import METHODS, OURS, Setting
 from benchmarks.federated.report import (
     cell_row,
@@ -133,6 +134,7 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
         save("headline", table, folder)  # after every instance: a run that is stopped leaves what it has
         write_cells("headline", cells, folder)
         picture("headline_" + where.replace(",", "").replace(" ", "_").lower(), draw(runs), folder)
+    summarise(folder)
     return table
 
 
