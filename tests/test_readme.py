@@ -75,6 +75,21 @@ def test_table_of_bounds_is_what_the_demonstration_finds() -> None:
         assert number(row[4]) == pytest.approx(plan.error_bound / best.error_bound, rel=5e-3)
 
 
+def test_claims_about_the_page_are_those_of_the_result_file() -> None:
+    moves = (ROOT / "benchmarks/explore/results/moves.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in moves.splitlines() if "|" in line]
+    (claim,) = (line for line in README.splitlines() if "page with sliders?" in line)
+    bound, forecast = rows[2], rows[3]
+    assert f"{bound[1]} ms by a bound and {forecast[1]} ms by a forecast" in claim
+    assert f"after {max(float(bound[5]), float(forecast[5])) / 1000:.1f} s" in claim
+
+
+def test_the_diff_for_flower_is_that_of_the_guide() -> None:
+    guide = (ROOT / "docs/how-to/flower.md").read_text(encoding="utf-8")
+    (diff,) = re.findall(r"^```diff\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert diff in guide
+
+
 def number(cell: str) -> float:
     return float(cell.replace(",", ""))
 
