@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from coopt import ClientProbe
-from coopt.measuring.estimates import estimate, estimate_published
-from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates import estimate, estimate_published, readings
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.screening import screen
 from coopt.streaming import Reservoir
 
@@ -184,13 +184,13 @@ def run(task: Task, *, streaming: bool) -> list[dict[str, object]]:
         state = estimate.absorb(state, seen, local_steps=STEPS, replacement=True, streaming=False)
         old = estimate_published.estimate(seen, samples)
         gradients = np.array([report.gradient for report in reports])
-        c = estimate.contraction(state, task.rate, caution=0.0)
+        c = readings.contraction(state, task.rate, caution=0.0)
         corrected = {
             "noise M": float(p @ state.noise.mean),
-            "divergence d_h": estimate.divergence(state).value,
-            "squared gradient": estimate.squared_gradient(state).value,
-            "smoothness beta": estimate.smoothness(state).value,
-            "coupling beta_d": estimate.coupling(state).value,
+            "divergence d_h": readings.divergence(state).value,
+            "squared gradient": readings.squared_gradient(state).value,
+            "smoothness beta": readings.smoothness(state).value,
+            "coupling beta_d": readings.coupling(state).value,
             "contraction c": c.value,
         }
         published = {

@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.theory.instances import Floats
 from benchmarks.theory.report import Row, command_line, picture, save
-from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.estimates import estimate, estimate_published, readings
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import screen
@@ -143,7 +144,7 @@ def run(quick: bool, folder: Path) -> list[Row]:
         )
         for i in range(DEVICES)
     ]
-    state, tally = estimate.Estimates.empty(task.samples), Tally()
+    state, tally = Estimates.empty(task.samples), Tally()
     seen: dict[str, list[float]] = {}
     for index in range(rounds):
         reports, ends = one_round(task, model, probes, index, rng, tally)
@@ -162,12 +163,12 @@ def run(quick: bool, folder: Path) -> list[Row]:
             ),
         }
         if index >= warm:
-            entry["M"] = float(p @ estimate.device_noise(state))
-            entry["gradient"] = estimate.squared_gradient(state).value
+            entry["M"] = float(p @ readings.device_noise(state))
+            entry["gradient"] = readings.squared_gradient(state).value
             roots = {
-                "d_h^2": estimate.divergence,
-                "beta^2": estimate.smoothness,
-                "beta_d^2": estimate.coupling,
+                "d_h^2": readings.divergence,
+                "beta^2": readings.smoothness,
+                "beta_d^2": readings.coupling,
             }
             entry |= {name: root(state).value ** 2 for name, root in roots.items()}
         for name, value in entry.items():

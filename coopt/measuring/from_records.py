@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.estimates import estimate
+from coopt.measuring.estimates import readings
 from coopt.measuring.estimates.calibrate import calibrate
-from coopt.measuring.estimates.estimate import Estimates, update
+from coopt.measuring.estimates.estimate import gradients_evaluated, update
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.estimates.step_seconds import StepSeconds, fit_step_seconds
 from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.ignored import Ignored
@@ -216,7 +217,7 @@ def from_records(
         raise InvalidProblemError(f"client = {clients[0]} of a report: must be an index from 0")
     state, ignored = _replayed(reports, clients, replacement)
     notes: list[str] = []
-    noise = estimate.device_noise(state)
+    noise = readings.device_noise(state)
     if not state.fleet_noise.known:
         raise InvalidProblemError(
             "no report tells the gradient noise: record rounds with batches of at least 2, and ClientProbe's "
@@ -244,7 +245,7 @@ def from_records(
         replacement=replacement,
         names=[f"client {client}" for client in clients],
     )
-    smoothness = estimate.smoothness(state)
+    smoothness = readings.smoothness(state)
     if not np.isfinite(smoothness.value):
         notes.append("smoothness is 1 / learning_rate: no report carried a same-batch pair")
     constants = calibrate(state, learning_rate=rate, caution=0.0, curvature_floor=0.0 if convex else None)
@@ -282,7 +283,7 @@ def _replayed(
 def _divergence(state: Estimates, clients: int, given: float | None) -> float:
     if given is not None:
         return real("divergence", given, minimum=0.0)
-    found = estimate.divergence(state).value
+    found = readings.divergence(state).value
     if np.isfinite(found):
         return found
     if clients == 1:
@@ -308,20 +309,20 @@ def _speed(reports: list[ClientReport]) -> StepSeconds:
         ],
         dtype=np.float64,
     ).T
-    gradients = estimate.gradients_evaluated(steps, sizes, halves > 0.0, more > 0.0)
+    gradients = gradients_evaluated(steps, sizes, halves > 0.0, more > 0.0)
     return fit_step_seconds(gradients, samples, seconds)
 
 
 def _errors(
     state: Estimates, constants: Constants, smoothness: Estimate, rate: float, convex: bool
 ) -> dict[str, float]:
-    c = estimate.contraction(state, rate, caution=0.0, extrapolate=convex)
+    c = readings.contraction(state, rate, caution=0.0, extrapolate=convex)
     found = {
         "smoothness": smoothness,
         "pl_constant": c,
-        "initial_gap": estimate.gap(state, constants.pl_constant or 0.0),
-        "coupling": estimate.coupling(state),
-        "curvature_floor": estimate.ratio_of(state.pair_slope, state.pair_step),
+        "initial_gap": readings.gap(state, constants.pl_constant or 0.0),
+        "coupling": readings.coupling(state),
+        "curvature_floor": readings.ratio_of(state.pair_slope, state.pair_step),
     }
     return {name: value.standard_error for name, value in found.items() if np.isfinite(value.value)}
 

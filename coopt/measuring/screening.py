@@ -6,76 +6,54 @@ clock is broken still helps to estimate the gradient noise, and everything left 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.measuring.ignored import Ignored
-from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
-from coopt.measuring.robust import deviation
+from coopt.measuring.observations import GROUPS, VECTORS, Observations, tabulate
+from coopt.measuring.robust import USUAL, deviation
 from coopt.measuring.told_costs import Prices, believe_costs
+from coopt.measuring.winsorize import distances_from_middle, winsorize
 from coopt.problem.saved_state import listed, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coopt.measuring.report import ClientReport
+
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 Memory = dict[str, list[float]]
 
 # An honest fleet is heterogeneous: a value is an outlier only if it is far away both in units of the fleet's
-# own spread and in absolute terms, and if there are enough others to compare it with.
-SPREAD_LIMIT = 6.0
-RATIO_LIMIT = 30.0
+# own spread and by its ratio to the median, and if there are enough others to compare it with. The ratios are
+# those that honest clients exceed in less than one report of a thousand, on partitions of one class a device.
+FARTHEST = {
+    "samples": 30.0,
+    "seconds_computing": 30.0,
+    "seconds_communicating": 30.0,
+    "halves": 15.0,
+    "pair": 15.0,
+    "step of pair": 15.0,
+    "gradient": 4.0,
+    "change": 15.0,
+    "loss": 5.0,
+}
+# Below the median these are as harmless as they are common: a batch that is fitted well, or of one sample.
+NEVER_TOO_SMALL = ("halves", "pair", "step of pair", "gradient", "change", "loss")
 LEAST_TO_JUDGE = 4
 MEMORY = 8
 CLOCK_TOLERANCE = 1.01  # clocks of different machines need not agree to the last digit
+# Share of the clients that may be wrong about the lowest loss; if more are below it, the limit is wrong.
+WRONG = 0.2
 # Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
 LARGEST_COUNT = 1e15
 LARGEST, SMALLEST = 1e60, 1e-60
+ROUNDING = 1e-3  # of the inner products of a report, which may come from single precision
 
-
-@dataclass(frozen=True, eq=False)
-class Observations:
-    """The believed parts of a round's reports, one entry per client; NaN stands for what is not believed.
-
-    Attributes
-    ----------
-    client : numpy.ndarray of int, shape (m,)
-        Indices of the devices, increasing.
-    current : numpy.ndarray of bool, shape (m,)
-        Whether the report is about the round that just ended.
-    column : dict of numpy.ndarray, shape (m,)
-        The scalars of the reports by name, and the squared norms ``gradient`` and ``change`` of the vectors.
-    vectors : dict of lists
-        The vectors themselves, None where not believed.
-    """
-
-    client: npt.NDArray[np.int64]
-    current: npt.NDArray[np.bool_]
-    column: dict[str, Floats]
-    vectors: dict[str, list[Floats | None]]
-
-    def __getitem__(self, name: str) -> Floats:
-        """Give one column."""
-        return self.column[name]
-
-
-_SCALARS = (
-    "samples",
-    "local_steps",
-    "batch_size",
-    "samples_processed",
-    "seconds_computing",
-    "seconds_communicating",
-    "cost",
-    "loss",
-)
-_HALVES = tuple(f"halves_{field.name}" for field in fields(HalfBatches))
-_PAIR = tuple(f"pair_{field.name}" for field in fields(SameBatchPair))
-_VECTORS = ("gradient", "change")
-_GROUPS = {name: (name,) for name in (*_SCALARS, *_VECTORS)} | {"halves": _HALVES, "pair": _PAIR}
 _STALE = ("loss", "pair", "gradient", "change")
 _AT_MOST = {"samples": LARGEST_COUNT, "halves_first": LARGEST_COUNT, "halves_second": LARGEST_COUNT}
 _AT_LEAST = {
@@ -103,8 +81,9 @@ def screen(
     most_seconds: float = LARGEST,
     most_samples: Floats | None = None,
     prices: Prices | None = None,
+    lowest_loss: float = -math.inf,
 ) -> tuple[Observations, list[Ignored]]:
-    """Drop what cannot be true, then what the other clients contradict.
+    """Drop what cannot be true, then what the other clients contradict, and hold the rest to what is usual.
 
     Parameters
     ----------
@@ -122,6 +101,8 @@ def screen(
         Most samples that each device can have processed in the round.
     prices : Prices, optional
         What work costs as the fleet states it: told costs are held to it.
+    lowest_loss : float, optional
+        What no loss can be below. If more than a fifth of the clients are below it, it is not enforced.
 
     Returns
     -------
@@ -133,142 +114,167 @@ def screen(
     Notes
     -----
     A value is an outlier if, in logarithms, it differs from the median of at least four clients by more than
-    six robust standard deviations and by more than a factor of thirty; for the loss, which may be negative,
-    by more than six robust standard deviations and thirty times the median distance. Up to 20 % arbitrary
-    clients move neither median far. The values believed last take part, so
-    that liars are not many where only few clients report; with fewer than four, twice as much (in logarithms)
-    is tolerated, since the model may have moved.
+    three robust standard deviations and by more than a factor that honest clients hardly ever reach, from 4
+    for the distance of a gradient from the others to 30 for seconds. Up to 20 % arbitrary clients move
+    neither median far. The values believed last take part, so that liars are not many where only few clients
+    report; with fewer than four, twice as much (in logarithms) is tolerated, since the model may have moved.
+    What is left is winsorized, see :mod:`coopt.measuring.winsorize`.
     """
-    ignored: list[Ignored] = []
-    chosen: dict[int, ClientReport] = {}
-    for report in reports:
-        client = report.client
-        if not (0 <= client < devices and client == int(client)):
-            ignored.append(Ignored(client, "report", f"no such device: valid are 0 to {devices - 1}"))
-        elif client in chosen:
-            ignored.append(Ignored(client, "report", "a second report about the same round"))
-        else:
-            chosen[int(client)] = report
-    kept = [chosen[client] for client in sorted(chosen)]
-    observations = _table(kept, round)
+    kept, ignored = _one_each(reports, devices, round)
+    seen = tabulate(kept, round)
     # The limits are those of the round that just ended: a late report is about another one.
-    seconds = np.where(observations.current, most_seconds * CLOCK_TOLERANCE, LARGEST)
+    seconds = np.where(seen.current, most_seconds * CLOCK_TOLERANCE, LARGEST)
     most = {"seconds_computing": seconds, "seconds_communicating": seconds}
     if most_samples is not None:
-        samples = most_samples[observations.client]
-        most["samples_processed"] = np.where(observations.current, samples, LARGEST_COUNT)
-    _drop_impossible(observations, kept, round, ignored, most)
-    _drop_outliers(observations, ignored, memory or {})
+        most["samples_processed"] = np.where(seen.current, most_samples[seen.client], LARGEST_COUNT)
+    _drop_impossible(seen, kept, round, ignored, most)
+    _drop_contradictions(seen, ignored)
+    _drop_too_low(seen, ignored, lowest_loss)
+    _drop_outliers(seen, ignored, memory or {}, lowest_loss)
     if prices is not None:
-        ignored.extend(believe_costs(observations, prices))
-    return observations, ignored
+        ignored.extend(believe_costs(seen, prices))
+    winsorize(seen, lowest_loss)
+    return seen, ignored
 
 
-def _table(reports: list[ClientReport], now: int) -> Observations:
-    column: dict[str, Floats] = {}
-    for prefix, names in (("", _SCALARS), ("halves", _HALVES), ("pair", _PAIR)):
-        parts = [getattr(report, prefix) if prefix else report for report in reports]
-        for name in names:
-            values = [getattr(part, name.removeprefix(f"{prefix}_"), None) for part in parts]
-            # None becomes NaN.
-            column[name] = np.array(values, dtype=np.float64)
-    vectors = {name: [getattr(report, name) for report in reports] for name in _VECTORS}
-    with np.errstate(over="ignore", invalid="ignore"):
-        for name in _VECTORS:
-            column[name] = np.array([np.nan if v is None else float(v @ v) for v in vectors[name]])
-    return Observations(
-        client=np.array([report.client for report in reports], dtype=np.int64),
-        current=np.array([report.round == now for report in reports], dtype=bool),
-        column=column,
-        vectors=vectors,
-    )
-
-
-def _present(reports: list[ClientReport], group: str) -> npt.NDArray[np.bool_]:
-    return np.array([getattr(report, group) is not None for report in reports], dtype=bool)
-
-
-def _leave_out(observations: Observations, group: str, rows: npt.NDArray[np.bool_]) -> None:
-    for name in _GROUPS[group]:
-        observations.column[name][rows] = np.nan
-    if group in _VECTORS:
-        for row in np.flatnonzero(rows):
-            observations.vectors[group][row] = None
+def _one_each(
+    reports: Iterable[ClientReport], devices: int, now: int
+) -> tuple[list[ClientReport], list[Ignored]]:
+    """One report of each device, that about the round that just ended if there is one."""
+    ignored: list[Ignored] = []
+    chosen: dict[int, ClientReport] = {}
+    doubtful: set[int] = set()
+    for report in sorted(reports, key=lambda each: each.round != now):
+        client = report.client
+        if not (0 <= client < devices and client == int(client)):
+            why = f"no such device: valid are 0 to {devices - 1}"
+            ignored.append(Ignored(client, "report", why))
+        elif client not in chosen:
+            chosen[int(client)] = report
+        elif report.round != chosen[client].round:
+            ignored.append(Ignored(client, "report", "late: there is one about a later round"))
+        elif report == chosen[client]:
+            ignored.append(Ignored(client, "report", "a second report about the same round"))
+        else:
+            doubtful.add(int(client))
+    for client in sorted(doubtful):
+        why = "two reports about the same round that differ: neither is believed"
+        ignored.append(Ignored(client, "report", why))
+        del chosen[client]
+    return [chosen[client] for client in sorted(chosen)], ignored
 
 
 def _drop_impossible(
-    observations: Observations,
+    seen: Observations,
     reports: list[ClientReport],
     now: int,
     ignored: list[Ignored],
     most: dict[str, Floats],
 ) -> None:
-    stale = ~observations.current
-    for group, names in _GROUPS.items():
-        present = _present(reports, group)
+    stale = ~seen.current
+    for group, names in GROUPS.items():
+        present = np.array([getattr(report, group) is not None for report in reports], dtype=bool)
         bad = np.zeros(len(reports), dtype=bool)
         for name in names:
-            values = observations[name]
+            values = seen[name]
             bad |= ~(values >= _AT_LEAST.get(name, -LARGEST)) | (
                 values > most.get(name, _AT_MOST.get(name, LARGEST))
             )
-        if group in _VECTORS:
-            bad |= _other_length(observations.vectors[group])
-        wrong = np.flatnonzero(bad & present)
-        ignored.extend(Ignored(reports[row].client, group, "not a possible value") for row in wrong)
-        out = bad | (stale if group in _STALE else False)
-        _leave_out(observations, group, out)
+        if group in VECTORS:
+            bad |= _other_length(seen.vectors[group])
+        for row in np.flatnonzero(bad & present):
+            value = float(seen[group][row]) if group in seen.column and group not in VECTORS else None
+            ignored.append(Ignored(reports[row].client, group, "not a possible value", value))
+        seen.leave_out(group, bad | (stale if group in _STALE else False))
     for row in np.flatnonzero(stale):
         report = reports[row]
         what = "loss, curvature and vectors"
         ignored.append(Ignored(report.client, what, f"late: about round {report.round}, not {now}"))
 
 
-def _other_length(vectors: list[Floats | None]) -> npt.NDArray[np.bool_]:
+def _other_length(vectors: list[Floats | None]) -> Mask:
     lengths = np.array([-1 if vector is None else len(vector) for vector in vectors])
     values, counts = np.unique(lengths[lengths >= 0], return_counts=True)
     usual = values[np.argmax(counts)] if len(values) else -1
     return np.asarray((lengths >= 0) & (lengths != usual))
 
 
-def remember(memory: Memory, observations: Observations) -> Memory:
+def _drop_contradictions(seen: Observations, ignored: list[Ignored]) -> None:
+    """Leave out what no two vectors can have for norms and products, whatever they are."""
+    # |a + b|^2 = |a - b|^2 + 4 <a, b> is not negative.
+    whole = seen["halves_product"] + seen["halves_difference"] / 4.0
+    rows = whole < -ROUNDING * (np.abs(seen["halves_product"]) + seen["halves_difference"])
+    _name(seen, ignored, "halves", rows, "its numbers contradict each other")
+    change = seen["pair_product"] + seen["pair_difference"] / 4.0
+    size = np.abs(seen["pair_product"]) + seen["pair_difference"]
+    rows = (change < -ROUNDING * size) | (
+        np.abs(seen["pair_slope"]) > np.sqrt(seen["pair_step"] * np.maximum(change + ROUNDING * size, 0.0))
+    )
+    _name(seen, ignored, "pair", rows, "its numbers contradict each other")
+
+
+def _drop_too_low(seen: Observations, ignored: list[Ignored], lowest: float) -> None:
+    low = seen["loss"] < lowest - ROUNDING * abs(lowest)
+    if np.count_nonzero(low) <= WRONG * np.count_nonzero(np.isfinite(seen["loss"])):
+        _name(seen, ignored, "loss", low, f"below the lowest possible, {lowest:.4g}", seen["loss"])
+
+
+def _name(
+    seen: Observations,
+    ignored: list[Ignored],
+    group: str,
+    rows: Mask,
+    why: str,
+    values: Floats | None = None,
+    typical: float | None = None,
+) -> None:
+    """Leave a part of some reports out, and say so."""
+    for row in np.flatnonzero(rows):
+        value = None if values is None else float(values[row])
+        ignored.append(Ignored(int(seen.client[row]), group, why, value, typical))
+    seen.leave_out(group, rows)
+
+
+def remember(memory: Memory, seen: Observations) -> Memory:
     """Keep the values believed last, for rounds in which too few clients report.
 
     Parameters
     ----------
     memory : dict
         What was kept before, by part of the report.
-    observations : Observations
+    seen : Observations
         What is believed of the round that just ended.
 
     Returns
     -------
     dict
-        At most eight values a part; where nothing new is believed the oldest are forgotten, so that a changed
-        world is not disbelieved for ever.
+        At most eight values a part, spread over all that were believed; where nothing new is believed the
+        oldest are forgotten, so that a changed world is not disbelieved for ever.
     """
     kept: Memory = {}
-    for group, values in _scales(observations).items():
-        new = values[np.isfinite(values)].tolist()
+    for group, values in _scales(seen).items():
+        new = np.sort(values[np.isfinite(values)])
+        if len(new) > MEMORY:
+            new = new[((np.arange(MEMORY) + 0.5) / MEMORY * len(new)).astype(np.int64)]
         old = memory.get(group, [])
-        kept[group] = [*old, *new][-MEMORY:] if new else old[LEAST_TO_JUDGE:]
+        kept[group] = [*old, *new.tolist()][-MEMORY:] if len(new) else old[LEAST_TO_JUDGE:]
     return kept
 
 
 def restored_memory(place: str, state: object) -> Memory:
     """Return what `remember` kept, checked; `place` is how messages name it."""
     # A part of which nothing was ever told is not there.
-    parts = [name for name in state if name in _GROUPS] if isinstance(state, dict) else _GROUPS
+    parts = [name for name in state if name in FARTHEST] if isinstance(state, dict) else FARTHEST
     return table(place, state, dict.fromkeys(parts, listed(number(), MEMORY)))
 
 
-def _scales(observations: Observations) -> dict[str, Floats]:
-    """Give what the parts are judged by: logarithms of their scale, and the loss itself."""
-    column = observations.column
+def _scales(seen: Observations) -> dict[str, Floats]:
+    """Give what the parts are judged by."""
+    column = seen.column
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = column["halves_difference"] / (1 / column["halves_first"] + 1 / column["halves_second"])
         curvature = (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"]
-        scales = {
+        return {
             "samples": column["samples"],
             # Between seconds a sample and seconds a step, of which either may be what stays the same.
             "seconds_computing": column["seconds_computing"]
@@ -276,35 +282,51 @@ def _scales(observations: Observations) -> dict[str, Floats]:
             "seconds_communicating": column["seconds_communicating"],
             "halves": noise + np.abs(column["halves_product"]),
             "pair": curvature,
-            "gradient": column["gradient"],
-            "change": column["change"],
+            "step of pair": column["pair_step"],
+            "gradient": np.sqrt(column["gradient"]),
+            "change": column["change"] / column["pair_step"],
+            "loss": column["loss"],
         }
-        return {group: np.log(value) for group, value in scales.items()} | {"loss": column["loss"]}
 
 
-def _drop_outliers(observations: Observations, ignored: list[Ignored], memory: Memory) -> None:
-    for group, values in _scales(observations).items():
-        past = np.array(memory.get(group, []), dtype=np.float64)
-        known = np.concatenate([past, values[np.isfinite(values)]])
-        least = float(np.log(RATIO_LIMIT))
+def _drop_outliers(seen: Observations, ignored: list[Ignored], memory: Memory, lowest: float) -> None:
+    why = "far from what all other clients report"
+    for group, values in _scales(seen).items():
+        # The values believed last count only where too few report now: the model has moved since.
+        missing = max(MEMORY - int(np.isfinite(values).sum()), 0)
+        past = np.array(memory.get(group, [])[:missing], dtype=np.float64)
+        floor = lowest if group == "loss" and lowest > -math.inf else 0.0
+        if group == "gradient":
+            rows, distances, _ = distances_from_middle(seen.vectors["gradient"])
+            if len(rows) >= LEAST_TO_JUDGE:
+                # Rather by what separates it from the others than by its length.
+                values, past = np.full(len(values), np.nan), np.zeros(0)
+                values[rows] = distances
+        far, typical = _far(values - floor, past - floor, FARTHEST[group], group not in NEVER_TOO_SMALL)
         if group == "loss":
-            least = RATIO_LIMIT * float(np.median(np.abs(known))) if len(known) else 0.0
-        rows = _far(values, least, past)
-        why = "far from what all other clients report"
-        ignored.extend(Ignored(int(observations.client[row]), group, why) for row in np.flatnonzero(rows))
-        _leave_out(observations, group, rows)
+            far &= _far_by_distance(values, past)
+        part = "pair" if group == "step of pair" else group
+        _name(seen, ignored, part, far, why, values, typical + floor)
 
 
-def _far(values: Floats, least: float, past: Floats) -> npt.NDArray[np.bool_]:
-    """Mark the values far from the median of the finite ones; -inf is the logarithm of an exact zero."""
-    finite = np.isfinite(values)
-    zero = np.isneginf(values)
-    if finite.sum() < LEAST_TO_JUDGE:
-        least = 2 * least
-    judges = np.concatenate([past, values[finite]])
-    if len(judges) < max(LEAST_TO_JUDGE, zero.sum() + 1):
+def _far(values: Floats, past: Floats, ratio: float, both: bool) -> tuple[Mask, float]:
+    """Mark the values far from the median of those above 0, by their ratio; and give the median."""
+    positive = values > 0
+    judges = np.log(np.concatenate([past[past > 0], values[positive]]))
+    least = math.log(ratio) * (1.0 if positive.sum() >= LEAST_TO_JUDGE else 2.0)
+    zero = (values == 0) & both
+    if len(judges) < max(LEAST_TO_JUDGE, int(zero.sum()) + 1):
+        return np.zeros(len(values), dtype=bool), math.nan
+    middle = float(np.median(judges))
+    distance = np.where(positive, np.log(np.where(positive, values, 1.0)) - middle, 0.0)
+    distance = np.abs(distance) if both else distance
+    return (distance > max(USUAL * deviation(judges), least)) | zero, math.exp(middle)
+
+
+def _far_by_distance(values: Floats, past: Floats) -> Mask:
+    """Mark the values far from the median in units of the spread."""
+    known = np.concatenate([past, values[np.isfinite(values)]])
+    if not len(known):
         return np.zeros(len(values), dtype=bool)
-    middle = np.median(judges)
-    spread = deviation(judges)
-    distance = np.where(finite, np.abs(np.where(finite, values, 0.0) - middle), 0.0)
-    return np.asarray((distance > max(SPREAD_LIMIT * spread, least)) | zero)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(values - np.median(known)) > USUAL * deviation(known))

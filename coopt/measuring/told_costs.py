@@ -19,7 +19,7 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.robust import deviation
 
 if TYPE_CHECKING:
-    from coopt.measuring.screening import Observations
+    from coopt.measuring.observations import Observations
 
 Floats = npt.NDArray[np.float64]
 

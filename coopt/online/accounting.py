@@ -13,7 +13,8 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate import gradients_evaluated
 from coopt.measuring.ignored import Ignored
-from coopt.measuring.screening import LARGEST, Memory, Observations, screen
+from coopt.measuring.observations import Observations
+from coopt.measuring.screening import LARGEST, Memory, screen
 from coopt.measuring.told_costs import Prices
 from coopt.problem.participation import check_participants
 from coopt.problem.saved_state import consistent, number, table, whole
@@ -89,6 +90,7 @@ class Account:
         witnessed: bool = False,
         memory: Memory | None = None,
         stated_cost: Floats | None = None,
+        lowest_loss: float = -math.inf,
     ) -> Closed:
         """Charge the planned round, and give what is believed of its reports.
 
@@ -114,6 +116,8 @@ class Account:
             Values believed before, to judge the reports by.
         stated_cost : numpy.ndarray, shape (N,), optional
             Cost per sample as the fleet states it, to hold told costs to; default: `sample_cost`.
+        lowest_loss : float, optional
+            What no loss can be below.
 
         Raises
         ------
@@ -133,6 +137,7 @@ class Account:
             most_seconds=LARGEST if seconds is None else seconds,
             most_samples=MOST_OVER_PLAN * samples_of(plan),
             prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
+            lowest_loss=lowest_loss,
         )
         steps, short = steps_done(plan, seen)
         ignored.extend(

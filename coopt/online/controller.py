@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.calibrate import calibrate
-from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import Account, check_budget
@@ -65,7 +65,8 @@ class Controller:
         The rule: "horizon" plans all that is left of the budget, "marginal" (DYNAMITE's controller; needs
         `Budget.max_rounds`) one round at a time; baselines are in :mod:`coopt.policies`.
     lowest_loss : float, default 0
-        A value that the loss cannot fall below.
+        A value that no loss of a device falls below; reports below it are not believed, unless they are more
+        than a fifth.
     curvature_floor : float, optional
         Known lower bound on the curvature of the devices' losses, 0 for convex ones. At 0 or above, how far
         the loss can still fall is inferred from how loss and gradient fell so far; otherwise it is reckoned
@@ -309,6 +310,7 @@ class Controller:
             arrived,
             sample_cost=self._state.knowledge.sample_cost(),
             stated_cost=self.fleet.sample_cost,
+            lowest_loss=self.lowest_loss,
             step_cost=self.fleet.step_cost,
             device_cost=self.fleet.round_cost,
             seconds=seconds,

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from coopt.measuring.estimates import estimate, estimate_published
-from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
-from coopt.measuring.screening import Observations
+from coopt.measuring.estimates.state import Estimates
+from coopt.measuring.observations import Observations
 from coopt.problem.fleet import Fleet
 from coopt.problem.saved_state import table
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
@@ -117,13 +117,13 @@ class Knowledge:
             lower = np.maximum(lower, np.minimum(upper, 2))
         if self.streaming:
             upper = np.maximum(np.minimum(upper, estimates.samples), lower)
-        divergence = estimate.divergence(estimates)
+        divergence = readings.divergence(estimates)
         prior = math.sqrt(float(given.weights @ given.divergence**2))
         error = divergence.standard_error if math.isfinite(divergence.standard_error) else 0.0
         spread = divergence.value + self.caution * error if math.isfinite(divergence.value) else prior
         noise = given.gradient_noise
         if estimates.fleet_noise.known:
-            noise = estimate.device_noise(estimates, self.caution)
+            noise = readings.device_noise(estimates, self.caution)
         weights = estimates.samples[active] if self.streaming else given.weights[active]
         measured = self.measured()
         return Fleet(
@@ -161,7 +161,7 @@ class Knowledge:
         return recommend_sampler(
             gradient_diameter=gradient_diameter,
             distances={sampler: total_variation(sampler, capacity, arrivals) for sampler in SAMPLERS},
-            sample_variance=float(weights @ estimate.device_noise(self.estimates)),
+            sample_variance=float(weights @ readings.device_noise(self.estimates)),
             capacity=capacity,
             turnover=contraction * capacity / arrivals_per_step if turns else math.inf,
         )

@@ -107,7 +107,7 @@ def test_what_is_not_believed_is_named_by_its_client() -> None:
     wrong = [replace(r, client=10 * r.client) for r in reports]
     wrong[2] = replace(wrong[2], loss=float("nan"))
     found = from_records(wrong, learning_rate=0.1)
-    assert [str(each) for each in found.ignored] == ["client 20: ignored loss: not a possible value"]
+    assert [str(each) for each in found.ignored] == ["client 20: ignored loss = nan: not a possible value"]
 
 
 def test_lines_that_are_no_reports_are_named(tmp_path: Path) -> None:

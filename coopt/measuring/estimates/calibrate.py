@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from coopt.measuring.estimates import estimate
-from coopt.measuring.estimates.estimate import Estimates
+from coopt.measuring.estimates import readings
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.estimates.trend import Estimate
 from coopt.problem.constants import Constants
 
@@ -54,18 +54,18 @@ def calibrate(
 
     Examples
     --------
-    >>> calibrate(estimate.Estimates.empty([10]), learning_rate=0.1).smoothness
+    >>> calibrate(Estimates.empty([10]), learning_rate=0.1).smoothness
     10.0
     """
     ceiling = 1 / learning_rate
-    beta = min(max(_raised(estimate.smoothness(estimates), caution, ceiling), 1e-9 * ceiling), ceiling)
-    slope = estimate.ratio_of(estimates.pair_slope, estimates.pair_step)
+    beta = min(max(_raised(readings.smoothness(estimates), caution, ceiling), 1e-9 * ceiling), ceiling)
+    slope = readings.ratio_of(estimates.pair_slope, estimates.pair_step)
     floor = -beta if curvature_floor is None else min(max(curvature_floor, -beta), beta)
     if math.isfinite(slope.value):
         error = slope.standard_error if math.isfinite(slope.standard_error) else abs(slope.value)
         floor = min(max(slope.value - caution * error, floor), beta)
-    coupling = min(_raised(estimate.coupling(estimates), caution, (beta - floor) / 2), beta)
-    c = estimate.contraction(
+    coupling = min(_raised(readings.coupling(estimates), caution, (beta - floor) / 2), beta)
+    c = readings.contraction(
         estimates,
         learning_rate,
         lowest_loss=lowest_loss,
@@ -90,7 +90,7 @@ def _gap(estimates: Estimates, c: float, lowest_loss: float, caution: float, for
     Near the optimum the gap drowns in the noise of its measurement, and only the forecast still tells its
     size.
     """
-    measured = estimate.gap(estimates, c, lowest_loss=lowest_loss)
+    measured = readings.gap(estimates, c, lowest_loss=lowest_loss)
     if not math.isfinite(measured.value):
         return 1.0 if forecast is None else forecast
     error = caution * measured.standard_error if math.isfinite(measured.standard_error) else 0.0

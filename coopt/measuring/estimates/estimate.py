@@ -10,160 +10,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.measuring.estimates.average import Average
-from coopt.measuring.estimates.regression import FadingLine
-from coopt.measuring.estimates.step_timing import StepTiming
-from coopt.measuring.estimates.trend import Estimate, Trend
+from coopt.measuring.estimates.state import Estimates
+from coopt.measuring.estimates.trend import Trend
 from coopt.measuring.ignored import Ignored
+from coopt.measuring.observations import Observations
 from coopt.measuring.report import ClientReport
-from coopt.measuring.screening import (
-    SMALLEST,
-    Memory,
-    Observations,
-    remember,
-    restored_memory,
-    screen,
-)
+from coopt.measuring.robust import reach
+from coopt.measuring.screening import SMALLEST, remember, screen
 from coopt.problem.limits import parts
-from coopt.problem.saved_state import Reader, consistent, table, whole, wholes
 
 Floats = npt.NDArray[np.float64]
 
-DEVICE_DECAY = 0.9  # gradient noise changes with the model, but slowly: some 10 reports
-FLEET_DECAY = 0.85  # some 7 rounds
-PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
-SPEED_DECAY = 0.5  # links jump: 2 reports
 SIGNAL = 3.0  # squared gradient over the noise in it, from which a point counts for that relation
 # Rounds from the start in which the squared gradient may fall to this share of its average at once.
 EARLY, COLLAPSE = 10, 0.5
-LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
-
-
-@dataclass(frozen=True, eq=False)
-class Estimates:
-    """What is known so far; frozen, `update` returns a new one.
-
-    Attributes
-    ----------
-    samples : numpy.ndarray, shape (N,)
-        Samples that each device holds, d_i.
-    noise : Average, shape (N,)
-        Gradient noise M_i of each device, gradient^2 * samples.
-    timing : StepTiming
-        Seconds per step and per sample of each device.
-    round_seconds, sample_cost : Average, shape (N,)
-        Seconds of communication per round, cost per sample.
-    fleet_noise : Average
-        Mean M_i over the devices that reported, for those that never did.
-    loss : Trend
-        Global loss F.
-    gradient : Trend
-        Squared norm of the global gradient.
-    partial : Average
-        What missing devices add to it, already subtracted.
-    participation : Average
-        The same, of devices that did not take part at all: noise of the averaged gradient, gradient^2.
-    divergence : Trend
-        Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
-    pair_change, pair_slope, pair_step : Average
-        Same-batch pairs: squared gradient change, its product with the step, squared step.
-    coupling_change, coupling_step : Average
-        Squared change of the averaged gradient by drift, weighted squared drift.
-    line : FadingLine
-        Squared gradient norm over loss, round by round.
-    decay : FadingLine
-        Logarithm of the squared gradient norm over the local steps taken so far.
-    steps : int
-        Local steps taken so far.
-    memory : dict
-        Values believed last, see `coopt.measuring.screening.remember`.
-    """
-
-    samples: npt.NDArray[np.int64]
-    noise: Average
-    timing: StepTiming
-    round_seconds: Average
-    sample_cost: Average
-    fleet_noise: Average
-    loss: Trend
-    gradient: Trend
-    partial: Average
-    participation: Average
-    divergence: Trend
-    pair_change: Average
-    pair_slope: Average
-    pair_step: Average
-    coupling_change: Average
-    coupling_step: Average
-    line: FadingLine
-    decay: FadingLine
-    steps: int
-    memory: Memory
-
-    @classmethod
-    def empty(cls, samples: npt.ArrayLike, step_worth: npt.ArrayLike = 0.0) -> Self:
-        """Know nothing but how many samples each device holds.
-
-        And, where it is known, how many of them take as long as the fixed part of a step does.
-        """
-        held = np.array(samples, dtype=np.int64)
-        parts: dict[str, Any] = {
-            field.name: _empty(field.name, len(held)) for field in fields(cls) if field.name not in _OTHERS
-        }
-        return cls(
-            samples=held,
-            line=FadingLine(LINE_DECAY),
-            decay=FadingLine(LINE_DECAY),
-            steps=0,
-            memory={},
-            timing=StepTiming.empty(np.broadcast_to(np.asarray(step_worth, dtype=np.float64), held.shape)),
-            **parts,
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Numbers, lists and dictionaries that `restored` turns back into the same state, bit for bit."""
-        state: dict[str, Any] = {"samples": self.samples.tolist(), "steps": self.steps, "memory": self.memory}
-        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in state}
-        return state | {name: part.state_dict() for name, part in parts.items()}
-
-    def restored(self, place: str, state: object) -> Self:
-        """Return what `state_dict` wrote of as many devices; `place` is for messages."""
-        readers: dict[str, Reader[Any]] = {
-            "samples": wholes(self.samples.shape, minimum=1),
-            "steps": whole(),
-            "memory": restored_memory,
-        }
-        # Every other part restores itself.
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        readers |= {name: part.restored for name, part in parts.items() if name not in readers}
-        read = table(place, state, readers)
-        for name in _NOT_NEGATIVE:
-            consistent(f"{place}.{name}.mean", read[name].mean >= 0, "what it averages is not negative")
-        return replace(self, **read)
-
-
-_OTHERS = ("samples", "timing", "line", "decay", "steps", "memory")
-_TRENDS = ("loss", "gradient", "divergence")
-_NOT_NEGATIVE = ("noise", "round_seconds", "sample_cost", "fleet_noise", "pair_step", "coupling_step")
-_PER_DEVICE = {
-    "noise": DEVICE_DECAY,
-    "round_seconds": SPEED_DECAY,
-    "sample_cost": DEVICE_DECAY,
-}
-
-
-def _empty(name: str, devices: int) -> Average | Trend:
-    if name in _TRENDS:
-        return Trend.empty()
-    if name in _PER_DEVICE:
-        return Average.empty(_PER_DEVICE[name], (devices,))
-    return Average.empty(FLEET_DECAY if name in ("fleet_noise", "partial", "participation") else PAIR_DECAY)
+# Factor over the median by which the data of a device may grow in any case.
+MOST_GROWTH = 2.0
 
 
 def update(
@@ -233,13 +101,24 @@ def absorb(
         reported = np.isfinite(seen["samples"])
         samples = state.samples.copy()
         samples[seen.client[reported]] = seen["samples"][reported].astype(np.int64)
-        state = replace(state, samples=samples)
+        state = replace(state, samples=_held_growth(samples, state.given))
     weight = state.samples[seen.client].astype(np.float64)
     step_costs = np.broadcast_to(np.asarray(step_cost), state.samples.shape)
     state = _update_devices(state, seen, step_costs, micro_batch)
     state = _update_gradients(state, seen, weight, replacement)
     state = _update_pairs(state, seen, weight)
     return replace(state, steps=state.steps + local_steps, memory=remember(state.memory, seen))
+
+
+def _held_growth(samples: npt.NDArray[np.int64], given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Hold by how much devices say that their data grew: it is their weight in all averages."""
+    growth = np.log(samples / np.maximum(given, 1))
+    far = max(reach(growth), math.log(MOST_GROWTH))
+    if not math.isfinite(far):
+        return samples
+    most = np.exp(np.median(growth) + far) * np.maximum(given, 1)
+    held: npt.NDArray[np.int64] = np.minimum(samples, np.maximum(most, 1.0).astype(np.int64))
+    return held
 
 
 def gradients_evaluated(
@@ -410,146 +289,3 @@ def _batch_variance(seen: Observations, samples: npt.NDArray[np.int64], replacem
     first, second = seen["halves_first"], seen["halves_second"]
     noise = seen["halves_difference"] / (1 / first + 1 / second)
     return noise / (first + second) if replacement else noise * (1 / (first + second) - 1 / samples)
-
-
-def mean_of(average: Average) -> Estimate:
-    """Read a scalar average."""
-    if not average.known:
-        return Estimate(math.nan, math.inf)
-    return Estimate(float(average.mean), float(average.standard_error))
-
-
-def root_of(estimate: Estimate) -> Estimate:
-    """Square root of an estimate that may have come out negative by noise."""
-    value, error = max(estimate.value, 0.0), estimate.standard_error
-    root = math.sqrt(value) if not math.isnan(estimate.value) else math.nan
-    # Near zero the root of a quantity uncertain by e is uncertain by sqrt(e).
-    return Estimate(root, min(error / (2 * root), math.sqrt(error)) if root > 0 else math.sqrt(error))
-
-
-def ratio_of(numerator: Average, denominator: Average) -> Estimate:
-    """Ratio of two averages, which has less bias than an average of ratios."""
-    top, bottom = mean_of(numerator), mean_of(denominator)
-    if not bottom.value > 0:
-        return Estimate(math.nan, math.inf)
-    value = top.value / bottom.value
-    error = math.hypot(top.standard_error, value * bottom.standard_error) / bottom.value
-    return Estimate(value, error)
-
-
-def divergence(state: Estimates) -> Estimate:
-    """Gradient divergence d_h, in units of the gradient."""
-    return root_of(state.divergence.now)
-
-
-def smoothness(state: Estimates) -> Estimate:
-    """Curvature beta along the clients' steps: root mean square gradient change per distance."""
-    return root_of(ratio_of(state.pair_change, state.pair_step))
-
-
-def coupling(state: Estimates) -> Estimate:
-    """How strongly drift moves the averaged gradient, beta_d, in units of curvature."""
-    return root_of(ratio_of(state.coupling_change, state.coupling_step))
-
-
-def squared_gradient(state: Estimates) -> Estimate:
-    """Squared norm of the global gradient; missing devices make it uncertain, however long one averages."""
-    now = state.gradient.now
-    return Estimate(now.value, math.hypot(now.standard_error, float(state.partial.mean)))
-
-
-def contraction(
-    state: Estimates,
-    learning_rate: float,
-    *,
-    lowest_loss: float = 0.0,
-    caution: float = 1.0,
-    extrapolate: bool = True,
-) -> Estimate:
-    """Polyak-Lojasiewicz constant c near the current model, guarded from below.
-
-    Parameters
-    ----------
-    state : Estimates
-        What is known.
-    learning_rate : float
-        eta.
-    lowest_loss : float, default 0
-        A value that the loss cannot fall below.
-    caution : float, default 1
-        Standard errors that a measured value is lowered by: too large a c promises progress that does not
-        come.
-    extrapolate : bool, default True
-        Whether to infer from loss and gradient so far how far the loss can fall. Without convexity they tell
-        nothing about that: a network that starts on a plateau looks as if it had arrived.
-
-    Returns
-    -------
-    Estimate
-        The largest of three values that are low on purpose: half the slope of ||grad F||^2 over F, and the
-        rate at which ||grad F||^2 falls per local step over 2 eta, both lowered by `caution` standard
-        errors; and ||grad F||^2 / (2 (F - lowest_loss)), which the true one exceeds as long as F* >
-        lowest_loss.
-
-    Notes
-    -----
-    Where 2c(F - F*) = ||grad F||^2 holds with equality, the slope of ||grad F||^2 over F is 2c whatever F*
-    may be, and both sides fall by a factor of about exp(-2 eta c) a step.
-    """
-    loss, square = state.loss.now, squared_gradient(state)
-    height = loss.value - lowest_loss
-    least = 0.0
-    if height > 0 and not math.isnan(square.value):
-        # On a plateau the gradient drowns in its noise, and without extrapolation nothing else shows the way.
-        unseen = square.standard_error if not extrapolate and math.isfinite(square.standard_error) else 0.0
-        least = (max(square.value, 0.0) + unseen) / (2 * height)
-    best = Estimate(least, math.inf)
-    lines = ((state.line, 0.5), (state.decay, -0.5 / learning_rate)) if extrapolate else ()
-    for line, scale in lines:
-        value, error = scale * line.slope, abs(scale) * line.slope_error
-        if math.isfinite(value) and math.isfinite(error):
-            best = max(best, Estimate(value - caution * error, error))
-    return best
-
-
-def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Estimate:
-    """Distance F - F* of the loss from its minimum: ||grad F||^2 / (2c), at most F - lowest_loss.
-
-    Parameters
-    ----------
-    state : Estimates
-        What is known.
-    pl_constant : float
-        c.
-    lowest_loss : float, default 0
-        A value that the loss cannot fall below.
-
-    Returns
-    -------
-    Estimate
-        NaN while neither loss nor gradient were observed.
-    """
-    loss, square = state.loss.now, squared_gradient(state)
-    height = Estimate(max(loss.value - lowest_loss, 0.0), loss.standard_error)
-    if math.isnan(loss.value):
-        height = Estimate(math.nan, math.inf)
-    if not pl_constant > 0 or math.isnan(square.value) or not math.isfinite(square.standard_error):
-        return height
-    value = Estimate(max(square.value, 0.0) / (2 * pl_constant), square.standard_error / (2 * pl_constant))
-    # A loss below its lowest possible value is noise and limits nothing.
-    return height if 0 < height.value < value.value else value
-
-
-def device_noise(state: Estimates, caution: float = 0.0) -> Floats:
-    """Gradient noise M_i of every device, the fleet's mean for a device that never reported, shape (N,).
-
-    Parameters
-    ----------
-    state : Estimates
-        What is known.
-    caution : float, default 0
-        Standard errors to add.
-    """
-    fallback = float(state.fleet_noise.mean)
-    error = np.where(np.isfinite(state.noise.standard_error), state.noise.standard_error, 0.0)
-    return np.where(state.noise.known, state.noise.mean + caution * error, fallback)

@@ -16,7 +16,7 @@ from coopt.measuring.screening import SMALLEST
 from coopt.problem.saved_state import number, table
 
 if TYPE_CHECKING:
-    from coopt.measuring.screening import Observations
+    from coopt.measuring.observations import Observations
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt.measuring.estimates import estimate, estimate_published
+from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.estimates.trend import Trend
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.measuring.screening import screen
@@ -79,8 +80,8 @@ class Fleet:
         return [self.report(i, model, round_=round_) for i in range(len(self.samples))]
 
 
-def run(fleet: Fleet, model: np.ndarray, rounds: int) -> estimate.Estimates:
-    state = estimate.Estimates.empty(fleet.samples)
+def run(fleet: Fleet, model: np.ndarray, rounds: int) -> Estimates:
+    state = Estimates.empty(fleet.samples)
     for round_ in range(rounds):
         state, ignored = estimate.update(state, fleet.reports(model, round_), round=round_)
         assert ignored == []
@@ -110,13 +111,13 @@ def test_estimators_read_in_their_units() -> None:
     fleet = Fleet(6, seed=1)
     state = run(fleet, np.full(DIMENSION, 0.4), 200)
     beta = math.sqrt(np.mean(fleet.curvature**2))
-    found = estimate.smoothness(state)
+    found = readings.smoothness(state)
     assert abs(found.value - beta) < 5 * found.standard_error < beta
     # Steps are independent here, so the averaged change is that of an average of independent steps.
     expected = beta * math.sqrt(np.sum(fleet.p**2))
-    found = estimate.coupling(state)
+    found = readings.coupling(state)
     assert abs(found.value - expected) < 5 * found.standard_error < 4 * expected
-    assert estimate.divergence(state).value == pytest.approx(
+    assert readings.divergence(state).value == pytest.approx(
         math.sqrt(fleet.truth(np.full(DIMENSION, 0.4))["divergence"]), rel=0.1
     )
     assert state.loss.now.value == pytest.approx(float(fleet.p @ (1.0 + np.arange(6))))
@@ -129,7 +130,7 @@ def test_published_estimators_are_biased_the_way_they_are_known_to_be() -> None:
     model = np.full(DIMENSION, 0.1)
     seen, _ = screen(fleet.reports(model), devices=6, round=0)
     published = estimate_published.estimate(seen, fleet.samples)
-    corrected = estimate.divergence(run(fleet, model, 50)).value
+    corrected = readings.divergence(run(fleet, model, 50)).value
     assert published.divergence > 2 * corrected
     assert published.smoothness > 0 and published.lipschitz > 0 and published.convexity > 0
 
@@ -197,7 +198,7 @@ def corrupt(report: ClientReport, how: str) -> ClientReport:
 def test_a_fifth_of_the_clients_may_lie(how: str) -> None:
     fleet = Fleet(20, seed=4)
     model = np.full(DIMENSION, 0.4)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     blamed: set[int] = set()
     for round_ in range(30):
         reports = fleet.reports(model, round_)
@@ -213,7 +214,7 @@ def test_a_fifth_of_the_clients_may_lie(how: str) -> None:
     mean = p @ gradients / p.sum()
     wanted = float(p @ np.sum((gradients - mean) ** 2, axis=1) / p.sum())
     assert state.divergence.now.value == pytest.approx(wanted, rel=0.15)
-    assert np.all(np.isfinite(estimate.device_noise(state)))
+    assert np.all(np.isfinite(readings.device_noise(state)))
     assert np.median(np.abs(state.noise.mean[honest] / fleet.noise[honest] - 1)) < 0.25
     assert 0 < state.loss.now.value < 30
 
@@ -221,7 +222,7 @@ def test_a_fifth_of_the_clients_may_lie(how: str) -> None:
 def test_zeros_from_a_fifth_of_the_clients_do_no_harm_to_the_others() -> None:
     fleet = Fleet(20, seed=5)
     model = np.full(DIMENSION, 0.4)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     for round_ in range(30):
         reports = fleet.reports(model, round_)
         for client in range(4):
@@ -240,7 +241,7 @@ number = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 
 @given(data=st.data(), devices=st.integers(1, 6))
 def test_nothing_that_clients_send_breaks_the_state(data: st.DataObject, devices: int) -> None:
     fleet = Fleet(devices, seed=6)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     for round_ in range(3):
         reports = []
         for report in fleet.reports(np.zeros(DIMENSION), round_):
@@ -259,22 +260,22 @@ def test_nothing_that_clients_send_breaks_the_state(data: st.DataObject, devices
             reports.append(dataclasses.replace(report, **broken))
         state, _ = estimate.update(state, reports, round=round_, streaming=data.draw(st.booleans()))
     assert np.all(state.samples >= 1)
-    assert np.all(np.isfinite(estimate.device_noise(state)))
-    for read in (estimate.divergence, estimate.smoothness, estimate.coupling):
+    assert np.all(np.isfinite(readings.device_noise(state)))
+    for read in (readings.divergence, readings.smoothness, readings.coupling):
         value = read(state).value
         assert math.isnan(value) or value >= 0
-    assert estimate.contraction(state, 0.1).value >= 0
+    assert readings.contraction(state, 0.1).value >= 0
 
 
 def test_a_lonely_liar_is_judged_by_what_was_believed_before() -> None:
     fleet = Fleet(6, seed=20)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     for round_ in range(3):
         state, _ = estimate.update(state, fleet.reports(np.zeros(DIMENSION), round_), round=round_)
     pair = [fleet.report(i, np.zeros(DIMENSION), round_=3) for i in (0, 1)]
     after, ignored = estimate.update(state, [corrupt(pair[0], "huge"), pair[1]], round=3)
     assert {entry.client for entry in ignored} == {0} and len(ignored) >= 5
-    assert estimate.squared_gradient(after).value < 1e3
+    assert readings.squared_gradient(after).value < 1e3
     # A world that has really changed is believed once the old one is forgotten.
     changed = None
     for round_ in range(4, 9):
@@ -314,25 +315,25 @@ def test_a_late_report_may_be_about_a_longer_round_than_the_one_that_just_ended(
 
 def test_one_client_one_report_and_none() -> None:
     fleet = Fleet(1, seed=8)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     state, ignored = estimate.update(state, [], round=0)
     assert ignored == [] and not state.loss.known
-    assert estimate.gap(state, 1.0).standard_error == math.inf
+    assert readings.gap(state, 1.0).standard_error == math.inf
     state, _ = estimate.update(state, fleet.reports(np.zeros(DIMENSION), 1), round=1)
-    assert math.isnan(estimate.divergence(state).value)
+    assert math.isnan(readings.divergence(state).value)
     assert state.gradient.known and state.gradient.now.standard_error == math.inf
 
 
 def test_identical_reports_have_no_spread_and_no_outliers() -> None:
     report = Fleet(1, seed=9).report(0, np.ones(DIMENSION))
     reports = [dataclasses.replace(report, client=i) for i in range(6)]
-    state = estimate.Estimates.empty([10] * 6)
+    state = Estimates.empty([10] * 6)
     for round_ in range(5):
         again = [dataclasses.replace(entry, round=round_) for entry in reports]
         state, ignored = estimate.update(state, again, round=round_)
         assert ignored == []
     assert float(state.noise.standard_error[0]) == 0
-    assert estimate.divergence(state).value == 0  # raw spread 0, minus noise: never negative
+    assert readings.divergence(state).value == 0  # raw spread 0, minus noise: never negative
 
 
 def test_missing_devices_do_not_pass_for_a_gradient() -> None:
@@ -343,21 +344,21 @@ def test_missing_devices_do_not_pass_for_a_gradient() -> None:
     rng = np.random.default_rng(19)
     found, naive = [], []
     for _ in range(300):
-        state = estimate.Estimates.empty(fleet.samples)
+        state = Estimates.empty(fleet.samples)
         here = [report for report in fleet.reports(model) if rng.random() < 0.7]
         state, _ = estimate.update(state, here, round=0)
         found.append(state.gradient.now.value)
         naive.append(found[-1] + float(state.partial.mean))
     assert np.mean(naive) > 10 * np.std(naive) / math.sqrt(300)
     assert abs(np.mean(found)) < 0.25 * np.mean(naive)
-    assert estimate.squared_gradient(run(fleet, model, 5)).value < np.mean(naive)
+    assert readings.squared_gradient(run(fleet, model, 5)).value < np.mean(naive)
 
 
 def test_device_that_never_reported_gets_the_fleet_mean() -> None:
     fleet = Fleet(4, seed=10)
     reports = fleet.reports(np.zeros(DIMENSION))[:3]
-    state, _ = estimate.update(estimate.Estimates.empty(fleet.samples), reports, round=0)
-    noise = estimate.device_noise(state)
+    state, _ = estimate.update(Estimates.empty(fleet.samples), reports, round=0)
+    noise = readings.device_noise(state)
     assert noise[3] == pytest.approx(noise[:3].mean())
 
 
@@ -366,7 +367,7 @@ def test_device_that_never_reported_gets_the_fleet_mean() -> None:
 def test_resumed_state_is_the_same_bit_for_bit(rounds: int, after: int) -> None:
     fleet = Fleet(3, seed=11)
     model = np.zeros(DIMENSION)
-    state = estimate.Estimates.empty(fleet.samples)
+    state = Estimates.empty(fleet.samples)
     for round_ in range(rounds):
         state, _ = estimate.update(state, fleet.reports(model, round_), round=round_)
     again = state.restored("estimates", json.loads(json.dumps(state.state_dict())))
@@ -379,7 +380,7 @@ def test_resumed_state_is_the_same_bit_for_bit(rounds: int, after: int) -> None:
 
 def test_contraction_and_gap_on_a_quadratic() -> None:
     """F = F* + c d^2 / 2 seen without noise: the slope gives c, the line through zero gives F*."""
-    state = estimate.Estimates.empty([10])
+    state = Estimates.empty([10])
     c, lowest = 0.7, 3.0
     for distance in (2.0, 1.5, 1.2, 1.0):
         loss, square = lowest + c * distance**2 / 2, (c * distance) ** 2
@@ -389,16 +390,16 @@ def test_contraction_and_gap_on_a_quadratic() -> None:
             loss=state.loss.add(loss),
             gradient=state.gradient.add(square),
         )
-    found = estimate.contraction(state, 0.1)
+    found = readings.contraction(state, 0.1)
     assert found.value == pytest.approx(c, rel=1e-6)
-    assert estimate.gap(state, found.value).value == pytest.approx(state.loss.now.value - lowest, rel=1e-6)
+    assert readings.gap(state, found.value).value == pytest.approx(state.loss.now.value - lowest, rel=1e-6)
     # A guard from below: with nothing but the lowest possible loss known, c cannot be smaller than this.
     lonely = dataclasses.replace(state, line=FadingLine(0.9))
     height = state.loss.now.value
-    assert estimate.contraction(lonely, 0.1).value == pytest.approx(state.gradient.now.value / (2 * height))
-    assert estimate.gap(state, 1e-12).value == pytest.approx(height)
-    assert estimate.gap(state, 0.0).value == pytest.approx(height)
-    assert estimate.gap(state, c, lowest_loss=height - 0.01).value == pytest.approx(0.01)
+    assert readings.contraction(lonely, 0.1).value == pytest.approx(state.gradient.now.value / (2 * height))
+    assert readings.gap(state, 1e-12).value == pytest.approx(height)
+    assert readings.gap(state, 0.0).value == pytest.approx(height)
+    assert readings.gap(state, c, lowest_loss=height - 0.01).value == pytest.approx(0.01)
 
 
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), decay=st.floats(0, 0.99))
@@ -459,7 +460,7 @@ def test_trend_follows_a_fall_without_delay_and_averages_what_is_steady() -> Non
 
 def test_what_was_before_steep_directions_converged_is_forgotten() -> None:
     """Squared gradient 16, then 0.04 from the second round on; halves that agree, so there is no noise."""
-    state = estimate.Estimates.empty([50, 50])
+    state = Estimates.empty([50, 50])
     for k, length in enumerate((4.0, 0.2, 0.19, 0.18)):
         vector = np.array([length, 0.0])
         reports = [
@@ -485,7 +486,7 @@ def test_what_was_before_steep_directions_converged_is_forgotten() -> None:
 def test_without_extrapolation_a_plateau_is_no_arrival() -> None:
     """Gradient below its noise, and a loss that does not move: c is that of what noise may hide."""
     rng = np.random.default_rng(5)
-    state = estimate.Estimates.empty([50] * 4)
+    state = Estimates.empty([50] * 4)
     for k in range(12):
         halves = rng.normal(size=(4, 2, 6))
         reports = [
@@ -504,8 +505,8 @@ def test_without_extrapolation_a_plateau_is_no_arrival() -> None:
             for i, (a, b) in enumerate(halves)
         ]
         state, _ = estimate.update(state, reports, round=k)
-    now = estimate.squared_gradient(state)
-    found = estimate.contraction(state, 0.1, extrapolate=False).value
+    now = readings.squared_gradient(state)
+    found = readings.contraction(state, 0.1, extrapolate=False).value
     assert found == pytest.approx((max(now.value, 0) + now.standard_error) / (2 * 2.3))
     assert found > 0
 

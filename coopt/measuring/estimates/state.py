@@ -1,0 +1,153 @@
+"""What is known of a running training: the state that client reports change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.measuring.estimates.average import Average
+from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.step_timing import StepTiming
+from coopt.measuring.estimates.trend import Trend
+from coopt.measuring.screening import Memory, restored_memory
+from coopt.problem.saved_state import Reader, consistent, table, whole, wholes
+
+DEVICE_DECAY = 0.9  # gradient noise changes with the model, but slowly: some 10 reports
+FLEET_DECAY = 0.85  # some 7 rounds
+PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
+SPEED_DECAY = 0.5  # links jump: 2 reports
+LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """What is known so far; frozen, `update` returns a new one.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray, shape (N,)
+        Samples that each device holds, d_i.
+    given : numpy.ndarray, shape (N,)
+        Samples that it was said to hold before training.
+    noise : Average, shape (N,)
+        Gradient noise M_i of each device, gradient^2 * samples.
+    timing : StepTiming
+        Seconds per step and per sample of each device.
+    round_seconds, sample_cost : Average, shape (N,)
+        Seconds of communication per round, cost per sample.
+    fleet_noise : Average
+        Mean M_i over the devices that reported, for those that never did.
+    loss : Trend
+        Global loss F.
+    gradient : Trend
+        Squared norm of the global gradient.
+    partial : Average
+        What missing devices add to it, already subtracted.
+    participation : Average
+        The same, of devices that did not take part at all: noise of the averaged gradient, gradient^2.
+    divergence : Trend
+        Squared gradient divergence, d_h^2 = sum p_i ||grad F_i - grad F||^2.
+    pair_change, pair_slope, pair_step : Average
+        Same-batch pairs: squared gradient change, its product with the step, squared step.
+    coupling_change, coupling_step : Average
+        Squared change of the averaged gradient by drift, weighted squared drift.
+    line : FadingLine
+        Squared gradient norm over loss, round by round.
+    decay : FadingLine
+        Logarithm of the squared gradient norm over the local steps taken so far.
+    steps : int
+        Local steps taken so far.
+    memory : dict
+        Values believed last, see `coopt.measuring.screening.remember`.
+    """
+
+    samples: npt.NDArray[np.int64]
+    given: npt.NDArray[np.int64]
+    noise: Average
+    timing: StepTiming
+    round_seconds: Average
+    sample_cost: Average
+    fleet_noise: Average
+    loss: Trend
+    gradient: Trend
+    partial: Average
+    participation: Average
+    divergence: Trend
+    pair_change: Average
+    pair_slope: Average
+    pair_step: Average
+    coupling_change: Average
+    coupling_step: Average
+    line: FadingLine
+    decay: FadingLine
+    steps: int
+    memory: Memory
+
+    @classmethod
+    def empty(cls, samples: npt.ArrayLike, step_worth: npt.ArrayLike = 0.0) -> Self:
+        """Know nothing but how many samples each device holds.
+
+        And, where it is known, how many of them take as long as the fixed part of a step does.
+        """
+        held = np.array(samples, dtype=np.int64)
+        parts: dict[str, Any] = {
+            field.name: _empty(field.name, len(held)) for field in fields(cls) if field.name not in _OTHERS
+        }
+        return cls(
+            samples=held,
+            given=held,
+            line=FadingLine(LINE_DECAY),
+            decay=FadingLine(LINE_DECAY),
+            steps=0,
+            memory={},
+            timing=StepTiming.empty(np.broadcast_to(np.asarray(step_worth, dtype=np.float64), held.shape)),
+            **parts,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, lists and dictionaries that `restored` turns back into the same state, bit for bit."""
+        state: dict[str, Any] = {
+            "samples": self.samples.tolist(),
+            "given": self.given.tolist(),
+            "steps": self.steps,
+            "memory": self.memory,
+        }
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in state}
+        return state | {name: part.state_dict() for name, part in parts.items()}
+
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote of as many devices; `place` is for messages."""
+        readers: dict[str, Reader[Any]] = {
+            "samples": wholes(self.samples.shape, minimum=1),
+            "given": wholes(self.samples.shape, minimum=1),
+            "steps": whole(),
+            "memory": restored_memory,
+        }
+        # Every other part restores itself.
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        readers |= {name: part.restored for name, part in parts.items() if name not in readers}
+        read = table(place, state, readers)
+        for name in _NOT_NEGATIVE:
+            consistent(f"{place}.{name}.mean", read[name].mean >= 0, "what it averages is not negative")
+        return replace(self, **read)
+
+
+_OTHERS = ("samples", "given", "timing", "line", "decay", "steps", "memory")
+_TRENDS = ("loss", "gradient", "divergence")
+_NOT_NEGATIVE = ("noise", "round_seconds", "sample_cost", "fleet_noise", "pair_step", "coupling_step")
+_PER_DEVICE = {
+    "noise": DEVICE_DECAY,
+    "round_seconds": SPEED_DECAY,
+    "sample_cost": DEVICE_DECAY,
+}
+
+
+def _empty(name: str, devices: int) -> Average | Trend:
+    if name in _TRENDS:
+        return Trend.empty()
+    if name in _PER_DEVICE:
+        return Average.empty(_PER_DEVICE[name], (devices,))
+    return Average.empty(FLEET_DECAY if name in ("fleet_noise", "partial", "participation") else PAIR_DECAY)
