@@ -399,10 +399,12 @@ class _BoxSearch:
                 if self.inner.unit_cost is not None:
                     closed.add(angle)
                 continue
-            # The dual value does not do: find the optimum itself, as far as it could be of interest.
+            # The dual value does not do: find the optimum itself, as far as it could be of interest to any
+            # of the members that have this inner problem in common.
+            same = directions.angles == angle
             with np.errstate(divide="ignore", invalid="ignore"):
-                level = (min(self.best.value, self.cutoff) - start[weakest, 0]) / slope[weakest, 0]
-                cutoff = float((level - directions.offsets[weakest]) / directions.sizes[weakest])
+                levels = (min(self.best.value, self.cutoff) - start[same, 0]) / slope[same, 0]
+                cutoff = float(np.max((levels - directions.offsets[same]) / directions.sizes[same]))
             found = self.inner.exact(
                 view.floor,
                 rounds,

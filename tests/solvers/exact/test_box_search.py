@@ -414,3 +414,15 @@ def test_an_infinite_share_of_noise_that_can_vanish_rules_nothing_out():
     ]
     assert plan.error_bound == pytest.approx(min(values), rel=1e-12)
     assert plan.bound.startswith("certified(gamma=0.0")
+
+
+def test_members_that_share_an_inner_problem_are_all_settled():
+    # Without noise to drift by, all members of the family look for the same batches, each up to another level.
+    problem = Problem(
+        Fleet([6, 5, 5], [6.6, 1.72, 12.4], [0.0855, 0, 0.1468], sample_cost=[0.001, 0.001, 8.33]),
+        Constants(1.066, 0.679, 0.0153, mean_smoothness=0.4846, gradient_bias=0.117),
+        Budget(cost=22.1, max_rounds=8, max_local_steps=1),
+    )
+    plan = solve_allocation(problem, bound="nonconvex")
+    assert (plan.rounds, plan.batch_sizes.tolist()) == (1, [6, 5, 2])
+    assert plan.gap < 1e-12
