@@ -8,6 +8,7 @@ of it each time.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from coopt.solvers.whole_units.unit_prices import units_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# A polygon has so few corners that numbers are faster than arrays.
+Corner = tuple[float, float]
 
 # Prices are first looked for this close to the given ones, over the square root of the number of devices, and
 # then so many times farther, as long as that finds better ones.
@@ -40,7 +43,8 @@ class Demand:
 
     def left(self, units: Ints) -> Floats:
         """What is left of both limits, shape (2,)."""
-        return 1.0 - np.array([float(np.sum(use * units)) for use in self.uses])
+        left: Floats = 1.0 - np.sum(self.uses * units, axis=1)
+        return left
 
 
 @dataclass(frozen=True)
@@ -79,44 +83,45 @@ def _best_within(demand: Demand, best: AtPrices, reach: float, accuracy: float) 
     A polygon holds all prices that may be better; each trial at its centre of gravity cuts off more than a
     third of it, since the dual value is concave.
     """
-    low, high = np.maximum(best.prices - reach, 0.0), best.prices + reach
-    polygon = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    (low, bottom), (high, top) = np.maximum(best.prices - reach, 0.0).tolist(), (best.prices + reach).tolist()
+    polygon = [(low, bottom), (high, bottom), (high, top), (low, top)]
     trial = best
     for _ in range(MOST_CUTS):
         # Along a direction d the dual value rises by at most -left @ d.
-        rises = trial.dual - (polygon - trial.prices) @ trial.left
-        if float(rises.max()) - best.dual <= accuracy * abs(best.dual):
+        (first, second), (more, less) = trial.prices.tolist(), trial.left.tolist()
+        rises = [trial.dual - more * (x - first) - less * (y - second) for x, y in polygon]
+        if max(rises) - best.dual <= accuracy * abs(best.dual):
             break
-        polygon = _clipped(polygon, rises - best.dual)
+        polygon = _clipped(polygon, [rise - best.dual for rise in rises])
         if len(polygon) < 3:
             break
-        trial = at(demand, _centre(polygon))
+        trial = at(demand, np.array(_centre(polygon)))
         best = max(best, trial, key=lambda priced: priced.dual)
-    sides = (polygon >= high) | ((polygon <= low) & (low > 0.0))
-    return best, not sides.any()
+    sides = (x >= high or y >= top or 0.0 < low >= x or 0.0 < bottom >= y for x, y in polygon)
+    return best, not any(sides)
 
 
-def _clipped(polygon: Floats, heights: Floats) -> Floats:
-    """The part of a convex polygon, corners of shape (n, 2) in order, where linear heights are positive."""
+def _clipped(polygon: list[Corner], heights: list[float]) -> list[Corner]:
+    """The part of a convex polygon, corners in order, where linear heights at the corners are positive."""
     corners = []
-    for here, there, height, other in zip(
-        polygon, np.roll(polygon, -1, axis=0), heights, np.roll(heights, -1), strict=True
-    ):
-        if height > 0.0:
-            corners.append(here)
+    for i, ((x, y), height) in enumerate(zip(polygon, heights, strict=True)):
+        (u, v), other = polygon[i - 1], heights[i - 1]
         if (height > 0.0) != (other > 0.0):
-            corners.append(here + height / (height - other) * (there - here))
-    return np.array(corners).reshape(-1, 2)
+            share = height / (height - other)
+            corners.append((x + share * (u - x), y + share * (v - y)))
+        if height > 0.0:
+            corners.append((x, y))
+    return corners
 
 
-def _centre(polygon: Floats) -> Floats:
+def _centre(polygon: list[Corner]) -> Corner:
     """The centre of gravity of a convex polygon."""
-    apex = polygon[0]
-    one, other = polygon[1:-1] - apex, polygon[2:] - apex
-    areas = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
-    total = float(areas.sum())
+    (a, b), total, along, across = polygon[0], 0.0, 0.0, 0.0
+    for (x, y), (u, v) in itertools.pairwise(polygon[1:]):
+        area = (x - a) * (v - b) - (y - b) * (u - a)
+        total += area
+        along += area * (x + u - 2.0 * a)
+        across += area * (y + v - 2.0 * b)
     if total <= 0.0:
-        mean: Floats = polygon.mean(axis=0)
-        return mean
-    centre: Floats = apex + areas @ (one + other) / (3.0 * total)
-    return centre
+        return sum(x for x, _ in polygon) / len(polygon), sum(y for _, y in polygon) / len(polygon)
+    return a + along / (3.0 * total), b + across / (3.0 * total)

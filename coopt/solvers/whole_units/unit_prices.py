@@ -59,8 +59,8 @@ def units_at(gains: Floats, prices: Floats | float, least: Ints, most: Ints) -> 
     """Units that each device takes at these prices a unit: all that gain as much as they cost."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         free = np.floor(0.5 + np.sqrt(0.25 + gains / prices))
-    # 0 / 0: neither gain nor price, so the least will do.
-    taken: Floats = np.clip(np.nan_to_num(free, nan=0.0, posinf=np.inf), least, most)
+    # 0 / 0: neither gain nor price, so the least will do; fmax takes it there.
+    taken: Floats = np.minimum(np.fmax(free, least), most)
     return taken.astype(np.int64)
 
 
