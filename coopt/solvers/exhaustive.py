@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 
@@ -45,25 +46,41 @@ def search(
     lower, _ = problem.fleet.batch_range()
     search_start = start or (ranges.rounds[0], first, lower)
     best = _judge(problem, bound, *search_start)
-    proved, solves = math.inf, 0
+    trace: dict[str, float] = {"inner_solves": 0, "boxes": pairs}
+    # A good plan and a bound everywhere first; the optimum then only where the bound leaves it open.
+    below: list[tuple[float, int, int]] = []
     for tau in range(first, last + 1):
         for rounds in range(ranges.rounds[0], ranges.most_rounds(tau) + 1):
             if time.perf_counter() > deadline:
-                return Found(best, -math.inf, False, {"inner_solves": solves, "boxes": pairs})
-            plan, bound_here = _solve_pair(problem, bound, rounds, tau)
-            solves += 1
-            proved = min(proved, bound_here)
+                return Found(best, -math.inf, False, trace)
+            plan, proved = _solve_pair(problem, bound, rounds, tau, None)
+            trace["inner_solves"] += 1
             best = min(best, plan, key=lambda p: p.rank)
-    return Found(best, min(proved, best.value), trace={"inner_solves": solves, "boxes": pairs})
+            below.append((proved, rounds, tau))
+    heapq.heapify(below)
+    lowest = math.inf
+    while below and below[0][0] < min(lowest, best.value) and time.perf_counter() <= deadline:
+        _, rounds, tau = heapq.heappop(below)
+        plan, proved = _solve_pair(problem, bound, rounds, tau, best.value)
+        trace["inner_solves"] += 1
+        best = min(best, plan, key=lambda p: p.rank)
+        lowest = min(lowest, proved)
+    left = below[0][0] if below else math.inf
+    finished = not left < min(lowest, best.value)
+    return Found(best, min(lowest, left, best.value), finished, trace)
 
 
 def _judge(problem: Problem, bound: Objective, rounds: int, local_steps: int, batches: Ints) -> Incumbent:
     return Incumbent(bound.value(problem, rounds, local_steps, batches), rounds, local_steps, batches, bound)
 
 
-def _solve_pair(problem: Problem, bound: Objective, rounds: int, local_steps: int) -> tuple[Incumbent, float]:
+def _solve_pair(
+    problem: Problem, bound: Objective, rounds: int, local_steps: int, cutoff: float | None
+) -> tuple[Incumbent, float]:
+    """A good plan, and a bound on all; the best one if it is below `cutoff`."""
     offset, weights = bound.coefficients(problem, rounds, local_steps)
-    found = whole_batches(problem.plain, weights, rounds, local_steps)
+    level = None if cutoff is None else cutoff - offset
+    found = whole_batches(problem.plain, weights, rounds, local_steps, cutoff=level)
     return (
         _judge(problem, bound, rounds, local_steps, found.batch_sizes),
         offset + found.lower_bound,

@@ -272,3 +272,23 @@ def test_growing_drift_is_cautioned_about():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(example(), 3, 4, [2, 2], bound=TradeOff())
+
+
+@pytest.mark.parametrize("energy", [math.inf, 700.0])
+def test_the_best_plan_is_proved_at_unequal_costs_and_under_a_limit_on_energy(energy):
+    problem = Problem(
+        Fleet([90, 40, 60], [4.0, 1.0, 9.0], 0.3, sample_cost=[1.0, 2.7, 0.6], sample_energy=[0.5, 1.9, 1.1]),
+        Constants(0.05, 4.0, 2.0, pl_constant=0.5, curvature_floor=0.0),
+        Budget(cost=900, round_cost=20, energy=energy, max_rounds=12, max_local_steps=4),
+    )
+    bound = TradeOff(0.5, 1.0)
+    plan = solve_allocation(problem, bound=bound)
+    assert plan.gap <= 1e-12
+    # No neighbour with one unit moved from one device to another, or added, is better.
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        batches = np.maximum(plan.batch_sizes + rng.integers(-2, 3, 3), 1)
+        rounds, steps = int(rng.integers(1, 13)), int(rng.integers(1, 5))
+        if problem.violations(rounds, steps, batches):
+            continue
+        assert bound.value(problem, rounds, steps, batches) >= plan.error_bound * (1 - 1e-12)

@@ -180,8 +180,11 @@ class Plain:
         return (self,)
 
 
-@settings(max_examples=25, deadline=None)
-@given(problem=problems(), bound=st.sampled_from([Certified(1, 1), Dynamite(), AdaCoOpt(), NonConvex(1, 1)]))
+@settings(max_examples=40, deadline=None)
+@given(
+    problem=st.one_of(problems(), problems(equal_costs=False)),
+    bound=st.sampled_from([Certified(1, 1), Dynamite(), AdaCoOpt(), NonConvex(1, 1)]),
+)
 def test_a_bound_without_a_monotone_form_is_tried_everywhere(problem, bound):
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
     if expected is None:
@@ -193,6 +196,7 @@ def test_a_bound_without_a_monotone_form_is_tried_everywhere(problem, bound):
     # Without replacement the offset of the coefficients cancels digits of the noise.
     offset, _ = bound.coefficients(problem, found.rounds, found.local_steps)
     assert found.error_bound == pytest.approx(expected, rel=1e-11, abs=1e-13 * (abs(offset) + expected))
+    assert found.lower_bound >= found.error_bound - 2e-12 * (abs(offset) + expected)
     assert found.solver == "exhaustive"
     assert found.bound == "plain"
 

@@ -417,7 +417,7 @@ def test_an_infinite_share_of_noise_that_can_vanish_rules_nothing_out():
 
 
 def test_members_that_share_an_inner_problem_are_all_settled():
-    # Without noise to drift by, all members of the family look for the same batches, each up to another level.
+    # All members of the family look for the same batches, each up to a level of its own.
     problem = Problem(
         Fleet([6, 5, 5], [6.6, 1.72, 12.4], [0.0855, 0, 0.1468], sample_cost=[0.001, 0.001, 8.33]),
         Constants(1.066, 0.679, 0.0153, mean_smoothness=0.4846, gradient_bias=0.117),
