@@ -27,7 +27,7 @@ from coopt.cli import (
     simulate_command,
 )
 from coopt.cli.example import example_problem
-from coopt.cli.outputs import CLOSED, CODES, INTERRUPTED, fail, note
+from coopt.cli.outputs import CLOSED, CODES, FAILED, INTERRUPTED, fail, note
 from coopt.errors import BoundWarning, CooptError
 
 __all__ = ["example_problem", "main", "parser"]
@@ -72,10 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note("coopt: interrupted")
             return INTERRUPTED
         except BrokenPipeError:
-            # Python would complain once more as it closes standard output.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _leave_output()
             return CLOSED
+        except OSError as error:
+            # A full disk, for one; what coopt itself opens is refused with a CooptError.
+            _leave_output()
+            note(f"coopt: cannot write: {error.strerror}")
+            return FAILED
         return code
+
+
+def _leave_output() -> None:
+    """Send what is still to be written nowhere: Python would complain once more as it closes the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

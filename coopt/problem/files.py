@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import difflib
 import inspect
-import io
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.csv_hints import header_hint, is_comment, row_hint
 from coopt.problem.fleet import Fleet
+from coopt.problem.json_text import finite_float
 from coopt.problem.problem import Problem
 from coopt.problem.units import with_units
 from coopt.problem.validation import shown
@@ -28,6 +30,10 @@ from coopt.problem.validation import shown
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
 LONGEST_FIELD = 40
+ROWS_AT_ONCE = 1 << 15
+# Cells of plain numbers side by side; what it takes and float or int refuse is read cell by cell.
+PLAIN = re.compile(r"[0-9.eE+\- ]*")
+LONGEST_PLAIN = 18
 NUMBER = re.compile(
     r"\s*[+-]?((?P<digits>\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)\s*", re.ASCII | re.IGNORECASE
 )
@@ -40,14 +46,63 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     refuse_unknown(given, FLEET_FIELDS, f"a fleet that is read from {path.name}")
     # Names may hold line breaks: the reader, not the text, says where a row ends.
     try:
-        rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+        with _opened(path) as stream:
+            rows = csv.reader(stream)
+            first = next(rows, None)
+            if first is None:
+                raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
+            header = _header(first, path, given)
+            columns = _read_rows(rows, header, path)
     except csv.Error as error:
         raise InvalidProblemError(f"{path.name}: is not valid CSV: {error}") from error
-    if not rows:
-        raise InvalidProblemError(f"{path}: is empty: the first line must name the columns")
-    header = _header(rows[0], path, given)
+    if not len(columns[header[0]]):
+        raise InvalidProblemError(
+            f"{path.name}: holds its header alone: must have at least one device, a line each"
+        )
+    return {**columns, **given}
+
+
+def _read_rows(rows: Iterator[list[str]], header: list[str], path: Path) -> dict[str, Any]:
+    """The columns below a header, in blocks: a table of a million devices takes little more than its text."""
+    parts: dict[str, list[Any]] = {name: [] for name in header}
+    line = 2
+    while block := list(islice(rows, ROWS_AT_ONCE)):
+        read = _plain_block(block, header) or _any_block(block, header, path, line)
+        for name, values in read.items():
+            parts[name].append(values)
+        line += len(block)
+    return {name: _joined(each) for name, each in parts.items()}
+
+
+def _plain_block(block: list[list[str]], header: list[str]) -> dict[str, Any] | None:
+    """The columns of rows whose numbers are written plainly, or None: as fast as the cells can be scanned."""
+    if set(map(len, block)) != {len(header)}:
+        return None
+    columns: dict[str, Any] = {}
+    for name, cells in zip(header, zip(*block, strict=True), strict=True):
+        if name == "names":
+            columns[name] = list(cells)
+            continue
+        joined = " ".join(cells)
+        # What is longer may be a whole number that no machine word holds.
+        if PLAIN.fullmatch(joined) is None or max(map(len, cells)) > LONGEST_PLAIN:
+            return None
+        try:
+            kind = float if set(joined) & set(".eE") else int
+            columns[name] = np.array(list(map(kind, cells)))
+        except ValueError:
+            return None
+        if not np.isfinite(columns[name]).all():
+            return None
+    return columns
+
+
+def _any_block(
+    block: list[list[str]], header: list[str], path: Path, first: int
+) -> dict[str, list[str] | list[float]]:
+    """The columns of rows, cell by cell, with the line of what is wrong; empty lines are left out."""
     columns: dict[str, list[Any]] = {name: [] for name in header}
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in enumerate(block, start=first):
         if not row:
             continue
         # A device may be named "#1", and be the first cell.
@@ -56,11 +111,14 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidProblemError(f"{path.name}, line {line}: {why}")
         for name, cell in zip(header, row, strict=True):
             columns[name].append(cell if name == "names" else _number(cell, name, path, line))
-    if not columns[header[0]]:
-        raise InvalidProblemError(
-            f"{path.name}: holds its header alone: must have at least one device, a line each"
-        )
-    return {**columns, **given}
+    return columns
+
+
+def _joined(parts: list[Any]) -> Any:
+    """One column from its blocks; a list where one of them is."""
+    if parts and all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
 
 
 def _header(cells: list[str], path: Path, given: Mapping[str, Any]) -> list[str]:
@@ -110,7 +168,7 @@ def read_problem(file: str | Path, fleet: Fleet | None = None) -> tuple[Fleet, C
     path = _path(file)
     text = _text(path)
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(text, parse_float=finite_float)
     except ValueError as error:
         raise InvalidProblemError(f"{path}: is not valid TOML: {error}") from error
     except RecursionError as error:
@@ -255,9 +313,18 @@ def _path(file: object) -> Path:
     return Path(file)
 
 
-def _text(path: Path) -> str:
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Open a text, whatever goes wrong with which is named."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return stream.read()
+            yield stream
+    except InvalidProblemError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
+
+
+def _text(path: Path) -> str:
+    with _opened(path) as stream:
+        return stream.read()

@@ -15,6 +15,8 @@ from command_line import JOB, quadratic_measurement, run, write_files
 from coopt import Allocation, Fleet, Problem, Schedule, evaluate, frontier, solve_schedule
 from coopt.problem.files import read_problem
 
+FULL = Path("/dev/full")
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
@@ -198,6 +200,17 @@ class TestExitCodes:
             process.stdout.close()
             assert process.wait() == 141
             assert process.stderr.read() == b""
+
+    @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
+    @pytest.mark.parametrize("arguments", [("bound", "certified"), ("demo",)])
+    def test_a_full_disk_is_said_in_a_line(self, arguments):
+        with FULL.open("w") as full:
+            done = subprocess.run(
+                self.command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "coopt: cannot write: No space left on device"
+        assert "Traceback" not in done.stderr
 
     def test_an_interrupt_is_said_in_a_line(self, files, monkeypatch, capsys):
         def interrupted(*arguments, **options):

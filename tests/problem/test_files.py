@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem
+from coopt.problem.json_text import json_object, write_json
 
 HEADER = "samples,gradient_noise,divergence\n"
+LONG_HEADER = "names,samples,gradient_noise,divergence,throughput"
 COLUMNS = (
     "samples, gradient_noise, divergence, throughput, round_time, sample_cost, weights, min_batch, "
     "max_batch, batch_multiple, names"
@@ -143,6 +146,50 @@ def test_columns_come_in_any_order_and_fields_may_stand_beside_them(tmp_path):
 def test_the_name_of_a_device_may_begin_as_comments_do(tmp_path):
     path = written(tmp_path, "names,samples,gradient_noise,divergence\n#1,600,4.0,0.1\n", "fleet.csv")
     assert Fleet.from_csv(path).names == ("#1",)
+
+
+def test_a_long_table_is_read_in_blocks_as_a_short_one_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("coopt.problem.files.ROWS_AT_ONCE", 4)
+    # Plain blocks, one with an infinite speed, one with an empty line, and a short one at the end.
+    rows = [f"d{i},{10 + i},1.{i},{i}e-1,{'inf' if i == 5 else 100 + i}" for i in range(14)]
+    path = tmp_path / "fleet.csv"
+    path.write_text("\n".join([LONG_HEADER, *rows[:9], "", *rows[9:]]) + "\n")
+    fleet = Fleet.from_csv(path)
+    assert fleet.names == tuple(f"d{i}" for i in range(14)) and fleet.samples.dtype == np.int64
+    assert fleet.samples.tolist() == list(range(10, 24))
+    assert fleet.gradient_noise.tolist() == [float(f"1.{i}") for i in range(14)]
+    assert fleet.throughput[5] == np.inf and fleet.throughput[13] == 113
+    for line, cell in ((3, "1_0"), (7, "x"), (13, "1e400"), (14, "٣")):
+        broken = [LONG_HEADER, *rows]
+        broken[line - 1] = f"d,{cell},1,1,1"
+        path.write_text("\n".join(broken) + "\n", encoding="utf-8")
+        with pytest.raises(InvalidProblemError, match=rf"line {line}: samples = '{cell}': must be a number"):
+            Fleet.from_csv(path)
+
+
+@pytest.mark.parametrize("digits", ["1e400", "-1E+999", "9" * 400 + ".0"])
+def test_digits_that_make_infinity_are_a_mistake_and_infinity_is_a_value(tmp_path, digits):
+    path = tmp_path / "problem.toml"
+    text = (
+        "[fleet]\nsamples = [9]\ngradient_noise = 1.0\ndivergence = 0.0\n[constants]\nlearning_rate = 0.1\n"
+        "smoothness = 1.0\ninitial_gap = 1.0\n[budget]\ncost = 5\ntime = "
+    )
+    path.write_text(text + "inf")
+    assert Problem.from_toml(path).budget.time == np.inf
+    path.write_text(text + digits)
+    with pytest.raises(InvalidProblemError, match="is beyond the largest number"):
+        Problem.from_toml(path)
+    assert json_object('{"a": Infinity, "b": 1e300}', "no") == {"a": np.inf, "b": 1e300}
+    with pytest.raises(InvalidProblemError, match=r"no: .* is beyond the largest number"):
+        json_object(f'{{"a": {digits}}}', "no")
+
+
+def test_json_is_laid_out_with_a_line_an_entry_and_read_back(tmp_path):
+    content = {"a": [1.5, float("inf")], "b": {"c": {}, "d": "line\nbreak"}, "e": None}
+    text = write_json(content, tmp_path / "file.json")
+    assert json.loads(text) == content
+    assert text.splitlines()[1] == ' "a": [1.5, Infinity],'
+    assert (tmp_path / "file.json").read_text() == text + "\n"
 
 
 def test_a_fleet_without_replacement_is_no_csv(tmp_path):
