@@ -74,6 +74,14 @@ chromium:
 	command -v chromium > /dev/null || { apt-get -qq update && \
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium > /dev/null; }
 
+fuzz: $(VENV)-fuzz/.ready ## fuzz the readers, where it ended last time, until 10 million inputs were read
+	OMP_NUM_THREADS=1 $(VENV)-fuzz/bin/python benchmarks/fuzz/fuzz.py
+
+supply-chain: $(VENV)-audit/.ready $(VENV)/.full ## licences of all that is installed; known vulnerabilities, where the index tells
+	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --order name --format csv \
+	    --ignore-packages coopt --output-file docs/reference/licences.csv
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+
 test-deployment: $(VENV)/.full ## Flower with real processes, some of which are killed: minutes
 	$(BIN)/python -m pytest -m deployment
 
@@ -108,6 +116,17 @@ $(VENV)/.bench: $(VENV)/.full
 $(VENV)/.demo: $(BIN)/python $(INPUTS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot]"
 	@touch $(VENV)/.demo
+
+# Atheris brings libFuzzer, and needs nothing of what development needs.
+$(VENV)-fuzz/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip install --quiet --constraint constraints.txt atheris --editable .
+	@touch $@
+
+$(VENV)-audit/.ready:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit pip-licenses
+	@touch $@
 
 # Engines that pin what coopt's own environment has in newer versions: attrs.
 $(VENV)-%/.ready: docs/examples/%/requirements.txt $(INPUTS)

@@ -1,0 +1,19 @@
+"""One process of coverage-guided fuzzing: python worker.py TARGET [options of libFuzzer] CORPUS."""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["coopt"]):
+    import targets
+
+
+def main() -> None:
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, lambda data: targets.run(name, data))
+    atheris.Fuzz()
+
+
+main()
