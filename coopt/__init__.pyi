@@ -26,6 +26,7 @@ from .objectives.nonconvex import NonConvex
 from .objectives.protocol import Bound
 from .objectives.published import AdaCoOpt, Dynamite
 from .objectives.tradeoff import TradeOff
+from .online.availability import Availability
 from .online.controller import Controller
 from .online.round_plan import RoundPlan, Stopped
 from .plans.allocation import Allocation, Certificate, Status
@@ -47,6 +48,7 @@ from .solvers.whole_units.batches import BatchAllocation
 __all__ = [
     "AdaCoOpt",
     "Allocation",
+    "Availability",
     "BatchAllocation",
     "Bound",
     "BoundWarning",

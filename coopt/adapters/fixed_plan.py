@@ -58,6 +58,11 @@ class FixedPlan:
     second_cost : float, default 0
         Cost of every second that the rounds take, and that is waited for, as in :class:`coopt.Budget`.
 
+    participants, distinct_participants
+        How many devices are drawn for a round, and how: see :class:`coopt.Budget`. Default: all.
+    seed : int, default 0
+        Source of the draws.
+
     Raises
     ------
     InvalidProblemError
@@ -90,6 +95,9 @@ class FixedPlan:
         round_cost: float = 0.0,
         deadline: float = math.inf,
         second_cost: float = 0.0,
+        participants: int | None = None,
+        distinct_participants: bool = False,
+        seed: int = 0,
     ) -> None:
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
@@ -98,9 +106,10 @@ class FixedPlan:
         self.deadline = real("deadline", deadline, minimum=0.0, strict=True, infinite=True)
         self.second_cost = real("second_cost", second_cost, minimum=0.0)
         # All rounds are run, whatever they take.
-        self.budget = Budget()
+        self.budget = Budget(participants=participants, distinct_participants=distinct_participants)
+        self.seed = count("seed", seed, minimum=0)
         self._account = Account(len(fleet), self.round_cost)
-        self._roster = Roster(fleet.weights, patience=PATIENCE)
+        self._roster = Roster(fleet.weights, self.budget, patience=PATIENCE, seed=self.seed)
 
     def _shown(self) -> list[Fact]:
         devices, phases = f"{len(self.fleet)} devices", ("phases", len(self.phases))
@@ -175,6 +184,8 @@ class FixedPlan:
             allocation.learning_rate,
             round_cost=problem.budget.round_cost,
             second_cost=problem.budget.second_cost,
+            participants=problem.budget.participants,
+            distinct_participants=problem.budget.distinct_participants,
         )
 
     @classmethod
@@ -202,6 +213,8 @@ class FixedPlan:
             first.learning_rate,
             round_cost=problem.budget.round_cost,
             second_cost=problem.budget.second_cost,
+            participants=problem.budget.participants,
+            distinct_participants=problem.budget.distinct_participants,
         )
         made.phases = schedule.phases
         return made
@@ -214,13 +227,16 @@ class FixedPlan:
             number -= phase.rounds
         return self.phases[-1]
 
-    def plan(self) -> RoundPlan | Stopped:
-        """Give the plan, or say that all rounds are done."""
+    def plan(self, *, absent: Iterable[int] = ()) -> RoundPlan | Stopped:
+        """Give the plan, or say that all rounds are done; devices that are `absent` are not drawn."""
         if self.round >= self.rounds:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
         fleet, phase = self.fleet, self._phase(self.round)
         steps, samples = phase.local_steps, phase.local_steps * phase.batch_sizes
         gradients = gradients_planned(steps, phase.batch_sizes, False, False, fleet.micro_batch)
+        call = self._roster.call(self.round, self.spent_seconds, self._account.marked(absent))
+        # A fleet has a device with a weight, and none leaves.
+        who = np.arange(len(fleet)) if call is None else call.participants
         return RoundPlan(
             round=self.round,
             local_steps=steps,
@@ -228,17 +244,19 @@ class FixedPlan:
             learning_rate=phase.learning_rate,
             extra_evaluation=False,
             deadline=self.deadline,
-            predicted_cost=float(samples @ fleet.sample_cost)
-            + steps * fleet.whole_step_cost
-            + self.round_cost
-            + float(fleet.round_cost.sum()),
+            predicted_cost=float(
+                np.sum((samples * fleet.sample_cost + steps * fleet.step_cost + fleet.round_cost)[who])
+            )
+            + self.round_cost,
             predicted_seconds=float(
-                np.max(gradients * fleet.step_time + samples / fleet.throughput + fleet.round_time)
+                np.max((gradients * fleet.step_time + samples / fleet.throughput + fleet.round_time)[who])
             ),
             rounds_left=self.rounds - self.round,
             predicted_error=math.nan,
             rest_local_steps=self._phase(self.round + 1).local_steps,
-            expected=self._roster.active(),
+            participants=who,
+            expected=who if call is None else call.expected,
+            draws=None if call is None else call.draws,
         )
 
     def observe(
@@ -311,6 +329,8 @@ class FixedPlan:
             phases=self.phases,
             round_cost=self.round_cost,
             deadline=self.deadline,
+            budget=self.budget,
+            seed=self.seed,
         )
 
 

@@ -16,15 +16,14 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.observations import Observations
 from coopt.measuring.screening import LARGEST, Memory, screen
 from coopt.measuring.told_costs import Prices
-from coopt.problem.participation import check_participants
 from coopt.problem.saved_state import consistent, number, table, whole
 from coopt.problem.validation import count, real
 
 if TYPE_CHECKING:
     from coopt.measuring.report import ClientReport
+    from coopt.online.availability import Availability
     from coopt.online.round_plan import RoundPlan
     from coopt.problem.budget import Budget
-    from coopt.problem.fleet import Fleet
 
 Floats = npt.NDArray[np.float64]
 
@@ -126,7 +125,7 @@ class Account:
         """
         if seconds is not None:
             seconds = real("seconds", seconds, minimum=0.0)
-        named = self._absent(absent)
+        named = self.marked(absent)
         gone = named.copy()
         gone |= ~np.isin(np.arange(self.devices), plan.participants)
         seen, ignored = screen(
@@ -176,7 +175,8 @@ class Account:
         consistent(f"{place}.round", found.round > 0 or found.cost == 0, "nothing costs before a round")
         return found
 
-    def _absent(self, absent: Iterable[int]) -> npt.NDArray[np.bool_]:
+    def marked(self, absent: Iterable[int]) -> npt.NDArray[np.bool_]:
+        """Mark devices, shape (N,); raises InvalidProblemError if the fleet does not have one of them."""
         gone = np.zeros(self.devices, dtype=bool)
         for device in absent:
             place = count("absent", device, minimum=0)
@@ -188,8 +188,8 @@ class Account:
         return gone
 
 
-def check_budget(budget: Budget, fleet: Fleet) -> None:
-    """Raise InvalidProblemError if a controller cannot keep a limit, or cannot draw so many devices.
+def check_budget(budget: Budget, availability: Availability | None) -> None:
+    """Raise InvalidProblemError if a controller cannot keep a limit.
 
     Clients report what they cost and how long they take, and no energy.
     """
@@ -199,7 +199,11 @@ def check_budget(budget: Budget, fleet: Fleet) -> None:
             "report; use solve_allocation, and run its plan as a FixedPlan (coopt.adapters.fixed_plan)"
         )
     budget.refuse_rent("a controller")
-    check_participants(fleet.weights, budget.participants, budget.distinct_participants)
+    if availability is not None and budget.cost < math.inf and math.isinf(budget.time):
+        raise InvalidProblemError(
+            f"cost = {budget.cost!r} with availability and no limit on the time: give Budget.time too, over "
+            "which the cost is to be spread"
+        )
 
 
 def samples_of(plan: RoundPlan) -> Floats:

@@ -67,6 +67,11 @@ class Attendance:
         in_vain[answered] = 0
         return replace(self, missed=missed, in_vain=in_vain)
 
+    def joined_by(self, newcomers: int) -> Self:
+        """The same with so many devices more, that have missed nothing."""
+        none = np.zeros(newcomers, dtype=np.int64)
+        return replace(self, missed=np.append(self.missed, none), in_vain=np.append(self.in_vain, none))
+
     def state_dict(self) -> dict[str, Any]:
         """Give what `restored` needs."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}

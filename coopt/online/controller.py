@@ -22,13 +22,15 @@ from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import Account, check_budget
+from coopt.online.availability import Availability
 from coopt.online.checkpoint_file import CheckpointFile
 from coopt.online.controller_state import ControllerState
 from coopt.online.cut_to_budget import fit_round
 from coopt.online.deadline import deadline_and_slack
 from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.knowledge import Knowledge
-from coopt.online.roster import Roster
+from coopt.online.membership import Membership
+from coopt.online.roster import Call
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies import Choice, Policy, Situation
 from coopt.policies.resolve import resolve_policy
@@ -49,7 +51,7 @@ LAST_ROUNDS = 3
 
 
 @readable
-class Controller:
+class Controller(Membership):
     """Plans each round from what the clients reported about the rounds before.
 
     Parameters
@@ -92,6 +94,11 @@ class Controller:
     streaming : bool, default False
         Whether devices receive data while training: reported numbers of samples then replace those of
         `fleet`.
+    availability : Availability, optional
+        When devices are there, where that is known; default: always. A limit on the cost, which needs one on
+        the time then, is spent so that each device has its part of it.
+    seed : int, default 0
+        Source of the draws where `Budget.participants` says how many devices take part in a round.
 
     Raises
     ------
@@ -136,12 +143,14 @@ class Controller:
         quorum: float = 1.0,
         min_gain: float = 0.0,
         streaming: bool = False,
+        availability: Availability | None = None,
+        seed: int = 0,
     ) -> None:
         validation.instance("fleet", fleet, Fleet)
         validation.instance("budget", budget, Budget)
-        self.fleet = fleet
-        check_budget(budget, fleet)
-        self.budget = budget
+        check_budget(budget, availability)
+        self.budget, self.availability = budget, availability
+        self.seed = validation.count("seed", seed, minimum=0)
         rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
         self.policy = resolve_policy(policy, budget)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
@@ -159,7 +168,7 @@ class Controller:
         self._state = ControllerState(
             account=Account(len(fleet), self.budget.round_cost),
             knowledge=Knowledge(fleet, caution=self.caution, streaming=self.streaming),
-            roster=Roster(fleet.weights, patience=self.patience),
+            roster=self._new_roster(fleet, availability),
             learning_rate=rate,
         )
         self._given_rate = rate
@@ -221,8 +230,14 @@ class Controller:
     def gradient_error(self, value: float) -> None:
         self._state.gradient_error = validation.real("gradient_error", value, minimum=0.0)
 
-    def plan(self) -> RoundPlan | Stopped:
+    def plan(self, *, absent: Iterable[int] = ()) -> RoundPlan | Stopped:
         """Plan the next round; the same plan again until its reports are observed, or the time is up.
+
+        Parameters
+        ----------
+        absent : iterable of int, optional
+            Devices known not to be there now: where only some devices take part in a round, these are not
+            drawn.
 
         Returns
         -------
@@ -235,7 +250,19 @@ class Controller:
             return self._state.plan
         if self.budget.max_rounds is not None and self.round >= self.budget.max_rounds:
             return self._stop(StopReason.ROUNDS)
-        situation, active = self._situation()
+        gone = self._state.account.marked(validation.entries("absent", absent))
+        result: RoundPlan | Stopped = self._stop(StopReason.TIME)
+        for begin in self._state.roster.beginnings(self.spent_seconds):
+            call = self._state.roster.call(self.round, begin, gone)
+            if call is not None:
+                result = self._plan_for(call)
+                if isinstance(result, RoundPlan):
+                    break
+        return result
+
+    def _plan_for(self, call: Call) -> RoundPlan | Stopped:
+        """Plan a round for those that are called."""
+        active, situation = call.active, self._situation(call)
         if self._warming_up():
             choice = warm_up(situation.problem, self.round)
         else:
@@ -244,13 +271,15 @@ class Controller:
             hopeless = choice.predicted_error > (1 - self.min_gain) * gap
             if (
                 hopeless
+                # Of devices that have yet to come nothing is known.
+                and call.begin <= self.spent_seconds
                 and self.estimates.gradient.known
                 and (self.min_gain > 0 or choice.rounds <= LAST_ROUNDS)
             ):
                 return self._stop(StopReason.GAIN)
         batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
         batches[active] = choice.batch_sizes
-        result = self._fit(replace(choice, batch_sizes=batches), active)
+        result = self._fit(replace(choice, batch_sizes=batches), call)
         if isinstance(result, RoundPlan):
             self._state.plan = result
             gap = math.nan
@@ -305,6 +334,8 @@ class Controller:
         arrived = validation.entries("reports", reports)
         for place, report in enumerate(arrived):
             validation.instance(f"reports[{place}]", report, ClientReport)
+        if self._state.roster.others_came(self.spent_seconds):
+            self._state.knowledge.forget_loss()
         closed = self._state.account.close(
             plan,
             arrived,
@@ -320,7 +351,7 @@ class Controller:
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
-        self._state.knowledge.absorb(closed.seen, closed.steps)
+        self._state.knowledge.absorb(closed.seen, closed.steps, plan.draws)
         self._state.roster.note(plan, closed)
         self._state.previous = Choice(
             plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
@@ -337,6 +368,9 @@ class Controller:
             If it is no number of at least 0.
         """
         self._state.account.wait(seconds)
+        plan = self._state.plan
+        if plan is not None and plan.starts_in > 0:
+            self._state.plan = replace(plan, starts_in=max(plan.starts_in - seconds, 0.0))
 
     def recommend_sampler(
         self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
@@ -382,7 +416,8 @@ class Controller:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a controller made with the same arguments.
 
-        The budget's cost, time and rounds, and `min_gain`, may be others: a `CheckpointWarning` says so.
+        The budget's cost, time and rounds, and `min_gain`, may be others: a `CheckpointWarning` says so. A
+        state of fewer devices, with no round under way, goes on where the others come last in the fleet.
 
         Raises
         ------
@@ -390,7 +425,17 @@ class Controller:
             If the state is that of another version or run, or no state that a controller can be in: the
             message names the entry. The controller stays as it was.
         """
-        self._state = self._state.restored(state, self._fingerprint, fleet=self.fleet, budget=self.budget)
+        if (fleets := self._parted(state)) is not None:
+            first, rest = fleets
+            given = self._given()
+            given["availability"] = self.availability and self.availability.first(len(first))
+            other = Controller(first, learning_rate=self._given_rate, **given)
+            other.load_state_dict(state)
+            other.join(rest, share=float(self._whole_fleet.weights[len(first) :].sum()))
+            self._state = other._state
+        else:
+            self._state = self._state.restored(state, self._fingerprint, fleet=self.fleet, budget=self.budget)
+        self._weigh()
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file, atomically: a crash leaves the old file or the new one.
@@ -426,8 +471,13 @@ class Controller:
     @cached_property
     def _fingerprint(self) -> Fingerprint:
         """What the controller was made with: every public attribute, and the first learning rate."""
-        given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return fingerprint(kind="controller", learning_rate=self._given_rate, **given)
+        return fingerprint(
+            kind="controller", learning_rate=self._given_rate, fleet=self._whole_fleet, **self._given()
+        )
+
+    def _given(self) -> dict[str, Any]:
+        """The other arguments, which are the public attributes."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def _file(self, path: str | Path) -> CheckpointFile:
         file = CheckpointFile(path, fingerprint(kind="controller"))
@@ -445,10 +495,11 @@ class Controller:
             forecast=self._state.forecast,
         )
 
-    def _situation(self) -> tuple[Situation, Ints]:
+    def _situation(self, call: Call) -> Situation:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
-        known, previous = self._state.knowledge, self._state.previous
-        active = self._state.roster.active()
+        known, active = self._state.knowledge, call.active
+        # The plan for the devices that were there says nothing of the one for those that come.
+        previous = self._state.previous if call.begin <= self.spent_seconds else None
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
         extra, gradients = 1.0, float(known.halves)
         if self.probe_every and self.policy.measures_curvature:
@@ -456,14 +507,14 @@ class Controller:
             extra += 0.5 / (steps * self.probe_every)
             gradients += 2.0 / self.probe_every
         fleet = known.describe(
-            active, measures=self.policy.needs_estimates, samples=extra, gradients=gradients
+            active, call.likely, measures=self.policy.needs_estimates, samples=extra, gradients=gradients
         )
         if previous is not None:
             previous = replace(previous, batch_sizes=previous.batch_sizes[active])
         loss, gradient = self.estimates.loss.now, self.estimates.gradient.now
-        situation = Situation(
+        return Situation(
             round=self.round,
-            problem=Problem(fleet, self._constants(), self._left()),
+            problem=Problem(fleet, self._constants(), self._left(call, call.likely)),
             total=self.budget,
             loss=loss.value - self.lowest_loss,
             squared_gradient=gradient.value,
@@ -473,11 +524,15 @@ class Controller:
             previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
             untimed=known.untimed()[active] if self.budget.time < math.inf else None,
         )
-        return situation, active
 
-    def _left(self) -> Budget:
-        """What is left, with what a round costs on every device in the price of a round."""
-        return self._state.account.left(self.budget).including(self.fleet)
+    def _left(self, call: Call, likely: Floats) -> Budget:
+        """What is left, with what a round costs on the devices in the price of a round.
+
+        All take part at the costs that are expected of them.
+        """
+        left = call.left(self._state.account.left(self.budget), self.spent_cost, self.spent_seconds)
+        price = left.round_cost + float(likely @ self.fleet.round_cost)
+        return replace(left, round_cost=price, participants=None, distinct_participants=False)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
@@ -495,21 +550,25 @@ class Controller:
             return False
         return self.round < self.warm_up_rounds or self.round % self.probe_every == 0
 
-    def _fit(self, choice: Choice, active: Ints) -> RoundPlan | Stopped:
+    def _fit(self, choice: Choice, call: Call) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
-        measured = self._state.knowledge.measured()
+        measured, expected = self._state.knowledge.measured(), call.expected
+        taking_part = np.zeros(len(measured))
+        taking_part[call.participants] = 1.0
         found = fit_round(
             choice,
-            active=active,
+            active=expected,
+            participants=call.participants,
             fleet=measured,
-            left=self._left(),
+            left=self._left(call, taking_part),
             extra_evaluation=self._probes(),
             halves=self._state.knowledge.halves,
         )
         if isinstance(found, StopReason):
             return self._stop(found)
-        left = self.budget.time - self.spent_seconds
-        deadline, slack = deadline_and_slack(measured, active, found.seconds, self.deadline_slack, left)
+        deadline, slack = deadline_and_slack(
+            measured, expected, found.seconds, self.deadline_slack, self.budget.time - call.begin
+        )
         return RoundPlan(
             round=self.round,
             local_steps=found.local_steps,
@@ -522,7 +581,10 @@ class Controller:
             rounds_left=choice.rounds,
             predicted_error=choice.predicted_error,
             rest_local_steps=choice.rest_local_steps,
-            expected=active,
+            participants=call.participants,
+            expected=expected,
             quorum=self.quorum,
             slack=slack,
+            draws=call.draws,
+            starts_in=max(call.begin - self.spent_seconds, 0.0),
         )

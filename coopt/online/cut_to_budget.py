@@ -33,6 +33,7 @@ def fit_round(
     choice: Choice,
     *,
     active: Ints,
+    participants: Ints,
     fleet: Fleet,
     left: Budget,
     extra_evaluation: bool,
@@ -46,6 +47,8 @@ def fit_round(
         What the policy wants, for all N devices.
     active : numpy.ndarray of int
         Devices that the round waits for.
+    participants : numpy.ndarray of int
+        Devices that are given work, and cost something.
     fleet : Fleet
         Batch limits of all devices, and what is known of their speeds and costs.
     left : Budget
@@ -66,7 +69,8 @@ def fit_round(
         work = samples_processed(tau, batches, extra)
         gradients = gradients_planned(tau, batches, extra, halves, fleet.micro_batch)
         seconds = gradients * fleet.step_time + work / fleet.throughput + fleet.round_time
-        cost = float(np.sum(fleet.sample_cost * work)) + tau * fleet.whole_step_cost + left.round_cost
+        spent = (fleet.sample_cost * work)[participants]
+        cost = float(np.sum(spent)) + tau * float(np.sum(fleet.step_cost[participants])) + left.round_cost
         return FittedRound(tau, batches, extra, cost, float(np.max(seconds[active])))
 
     def fits(trial: FittedRound) -> bool:

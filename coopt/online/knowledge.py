@@ -45,8 +45,11 @@ class Knowledge:
         self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
 
-    def absorb(self, seen: Observations, steps: Ints) -> None:
-        """Learn from the reports of a round in which the devices did so many local steps."""
+    def absorb(self, seen: Observations, steps: Ints, draws: Ints | None) -> None:
+        """Learn from the reports of a round in which the devices did so many local steps.
+
+        Where devices are drawn by their weights, each counts as often as it was drawn.
+        """
         self.estimates = estimate.absorb(
             self.estimates,
             seen,
@@ -55,10 +58,20 @@ class Knowledge:
             streaming=self.streaming,
             step_cost=self.fleet.step_cost,
             micro_batch=self.fleet.micro_batch,
+            weight=None if draws is None else draws[seen.client].astype(np.float64),
         )
         latest = estimate_published.estimate(seen, self.estimates.samples)
         known = {name: value for name, value in asdict(latest).items() if math.isfinite(value)}
         self.published = replace(self.published, **known)
+
+    def forget_loss(self) -> None:
+        """Forget loss and gradient, as of a federation of other devices; what is known of each one stays."""
+        self.estimates = self.estimates.of_another_loss()
+
+    def grow(self, fleet: Fleet) -> None:
+        """Know of devices that have joined; `fleet` begins with those that were there."""
+        self.estimates = self.estimates.joined_by(fleet.samples[len(self.fleet) :])
+        self.fleet = fleet
 
     @property
     def samples(self) -> Floats:
@@ -96,13 +109,17 @@ class Knowledge:
         _, error = self.estimates.timing.fixed_share()
         return np.isfinite(error) & (error > UNSURE)
 
-    def describe(self, active: Ints, *, measures: bool, samples: float, gradients: float) -> Fleet:
+    def describe(
+        self, active: Ints, likely: Floats, *, measures: bool, samples: float, gradients: float
+    ) -> Fleet:
         """Describe some devices to a policy, with all that is known of them.
 
         Parameters
         ----------
         active : numpy.ndarray of int
             Which devices.
+        likely : numpy.ndarray, shape (N,)
+            How likely each takes part, and has its costs.
         measures : bool
             Whether their batches have to be large enough to measure noise.
         samples : float
@@ -133,8 +150,8 @@ class Knowledge:
             throughput=measured.throughput[active] / samples,
             step_time=measured.step_time[active],
             round_time=(measured.round_time + gradients * measured.step_time)[active],
-            sample_cost=measured.sample_cost[active] * samples,
-            step_cost=measured.step_cost[active],
+            sample_cost=(measured.sample_cost * likely)[active] * samples,
+            step_cost=(measured.step_cost * likely)[active],
             micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
             batch_choices=None
             if measured.batch_choices is None

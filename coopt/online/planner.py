@@ -58,8 +58,11 @@ class Planner(Protocol):
         """Samples by which each device's model counts in the average, shape (N,)."""
         ...
 
-    def plan(self) -> RoundPlan | Stopped:
-        """Plan the next round; the same again until its reports are observed, or the time is up."""
+    def plan(self, *, absent: Iterable[int] = ()) -> RoundPlan | Stopped:
+        """Plan the next round; the same again until its reports are observed, or the time is up.
+
+        Devices that are `absent` are not drawn.
+        """
         ...
 
     def observe(

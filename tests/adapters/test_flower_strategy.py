@@ -164,6 +164,37 @@ def test_a_dead_node_costs_what_was_planned_until_its_absence_is_known(clock: Fa
         assert costs[record.round] <= 20 + record.local_steps * others + sum(record.batch_sizes)
 
 
+def test_some_nodes_a_round_are_drawn_among_those_that_are_connected(clock: FakeTime) -> None:
+    _, all_nodes = nodes()
+    grid = FakeGrid(clock, all_nodes)
+    grid.online = lambda: [node for node in all_nodes if node != 107]
+    fleet = Fleet(SAMPLES, gradient_noise=1.0, divergence=1.0)
+    planner = Controller(fleet, Budget(cost=2500, time=200.0, round_cost=20, participants=2), 0.1)
+    strategy = CoOptStrategy(planner)
+    result = strategy.start(grid, start(), num_rounds=12)
+    check(result, strategy, rounds=12)
+    sent = [len(tasks_of(node)) for node in all_nodes.values()]
+    assert sent[1] == 0 and all(many > 0 for many in (sent[0], sent[2], sent[3]))
+    assert all(1 <= record.sent <= 2 and record.arrived == record.sent for record in result.rounds)
+    assert sum(sent) == sum(record.sent for record in result.rounds)
+
+
+def test_a_device_that_joins_gets_work(clock: FakeTime) -> None:
+    work, all_nodes = nodes()
+    newcomer = all_nodes.pop(100 + 7 * 3)
+    planner = controller(cost=1e5)
+    planner.leave(3)
+    grid = FakeGrid(clock, all_nodes | {121: newcomer})
+    first = CoOptStrategy(planner).start(grid, start(), num_rounds=3)
+    assert len(tasks_of(newcomer)) == 0
+    planner.join(3)
+    planner.join(Fleet([SAMPLES[0]], 1.0, 1.0))
+    work.data.append(work.data[0])
+    grid.nodes[200] = work.node(4)
+    CoOptStrategy(planner).start(grid, first.arrays, num_rounds=3)
+    assert len(tasks_of(newcomer)) == len(tasks_of(grid.nodes[200])) == 3
+
+
 def test_a_node_that_hangs_costs_its_deadline_twice_at_most(clock: FakeTime) -> None:
     _, all_nodes = nodes()
     hung = all_nodes[107]

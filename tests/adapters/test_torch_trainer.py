@@ -17,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
-from coopt import Budget, Controller, Fleet  # noqa: E402
+from coopt import Budget, Controller, Fleet, Stopped  # noqa: E402
 from coopt.adapters.draws import draw_positions  # noqa: E402
 from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
 from coopt.adapters.system import SystemModel  # noqa: E402
@@ -189,6 +189,29 @@ def test_late_devices_are_charged_but_not_averaged_and_absent_ones_neither() -> 
     assert gone.spent_cost == 76 - 20 and gone.spent_seconds == pytest.approx(0.5)
     assert history.records[0].arrived == 4
     assert np.array_equal(parameters(everybody), parameters(absent))
+
+
+@pytest.mark.parametrize("mode", ["loop", "vectorised"])
+def test_clients_that_are_drawn_count_as_often_as_they_were(mode: str) -> None:
+    plan = FixedPlan(fleet(), 5, 2, 4, 0.1, participants=3, seed=1)
+    drawn = []
+    while not isinstance(now := plan.plan(), Stopped):
+        drawn.append(now.draws)
+        plan.observe([])
+    again = FixedPlan(fleet(), 5, 2, 4, 0.1, participants=3, seed=1)
+    run = trainer(mode=mode)
+    history = run.run(again)
+    assert history.column("arrived").tolist() == [np.count_nonzero(draws) for draws in drawn]
+    assert again.spent_cost == 2 * 4 * sum(np.count_nonzero(draws) for draws in drawn)
+    # One round by hand: the mean of the drawn models, each as often as it was drawn.
+    one = trainer(mode=mode)
+    one.run(FixedPlan(fleet(), 1, 2, 4, 0.1, participants=3, seed=1))
+    models = []
+    for client in range(CLIENTS):
+        alone = trainer(mode=mode, weights=np.eye(CLIENTS)[client])
+        alone.run(FixedPlan(fleet(), 1, 2, 4, 0.1))
+        models.append(parameters(alone))
+    np.testing.assert_allclose(parameters(one), drawn[0] @ np.array(models) / 3, rtol=1e-10)
 
 
 def test_a_client_that_hangs_costs_its_deadline_twice_and_the_others_go_on() -> None:

@@ -58,6 +58,10 @@ class Exchange:
         """Show a strategy the nodes that are ready."""
         return Subset(self._grid, list(self.ready().values()))
 
+    def resize(self, devices: int) -> None:
+        """Know that the fleet has so many devices now."""
+        self._nodes.resize(devices)
+
     def samples(self) -> dict[int, int]:
         """Samples that each device said it holds."""
         return dict(self._nodes.samples)

@@ -53,6 +53,12 @@ class Nodes:
         # A node that went away and came back may have been mended.
         self._attempts = {node: k for node, k in self._attempts.items() if node in self._connected}
 
+    def resize(self, devices: int) -> None:
+        """Know that the fleet has so many devices now; nodes that were none of them are asked again."""
+        if devices != self._devices:
+            self._devices = devices
+            self._attempts = {}
+
     def to_ask(self, busy: set[int]) -> list[Message]:
         """Make the questions to those who are new."""
         new = [

@@ -131,7 +131,7 @@ class CoOptStrategy(Strategy):
         plan = self.controller.plan()
         if isinstance(plan, Stopped):
             raise InvalidProblemError(f"there is no round {server_round}: {plan.reason.value}")
-        chosen = self.base.configure_train(server_round, arrays, ConfigRecord(dict(config)), grid)
+        chosen = list(self.base.configure_train(server_round, arrays, ConfigRecord(dict(config)), grid))
         messages = []
         for message in chosen:
             node = message.metadata.dst_node_id
@@ -141,6 +141,8 @@ class CoOptStrategy(Strategy):
                     "strategies that wrap others as `base`, not around this one"
                 )
             device = self._devices[node]
+            if device not in plan.participants:
+                continue
             micro = self.controller.fleet.micro_batch
             task = Task(
                 round=plan.round,
@@ -154,7 +156,7 @@ class CoOptStrategy(Strategy):
                 optimiser=self.optimiser.client,
             )
             messages.append(Message(_with_task(message.content, task), node, message.metadata.message_type))
-        if not messages:
+        if not chosen:
             raise InvalidProblemError("the base strategy chose no node: is its fraction_train 0?")
         return messages
 
@@ -254,9 +256,10 @@ class CoOptStrategy(Strategy):
         for _ in count() if num_rounds is None else range(num_rounds):
             # What is not a round, but passes while training goes on, takes from the time as well.
             left = self.controller.time_left - (time.monotonic() - mark)
+            exchange.resize(len(self.controller.fleet))  # devices may have joined
             exchange.wait(self._least("train"), seconds=left)
             self.controller.wait(time.monotonic() - mark)
-            plan = self.controller.plan()
+            plan = self._next_plan(exchange)
             if isinstance(plan, Stopped):
                 result.stopped = plan
                 logger.info("coopt: training ends: %s", plan.reason.value)
@@ -267,6 +270,18 @@ class CoOptStrategy(Strategy):
             mark += self._evaluate(exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout)
         self._save(result)
         return result
+
+    def _next_plan(self, exchange: Exchange) -> RoundPlan | Stopped:
+        """Plan the next round; who is not connected is not drawn. Wait until it begins."""
+        ready = exchange.ready()
+        away = [device for device in range(len(self.controller.fleet)) if device not in ready]
+        drawn = self.controller.budget.participants is not None
+        plan = self.controller.plan(absent=away) if drawn else self.controller.plan()
+        if isinstance(plan, RoundPlan) and plan.starts_in > 0:
+            logger.info("coopt: the next devices come in %.3g s", plan.starts_in)
+            time.sleep(plan.starts_in)
+            self.controller.wait(plan.starts_in)
+        return plan
 
     def _train(
         self, plan: RoundPlan, exchange: Exchange, result: CoOptResult, config: ConfigRecord, timeout: float
@@ -292,7 +307,7 @@ class CoOptStrategy(Strategy):
         contributions = [read_reply(reply, result.arrays) for reply in replies]
         arrays, metrics = self.aggregate_train(
             plan.round + 1,
-            to_aggregate(contributions, self._weights(), self._setting("weighted_by_key", NUM_EXAMPLES)),
+            to_aggregate(contributions, self._weights(plan), self._setting("weighted_by_key", NUM_EXAMPLES)),
         )
         if arrays is not None and not _all_finite(arrays):
             # What is averaged is finite; the base strategy's own arithmetic can still overflow.
@@ -336,7 +351,7 @@ class CoOptStrategy(Strategy):
         interrupted: bool = False,
     ) -> None:
         """Hand the reports to the controller, and note what it makes of them."""
-        weights = self._weights()
+        weights = self._weights(plan)
         for ignored in self.controller.observe([*reports, *late], seconds=seconds, absent=absent):
             logger.info("coopt: %s", ignored)
         losses = [(weights[report.client], report.loss) for report in reports if math.isfinite(report.loss)]
@@ -438,9 +453,10 @@ class CoOptStrategy(Strategy):
             f"and {self.controller.spent_seconds:.3g} of {self.controller.budget.time:.3g} s"
         )
 
-    def _weights(self) -> dict[int, float]:
-        """Weight of each device, in samples as Flower's own strategies have it."""
-        return dict(enumerate(self.controller.samples.tolist()))
+    def _weights(self, plan: RoundPlan) -> dict[int, float]:
+        """Weight of each device, in samples as Flower's own strategies have it, or how often it was drawn."""
+        weights = self.controller.samples if plan.draws is None else plan.draws
+        return dict(enumerate(weights.tolist()))
 
     def _least(self, kind: str) -> int:
         """Nodes without which the base strategy waits."""

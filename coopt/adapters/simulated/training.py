@@ -16,7 +16,7 @@ from coopt.adapters.system import SystemModel
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
-from coopt.online.accounting import gradients_planned
+from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.readable import Fact, readable
@@ -127,35 +127,39 @@ def simulate(
     workers = [_Worker(i, client, gradient, seed) for i, client in enumerate(clients)]
     left_out: list[tuple[int, ...]] = []
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
-    plan = planner.plan()
+    plan = _next_plan(planner, system)
     total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
-            results = [worker.train(model, plan) for worker in workers]
+            planner.wait(plan.starts_in)
+            results = {i: workers[i].train(model, plan) for i in plan.participants.tolist()}
+            processed = samples_of(plan)
+            for i, (_, report) in results.items():
+                processed[i] = report.samples_processed
             gradients = gradients_planned(
                 plan.steps,
                 plan.batch_sizes,
                 plan.extra_evaluation,
                 micro_batch=planner.fleet.micro_batch,
             )
-            times = system.round(plan.round, [report.samples_processed for _, report in results], gradients)
+            times = system.round(plan.round, processed, gradients)
             seconds, arrived = times.under(plan)
-            finite = np.array(
-                [bool(np.isfinite(local).all()) and math.isfinite(report.loss) for local, report in results]
-            )
-            present = aggregation_shares(shares, arrived & finite)
+            finite = np.zeros(len(workers), dtype=bool)
+            for i, (local, report) in results.items():
+                finite[i] = bool(np.isfinite(local).all()) and math.isfinite(report.loss)
+            counts = shares if plan.draws is None else plan.draws
+            present = aggregation_shares(counts, arrived & finite)
             used = np.flatnonzero(present)
             if used.size:
-                model = present[used] @ np.array([results[i][0] for i in used])
+                model = present[used] @ np.array([results[i][0] for i in used.tolist()])
             planner.observe(
                 [
                     replace(
-                        report,
+                        results[i][1],
                         seconds_computing=float(times.computing[i]),
                         seconds_communicating=float(times.communicating[i]),
                     )
-                    for i, (_, report) in enumerate(results)
-                    if arrived[i]
+                    for i in np.flatnonzero(arrived).tolist()
                 ],
                 seconds=seconds,
                 absent=np.flatnonzero(times.absent).tolist(),
@@ -169,9 +173,16 @@ def simulate(
                     StopReason.NOT_FINITE, planner.round, planner.spent_cost, planner.spent_seconds
                 )
                 break
-            plan = planner.plan()
+            plan = _next_plan(planner, system)
     losses, costs, seconds = np.array(trail).T
     return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
+
+
+def _next_plan(planner: Planner, system: SystemModel) -> RoundPlan | Stopped:
+    """Plan the next round; who is away is not drawn."""
+    if planner.budget.participants is None:
+        return planner.plan()
+    return planner.plan(absent=np.flatnonzero(system.round(planner.round, 0.0).absent).tolist())
 
 
 def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:
@@ -193,13 +204,14 @@ class _Worker:
     def train(self, model: Floats, plan: RoundPlan) -> tuple[Floats, ClientReport]:
         """Local steps from the global model; the local model, and the report."""
         size, rate = int(plan.batch_sizes[self._client]), plan.learning_rate
+        tau = int(plan.steps[self._client])
         # One row a step, and one for the probe's extra batch.
         drawn = draw_positions(
             self._seed,
             plan.round,
             self._client,
             self._held,
-            steps=np.arange(plan.local_steps + 1),
+            steps=np.arange(tau + 1),
             sizes=size,
         )[0]
         self._fresh = drawn[0]
@@ -210,7 +222,7 @@ class _Worker:
         return local, self._probe.end(
             local,
             samples=self._held,
-            local_steps=plan.local_steps,
+            local_steps=tau,
             extra_evaluation=plan.extra_evaluation,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -286,7 +287,7 @@ class FederatedTrainer:
         ended = self._resume(planner, file)
         with self._bar() as bar:
             while not ended:
-                plan = planner.plan()
+                plan = self._next_plan(planner)
                 if isinstance(plan, Stopped):
                     self.history.stopped = plan
                     break
@@ -308,6 +309,21 @@ class FederatedTrainer:
             file.write(self._run_state(planner, ended))
         return self.history
 
+    def _next_plan(self, planner: Planner) -> RoundPlan | Stopped:
+        """Plan the next round; who is known to be away is not drawn. Wait until it begins."""
+        away: list[int] = []
+        if planner.budget.participants is not None:
+            gone = self._rows_of(planner.round).counts == 0
+            if self.system is not None:
+                gone |= self.system.round(planner.round, 0.0).absent
+            away = np.flatnonzero(gone).tolist()
+        plan = planner.plan(absent=away) if away else planner.plan()
+        if isinstance(plan, RoundPlan) and plan.starts_in > 0:
+            if self.system is None:
+                time.sleep(plan.starts_in)
+            planner.wait(plan.starts_in)
+        return plan
+
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
         rows = self._held = self._rows_of(plan.round)
@@ -323,6 +339,8 @@ class FederatedTrainer:
         weights: npt.NDArray[Any] = rows.counts
         if self.weights is not None:
             weights = validation.float_array("weights", self.weights, len(rows.counts), minimum=0.0)
+        if plan.draws is not None:
+            weights = plan.draws
         arrived, absent = rows.counts > 0, rows.counts == 0
         absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
         arrived &= ~absent

@@ -73,6 +73,12 @@ class Average:
             scatter=np.where(seen, scatter, self.scatter),
         )
 
+    def joined(self, other: Average) -> Self:
+        """The averages of more devices appended."""
+        names = ("weight", "squares", "mean", "scatter")
+        arrays = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        return type(self)(self.decay, *arrays)
+
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         """Whether anything was observed."""

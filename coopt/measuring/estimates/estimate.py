@@ -91,18 +91,21 @@ def absorb(
     streaming: bool,
     step_cost: npt.ArrayLike = 0.0,
     micro_batch: npt.NDArray[np.int64] | None = None,
+    weight: Floats | None = None,
 ) -> Estimates:
     """Take in what is believed of the reports of one round; see `update`.
 
     `step_cost` is what a local step costs on each device whatever its batch, `micro_batch` the most samples
-    that it takes at once.
+    that it takes at once, and `weight` what each client that reported counts in averages, by default the
+    samples that it holds.
     """
     if streaming:
         reported = np.isfinite(seen["samples"])
         samples = state.samples.copy()
         samples[seen.client[reported]] = seen["samples"][reported].astype(np.int64)
         state = replace(state, samples=_held_growth(samples, state.given))
-    weight = state.samples[seen.client].astype(np.float64)
+    if weight is None:
+        weight = state.samples[seen.client].astype(np.float64)
     step_costs = np.broadcast_to(np.asarray(step_cost), state.samples.shape)
     state = _update_devices(state, seen, step_costs, micro_batch)
     state = _update_gradients(state, seen, weight, replacement)
@@ -205,8 +208,9 @@ def _update_gradients(state: Estimates, seen: Observations, weight: Floats, repl
         new["partial"] = state.partial.add(partial)
         # Whoever reported has trained, even if the report is not believed; only the others are missing from
         # the model.
-        untold = 1 - float(weight[rows].sum() / state.samples.sum())
-        silent = 1 - float(weight.sum() / state.samples.sum())
+        held = state.samples[seen.client]
+        untold = 1 - float(held[rows].sum() / state.samples.sum())
+        silent = 1 - float(held.sum() / state.samples.sum())
         new["participation"] = state.participation.add(partial * silent / untold if partial > 0 else 0.0)
         state = _forget_collapse(state, gradient, level)
         new["gradient"] = state.gradient.add(gradient)

@@ -107,6 +107,22 @@ class Estimates:
             **parts,
         )
 
+    def of_another_loss(self) -> Self:
+        """The same without what was observed of the loss and its gradient."""
+        fresh = type(self).empty(self.samples)
+        names = (*_TRENDS, "line", "decay", "memory")
+        return replace(self, **{name: getattr(fresh, name) for name in names})
+
+    def joined_by(self, samples: npt.ArrayLike) -> Self:
+        """The same with more devices, of which nothing is known but the samples that they hold."""
+        others = type(self).empty(samples)
+        parts: dict[str, Any] = {
+            name: getattr(self, name).joined(getattr(others, name)) for name in (*_PER_DEVICE, "timing")
+        }
+        for name in ("samples", "given"):
+            parts[name] = np.concatenate([getattr(self, name), getattr(others, name)])
+        return replace(self, **parts)
+
     def state_dict(self) -> dict[str, Any]:
         """Numbers, lists and dictionaries that `restored` turns back into the same state, bit for bit."""
         state: dict[str, Any] = {

@@ -141,6 +141,13 @@ class StepTiming:
             batch=_put(self.batch, seen, work / count),
         )
 
+    def joined(self, other: StepTiming) -> Self:
+        """The times of more devices appended."""
+        parts = (
+            np.concatenate([getattr(self, each.name), getattr(other, each.name)]) for each in fields(self)
+        )
+        return type(self)(*parts)
+
     def seconds(self) -> tuple[Floats, Floats]:
         """Seconds alpha of a step whatever its batch, and 1 / pi of each sample, shape (N,)."""
         rows = np.arange(self.count.size)
