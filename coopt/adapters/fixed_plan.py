@@ -62,6 +62,9 @@ class FixedPlan:
         How many devices are drawn for a round, and how: see :class:`coopt.Budget`. Default: all.
     seed : int, default 0
         Source of the draws.
+    device_steps : array_like of int, shape (N,), optional
+        tau_i, of devices that take fewer steps than `local_steps`, such as slow ones whose smallest batch is
+        large; adapters average them as :func:`coopt.adapters.aggregate.step_factors` says.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class FixedPlan:
         participants: int | None = None,
         distinct_participants: bool = False,
         seed: int = 0,
+        device_steps: ArrayLike | None = None,
     ) -> None:
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
@@ -108,6 +112,15 @@ class FixedPlan:
         # All rounds are run, whatever they take.
         self.budget = Budget(participants=participants, distinct_participants=distinct_participants)
         self.seed = count("seed", seed, minimum=0)
+        self.device_steps = None
+        if device_steps is not None:
+            steps = integer_array("device_steps", device_steps, len(fleet), minimum=1)
+            if np.any(steps > local_steps):
+                i = int(np.argmax(steps > local_steps))
+                raise InvalidProblemError(
+                    f"device_steps[{i}] = {steps[i]}: must be at most local_steps = {local_steps}"
+                )
+            self.device_steps = steps
         self._account = Account(len(fleet), self.round_cost)
         self._roster = Roster(fleet.weights, self.budget, patience=PATIENCE, seed=self.seed)
 
@@ -232,14 +245,18 @@ class FixedPlan:
         if self.round >= self.rounds:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
         fleet, phase = self.fleet, self._phase(self.round)
-        steps, samples = phase.local_steps, phase.local_steps * phase.batch_sizes
+        most, steps = phase.local_steps, np.full(len(fleet), phase.local_steps)
+        if self.device_steps is not None:
+            steps = self.device_steps
+        samples = steps * phase.batch_sizes
         gradients = gradients_planned(steps, phase.batch_sizes, False, False, fleet.micro_batch)
         call = self._roster.call(self.round, self.spent_seconds, self._account.marked(absent))
         # A fleet has a device with a weight, and none leaves.
         who = np.arange(len(fleet)) if call is None else call.participants
         return RoundPlan(
             round=self.round,
-            local_steps=steps,
+            local_steps=most,
+            device_steps=self.device_steps,
             batch_sizes=phase.batch_sizes,
             learning_rate=phase.learning_rate,
             extra_evaluation=False,
@@ -331,6 +348,7 @@ class FixedPlan:
             deadline=self.deadline,
             budget=self.budget,
             seed=self.seed,
+            device_steps=self.device_steps,
         )
 
 

@@ -39,11 +39,21 @@ class RoundTimes:
         Seconds spent on receiving and sending the model.
     absent : numpy.ndarray of bool, shape (N,)
         Devices that do not take part, which the server knows.
+    done : numpy.ndarray, shape (N,), optional
+        Share of its local steps that each device does before it is cut short; None: all do all of them.
     """
 
     computing: Floats
     communicating: Floats
     absent: NDArray[np.bool_]
+    done: Floats | None = None
+
+    def steps(self, planned: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give the local steps that each device does of those that are planned, at least one, shape (N,)."""
+        if self.done is None:
+            return planned
+        whole: NDArray[np.int64] = np.ceil(self.done * planned).astype(np.int64)
+        return np.maximum(whole, 1)
 
     @property
     def total(self) -> Floats:
@@ -109,6 +119,8 @@ class SystemModel:
         Source of all of it.
     step_time : array_like, shape (N,) or scalar, default 0
         alpha_i, seconds that every step takes whatever its batch.
+    partial : array_like, shape (N,) or scalar, default 0
+        Probability that a device is cut short in a round, and does a random share of its local steps.
 
     Raises
     ------
@@ -135,6 +147,7 @@ class SystemModel:
     dropout: Floats
     seed: int
     step_time: Floats
+    partial: Floats
 
     def __init__(
         self,
@@ -148,6 +161,7 @@ class SystemModel:
         dropout: ArrayLike = 0.0,
         seed: int = 0,
         step_time: ArrayLike = 0.0,
+        partial: ArrayLike = 0.0,
     ) -> None:
         shape = np.shape(throughput)
         if len(shape) != 1 or not shape[0]:
@@ -165,6 +179,7 @@ class SystemModel:
             "dropout": _probabilities("dropout", dropout, size),
             "seed": count("seed", seed, minimum=0),
             "step_time": float_array("step_time", step_time, size, minimum=0.0),
+            "partial": _probabilities("partial", partial, size),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -276,7 +291,14 @@ class SystemModel:
             computing=work * slow * _jitter(self.compute_jitter, normal[:, 0]),
             communicating=self.round_time * _jitter(self.link_jitter, normal[:, 1]),
             absent=chance[:, 1] < self.dropout,
+            done=self._done(round),
         )
+
+    def _done(self, now: int) -> Floats | None:
+        if not self.partial.any():
+            return None
+        luck = np.random.default_rng([self.seed, 3, now]).random((len(self), 2))
+        return np.where(luck[:, 0] < self.partial, luck[:, 1], 1.0)
 
 
 def _jitter(sigma: float, normal: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from pathlib import Path
@@ -20,6 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Controller, CooptError, Fleet, InvalidProblemError, Stopped
+from coopt.adapters.aggregate import step_factors
+from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import CoOptResult, CoOptStrategy, ask_samples
 from coopt.adapters.flower.client import client_app, partition_id
 from fake_grid import DIMENSION, FakeGrid, FakeTime, Node, Quadratic, install_clock, is_training, tasks_of
@@ -162,6 +165,34 @@ def test_a_dead_node_costs_what_was_planned_until_its_absence_is_known(clock: Fa
     for record in gone:
         others = sum(record.batch_sizes) - record.batch_sizes[1]
         assert costs[record.round] <= 20 + record.local_steps * others + sum(record.batch_sizes)
+
+
+def test_a_node_that_does_less_is_averaged_as_what_it_did_and_a_liar_gains_nothing(clock: FakeTime) -> None:
+    work, all_nodes = nodes()
+    honest = work.train
+
+    def train(model: Any, task: Any, context: Any) -> Any:
+        few = {0: 1, 1: task.local_steps}.get(task.device, task.local_steps)
+        local, report = honest(model, dataclasses.replace(task, local_steps=few), context)
+        if task.device == 1:
+            report = dataclasses.replace(report, local_steps=1)
+        return local, report
+
+    for i, node in enumerate(all_nodes.values()):
+        node.app = client_app(train, lambda context: 50)
+        node.device = i
+    fixed = FixedPlan(Fleet([50] * 4, 1.0, 1.0), 1, 20, 8, 0.01)
+    strategy = CoOptStrategy(fixed, seed=3)
+    result = strategy.start(FakeGrid(clock, all_nodes), start())
+    began = np.full(DIMENSION, 5.0)
+    changes = {task.device: honest({"w": began}, task, None)[0]["w"] - began for task in work.tasks[:4]}
+    steps, norms = np.array([1, 1, 20, 20]), [np.linalg.norm(changes[i]) for i in range(4)]
+    factors = step_factors(np.full(4, 0.25), steps, norms)
+    # The honest one counts more, the liar hardly: its change is as long as the others'.
+    assert factors[0] > 5 and factors[1] < 1.5
+    expected = began + 0.25 * sum(factor * changes[i] for i, factor in enumerate(factors))
+    np.testing.assert_allclose(result.arrays["w"].numpy(), expected, rtol=1e-12)
+    assert fixed.spent_cost == 4 * 20 * 8  # the server saw no steps
 
 
 def test_some_nodes_a_round_are_drawn_among_those_that_are_connected(clock: FakeTime) -> None:

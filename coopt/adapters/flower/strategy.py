@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
+from coopt.adapters.flower.partial_work import normalised
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task
 from coopt.adapters.flower.replies import read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
@@ -72,8 +73,10 @@ class CoOptStrategy(Strategy):
     not connected, or busy, costs nothing; one that fails is charged what was planned for it. If the server
     dies in the middle of a round, that round's work is charged, and lost.
 
-    The base strategy weights the models by the fleet's weights, whatever numbers of examples clients report;
-    for a fleet that receives data while training, by the numbers that the controller believes.
+    A node that says it did fewer local steps than planned is named, charged the plan, and averaged as
+    :func:`coopt.adapters.aggregate.step_factors` says. The base strategy weights the models by the fleet's
+    weights, whatever numbers of examples clients report; for a fleet that receives data while training, by
+    the numbers that the controller believes.
 
     Time is what passes on the server's clock from the beginning of the first round, without evaluation and
     without the time during which the server does not run.
@@ -304,10 +307,16 @@ class CoOptStrategy(Strategy):
 
         sent, replies = exchange.ask(messages, round=plan.round, seconds=wait, closes=closes)
         answered = time.monotonic()
+        weights = self._weights(plan)
+        momentum = float(getattr(self.optimiser.client, "momentum", 0.0))
         contributions = [read_reply(reply, result.arrays) for reply in replies]
         arrays, metrics = self.aggregate_train(
             plan.round + 1,
-            to_aggregate(contributions, self._weights(plan), self._setting("weighted_by_key", NUM_EXAMPLES)),
+            to_aggregate(
+                normalised(contributions, result.arrays, plan, weights, momentum),
+                weights,
+                self._setting("weighted_by_key", NUM_EXAMPLES),
+            ),
         )
         if arrays is not None and not _all_finite(arrays):
             # What is averaged is finite; the base strategy's own arithmetic can still overflow.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.adapters.aggregate import aggregation_shares
+from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.system import SystemModel
 from coopt.measuring.probe import ClientProbe
@@ -132,12 +132,13 @@ def simulate(
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
             planner.wait(plan.starts_in)
-            results = {i: workers[i].train(model, plan) for i in plan.participants.tolist()}
-            processed = samples_of(plan)
+            done = replace(plan, device_steps=system.round(plan.round, 0.0).steps(plan.steps))
+            results = {i: workers[i].train(model, done) for i in plan.participants.tolist()}
+            processed = samples_of(done)
             for i, (_, report) in results.items():
                 processed[i] = report.samples_processed
             gradients = gradients_planned(
-                plan.steps,
+                done.steps,
                 plan.batch_sizes,
                 plan.extra_evaluation,
                 micro_batch=planner.fleet.micro_batch,
@@ -151,7 +152,8 @@ def simulate(
             present = aggregation_shares(counts, arrived & finite)
             used = np.flatnonzero(present)
             if used.size:
-                model = present[used] @ np.array([results[i][0] for i in used.tolist()])
+                change = np.array([results[i][0] for i in used.tolist()]) - model
+                model = model + (present[used] * step_factors(present[used], done.steps[used])) @ change
             planner.observe(
                 [
                     replace(

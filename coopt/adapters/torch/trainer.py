@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coopt.adapters.aggregate import aggregation_shares
+from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
 from coopt.adapters.torch.checkpoint import (
     MAY_DIFFER,
     as_array,
@@ -344,17 +344,21 @@ class FederatedTrainer:
         arrived, absent = rows.counts > 0, rows.counts == 0
         absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
         arrived &= ~absent
-        seconds, times = None, None
+        seconds, times, done = None, None, plan
         if self.system is not None:
             probing = self._probe is not None
+            # Some may be cut short: what they take and give is by what they do.
+            planned = plan.steps
+            steps = self.system.round(plan.round, 0.0).steps(planned)
+            done = plan if steps is planned else replace(plan, device_steps=steps)
             gradients = gradients_planned(
-                plan.steps,
+                done.steps,
                 plan.batch_sizes,
                 plan.extra_evaluation and probing,
                 probing,
                 planner.fleet.micro_batch,
             )
-            clock = self.system.round(plan.round, samples_of(plan), gradients)
+            clock = self.system.round(plan.round, samples_of(done), gradients)
             seconds, arrived = clock.under(plan, absent)
             absent |= clock.absent
             times = np.stack([clock.computing, clock.communicating], axis=1)[arrived]
@@ -362,13 +366,15 @@ class FederatedTrainer:
         clients = np.flatnonzero(arrived)
         reports: list[ClientReport] = []
         usable = np.zeros(0, dtype=bool)
+        lengths = effective_steps(done.steps[clients], getattr(self.optimiser.client, "momentum", 0.0))
+        counts = shares[clients] * step_factors(shares[clients], lengths)
         if len(clients):
             work = RoundWork(
                 round=plan.round,
                 clients=clients,
-                local_steps=plan.steps[clients],
+                local_steps=done.steps[clients],
                 batch_sizes=plan.batch_sizes[clients],
-                shares=shares[clients],
+                shares=aggregation_shares(counts, counts > 0),
                 rows=rows,
                 learning_rate=plan.learning_rate,
                 extra_evaluation=plan.extra_evaluation,
@@ -379,7 +385,8 @@ class FederatedTrainer:
             )
             result = self._engine.run(self._state, work)
             reports, usable = result.reports, result.usable
-            after = self._stepped(result.state) if shares[clients[usable]].any() else self._state
+            average = self._stretched(result.state, aggregation_shares(shares[clients], usable), lengths)
+            after = self._stepped(average) if shares[clients[usable]].any() else self._state
             if torch.isfinite(after).all():
                 self._state = after
             else:  # finite models of which the average, or the server's step from it, is not
@@ -415,6 +422,15 @@ class FederatedTrainer:
             )
         )
         return bool(usable.any()) or len(clients) == 0
+
+    def _stretched(self, average: Tensor, shares: npt.NDArray[np.float64], lengths: Any) -> Tensor:
+        """The average whose changes count by `step_factors`, from the one whose weights are in proportion."""
+        stretch = float(shares @ step_factors(shares, lengths))
+        if stretch in (0.0, 1.0):
+            return average
+        size, after = self._model.size, average.clone()
+        after[:size] = self._state[:size] + stretch * (average[:size] - self._state[:size])
+        return after
 
     def _stepped(self, average: Tensor) -> Tensor:
         """The state after the server's step; where that is not finite, the server remembers nothing of it."""
