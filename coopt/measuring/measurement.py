@@ -17,14 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
-from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
+from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
 from coopt.problem.constants import Constants
 from coopt.problem.files import refuse_unknown
 from coopt.problem.fleet import Fleet
 from coopt.problem.fleet_fields import aggregation_weights, device_names
 from coopt.problem.validation import (
+    choice,
     count,
     float_array,
+    instance,
     integer_array,
     optional_real,
     real,
@@ -93,6 +95,9 @@ class Measurement:
         Why this kind, in words.
     parameters : int
         Parameters of the model, n.
+    scaling : str, optional
+        "adam" where every parameter is measured in units of its own, those that Adam on the devices steps in
+        (``coopt.adapters.torch.measure(optimiser=ClientAdam())``), else None.
 
     Notes
     -----
@@ -139,6 +144,7 @@ class Measurement:
     curvature_kind: str
     curvature_reason: str
     parameters: int
+    scaling: str | None = None
 
     def __post_init__(self) -> None:
         samples = integer_array("samples", self.samples, None, minimum=1)
@@ -168,6 +174,8 @@ class Measurement:
             values[name] = _array(name, getattr(self, name), np.float64, square)
         for name in ("gradient_norm", "unseen", "unseen_divergence"):
             values[name] = real(name, getattr(self, name), minimum=0.0)
+        if self.scaling is not None:
+            choice("scaling of a measurement", self.scaling, ("adam",))
         for name in ("curvature_kind", "curvature_reason"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidProblemError(
@@ -243,7 +251,7 @@ class Measurement:
     def forecast(
         self,
         learning_rate: float | None = None,
-        optimiser: Optimiser = AVERAGING,
+        optimiser: Optimiser | None = None,
         rate_growth: float | None = None,
     ) -> Forecast:
         """What plans are expected to reach: an objective for solvers, like the bounds, but no bound.
@@ -253,7 +261,8 @@ class Measurement:
         learning_rate : float, optional
             eta > 0; default: that of the problem, or of the solver's argument.
         optimiser : Optimiser
-            Momentum and rates of devices and server; default plain federated averaging.
+            Momentum and rates of devices and server; default plain federated averaging, with Adam on the
+            devices where the measurement was taken for it.
         rate_growth : float, optional
             Where rates are chosen, none is more than so many times the one that is given, here or in the
             problem. Default 1 where the loss is not :attr:`convex`: give the rate of the rounds before the
@@ -263,6 +272,15 @@ class Measurement:
         -------
         Forecast
         """
+        if optimiser is None:
+            optimiser = Optimiser(ClientAdam()) if self.scaling == "adam" else AVERAGING
+        instance("optimiser", optimiser, Optimiser)
+        if isinstance(optimiser.client, ClientAdam) != (self.scaling == "adam"):
+            raise InvalidProblemError(
+                f"optimiser = {optimiser.client}: the measurement is "
+                + ("for" if self.scaling else "not for")
+                + " Adam; coopt.adapters.torch.measure takes the optimiser that it is meant for"
+            )
         if rate_growth is None:
             rate_growth = math.inf if self.convex else 1.0
         return Forecast(self.model, learning_rate, optimiser=optimiser, rate_growth=rate_growth)
@@ -454,7 +472,7 @@ class Measurement:
         return str(device) if self.names is None else self.names[device]
 
 
-_OPTIONAL = ("names", "sample_curvature")
+_OPTIONAL = ("names", "sample_curvature", "scaling")
 
 
 def _array(name: str, values: Any, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from coopt.objectives.forecast.federation import LARGEST_STEP
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
+from coopt.objectives.forecast.optimiser import LinearSteps
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
 
@@ -91,8 +93,12 @@ def recomputed(
     state = _Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
     for setting, batches in phases:
         rate, variances = setting.learning_rate, _variances(problem, batches)
-        steps = _steps(model, places, rate, variances, how.momentum)
-        local = steps.repeated(setting.local_steps).upper(m)
+        made = partial(_steps, model, places, rate, variances, how)
+        if how.unbiased:
+            # No step of a round is like another.
+            local = reduce(_Affine.then, (made(t + 1) for t in range(setting.local_steps))).upper(m)
+        else:
+            local = made(1).repeated(setting.local_steps).upper(m)
         change = _Affine(
             np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),
             shares @ local.shift,
@@ -130,19 +136,22 @@ def _variances(problem: Problem, batches: NDArray[np.int64]) -> Floats:
     return (held - batches) / (held * batches)
 
 
-def _steps(model: LocalModel, places: list[int], rate: float, variances: Floats, momentum: float) -> _Affine:
-    """One local step of every device that trains, of its model and, where it has one, its momentum."""
+def _steps(
+    model: LocalModel, places: list[int], rate: float, variances: Floats, how: LinearSteps, step: int
+) -> _Affine:
+    """A local step of every device that trains, of its model and, where it has one, its momentum."""
     values, vectors = np.linalg.eigh(model.curvatures[places])
-    cut = np.clip(values, 0.0, LARGEST_STEP / rate)
+    cut = np.clip(values, 0.0, LARGEST_STEP * how.stretch / rate)
     # Where nothing is cut the curvature is taken as it was measured.
     same = (np.abs(values - cut) <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)).all(axis=1)
     rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     curvatures = np.where(same[:, None, None], model.curvatures[places], rebuilt)
     gradients, noise = model.gradients[places], variances[:, None, None] * model.covariances[places]
     eye = np.eye(values.shape[1])
-    if momentum == 0.0:
+    if how.momentum == 0.0:
         return _Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)
-    memory = np.broadcast_to(momentum * eye, curvatures.shape)
+    rate *= how.factor(step)
+    memory = np.broadcast_to(how.momentum * eye, curvatures.shape)
     above = np.concatenate([eye - rate * curvatures, -rate * memory], axis=2)
     below = np.concatenate([curvatures, memory], axis=2)
     enter = np.concatenate([-rate * eye, eye])

@@ -40,18 +40,24 @@ class Differentiable:
     ----------
     model : FlatModel
         In evaluation mode.
+    units : torch.Tensor, shape (n,), optional
+        What one of every parameter is measured in; default ones. Gradients and curvatures are those with
+        respect to parameters in these units.
 
     Attributes
     ----------
     point : torch.Tensor, shape (n,)
-        The parameters.
-    decay : float
-        Weight decay, which adds its multiple of the identity to every curvature.
+        The parameters, in their units.
+    decay : torch.Tensor, shape (n,)
+        What weight decay adds to the diagonal of every curvature.
     """
 
-    def __init__(self, model: FlatModel) -> None:
-        self.module, self.loss, self.decay = model.module, model.loss, model.weight_decay
-        self.point = model.parameters.detach().clone()
+    def __init__(self, model: FlatModel, units: Tensor | None = None) -> None:
+        self.module, self.loss = model.module, model.loss
+        self._units = torch.ones_like(model.parameters) if units is None else units
+        self.point = model.parameters.detach() / self._units
+        self.decay = model.weight_decay * self._units**2
+        self._decays = model.weight_decay > 0.0
         named = [(name, p) for name, p in model.module.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in named]
         self._shapes = [p.shape for _, p in named]
@@ -61,7 +67,7 @@ class Differentiable:
 
     def outputs(self, point: Tensor, x: Tensor) -> Tensor:
         """Outputs of rows at some parameters, shape (r, ...)."""
-        pieces = torch.split(point, self._sizes)
+        pieces = torch.split(point * self._units, self._sizes)
         named = {
             name: piece.view(shape)
             for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)
@@ -76,7 +82,7 @@ class Differentiable:
     def mean_loss(self, point: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Weighted mean loss of rows at some parameters, weight decay included."""
         loss = (self.losses(self.outputs(point, x), y) * weights).sum()
-        return loss + self.decay / 2 * torch.dot(point, point) if self.decay else loss
+        return loss + torch.dot(self.decay * point, point) / 2 if self._decays else loss
 
     def row_gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradients of single rows, shape (r, n)."""

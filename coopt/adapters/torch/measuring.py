@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from coopt.adapters.torch.curvature import (
 )
 from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
 from coopt.adapters.torch.flat import FlatModel, LossFunction
+from coopt.adapters.torch.local import PLAIN
 from coopt.errors import InvalidProblemError
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis, Seeds, krylov
@@ -29,6 +31,7 @@ from coopt.measuring.parts import Parts
 from coopt.measuring.prepare import Options, Survey, prepare
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.spread import Spread
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
 from coopt.problem.validation import choice
 
 Floats = npt.NDArray[np.float64]
@@ -40,6 +43,8 @@ GRADIENTS_A_PRODUCT = 2
 # Units in the last place of a vector that rounding leaves of one that depends on others.
 ROUNDING = 100.0
 ROWS_TO_TRY = 4
+# Rows of the batches at whose gradients Adam's second moments are frozen.
+ADAM_BATCH = 8
 
 
 def measure(
@@ -51,6 +56,7 @@ def measure(
     directions: int = 24,
     weight_decay: float = 0.0,
     curvature: Literal["auto", "hessian", "gauss-newton"] = "auto",
+    optimiser: ClientSGD | ClientAdam = PLAIN,
     device: str | torch.device = "cpu",
     seed: int = 0,
     progress: bool | None = None,
@@ -83,6 +89,10 @@ def measure(
         takes the Gauss-Newton curvature, since the Hessian of a network curves downwards too, which no
         quadratic model can follow. ``curvature_kind`` and ``curvature_reason`` of the result say which and
         why.
+    optimiser : ClientSGD or ClientAdam
+        What devices are going to do with gradients. For Adam every parameter is measured in units of its own,
+        (sqrt(v) + epsilon)^(-1/2) with v the mean of the squared gradients of batches of eight: in these
+        units Adam with v frozen is plain steps along a running mean.
     device : str or torch.device, default "cpu"
         Where to compute.
     seed : int, default 0
@@ -139,9 +149,12 @@ def measure(
         plain_kernels(flat.module),
     ):
         found = _Measured(flat, data, held, survey, curvature)
+        if isinstance(optimiser, ClientAdam):
+            found.take_units_of(optimiser)
         parts = found.run(advance)
     how = Circumstances(found.samples_used, flat.size, found.kind, found.reason)
-    return assemble(parts, survey, how)
+    measured = assemble(parts, survey, how)
+    return replace(measured, scaling="adam") if isinstance(optimiser, ClientAdam) else measured
 
 
 def _rows_of(data: SharedData) -> tuple[SharedData, ClientRows]:
@@ -181,6 +194,21 @@ class _Measured:
         self._share = torch.from_numpy(1.0 / self._held).to(self._function.point)
         self._changes: list[Tensor] = []  # of the outputs, along each direction
         self._columns: list[Floats] = []  # of the devices' curvatures in the basis so far
+
+    def take_units_of(self, adam: ClientAdam) -> None:
+        """Measure every parameter in the units in which Adam steps, its second moments frozen here."""
+        function, moments = self._function, np.zeros(self._flat.size)
+        for rows, share in zip(self._first, self._counts, strict=True):
+            mean, squares = np.zeros_like(moments), np.zeros_like(moments)
+            for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
+                each = function.row_gradients(*self._take(rows[part])).double()
+                mean += each.sum(dim=0).cpu().numpy() / len(rows)
+                squares += each.square().sum(dim=0).cpu().numpy() / len(rows)
+            spread = (squares - mean**2) / max(len(rows) - 1, 1)  # of the mean of these rows
+            moments += share * (np.maximum(mean**2 - spread, 0.0) + spread * len(rows) / ADAM_BATCH)
+            self.samples_used += len(rows)
+        units = 1.0 / np.sqrt(np.sqrt(moments) + adam.epsilon)
+        self._function = Differentiable(self._flat, torch.from_numpy(units).to(function.point))
 
     def _take(self, rows: Ints) -> tuple[Tensor, Tensor]:
         places = torch.from_numpy(rows)
@@ -252,7 +280,8 @@ class _Measured:
 
     def _gauss_newton(self, basis: Basis) -> Floats:
         direction, decay = self._direction(basis), self._function.decay
-        mean = decay * basis.last
+        kept = decay.cpu().numpy().astype(np.float64) * basis.last
+        mean = kept.copy()
         changes, curved = [], []
         heavy = self._share * torch.from_numpy(self._counts[self._owner]).to(self._share)
         for part in row_chunks(len(self._all), self._data.inputs):
@@ -267,7 +296,7 @@ class _Measured:
         rows = torch.stack([(change * image).sum(dim=1) for change in self._changes], dim=1)
         rows = rows.double() * self._share[:, None]
         column = _sums(rows.cpu().numpy(), self._owner, len(self._first))
-        column[:, -1] += decay
+        column += basis.vectors @ kept
         self._columns.append(column)
         return mean
 

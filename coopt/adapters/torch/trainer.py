@@ -242,6 +242,7 @@ class FederatedTrainer:
             "weight_decay": self._model.weight_decay,
             "device": self._model.device,
             "seed": self.seed,
+            "optimiser": self.optimiser.client,
         }
         if self.weights is not None:
             weights = validation.float_array("weights", self.weights, len(rows), minimum=0.0)

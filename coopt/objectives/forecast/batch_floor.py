@@ -53,7 +53,8 @@ def smallest_batch(
     single = loss.trace if model.sample_curvature is None else model.sample_curvature
     # Within a round of several steps a device is alone with its own batches.
     devices = 1.0 / float(np.sum(shares**2)) if local_steps == 1 else 1.0
-    rate = min(rate * how.reach(local_steps), max(rate, LARGEST_STEP / max(loss.largest, 1e-300)))
+    most = LARGEST_STEP / max(loss.largest, 1e-300)
+    rate = min(rate * how.reach(local_steps), most if how.unbiased else max(rate, most))
     step = rate * curvatures
     lost = step * (2.0 - step)
     over_a_round = decay(lost, local_steps)

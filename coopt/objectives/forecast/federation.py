@@ -80,7 +80,7 @@ class Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
         gradients = model.gradients if trained is None else model.gradients[list(trained)]
-        step = np.minimum(rate * devices.curvatures, LARGEST_STEP)
+        step = np.minimum(rate * devices.curvatures, LARGEST_STEP * how.stretch)
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
         residuals = along + step / rate * best
@@ -117,10 +117,9 @@ class Federation:
         return SampledRounds(full, contraction, drift, self.how.server, changes, self.drawn * shares)
 
     def _steps(self, local_steps: int) -> Steps | MomentumSteps:
-        momentum = self.how.momentum
-        if momentum == 0.0:
+        if self.how.momentum == 0.0:
             return Steps.of(self.step, local_steps)
-        return MomentumSteps.of(self.step, local_steps, momentum)
+        return MomentumSteps.of(self.step, local_steps, self.how)
 
     def noise(self, local_steps: int) -> Floats:
         """P_i of every device at so many local steps and a batch of one, packed; they never fall in tau."""
@@ -140,6 +139,11 @@ class Federation:
             return scaled
         lost = joint(self.step[:, :, None], self.step[:, None, :])
         return np.divide(scaled, lost, out=scaled, where=lost > 0.0)
+
+    @property
+    def noise_grows(self) -> bool:
+        """Whether the noise of a round never falls with more local steps."""
+        return not self.how.unbiased
 
     def mean(self, rounds: Ints, local_steps: int) -> Floats:
         """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""

@@ -165,7 +165,7 @@ class Forecast(Objective):
     def largest_rate(self) -> float:
         """The learning rate from which on training is unstable [1 / curvature]."""
         largest = self.model.loss.largest
-        return STABLE / largest if largest > 0.0 else math.inf
+        return STABLE * self.optimiser.linear.stretch / largest if largest > 0.0 else math.inf
 
     @property
     def devices(self) -> int:
@@ -230,8 +230,8 @@ class Forecast(Objective):
         rate = self.rate(problem)
         if rate >= self.largest_rate:
             raise InvalidProblemError(
-                f"learning_rate = {rate!r}: training is unstable from 2 / {self.model.loss.largest:.6g} = "
-                f"{self.largest_rate:.6g} on, by the largest curvature that was measured"
+                f"learning_rate = {rate!r}: training is unstable from {self.largest_rate:.6g} on, by the "
+                f"largest curvature that was measured, {self.model.loss.largest:.6g}"
             )
         drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
         shares, noise_shares = fleet.weights, self._noise_shares(problem)

@@ -2,7 +2,8 @@
 
 Along an eigenvector of a device's curvature, with x = eta lambda, a step with momentum beta is
 u <- beta u + g + lambda z, z <- z - eta u, from u = 0. What enters as a gradient in one step has moved z by
--eta r at the end of the round, where r runs backwards through the steps: it is 1 for the last one. The sum of
+-eta r at the end of the round, where r runs backwards through the steps: it is 1 for the last one, and less
+where momentum is a running mean. The sum of
 the r is what a constant gradient does, and x times it what a round takes off a component. Nothing here is a
 contraction: with momentum a round may leave more than there was, with either sign.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coopt.objectives.forecast.model import Devices, Floats
+from coopt.objectives.forecast.optimiser import LinearSteps
 from coopt.objectives.forecast.round_map import packed_places
 
 
@@ -36,17 +38,17 @@ class MomentumSteps:
     responses: Floats
 
     @classmethod
-    def of(cls, step: Floats, local_steps: int, momentum: float) -> MomentumSteps:
+    def of(cls, step: Floats, local_steps: int, how: LinearSteps) -> MomentumSteps:
         """So many steps, where `step` is eta times the curvatures, shape (N, m)."""
         responses = np.empty((step.shape[0], local_steps, step.shape[1]))
         # The model and the momentum before a step, as what they still do to the model at the end.
         model, memory = np.ones_like(step), np.zeros_like(step)
         with np.errstate(over="ignore", invalid="ignore"):
             for j in range(local_steps):
-                response = memory + model
+                response = memory + how.factor(local_steps - j) * model
                 responses[:, j] = response
                 model = model - step * response
-                memory = momentum * response
+                memory = how.momentum * response
             summed = responses.sum(axis=1)
             return cls(step * summed, summed, responses)
 

@@ -174,20 +174,37 @@ class LinearSteps:
     momentum : float
         beta of the devices' heavy ball.
     server : ServerSGD
+    unbiased : bool
+        Whether momentum is a running mean without bias, as Adam's: step t, from 1, of a round goes
+        (1 - beta) / (1 - beta^t) as far as the heavy ball.
     """
 
     momentum: float
     server: ServerSGD
+    unbiased: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether they are those of federated averaging."""
         return self.momentum == 0.0 and self.server == ServerSGD()
 
+    @property
+    def stretch(self) -> float:
+        """How many times as large a rate may be, over many local steps, until they are unstable.
+
+        A running mean is stable up to 2 (1 + beta) / (1 - beta) over the curvature.
+        """
+        return (1.0 + self.momentum) / (1.0 - self.momentum) if self.unbiased else 1.0
+
+    def factor(self, step: int) -> float:
+        """How far step t = 1, 2, ... of a round goes along the momentum."""
+        beta = self.momentum
+        return (1.0 - beta) / (1.0 - beta**step) if self.unbiased else 1.0
+
     def reach(self, local_steps: int) -> float:
         """How many times as far a rate goes as in plain averaging, over many rounds of so many steps."""
         beta, server = self.momentum, self.server
-        local = (1.0 - beta**local_steps) / (1.0 - beta)
+        local = 1.0 if self.unbiased else (1.0 - beta**local_steps) / (1.0 - beta)
         return local * server.learning_rate / (1.0 - server.momentum)
 
 
@@ -246,16 +263,17 @@ class Optimiser:
         Raises
         ------
         InvalidProblemError
-            If they are no linear maps of the gradients: Adam divides by what it has seen of them.
+            If the server steps by Adam, which is no linear map of the changes. Adam on the devices is taken
+            for one: by what it divides is frozen where a measurement was taken for it.
         """
         client, server = self.client, self.server
-        if isinstance(client, ClientSGD) and isinstance(server, ServerSGD):
-            return LinearSteps(client.momentum, server)
-        other = server if isinstance(client, ClientSGD) else client
-        raise InvalidProblemError(
-            f"optimiser = {other}: a forecast knows linear steps only, ClientSGD and ServerSGD; Adam is for "
-            "training"
-        )
+        if isinstance(server, ServerAdam):
+            raise InvalidProblemError(
+                f"optimiser has the server's step {server}: a forecast knows ServerSGD only; train with it"
+            )
+        if isinstance(client, ClientAdam):
+            return LinearSteps(client.beta1, server, unbiased=True)
+        return LinearSteps(client.momentum, server)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; :meth:`from_dict` gives back an equal one."""

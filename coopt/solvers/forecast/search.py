@@ -178,6 +178,8 @@ class _ForecastSearch:
 
         None has less noise than one round of the fewest steps within the limits of that.
         """
+        if not self.federation.noise_grows:
+            return False
         fewest, most = self.ranges.rounds[0], self.ranges.most_rounds(first)
         bound, noise = self.federation.loss.lowest, self.slices.tail(first)
         # To compose a few rounds takes as long as to look at one number of steps.
@@ -267,6 +269,8 @@ class _ForecastSearch:
         first, last = self.rounds_at(local_steps)
         if first > last:
             return
+        if not self.federation.noise_grows:
+            self._noise_of = local_steps
         pieces = _RoundRanges.of(first, last, self.federation, local_steps)
         while pieces.first.size:
             bounds = pieces.bounds()

@@ -235,7 +235,7 @@ def test_what_it_refuses() -> None:
     forecast = Forecast(model)
     with pytest.raises(InvalidProblemError, match="3 devices, and the forecast was measured for 2"):
         forecast.value(problem_of(random_model(1, 3, 3), Budget()), 1, 1, 1)
-    with pytest.raises(InvalidProblemError, match="training is unstable from 2 / "):
+    with pytest.raises(InvalidProblemError, match="training is unstable from"):
         forecast.value(problem_of(model, Budget(), 1.01 * forecast.largest_rate), 1, 1, 1)
     good = [model.weights, model.gradients, model.curvatures, model.covariances, model.samples]
     for place, bad, message in (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coopt import (
     Budget,
+    ClientAdam,
     ClientSGD,
     Forecast,
     InfeasibleError,
@@ -40,6 +41,7 @@ MOMENTA = (
     Optimiser(ClientSGD(0.9)),
     Optimiser(server=ServerSGD(0.5, 0.9)),
     Optimiser(ClientSGD(0.5), ServerSGD(1.2, 0.7, nesterov=True)),
+    Optimiser(ClientAdam(0.7)),
 )
 
 
@@ -121,7 +123,7 @@ def test_it_is_as_good_as_trying_every_plan(seed: int, how: Optimiser) -> None:
 @given(seeds, st.sampled_from([0.0, 1e-3, 0.1]), st.sampled_from([0.0, None]))
 @settings(max_examples=25, deadline=None)
 def test_its_gap_is_honest(seed: int, tolerance: float, seconds: float | None) -> None:
-    how = (AVERAGING, *MOMENTA)[seed % 4]
+    how = (AVERAGING, *MOMENTA)[seed % 5]
     problem, forecast = instance(seed, how, time=math.inf, energy=math.inf, cost=300.0)
     found = solved(problem, forecast, tolerance, seconds=seconds)
     exact = solved(problem, forecast)
