@@ -152,6 +152,7 @@ class Knowledge:
             round_time=(measured.round_time + gradients * measured.step_time)[active],
             sample_cost=(measured.sample_cost * likely)[active] * samples,
             step_cost=(measured.step_cost * likely)[active],
+            step_noise=measured.step_noise[active],
             micro_batch=None if measured.micro_batch is None else measured.micro_batch[active],
             batch_choices=None
             if measured.batch_choices is None
