@@ -15,7 +15,7 @@ from coopt.adapters.simulated import Digits, SimulatedRun, Softmax, digits, simu
 from coopt.adapters.system import SystemModel
 from coopt.errors import BoundWarning
 from coopt.measuring.from_gradients import measure
-from coopt.plans.plot import CHOSEN, INK, need_matplotlib
+from coopt.plans.plot import CHOSEN, INK, new_figure
 from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
@@ -23,10 +23,9 @@ from coopt.problem.problem import Problem
 from coopt.questions.solve import solve_allocation
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from coopt.measuring.measurement import Measurement
     from coopt.objectives.forecast.forecast import Forecast
+    from coopt.plans.described_figure import DescribedFigure
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -272,7 +271,12 @@ def print_demonstration(shown: Demonstration) -> None:
     )
 
 
-def draw(shown: Demonstration) -> Figure:
+def _described(shown: Demonstration) -> str:
+    ends = "; ".join(f"{row.label}: {float(row.gaps(shown.lowest)[-1]):.4g}" for row in shown.rows)
+    return f"Measured loss above the lowest there is, over time and over samples. At the end {ends}."
+
+
+def draw(shown: Demonstration) -> DescribedFigure:
     """Draw the measured losses against time and against samples, and the forecast.
 
     Raises
@@ -280,10 +284,7 @@ def draw(shown: Demonstration) -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
+    figure = new_figure(10.0, 4.2, _described(shown))
     panels = figure.subplots(1, 2, sharey=True)
     first = shown.rows[0]
     for axes, name, scale, label in (

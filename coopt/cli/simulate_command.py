@@ -56,7 +56,12 @@ def add(commands: outputs.Subparsers) -> None:
         "--num-devices", metavar="N", type=int, help=f"devices (default: the plan's, or {DEVICES})"
     )
     parser.add_argument("--seed", type=int, default=0, help="of data and mini-batches (default: %(default)s)")
-    outputs.add_outputs(parser, json="losses, costs, seconds and the result", csv="one row a round")
+    outputs.add_outputs(
+        parser,
+        json="losses, costs, seconds and the result",
+        csv="one row a round",
+        plot="the loss over cost and time",
+    )
     parser.set_defaults(run=run)
 
 
@@ -92,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
         "run",
         json=lambda: {"stopped": run.stopped.name, "accuracy": accuracy, "rounds": run.to_rows()},
         csv=run.to_rows,
+        plot=run.plot,
     )
     return outputs.FOUND
 

@@ -34,9 +34,8 @@ from coopt.problem.validation import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from coopt.objectives.forecast.forecast import Plan
+    from coopt.plans.described_figure import DescribedFigure
 
 Floats = NDArray[np.float64]
 
@@ -394,7 +393,7 @@ class Measurement:
             values["names"] = values["names"].tolist()
         return cls(**values)
 
-    def plot(self) -> Figure:
+    def plot(self) -> DescribedFigure:
         """Draw the spectrum and the devices.
 
         Raises
@@ -406,7 +405,7 @@ class Measurement:
 
         return plot_measurement(self)
 
-    def plot_training(self, plan: Plan, losses: ArrayLike) -> Figure:
+    def plot_training(self, plan: Plan, losses: ArrayLike) -> DescribedFigure:
         """Draw what a plan was forecast to reach beside what training by it reached.
 
         Parameters

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coopt.errors import InvalidProblemError
-from coopt.plans.plot import CHOSEN, INK, TIME, need_matplotlib
+from coopt.plans.plot import CHOSEN, INK, TIME, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from coopt.measuring.measurement import Measurement
     from coopt.objectives.forecast.forecast import Plan
+    from coopt.plans.described_figure import DescribedFigure
 
 
-def plot_measurement(measurement: Measurement) -> Figure:
+def plot_measurement(measurement: Measurement) -> DescribedFigure:
     """Draw the spectrum of the curvature on the left, noise and divergence of the devices on the right.
 
     Raises
@@ -26,11 +26,15 @@ def plot_measurement(measurement: Measurement) -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(11.0, 4.6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    low, high = float(measurement.divergence.min()), float(measurement.divergence.max())
+    figure = new_figure(
+        11.0,
+        4.6,
+        f"Left: Ritz values of the averaged curvature in {measurement.directions} directions, from "
+        f"{measurement.spectrum[0]:.4g} to {measurement.spectrum[-1]:.4g}, and how the squared gradient is "
+        f"shared among them. Right: {len(measurement)} devices by divergence ({low:.4g} to {high:.4g}) and "
+        f"root of the noise; the averaged gradient has norm {measurement.gradient_norm:.4g}.",
+    )
     left, right = figure.subplots(1, 2)
     _draw_spectrum(left, measurement)
     _draw_devices(right, measurement)
@@ -101,7 +105,7 @@ def _draw_devices(axes: Axes, measurement: Measurement) -> None:
     axes.set_title("How the devices differ", loc="left", fontweight="bold", color=INK)
 
 
-def plot_training(measurement: Measurement, plan: Plan, losses: ArrayLike) -> Figure:
+def plot_training(measurement: Measurement, plan: Plan, losses: ArrayLike) -> DescribedFigure:
     """Draw what a plan was forecast to reach, and what training by it reached.
 
     Raises
@@ -111,10 +115,6 @@ def plot_training(measurement: Measurement, plan: Plan, losses: ArrayLike) -> Fi
     InvalidProblemError
         If losses are not as many as the plan has rounds, with or without the one before the first.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     gaps = measurement.forecast().curve(plan)
     trained = np.asarray(losses, dtype=np.float64)
     if trained.shape not in ((plan.rounds,), (plan.rounds + 1,)):
@@ -123,7 +123,14 @@ def plot_training(measurement: Measurement, plan: Plan, losses: ArrayLike) -> Fi
             "front for the loss before the first"
         )
     rounds = np.arange(plan.rounds + 1)
-    figure = Figure(figsize=(6.5, 4.4), dpi=150, layout=ConstrainedLayoutEngine())
+    expected = float(measurement.loss + gaps[-1] - gaps[0])
+    figure = new_figure(
+        6.5,
+        4.4,
+        f"Loss over {plan.rounds:,} rounds: the forecast ends at {expected:.4g}, training at "
+        f"{float(trained[-1]):.4g}, from {measurement.loss:.4g} before the first round. The forecast is no "
+        "bound.",
+    )
     axes = figure.subplots()
     # The lowest loss is known badly: the forecast is of the change.
     axes.plot(rounds, measurement.loss + gaps - gaps[0], "--", color=INK, label="forecast, no bound")

@@ -25,8 +25,7 @@ from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count, integer_array, real, same_value
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from coopt.plans.described_figure import DescribedFigure
     from coopt.plans.proof import Proof
 
 # What a file calls the value of a plan: a forecast, or a bound.
@@ -417,7 +416,7 @@ class Allocation(ResultTable):
     def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
         return device_rows(self.problem, self, count), len(self.batch_sizes)
 
-    def plot(self) -> Figure:
+    def plot(self) -> DescribedFigure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""
         from coopt.plans.plot import plot_allocation
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coopt.objectives.monotone import MonotoneForm
     from coopt.objectives.protocol import Bound
     from coopt.plans.allocation import Allocation
+    from coopt.plans.described_figure import DescribedFigure
     from coopt.problem.problem import Problem
 
 # Okabe and Ito's colours, which stay apart for every common kind of colour blindness.
@@ -37,7 +38,39 @@ MOST_NAMES = 40
 GRID, LEVELS, WORST_SHOWN = 48, 25, 30.0
 
 
-def plot_allocation(allocation: Allocation) -> Figure:
+def new_figure(width: float, height: float, description: str) -> DescribedFigure:
+    """An empty figure, in inches, that carries a description in words.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    from coopt.plans.described_figure import DescribedFigure
+
+    figure = DescribedFigure(
+        figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
+    )
+    figure.description = description
+    return figure
+
+
+def plain(axes: Axes, *, title: str = "") -> None:
+    """The look that all pictures share: no frame, ink instead of black, a title at the left."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(axis="y", color=BEYOND, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if title:
+        axes.set_title(title, loc="left", fontweight="bold", color=INK, fontsize=11)
+
+
+def plot_allocation(allocation: Allocation) -> DescribedFigure:
     """Draw a plan: the error bound over (K, tau) on the left, the batch sizes on the right.
 
     Parameters
@@ -47,21 +80,31 @@ def plot_allocation(allocation: Allocation) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
+        With its ``description`` in words.
 
     Raises
     ------
     MissingDependencyError
         If matplotlib is not installed.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(12.5, 5.2), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    figure = new_figure(12.5, 5.2, _described(allocation))
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
     _draw_bound(left, allocation)
     _draw_batches(right, allocation)
     return figure
+
+
+def _described(allocation: Allocation) -> str:
+    plan, batches = allocation, allocation.batch_sizes
+    names = plan.problem.fleet.names or tuple(f"device {i}" for i in range(batches.size))
+    low, high = int(batches.argmin()), int(batches.argmax())
+    return (
+        f"Left: {plan.quantity.lower()} over rounds K and local steps tau, with the best batch sizes at "
+        f"each. The plan has K = {plan.rounds:,}, tau = {plan.local_steps:,} and {plan.predicted_error:.4g}; "
+        f"{' and '.join(plan.binding) or 'no limit'} bind{'' if len(plan.binding) > 1 else 's'}. "
+        f"Right: batch sizes of {batches.size} devices against their caps, from {batches[low]:,} "
+        f"({names[low]}) to {batches[high]:,} ({names[high]}) samples."
+    )
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -74,8 +117,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     check_picture(path)
     try:
-        # Without the version of matplotlib the same picture is the same file.
-        figure.savefig(path, metadata={"Software": None} if Path(path).suffix == ".png" else None)
+        figure.savefig(path)
     except OSError as error:
         raise InvalidProblemError(f"{path}: cannot be written: {error}") from error
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.plans.plot import CHOSEN, HELD, INK, TIME, need_matplotlib
+from coopt.plans.plot import CHOSEN, HELD, INK, TIME, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from coopt.objectives.forecast.forecast import Forecast
+    from coopt.plans.described_figure import DescribedFigure
     from coopt.plans.schedule import Schedule
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 MOST_POINTS = 2000
 
 
-def plot_schedule(schedule: Schedule, forecast: Forecast) -> Figure:
+def plot_schedule(schedule: Schedule, forecast: Forecast) -> DescribedFigure:
     """Draw a schedule; time is left out where no device takes any.
 
     Parameters
@@ -44,10 +44,6 @@ def plot_schedule(schedule: Schedule, forecast: Forecast) -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     problem = schedule.problem
     uses = [("cost", problem.cost), ("time [s]", problem.time)]
     ends = [
@@ -55,7 +51,7 @@ def plot_schedule(schedule: Schedule, forecast: Forecast) -> Figure:
         for label, use in uses
     ]
     ends = [(label, end) for label, end in ends if end[-1] > 0.0] or ends[:1]
-    figure = Figure(figsize=(5.6 * len(ends), 8.4), dpi=150, layout=ConstrainedLayoutEngine())
+    figure = new_figure(5.6 * len(ends), 8.4, _described(schedule))
     grid = figure.subplots(4, len(ends), sharex="col", sharey="row", squeeze=False)
     curve = schedule.curve(forecast)
     for column, (label, end) in enumerate(ends):
@@ -65,13 +61,31 @@ def plot_schedule(schedule: Schedule, forecast: Forecast) -> Figure:
         _draw_batches(batches, end, schedule)
         _draw_curve(losses, end, schedule, curve)
         losses.set_xlabel(label)
-    for axes, label in zip(
-        grid[:, 0], ("learning rate", "local steps", "batch size", "forecast of F - F*"), strict=True
-    ):
+    labels = (
+        "learning rate\n[1 / curvature]",
+        "local steps\na round",
+        "batch size [samples]:\nmedian and range",
+        "forecast of F - F*\n[loss]",
+    )
+    for axes, label in zip(grid[:, 0], labels, strict=True):
         axes.set_ylabel(label)
     for axes in grid.ravel():
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     return figure
+
+
+def _described(schedule: Schedule) -> str:
+    parts = [
+        f"phase {place}: {phase.rounds:,} rounds of {phase.local_steps:,} local steps, batches of "
+        f"{int(phase.batch_sizes.min()):,} to {int(phase.batch_sizes.max()):,}, learning rate "
+        f"{phase.learning_rate:.4g}"
+        for place, phase in enumerate(schedule.phases, start=1)
+    ]
+    return (
+        "Learning rate, local steps, batch sizes and forecast loss over cost and over time. "
+        f"{'; '.join(parts)}. The forecast of F - F* at the end is {schedule.predicted_error:.4g}, which is "
+        "no bound."
+    )
 
 
 def _stairs(axes: Axes, ends: Floats, values: list[float]) -> None:

@@ -24,7 +24,7 @@ from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import real, same_value
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from coopt.plans.described_figure import DescribedFigure
 
 # Phases are listed one by one up to this many, and then the first and the last of them.
 LISTED_PHASES, SHOWN_PHASES = 12, 5
@@ -266,7 +266,7 @@ class Schedule(ResultTable):
         ]
         return rows, len(self.phases)
 
-    def plot(self, measurement: HasForecast | None = None) -> Figure:
+    def plot(self, measurement: HasForecast | None = None) -> DescribedFigure:
         """Draw learning rates, local steps, batches and the forecast over cost and time.
 
         Needs the extra ``plot``, and the measurement where the schedule was read from a file.

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from coopt.problem.validation import count, instance, real
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.roundoff import SAME_VALUE
+
+if TYPE_CHECKING:
+    from coopt.plans.described_figure import DescribedFigure
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
 CONSTANTS = tuple(field.name for field in fields(Constants))
@@ -114,6 +117,12 @@ class Sensitivity(ResultTable):
             }
             for change in self.changes
         ]
+
+    def plot(self) -> DescribedFigure:
+        """Draw what each change gains, beside its shadow price; needs the extra ``plot``."""
+        from coopt.questions.plot_changes import plot_changes
+
+        return plot_changes(self)
 
     def __str__(self) -> str:
         plan, base = self.allocation, self.allocation.objective_value

@@ -19,7 +19,7 @@ from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, solve_allocation
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from coopt.plans.described_figure import DescribedFigure
 
 VARIED = ("cost", "time", "target_error")
 
@@ -91,7 +91,7 @@ class Frontier(ResultTable):
             ],
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> DescribedFigure:
         """Draw the objective against what varies; needs the extra ``plot``."""
         from coopt.questions.plot_frontier import plot_frontier
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coopt.plans.plot import BEYOND, CHOSEN, INK, need_matplotlib
+from coopt.plans.plot import BEYOND, CHOSEN, INK, new_figure, plain
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from coopt.plans.described_figure import DescribedFigure
     from coopt.questions.pareto import Frontier
 
 UNITS = {
@@ -19,7 +18,7 @@ UNITS = {
 }
 
 
-def plot_frontier(frontier: Frontier) -> Figure:
+def plot_frontier(frontier: Frontier) -> DescribedFigure:
     """Draw a trade-off; values at which no plan is feasible are shaded.
 
     Parameters
@@ -35,10 +34,7 @@ def plot_frontier(frontier: Frontier) -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    figure = new_figure(6.4, 4.2, _described(frontier))
     axes = figure.subplots()
     solved = [(point.value, point.allocation) for point in frontier.points if point.allocation is not None]
     values = [value for value, _ in solved]
@@ -55,12 +51,32 @@ def plot_frontier(frontier: Frontier) -> Figure:
     for point in frontier.points:
         if point.allocation is None:
             axes.axvline(point.value, color=BEYOND, linewidth=6, zorder=0)
+            axes.annotate(
+                "no plan",
+                (point.value, 0.98),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                ha="center",
+                va="top",
+                fontsize=7,
+                color=INK,
+            )
     if len(values) > 1 and max(values) > 10.0 * min(values) > 0.0:
         axes.set_xscale("log")
     if solved and all(plan.objective_value > 0.0 for _, plan in solved):
         axes.set_yscale("log")
     axes.set_xlabel(UNITS[frontier.vary])
     axes.set_ylabel(f"smallest {UNITS[frontier.objective]}")
-    axes.set_title("rounds$\\times$local steps at each optimum", fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes, title="What more of it buys: rounds$\\times$local steps at each optimum")
     return figure
+
+
+def _described(frontier: Frontier) -> str:
+    solved = [(point.value, point.allocation) for point in frontier.points if point.allocation is not None]
+    text = f"Smallest {UNITS[frontier.objective]} as {UNITS[frontier.vary]} varies. "
+    points = [
+        f"{value:.6g}: {plan.objective_value:.4g} with {plan.rounds:,} rounds of {plan.local_steps:,} steps"
+        for value, plan in solved
+    ]
+    missing = len(frontier.points) - len(solved)
+    return text + "; ".join(points) + (f"; no plan at {missing} values." if missing else ".")

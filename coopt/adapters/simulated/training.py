@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import count
+
+if TYPE_CHECKING:
+    from coopt.plans.described_figure import DescribedFigure
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -53,6 +56,12 @@ class SimulatedRun(ResultTable):
     seconds: Floats
     stopped: StopReason
     left_out: tuple[tuple[int, ...], ...]
+
+    def plot(self) -> DescribedFigure:
+        """Draw the loss over cost and over time; needs the extra ``plot``."""
+        from coopt.plans.plot_run import plot_losses
+
+        return plot_losses({"training": (self.losses, self.costs, self.seconds)})
 
     def _shown(self) -> list[Fact]:
         first, last = float(self.losses[0]), float(self.losses[-1])

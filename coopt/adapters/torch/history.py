@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.online.round_plan import Stopped, StopReason
-from coopt.plans.plot import need_matplotlib
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.saved_state import Reader, listed, number, optional, table, text, whole
 from coopt.problem.validation import choice
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from coopt.plans.described_figure import DescribedFigure
 
 
 @readable
@@ -163,40 +162,23 @@ class History(ResultTable):
         """One flat dict a round, without the batch sizes of single devices."""
         return [{name: getattr(record, name) for name in _COLUMNS} for record in self.records]
 
-    def plot(self) -> Figure:
-        """Draw losses, the metric and the plans against the cost.
+    def plot(self) -> DescribedFigure:
+        """Draw losses and metric, and what was planned and spent, round by round.
 
         Returns
         -------
         matplotlib.figure.Figure
+            With its ``description`` in words.
 
         Raises
         ------
         MissingDependencyError
             If matplotlib is not installed.
         """
-        need_matplotlib()
-        from matplotlib.figure import Figure
+        from coopt.plans.plot_run import plot_rounds
 
-        figure = Figure(figsize=(11, 3.2), layout="constrained")
-        loss, metric, plan = figure.subplots(1, 3)
-        cost = self.column("cost")
-        for name, label in (("train_loss", "mini-batches"), ("test_loss", "test data")):
-            values = self.column(name)
-            known = np.isfinite(values)
-            if known.any():
-                loss.plot(cost[known], values[known], label=label)
-        loss.set(xlabel="cost", ylabel="loss")
-        loss.legend()
-        values = self.column("metric")
-        known = np.isfinite(values)
-        metric.plot(cost[known], values[known])
-        metric.set(xlabel="cost", ylabel="metric on test data")
-        plan.step(cost, self.column("local_steps"), where="pre", label="local steps")
-        plan.step(cost, self.column("mean_batch"), where="pre", label="mean batch size")
-        plan.set(xlabel="cost", yscale="log")
-        plan.legend()
-        return figure
+        names = ("train_loss", "test_loss", "metric", "local_steps", "learning_rate", "cost", "seconds")
+        return plot_rounds({name: self.column(name) for name in names}, self.column("batch_sizes"))
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `from_state` needs, as numbers, strings, lists and dictionaries."""
