@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.validation import shown
 
 Ints = NDArray[np.int64]
 
@@ -20,6 +21,7 @@ class AdmissibleBatches:
     max_batch: Ints
     batch_multiple: Ints
     replacement: bool
+    names: tuple[str, ...] | None
     batch_choices: tuple[tuple[int, ...], ...] | None
 
     def check_batch_range(self) -> None:
@@ -47,6 +49,13 @@ class AdmissibleBatches:
         empty = lower > upper
         if empty.any():
             i = int(empty.argmax())
+            if self.max_batch[i] == self.samples[i] < lower[i]:
+                name = "" if self.names is None else f", {shown(self.names[i])}"
+                raise InvalidProblemError(
+                    f"min_batch[{i}] = {self.min_batch[i]} in multiples of {self.batch_multiple[i]}: device "
+                    f"{i}{name} holds samples[{i}] = {self.samples[i]}; give max_batch[{i}] >= {lower[i]} if "
+                    "batches are drawn with replacement, or leave the device out"
+                )
             raise InvalidProblemError(
                 f"max_batch[{i}] = {self.max_batch[i]}: no multiple of batch_multiple[{i}] = "
                 f"{self.batch_multiple[i]} lies between min_batch[{i}] = {self.min_batch[i]} and it; "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from coopt.problem.admissible_batches import round_to_choice
 from coopt.problem.fleet import Fleet
-from coopt.problem.validation import LARGEST_COUNT
+from coopt.problem.validation import LARGEST_COUNT, shown
 
 if TYPE_CHECKING:
     from coopt.problem.problem import Problem
@@ -45,12 +45,15 @@ class Violation:
         What the plan uses and what is allowed, in the unit of the limit.
     device : int or None
         The (first) device that breaks it, where one does.
+    name : str or None
+        What the fleet calls it.
     """
 
     limit: str
     used: float
     allowed: float
     device: int | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
         unit = {"time": " s", "energy": " J"}.get(self.limit, "")
@@ -61,7 +64,8 @@ class Violation:
             "batch_multiple": "is not a multiple of",
             "batch_choices": "is not allowed; the nearest that is:",
         }.get(self.limit, "exceeds")
-        where = "" if self.device is None else f" (device {self.device})"
+        named = self.device if self.name is None else f"{self.device}, {shown(self.name)}"
+        where = "" if self.device is None else f" (device {named})"
         return f"{self.limit}: {self.used:.12g}{unit} {relation} {self.allowed:.12g}{unit}{where}"
 
 
@@ -172,8 +176,13 @@ def overdrawn(
     if budget.time < math.inf:
         seconds, slowest = longest(problem, rounds, local_steps, batch_sizes)
         if not within(seconds, budget.time):
-            found.append(Violation("time", seconds, budget.time, slowest))
+            found.append(Violation("time", seconds, budget.time, slowest, _name(problem, slowest)))
     return found
+
+
+def _name(problem: Problem, device: int) -> str | None:
+    names = problem.fleet.names
+    return None if names is None else names[device]
 
 
 def longest(
@@ -203,7 +212,7 @@ def violations(problem: Problem, rounds: int, local_steps: int, batch_sizes: Flo
     ):
         if bad.any():
             i = int(bad.argmax())
-            found.append(Violation(name, float(batch_sizes[i]), float(allowed[i]), i))
+            found.append(Violation(name, float(batch_sizes[i]), float(allowed[i]), i, _name(problem, i)))
     return tuple(found)
 
 

@@ -172,13 +172,18 @@ def test_batches_without_replacement_stay_within_the_samples():
 def test_a_device_must_have_an_admissible_batch():
     refused(
         lambda: Fleet(**FLEET, min_batch=33, batch_multiple=32),
-        "max_batch[2] = 50: no multiple of batch_multiple[2] = 32 lies between min_batch[2] = 33 and it; "
-        "max_batch must be at least 64",
+        "min_batch[2] = 33 in multiples of 32: device 2 holds samples[2] = 50; give max_batch[2] >= 64 if "
+        "batches are drawn with replacement, or leave the device out",
     )
     refused(
-        lambda: Fleet(**FLEET, min_batch=[1, 201, 1]),
-        "max_batch[1] = 200: no multiple of batch_multiple[1] = 1 lies between min_batch[1] = 201 and it; "
-        "max_batch must be at least 201",
+        lambda: Fleet(**FLEET, min_batch=[1, 201, 1], names=["a", "anna's phone", "c"]),
+        'min_batch[1] = 201 in multiples of 1: device 1, "anna\'s phone" holds samples[1] = 200; give '
+        "max_batch[1] >= 201 if batches are drawn with replacement, or leave the device out",
+    )
+    refused(
+        lambda: Fleet(**FLEET, min_batch=[1, 101, 1], max_batch=[5, 100, 5]),
+        "max_batch[1] = 100: no multiple of batch_multiple[1] = 1 lies between min_batch[1] = 101 and it; "
+        "max_batch must be at least 101",
     )
 
 
@@ -477,6 +482,11 @@ def test_violations_say_how_much_and_where():
         "min_batch: 3 is below 4 (device 2)",
         "max_batch: 17 exceeds 16 (device 0)",
         "batch_multiple: 5 is not a multiple of 2 (device 1)",
+    ]
+    named = replace(problem, fleet=replace(problem.fleet, names=["anna's phone", "board", "watch"]))
+    assert [str(violation) for violation in named.violations(3, 4, [17, 5, 3])][3:5] == [
+        "time: 60 s exceeds 10 s (device 1, 'board')",
+        "min_batch: 3 is below 4 (device 2, 'watch')",
     ]
     assert [str(v) for v in problem.violations(0, -1, 4)][:2] == [
         "rounds: 0 is below 1",
