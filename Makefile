@@ -10,7 +10,8 @@ INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help env demo test lint format types unit docs wheel-check matrix bench \
-    test-processors test-browser chromium test-deployment example-flower example-pfl example-nvflare clean
+    test-processors test-browser chromium test-deployment types-outside example-flower example-distributed \
+    example-pfl example-nvflare clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ format: $(VENV)/.full ## let ruff mend what it can
 
 types: $(VENV)/.full ## mypy, strict
 	$(BIN)/mypy
+
+types-outside: $(VENV)/.full ## mypy and pyright on a user's file, with coopt as an installed package
+	$(BIN)/python tools/types_outside.py
 
 unit: $(VENV)/.full ## tests and docstring examples, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -64,7 +68,7 @@ bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about
 	for name in grid effort failures duration schedules; do $(BIN)/python -m benchmarks.forecast.$$name; done
 	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
 	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time}.py benchmarks/federated/trainer_speed.py \
-	    benchmarks/startup/startup.py; do $(BIN)/python $$script; done
+	    benchmarks/startup/startup.py benchmarks/startup/first_plan.py; do $(BIN)/python $$script; done
 
 test-browser: $(VENV)/.full chromium ## the what-if page in Debian's Chromium
 	$(BIN)/python -m pytest tests/cli/test_explore_page.py
@@ -87,6 +91,9 @@ test-deployment: $(VENV)/.full ## Flower with real processes, some of which are 
 
 example-flower: $(VENV)/.full ## coopt on Flower's simulation engine, ten nodes
 	PYTHONPATH=tests $(BIN)/python tools/flower_example.py
+
+example-distributed: $(VENV)/.full ## local SGD planned across two processes with torch.distributed
+	GLOO_SOCKET_IFNAME=lo $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 docs/examples/distributed/train.py
 
 example-pfl: $(VENV)-pfl/.ready ## coopt in pfl-research, in an environment of its own
 	$(VENV)-pfl/bin/python docs/examples/pfl/example.py
