@@ -98,6 +98,7 @@ class Phase:
         Two rounds of warming up, then half a cosine:
 
         >>> import numpy as np
+        >>> from coopt import Phase
         >>> warm, cosine = np.linspace(0.1, 0.2, 2), 0.1 * (1 + np.cos(np.linspace(0, 3, 4)))
         >>> [round(phase.learning_rate, 3) for phase in Phase.each_round([*warm, *cosine], 5, 8)]
         [0.1, 0.2, 0.154, 0.058, 0.001]
