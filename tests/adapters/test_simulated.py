@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coopt import Budget, Controller, Fleet, InvalidProblemError
+from coopt import (
+    Budget,
+    ClientAdam,
+    ClientSGD,
+    Controller,
+    Fleet,
+    InvalidProblemError,
+    Optimiser,
+    ServerAdam,
+    ServerSGD,
+)
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import Softmax, digits, simulate
@@ -152,3 +162,31 @@ def test_training_stops_where_no_model_is_finite():
     found = simulate(plan, MODEL.gradient, MODEL.start(), nothing, system=system)
     assert found.stopped is StopReason.NOT_FINITE and len(found.losses) == 2
     np.testing.assert_array_equal(found.parameters, MODEL.start())
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_and_the_servers_step_are_written_out(nesterov):
+    federation, rounds, tau = digits(3), 3, 4
+    how = Optimiser(ClientSGD(0.6), ServerSGD(0.8, 0.7, nesterov))
+    found = run(fixed(federation, rounds, tau, 5, 0.3), federation, optimiser=how)
+    shares = federation.samples / federation.samples.sum()
+    model, buffer = MODEL.start(), np.zeros_like(MODEL.start())
+    for number in range(rounds):
+        change = np.zeros_like(model)
+        for i, (x, y) in enumerate(federation.clients):
+            rows = draw_positions(0, number, i, len(y), steps=np.arange(tau), sizes=5)[0]
+            local, velocity = model.copy(), np.zeros_like(model)
+            for batch in rows:
+                velocity = 0.6 * velocity + MODEL.gradient(local, (x[batch], y[batch]))[1]
+                local -= 0.3 * velocity
+            change += shares[i] * (local - model)
+        buffer = 0.7 * buffer + change
+        model = model + 0.8 * (change + 0.7 * buffer if nesterov else buffer)
+    np.testing.assert_allclose(found.parameters, model, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", [Optimiser(ClientAdam()), Optimiser(server=ServerAdam()), "sgd"])
+def test_adam_is_refused(how):
+    federation = digits(3)
+    with pytest.raises(InvalidProblemError, match="optimiser"):
+        run(fixed(federation, 1, 1, 5), federation, optimiser=how)

@@ -13,15 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.system import SystemModel
+from coopt.errors import InvalidProblemError
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, LinearSteps, Optimiser
 from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
-from coopt.problem.validation import count
+from coopt.problem.validation import count, instance
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
@@ -86,6 +88,7 @@ def simulate(
     *,
     system: SystemModel,
     weights: ArrayLike | None = None,
+    optimiser: Optimiser = AVERAGING,
     seed: int = 0,
     progress: bool | None = None,
 ) -> SimulatedRun:
@@ -105,6 +108,9 @@ def simulate(
         How long devices take, and who is missing.
     weights : array_like, shape (N,), optional
         Aggregation weights; default: the samples held.
+    optimiser : Optimiser
+        Momentum of devices and server, and the server's rate; default plain averaging. Adam is for
+        ``coopt.adapters.torch``.
     seed : int, default 0
         Mini-batches depend on it, the round, the device and the step alone.
     progress : bool, optional
@@ -113,6 +119,11 @@ def simulate(
     Returns
     -------
     SimulatedRun
+
+    Raises
+    ------
+    InvalidProblemError
+        If the optimiser has Adam in it.
 
     Examples
     --------
@@ -133,7 +144,9 @@ def simulate(
     shares = np.asarray(held if weights is None else weights, dtype=np.float64)
     model = np.array(parameters, dtype=np.float64)
     seed = count("seed", seed, minimum=0)
-    workers = [_Worker(i, client, gradient, seed) for i, client in enumerate(clients)]
+    how = _linear(optimiser)
+    memory = np.zeros_like(model)
+    workers = [_Worker(i, client, gradient, seed, how.momentum) for i, client in enumerate(clients)]
     left_out: list[tuple[int, ...]] = []
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
     plan = _next_plan(planner, system)
@@ -161,8 +174,10 @@ def simulate(
             present = aggregation_shares(counts, arrived & finite)
             used = np.flatnonzero(present)
             if used.size:
-                change = np.array([results[i][0] for i in used.tolist()]) - model
-                model = model + (present[used] * step_factors(present[used], done.steps[used])) @ change
+                changes = np.array([results[i][0] for i in used.tolist()]) - model
+                change = (present[used] * step_factors(present[used], done.steps[used])) @ changes
+                model = model + how.server.now * change + how.server.kept * memory
+                memory = how.server.momentum * memory + change
             planner.observe(
                 [
                     replace(
@@ -189,6 +204,16 @@ def simulate(
     return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
 
 
+def _linear(optimiser: Optimiser) -> LinearSteps:
+    instance("optimiser", optimiser, Optimiser)
+    if isinstance(optimiser.client, ClientAdam):
+        raise InvalidProblemError(
+            f"optimiser has the devices step by {optimiser.client}: simulate takes ClientSGD, and "
+            "coopt.adapters.torch trains with Adam"
+        )
+    return optimiser.linear
+
+
 def _next_plan(planner: Planner, system: SystemModel) -> RoundPlan | Stopped:
     """Plan the next round; who is away is not drawn."""
     if planner.budget.participants is None:
@@ -205,8 +230,9 @@ def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Flo
 class _Worker:
     """One device: its data, and the probe that reports on its rounds."""
 
-    def __init__(self, client: int, data: Any, gradient: Gradient, seed: int) -> None:
+    def __init__(self, client: int, data: Any, gradient: Gradient, seed: int, momentum: float) -> None:
         self._client, self._data, self._gradient, self._seed = client, data, gradient, seed
+        self._momentum = momentum
         self._held = len(data[0])
         self._fresh: Ints = np.empty(0, dtype=np.int64)
         # The clock is the system model's: what numpy takes here is nobody's business.
@@ -226,9 +252,11 @@ class _Worker:
             sizes=size,
         )[0]
         self._fresh = drawn[0]
-        local = model - rate * self._probe.begin(model, round=plan.round, batch_size=size)
+        memory = self._probe.begin(model, round=plan.round, batch_size=size)
+        local = model - rate * memory
         for batch in drawn[1:-1]:
-            local = local - rate * self._evaluate(local, batch)[1]
+            memory = self._momentum * memory + self._evaluate(local, batch)[1]
+            local = local - rate * memory
         self._fresh = drawn[-1]
         return local, self._probe.end(
             local,
