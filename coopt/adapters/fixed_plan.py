@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,14 +18,14 @@ from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, consistent, same, table
-from coopt.problem.validation import count, integer_array, real
+from coopt.problem.validation import count, instance, integer_array, real
 
 if TYPE_CHECKING:
     from coopt.plans.allocation import Allocation
     from coopt.plans.schedule import Schedule
-    from coopt.problem.fleet import Fleet
 
 # A device that was absent for many rounds is waited for when it comes back: nothing depends on it before.
 PATIENCE = 2**62
@@ -103,6 +103,7 @@ class FixedPlan:
         seed: int = 0,
         device_steps: ArrayLike | None = None,
     ) -> None:
+        instance("fleet", fleet, Fleet)
         self.fleet = fleet
         batches = integer_array("batch_sizes", batch_sizes, len(fleet), minimum=1)
         self.phases = _phases(rounds, local_steps, batches, learning_rate)
@@ -356,7 +357,7 @@ def _phases(
     rounds: int, local_steps: int, batches: NDArray[np.int64], learning_rate: ArrayLike
 ) -> tuple[Phase, ...]:
     """One phase, or as many as there are rates in a row."""
-    if np.ndim(learning_rate) == 0:
+    if not isinstance(learning_rate, Sequence | np.ndarray) or isinstance(learning_rate, str):
         return (Phase(rounds, local_steps, batches, real("learning_rate", learning_rate)),)
     phases = Phase.each_round(learning_rate, local_steps, batches)
     given = sum(phase.rounds for phase in phases)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
-from coopt.problem.validation import count, float_array, real, same_value
+from coopt.problem.validation import count, float_array, numeric_array, real, same_value
 
 if TYPE_CHECKING:
     from coopt.online.round_plan import RoundPlan
@@ -163,7 +163,7 @@ class SystemModel:
         step_time: ArrayLike = 0.0,
         partial: ArrayLike = 0.0,
     ) -> None:
-        shape = np.shape(throughput)
+        shape = numeric_array("throughput", throughput).shape
         if len(shape) != 1 or not shape[0]:
             raise InvalidProblemError(
                 f"throughput has shape {shape}: must be one-dimensional with one entry a device"

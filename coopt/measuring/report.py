@@ -17,12 +17,18 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.problem.json_text import json_object
 from coopt.problem.readable import readable
-from coopt.problem.validation import shown
+from coopt.problem.validation import any_real, instance, numeric_array, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Vector = npt.NDArray[np.float64]
+
+
+def _check_numbers(report: object, names: Iterable[str]) -> None:
+    """Refuse what is no number: a wrong number is judged by `screening`, any other thing would end a run."""
+    for name in names:
+        object.__setattr__(report, name, any_real(name, getattr(report, name)))
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class HalfBatches:
     second: int
     difference: float
     product: float
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, tuple(self.__dict__))
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,9 @@ class SameBatchPair:
     difference: float
     slope: float
     loss_change: float
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, tuple(self.__dict__))
 
 
 @readable
@@ -141,10 +153,14 @@ class ClientReport:
     change: Vector | None = None
 
     def __post_init__(self) -> None:
+        _check_numbers(self, [name for name in _SCALARS if name != "cost" or self.cost is not None])
+        for name, kind in _NESTED.items():
+            if getattr(self, name) is not None:
+                instance(name, getattr(self, name), kind)
         for name in _VECTORS:
             value = getattr(self, name)
             if value is not None:
-                vector = np.array(value, dtype=np.float64)
+                vector = np.array(numeric_array(f"{name} of client {self.client}", value), dtype=np.float64)
                 if vector.ndim != 1:
                     raise InvalidProblemError(
                         f"{name} of client {self.client} has shape {vector.shape}: give a flat array"
@@ -236,6 +252,9 @@ class ClientReport:
 
 
 _VECTORS = ("gradient", "change")
+_SCALARS = tuple(
+    field.name for field in fields(ClientReport) if field.name not in (*_VECTORS, "halves", "pair")
+)
 _NESTED: dict[str, type[HalfBatches | SameBatchPair]] = {"halves": HalfBatches, "pair": SameBatchPair}
 
 

@@ -29,7 +29,7 @@ from coopt.objectives.protocol import LOSS, Bound, Floats, Objective, Parts
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
-from coopt.problem.validation import count, float_array, real
+from coopt.problem.validation import count, float_array, is_auto, real
 
 # In gamma a bound is the more sensitive the larger gamma is, by what contraction a little of it takes away;
 # an even grid of its square root costs 0.8 % as long as the bound is above 1e-9 of the initial gap.
@@ -102,11 +102,12 @@ class TradeOff(Objective):
     needs_numbers = True
 
     def __post_init__(self) -> None:
-        if self.gamma != "auto":
-            object.__setattr__(self, "gamma", real("gamma", self.gamma, minimum=0.0, strict=True))
-            if self.gamma > 1.0:
-                raise InvalidProblemError(f"gamma = {self.gamma!r}: must lie in (0, 1], or be 'auto'")
-        if self.ratio != "auto":
+        if not is_auto(self.gamma):
+            gamma = real("gamma", self.gamma, minimum=0.0, strict=True)
+            if gamma > 1.0:
+                raise InvalidProblemError(f"gamma = {gamma!r}: must lie in (0, 1], or be 'auto'")
+            object.__setattr__(self, "gamma", gamma)
+        if not is_auto(self.ratio):
             object.__setattr__(self, "ratio", real("ratio", self.ratio, minimum=0.0, infinite=True))
 
     @property

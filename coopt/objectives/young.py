@@ -25,7 +25,7 @@ from coopt.objectives.protocol import Bound, Floats, Ints
 from coopt.objectives.rates import Rates
 from coopt.objectives.statement import Statement, absence_values, young_values
 from coopt.problem.problem import Problem
-from coopt.problem.validation import real
+from coopt.problem.validation import is_auto, real
 
 if TYPE_CHECKING:
     from coopt_bounds.theorem import Theorem
@@ -58,11 +58,12 @@ class YoungFamily(MonotoneBase):
         """The theorem of this kind, for who takes part in the problem."""
 
     def __post_init__(self) -> None:
-        if self.gamma != "auto":
-            object.__setattr__(self, "gamma", real("gamma", self.gamma, minimum=0.0))
-            if self.gamma > 1.0:
-                raise InvalidProblemError(f"gamma = {self.gamma!r}: must lie in [0, 1], or be 'auto'")
-        if self.z != "auto":
+        if not is_auto(self.gamma):
+            gamma = real("gamma", self.gamma, minimum=0.0)
+            if gamma > 1.0:
+                raise InvalidProblemError(f"gamma = {gamma!r}: must lie in [0, 1], or be 'auto'")
+            object.__setattr__(self, "gamma", gamma)
+        if not is_auto(self.z):
             object.__setattr__(self, "z", real("z", self.z, minimum=0.0, infinite=True))
 
     @property

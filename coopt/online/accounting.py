@@ -14,13 +14,13 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.estimate import gradients_evaluated
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.observations import Observations
+from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import LARGEST, Memory, screen
 from coopt.measuring.told_costs import Prices
 from coopt.problem.saved_state import consistent, number, table, whole
-from coopt.problem.validation import count, real
+from coopt.problem.validation import count, entries, flag, instance, real
 
 if TYPE_CHECKING:
-    from coopt.measuring.report import ClientReport
     from coopt.online.availability import Availability
     from coopt.online.round_plan import RoundPlan
     from coopt.problem.budget import Budget
@@ -121,15 +121,20 @@ class Account:
         Raises
         ------
         InvalidProblemError
-            If `seconds` is no number of at least 0, or a device is absent that the fleet does not have.
+            If a report is none, `seconds` is no number of at least 0, or a device is absent that the fleet
+            does not have.
         """
+        arrived = entries("reports", reports)
+        for place, report in enumerate(arrived):
+            instance(f"reports[{place}]", report, ClientReport)
         if seconds is not None:
             seconds = real("seconds", seconds, minimum=0.0)
-        named = self.marked(absent)
+        flag("witnessed", witnessed)
+        named = self.marked(entries("absent", absent))
         gone = named.copy()
         gone |= ~np.isin(np.arange(self.devices), plan.participants)
         seen, ignored = screen(
-            reports,
+            arrived,
             devices=self.devices,
             round=self.round,
             memory=memory,

@@ -59,6 +59,8 @@ class CheckpointFile:
         if not isinstance(path, str | os.PathLike):
             raise InvalidProblemError(f"checkpoint = {shown(path)}: must be the path of a file")
         self.path = Path(path)
+        if not self.path.name:
+            raise InvalidProblemError(f"checkpoint = {shown(path)}: must be the path of a file")
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self.fingerprint = fingerprint
         self.may_differ = may_differ

@@ -345,8 +345,8 @@ class Controller(Membership):
             step_cost=self.fleet.step_cost,
             device_cost=self.fleet.round_cost,
             seconds=seconds,
-            absent=validation.entries("absent", absent),
-            witnessed=validation.flag("witnessed", witnessed),
+            absent=absent,
+            witnessed=witnessed,
             memory=self.estimates.memory,
         )
         if gradient_error is not None:

@@ -22,7 +22,17 @@ from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
-from coopt.problem.validation import count, integer_array, real, same_value
+from coopt.problem.saved_state import listed, text
+from coopt.problem.validation import (
+    choice,
+    count,
+    integer_array,
+    optional_count,
+    optional_real,
+    real,
+    same_value,
+    shown,
+)
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
@@ -71,6 +81,10 @@ class Claim:
     rounds: int | None = None
     local_steps: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("rounds", "local_steps"):
+            object.__setattr__(self, name, optional_count(f"claim.{name}", getattr(self, name)))
+
 
 class HasForecast(Protocol):
     """A measurement, which makes a forecast, or a forecast."""
@@ -83,7 +97,11 @@ class HasForecast(Protocol):
 
 def measured(given: HasForecast) -> Forecast:
     """The forecast that was given, or that of a measurement."""
-    found = given.forecast
+    found: Callable[[], Forecast] | Forecast | None = getattr(given, "forecast", None)
+    if found is None or isinstance(given, type):
+        raise InvalidProblemError(
+            f"forecast = {shown(given)}: must be a coopt.Forecast or Measurement, not {type(given).__name__}"
+        )
     return found() if callable(found) else found
 
 
@@ -381,8 +399,14 @@ class Allocation(ResultTable):
             values["predicted_error"] = values.pop(VALUE[values["source"] is None])
             for name in ("predicted_error", "objective_value", "cost", "time", "learning_rate"):
                 values[name] = real(name, values[name], infinite=True)
+            choice("objective", values["objective"], ("error", "cost", "time"))
+            values["target_error"] = optional_real("target_error", values["target_error"])
             values["status"] = Status[values["status"]]
-            values["binding"] = tuple(values["binding"])
+            lower = values["lower_bound"]
+            values["lower_bound"] = lower if lower == -math.inf else real("lower_bound", lower, infinite=True)
+            values["binding"] = tuple(listed(text)("binding", values["binding"]))
+            values["solver"] = text("solver", values["solver"])
+            values["solve_seconds"] = real("solve_seconds", values["solve_seconds"], minimum=0.0)
             if values["source"] is not None:
                 # A claim names an objective, and there is none without the measurement.
                 values["claim"] = None

@@ -137,6 +137,12 @@ def _check_claims(allocation: Allocation) -> None:
     rate = allocation.problem.constants.learning_rate
     if allocation.learning_rate != rate:
         raise CertificateError(f"learning_rate = {allocation.learning_rate!r}: the problem has {rate!r}")
+    for name in ("rounds", "local_steps"):
+        fixed = getattr(allocation.claim, name, None)
+        if fixed is not None and fixed != getattr(allocation, name):
+            raise CertificateError(
+                f"claim: nothing is said of plans with {name} = {fixed}, and this has others"
+            )
     # Also refuses a bound that is not a number.
     if not lower <= value:
         raise CertificateError(f"lower_bound = {lower!r} exceeds the value {value!r}")
@@ -220,7 +226,10 @@ def error_bound(allocation: Allocation) -> float:
     if statement is None:
         offset, weights = bound.coefficients(problem, rounds, local_steps)
         return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
-    return float(statement.theorem.evaluate(plan_values(allocation) | dict(statement.values), DIGITS))
+    try:
+        return float(statement.theorem.evaluate(plan_values(allocation) | dict(statement.values), DIGITS))
+    except KeyError as error:
+        raise CertificateError(f"{VALUE[True]}: the constants of the problem have {error.args[0]}") from error
 
 
 def plan_values(allocation: Allocation) -> dict[str, Number]:

@@ -62,7 +62,7 @@ class Phase:
     learning_rate: float
 
     def __init__(self, rounds: int, local_steps: int, batch_sizes: ArrayLike, learning_rate: float) -> None:
-        given = np.atleast_1d(np.asarray(batch_sizes))
+        given = np.atleast_1d(numeric_array("batch_sizes", batch_sizes))
         values = {
             "rounds": count("rounds", rounds),
             "local_steps": count("local_steps", local_steps),

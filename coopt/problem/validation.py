@@ -52,7 +52,7 @@ def real(
 ) -> float:
     """Return `value` as a float if it is a number in the range, else raise InvalidProblemError."""
     valid = _range(minimum, strict, infinite)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+    if not _is_number(value):
         raise InvalidProblemError(f"{name} = {shown(value)}: must be {valid}")
     number = _float(value)
     if infinite and math.isinf(number) and value != number:
@@ -70,9 +70,19 @@ def optional_real(
     return None if value is None else real(name, value, minimum=minimum, strict=strict)
 
 
+def any_real(name: str, value: object) -> Any:
+    """Return `value` if it is a number, which may be infinite or NaN; what float64 holds only so, as that."""
+    if type(value) is float:
+        return value
+    if not _is_number(value):
+        raise InvalidProblemError(f"{name} = {shown(value)}: must be a number")
+    number = _float(value)
+    return value if isinstance(value, int | np.integer) and abs(number) <= LARGEST_COUNT else number
+
+
 def count(name: str, value: object, *, minimum: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `minimum`."""
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else _float(value)
+    number = _float(value) if _is_number(value) else math.nan
     if not number.is_integer() or not minimum <= number <= LARGEST_COUNT:
         raise InvalidProblemError(f"{name} = {shown(value)}: must be {_whole(minimum, number)}")
     return int(number)
@@ -95,6 +105,11 @@ def instance(name: str, value: object, kind: type) -> None:
         raise InvalidProblemError(
             f"{name} = {shown(value)}: must be a coopt.{kind.__name__}, not {type(value).__name__}"
         )
+
+
+def is_auto(value: object) -> bool:
+    """Whether a value is the word that leaves the choice to coopt; arrays compare entry by entry."""
+    return isinstance(value, str) and value == "auto"
 
 
 def flag(name: str, value: object) -> bool:
@@ -187,6 +202,11 @@ def _whole(minimum: int, refused: float) -> str:
     least = f" >= {minimum}" if minimum > -LARGEST_COUNT else ""
     join = " and" if least else ""
     return f"an integer{least}" + (f"{join} <= {LARGEST_COUNT}" if refused > LARGEST_COUNT else "")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a real number; numpy says so of its booleans and spans of time too."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_ | np.timedelta64)
 
 
 def _float(value: Any) -> float:

@@ -25,7 +25,7 @@ from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
-from coopt.problem.validation import count, instance, real
+from coopt.problem.validation import count, entries, instance, real, shown
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.roundoff import SAME_VALUE
@@ -283,13 +283,13 @@ def sensitivity(
 def _wanted(quantities: Iterable[str] | None) -> set[str] | None:
     if quantities is None:
         return None
-    wanted = {quantities} if isinstance(quantities, str) else set(quantities)
+    wanted = (quantities,) if isinstance(quantities, str) else entries("quantities", quantities)
     for name in wanted:
-        if name not in QUANTITIES:
+        if str(name) not in QUANTITIES:
             raise InvalidProblemError(
-                f"quantities: {name!r} is unknown: valid are {', '.join(map(repr, QUANTITIES))}"
+                f"quantities: {shown(name)} is unknown: valid are {', '.join(map(repr, QUANTITIES))}"
             )
-    return wanted
+    return set(wanted)
 
 
 def _limits(base: Allocation, steps: dict[str, float]) -> Iterator[_Trial]:

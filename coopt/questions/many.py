@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from coopt.errors import CooptError
+from coopt.errors import CooptError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
@@ -14,7 +14,7 @@ from coopt.plans.plan_columns import plan_columns
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
-from coopt.problem.validation import choice, entries, instance
+from coopt.problem.validation import choice, entries, instance, shown
 from coopt.questions.kept_form import keeping_form
 from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
 
@@ -141,6 +141,8 @@ def solve_many(
     choice("solver", solver, SOLVERS)
     choice("objective", objective, OBJECTIVES)
     checked_target(objective, target_error, solver)
+    if progress is not None and not callable(progress):
+        raise InvalidProblemError(f"progress = {shown(progress)}: must be a function, or None")
     outcomes: list[Allocation | CooptError] = []
     start: Allocation | None = None
     for problem in named.values():

@@ -18,7 +18,7 @@ from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
-from coopt.problem.validation import count, instance, real
+from coopt.problem.validation import count, entries, instance, real
 from coopt.questions.solve import solve_allocation
 from coopt.solvers import best_first
 from coopt.solvers.exact import box_search as exact
@@ -87,7 +87,7 @@ def choose_participants(
             "forecast"
         )
     devices = len(problem.fleet)
-    numbers = range(1, devices + 1) if candidates is None else candidates
+    numbers = range(1, devices + 1) if candidates is None else entries("candidates", candidates)
     valid = sorted({count("candidates", number) for number in numbers})
     if not valid:
         raise InvalidProblemError("candidates = []: must hold at least one number of devices")

@@ -148,13 +148,13 @@ def solve_allocation(
     begun = time.perf_counter()
     # What is proposed, minimised for one target after the other, and bounded has one form.
     chosen = keeping_form(_checked_bound(problem, bound))
+    choice("solver", solver, SOLVERS)
     if solver == "auto" and constraints is not None:
         solver = "cvxpy"
     if isinstance(learning_rate, str):
         choice("learning_rate", learning_rate, ("auto",))
     else:
         problem, chosen = _at_rate(problem, chosen, learning_rate)
-    choice("solver", solver, SOLVERS)
     _check_own(solver, constraints, backend)
     choice("objective", objective, OBJECTIVES)
     if learning_rate == "auto":

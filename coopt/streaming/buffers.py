@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.validation import count
 
 Items = npt.NDArray[Any]
 
@@ -42,11 +43,10 @@ class Buffer(ABC):
     name: ClassVar[str]
 
     def __init__(self, capacity: int, *, seed: int | np.random.Generator) -> None:
-        if capacity != int(capacity) or capacity < 1:
-            raise InvalidProblemError(f"capacity = {capacity!r} is invalid: give an integer of at least 1")
-        self.capacity = int(capacity)
+        self.capacity = count("capacity", capacity)
         self.arrivals = 0
-        self._rng = np.random.default_rng(seed)
+        known = isinstance(seed, np.random.Generator)
+        self._rng = np.random.default_rng(seed if known else count("seed", seed, minimum=0))
         self._store: Items | None = None
 
     def __len__(self) -> int:

@@ -1,6 +1,9 @@
 """What a plan claims of itself, at the ends of the range of floats and of whole numbers."""
 
+import copy
+import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +101,50 @@ NOT_COVERED = {
 def test_what_a_certificate_covers_cannot_be_altered(plan: Allocation, name: str) -> None:
     with pytest.raises(CooptError):
         replace(plan, **{name: ALTERED[name]}).certify()
+
+
+def leaves(
+    value: object, above: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    """Every number, text and null of a document, with the way to it."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, (*above, key))
+    else:
+        yield above, value
+
+
+def other_values(value: object) -> list[object]:
+    if isinstance(value, int | float):
+        near = [value * 1.001, value * 0.999, value + 1, value - 1, 0, -value, math.nan, math.inf, None, "x"]
+        return [other for other in near if other != value]
+    return ["x", "", 0, 1.5, [], {}]
+
+
+def test_no_altered_claim_in_a_file_is_certified(plan: Allocation) -> None:
+    document = json.loads(plan.to_json())
+    altered = 0
+    for way, value in leaves(document):
+        # That a target of 1.5 is met is true, and no claim.
+        if way[0] in ("problem", "target_error") or way[0] in NOT_COVERED:
+            continue
+        for other in other_values(value):
+            changed = copy.deepcopy(document)
+            inner = changed
+            for key in way[:-1]:
+                inner = inner[key]
+            inner[way[-1]] = other
+            altered += 1
+            with pytest.raises(CooptError):
+                Allocation.from_dict(changed).certify()
+    assert altered > 100
+
+
+def test_a_bound_whose_constant_is_missing_is_no_claim(plan: Allocation) -> None:
+    document = json.loads(plan.to_json())
+    document["problem"]["constants"]["pl_constant"] = None
+    with pytest.raises(CooptError, match=r"no value for c|pl_constant"):
+        Allocation.from_dict(document).certify()
 
 
 @pytest.mark.parametrize("name", NOT_COVERED)

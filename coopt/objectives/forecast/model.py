@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
-from coopt.problem.validation import float_array, integer_array, optional_real, same_value
+from coopt.problem.validation import float_array, integer_array, numeric_array, optional_real, same_value
 
 Floats = NDArray[np.float64]
 
@@ -233,7 +233,7 @@ def _gram(left: Floats, right: Floats, m: int) -> Floats:
 
 
 def _finite(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> Floats:
-    array = np.array(values, dtype=np.float64)
+    array = np.array(numeric_array(name, values), dtype=np.float64)
     if array.ndim != len(shape) or any(
         want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
     ):

@@ -22,7 +22,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.monotone import inverse_batches
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.readable import readable
-from coopt.problem.validation import float_array, integer_array, numeric_array, real, same_value
+from coopt.problem.validation import flag, float_array, integer_array, numeric_array, real, same_value
 from coopt.solvers.fleet_passes import alone, optimum
 from coopt.solvers.whole_units.knapsack import fill
 from coopt.solvers.whole_units.unit_prices import units_at
@@ -115,7 +115,7 @@ def allocate_batches(
     limit = real("budget", budget, minimum=0.0, infinite=True)
     low: Ints | Floats
     high: Ints | Floats
-    if integer:
+    if flag("integer", integer):
         low = integer_array("lower", lower, size, minimum=1)
         high = integer_array("upper", upper, size, minimum=1)
     else:
