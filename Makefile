@@ -135,10 +135,10 @@ $(VENV)-audit/.ready:
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit pip-licenses
 	@touch $@
 
-# Engines that pin what coopt's own environment has in newer versions: attrs.
+# Engines that pin what coopt's own environment has in newer versions: attrs, absl-py.
 $(VENV)-%/.ready: docs/examples/%/requirements.txt $(INPUTS)
 	$(PYTHON) -m venv $(VENV)-$*
-	grep -v '^attrs==' constraints.txt > $(VENV)-$*/constraints.txt
+	grep -vE '^(attrs|absl-py)==' constraints.txt > $(VENV)-$*/constraints.txt
 	$(VENV)-$*/bin/python -m pip install --quiet --constraint $(VENV)-$*/constraints.txt \
 	    --requirement docs/examples/$*/requirements.txt --editable .
 	@touch $@

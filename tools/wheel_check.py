@@ -25,6 +25,8 @@ WHEEL_MUST_HOLD = (
     "coopt_bounds/__init__.py",
     "coopt_bounds/py.typed",
 )
+# Most of it is source that explains itself; what is more than this has data in it that belong elsewhere.
+LARGEST_WHEEL = 1_000_000
 SDIST_MUST_HOLD = ("pyproject.toml", "LICENSE", "coopt/__init__.py", "bounds/coopt_bounds/__init__.py")
 
 SMOKE = """
@@ -49,6 +51,10 @@ def main() -> None:
         sdist = next(folder.glob("*.tar.gz"))
         with zipfile.ZipFile(wheel) as archive:
             require(WHEEL_MUST_HOLD, archive.namelist(), wheel.name)
+        size = wheel.stat().st_size
+        sys.stdout.write(f"{wheel.name}: {size / 1000:.0f} kB\n")
+        if size > LARGEST_WHEEL:
+            sys.exit(f"{wheel.name} has {size:,} bytes: must have at most {LARGEST_WHEEL:,}")
         with tarfile.open(sdist) as archive:
             inside = [member.partition("/")[2] for member in archive.getnames()]
             require(SDIST_MUST_HOLD, inside, sdist.name)
