@@ -13,6 +13,7 @@ import pytest
 import coopt
 from coopt import (
     AdaCoOpt,
+    Availability,
     Budget,
     Certified,
     ClientProbe,
@@ -100,6 +101,7 @@ def things() -> list[object]:
         *(Certified(), Certified(0.3, 2.0), NonConvex(), Dynamite(), AdaCoOpt(), TradeOff(), model),
         *(Forecast(model), Forecast(model, 0.1, trained=tuple(range(DEVICES // 2)))),
         *(controller, controller.plan(), Stopped(StopReason.COST, 3, 5.0, 7.0), report),
+        Availability(np.linspace(0.0, 5.0, DEVICES), 9.0, period=24.0),
         ClientProbe(0, gradient, lambda size: np.zeros((size, 2))),
         measure(gradient, np.full(3, 2.0), [np.random.default_rng(i).normal(size=(20, 3)) for i in range(9)]),
         *(optimiser.ClientSGD(0.9), optimiser.ClientAdam(), optimiser.ServerSGD(), optimiser.ServerAdam()),

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.readable import readable
 from coopt.problem.validation import float_array, real, same_value
 
 Floats = npt.NDArray[np.float64]
 
 
+@readable
 @dataclass(frozen=True, init=False, eq=False)
 class Availability:
     """The times at which each device is there.
