@@ -13,9 +13,11 @@ def header_hint(cells: Sequence[str], columns: Collection[str]) -> str:
         return "is blank: the first line must name the columns"
     if is_comment(cells):
         return "is a comment, which is not read: delete the line"
+    if cells[0].strip().startswith("["):
+        return "is a table of TOML: the CSV file of the fleet comes first, then the job"
     for separator, name in SEPARATORS.items():
         parts = [part.strip() for part in cells[0].split(separator)]
-        if len(parts) > 1 and any(part in columns for part in parts):
+        if len(parts) > 1 and (len(cells) == 1 or any(part in columns for part in parts)):
             return f"is separated by {name}: save the file with commas, and decimal points"
     if not cells[-1].strip():
         return "ends in a comma: delete it, here and in the other lines"

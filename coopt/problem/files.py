@@ -30,6 +30,11 @@ from coopt.problem.validation import shown
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
 LONGEST_FIELD = 40
+# What nobody knows by heart.
+MEASURED = dict.fromkeys(
+    ("gradient_noise", "divergence"),
+    ": coopt.measure finds it on your model and data, and `coopt measure` in recorded client reports",
+)
 ROWS_AT_ONCE = 1 << 15
 # Cells of plain numbers side by side; what it takes and float or int refuse is read cell by cell.
 PLAIN = re.compile(r"[0-9.eE+\- ]*")
@@ -134,7 +139,9 @@ def _header(cells: list[str], path: Path, given: Mapping[str, Any]) -> list[str]
             raise InvalidProblemError(f"{name}: given both as a column of {path.name} and beside it")
     for name in ("samples", "gradient_noise", "divergence"):
         if name not in header and name not in given:
-            raise InvalidProblemError(f"{path.name}, line 1: column {shown(name)} is missing")
+            raise InvalidProblemError(
+                f"{path.name}, line 1: column {shown(name)} is missing{MEASURED.get(name, '')}"
+            )
     return header
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.admissible_batches import AdmissibleBatches, same_everywhere
-from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names
+from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names, naming_device
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
 from coopt.problem.validation import count, flag, float_array, integer_array, same_value
@@ -153,38 +153,41 @@ class Fleet(AdmissibleBatches, DataFrameSource):
         batch_choices: Sequence[int] | Sequence[Sequence[int]] | None = None,
         step_noise: ArrayLike = 0.0,
     ) -> None:
-        held = integer_array("samples", samples, None, minimum=1)
-        size = held.size
-        shares = aggregation_weights(weights, held)
-        values = {
-            "samples": held,
-            "gradient_noise": float_array("gradient_noise", gradient_noise, size, minimum=0.0),
-            "divergence": float_array("divergence", divergence, size, minimum=0.0),
-            "throughput": float_array(
-                "throughput", throughput, size, minimum=0.0, strict=True, infinite=True
-            ),
-            "round_time": float_array("round_time", round_time, size, minimum=0.0),
-            "sample_cost": float_array("sample_cost", sample_cost, size, minimum=0.0),
-            "weights": shares,
-            "min_batch": integer_array("min_batch", min_batch, size, minimum=1),
-            "max_batch": held
-            if max_batch is None
-            else integer_array("max_batch", max_batch, size, minimum=1),
-            "batch_multiple": integer_array("batch_multiple", batch_multiple, size, minimum=1),
-            "replacement": flag("replacement", replacement),
-            "names": device_names(names, size),
-            "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
-            "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),
-            "round_energy": float_array("round_energy", round_energy, size, minimum=0.0),
-            "step_time": float_array("step_time", step_time, size, minimum=0.0),
-            "step_cost": float_array("step_cost", step_cost, size, minimum=0.0),
-            "step_energy": float_array("step_energy", step_energy, size, minimum=0.0),
-            "micro_batch": None
-            if micro_batch is None
-            else integer_array("micro_batch", micro_batch, size, minimum=1),
-            "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
-            "step_noise": float_array("step_noise", step_noise, size, minimum=0.0),
-        }
+        try:
+            held = integer_array("samples", samples, None, minimum=1)
+            size = held.size
+            shares = aggregation_weights(weights, held)
+            values = {
+                "samples": held,
+                "gradient_noise": float_array("gradient_noise", gradient_noise, size, minimum=0.0),
+                "divergence": float_array("divergence", divergence, size, minimum=0.0),
+                "throughput": float_array(
+                    "throughput", throughput, size, minimum=0.0, strict=True, infinite=True
+                ),
+                "round_time": float_array("round_time", round_time, size, minimum=0.0),
+                "sample_cost": float_array("sample_cost", sample_cost, size, minimum=0.0),
+                "weights": shares,
+                "min_batch": integer_array("min_batch", min_batch, size, minimum=1),
+                "max_batch": held
+                if max_batch is None
+                else integer_array("max_batch", max_batch, size, minimum=1),
+                "batch_multiple": integer_array("batch_multiple", batch_multiple, size, minimum=1),
+                "replacement": flag("replacement", replacement),
+                "names": device_names(names, size),
+                "round_cost": float_array("round_cost", round_cost, size, minimum=0.0),
+                "sample_energy": float_array("sample_energy", sample_energy, size, minimum=0.0),
+                "round_energy": float_array("round_energy", round_energy, size, minimum=0.0),
+                "step_time": float_array("step_time", step_time, size, minimum=0.0),
+                "step_cost": float_array("step_cost", step_cost, size, minimum=0.0),
+                "step_energy": float_array("step_energy", step_energy, size, minimum=0.0),
+                "micro_batch": None
+                if micro_batch is None
+                else integer_array("micro_batch", micro_batch, size, minimum=1),
+                "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
+                "step_noise": float_array("step_noise", step_noise, size, minimum=0.0),
+            }
+        except InvalidProblemError as error:
+            raise InvalidProblemError(naming_device(str(error), names)) from error
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self.check_batch_range()

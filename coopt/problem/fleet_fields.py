@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -58,3 +59,12 @@ def device_names(names: object, size: int) -> tuple[str, ...] | None:
     if len(listed) != size:
         raise InvalidProblemError(f"names has {len(listed)} entries: must have {size}, as samples has")
     return tuple(map(str, listed))
+
+
+def naming_device(message: str, names: object) -> str:
+    """A message about ``field[i]``, with the name of that device where it has one."""
+    found = re.match(r"\w+\[(\d+)\]", message)
+    if found is None or not isinstance(names, Sequence) or isinstance(names, str):
+        return message
+    place = int(found[1])
+    return f"{found[0]} ({names[place]}){message[found.end() :]}" if place < len(names) else message

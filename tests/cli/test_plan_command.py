@@ -110,7 +110,7 @@ def test_a_wrong_job_is_exit_code_2(
         ("600", "6e2.5", ["line 2", "samples = '6e2.5'"]),
         ("divergence", "divergance", ["'divergance' is unknown", "did you mean 'divergence'"]),
         ("phone,600", "600", ["line 2", "5 cells"]),
-        ("0.1,200", "nan,200", ["divergence[1] = nan"]),
+        ("0.1,200", "nan,200", ["divergence[1] (board) = nan"]),
         (FLEET, "", ["is empty"]),
         (FLEET, "names,samples,gradient_noise\nphone,600,4.0\n", ["line 1", "'divergence' is missing"]),
         (FLEET, "samples,gradient_noise,divergence\n", ["at least one device"]),

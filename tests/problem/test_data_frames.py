@@ -80,7 +80,7 @@ def test_a_data_frame_is_also_a_mapping_of_fields():
             "round_time: 'watch' is no device of the frame",
         ),
         ({"gradient_noise": [1.0, None, 2.0]}, {}, r"gradient_noise\[1\] \(board\) is missing in the frame"),
-        ({"samples": [600, 2000, -1]}, {}, r"samples\[2\] = -1"),
+        ({"samples": [600, 2000, -1]}, {}, r"samples\[2\] \(server\) = -1"),
         ({"names": [1, 2, 3]}, {}, "names"),
         (
             {},

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem
+from coopt.problem.files import MEASURED
 from coopt.problem.json_text import json_object, write_json
 
 HEADER = "samples,gradient_noise,divergence\n"
@@ -215,7 +216,26 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         ),
         ("samples,divergence,samples\n", {}, "fleet.csv, line 1: column 'samples' stands there twice"),
         (HEADER + ROWS, {"divergence": 0.0}, "divergence: given both as a column of fleet.csv and beside it"),
-        ("samples,divergence\n5,0\n", {}, "fleet.csv, line 1: column 'gradient_noise' is missing"),
+        (
+            "samples,divergence\n5,0\n",
+            {},
+            f"fleet.csv, line 1: column 'gradient_noise' is missing{MEASURED['gradient_noise']}",
+        ),
+        (
+            "hospital;patients\nJena;800\n",
+            {},
+            "fleet.csv, line 1: is separated by semicolons: save the file with commas, and decimal points",
+        ),
+        (
+            "[constants]\nlearning_rate = 0.1\n",
+            {},
+            "fleet.csv, line 1: is a table of TOML: the CSV file of the fleet comes first, then the job",
+        ),
+        (
+            "names,samples,gradient_noise,divergence\nJena,800,4,-1\n",
+            {},
+            "divergence[0] (Jena) = -1.0: must be a finite number >= 0",
+        ),
         (HEADER + "600,4.0\n", {}, "fleet.csv, line 2: 2 cells: must be 3, as the header has"),
         (HEADER + ROWS + "1,2,3,4\n", {}, "fleet.csv, line 4: 4 cells: must be 3, as the header has"),
         (HEADER + "600,many,0.1\n", {}, "fleet.csv, line 2: gradient_noise = 'many': must be a number"),
