@@ -24,6 +24,7 @@ from coopt.problem.saved_state import Reader, anything, consistent, same, table
 from coopt.problem.validation import count, instance, integer_array, real
 
 if TYPE_CHECKING:
+    from coopt.measuring.measurement import Measurement
     from coopt.plans.allocation import Allocation
     from coopt.plans.schedule import Schedule
 
@@ -276,6 +277,15 @@ class FixedPlan:
             expected=who if call is None else call.expected,
             draws=None if call is None else call.draws,
         )
+
+    def wants(self, *, gradients_a_product: int = 1) -> None:
+        """Nothing: the plan is made."""
+        del gradients_a_product
+
+    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
+        """Charge a measurement that somebody took all the same."""
+        del measurement
+        self._account.charge(0.0 if cost is None else cost, seconds)
 
     def observe(
         self,

@@ -137,9 +137,17 @@ class ClientMeasure:
         self._device, self._basis = None, []
         return Message("finish", told | {"used": np.array(device.samples_used)})
 
+    def _rows(self, told: NDArray[Any]) -> int:
+        """How many rows, from one number for all devices or from a number for each."""
+        if told.ndim == 0:
+            return int(told)
+        if not (0 <= self.client < told.size and told[self.client] > 0):
+            raise InvalidProblemError(f"client {self.client} is asked to measure on no rows")
+        return int(told[self.client])
+
     def _start(self, values: Mapping[str, NDArray[Any]]) -> Message:
         model = flat_model(values["parameters"])
-        rows = draw_rows_of(len(self._data), int(values["rows"]), int(values["seed"]), self.client)
+        rows = draw_rows_of(len(self._data), self._rows(values["rows"]), int(values["seed"]), self.client)
         device = DeviceGradients(self._gradient, model, self._data.take, rows, str(self.client))
         loss, value, single = device.start()
         device.check_repeats(precision_of(single))
@@ -155,7 +163,7 @@ def measure_clients(
     parameters: ArrayLike,
     samples: ArrayLike,
     *,
-    rows: int = 16,
+    rows: ArrayLike = 16,
     directions: int = 24,
     seed: int = 0,
     progress: bool | None = None,
@@ -181,7 +189,9 @@ def measure_clients(
         Samples that each device holds.
     budget : float, optional
         Samples that all devices together are to process in training; measuring takes a tenth at most.
-    rows, directions, seed, progress, weights, names, devices, strata, left_out
+    rows : int, or array_like of int, shape (N,)
+        Rows of each device; 0 leaves a device out.
+    directions, seed, progress, weights, names, devices, strata, left_out
         As in :func:`coopt.measure`.
 
     Returns
@@ -244,8 +254,12 @@ class _FarAway:
 
     def start(self) -> Start:
         """Take the gradient at the model."""
-        most = max(len(rows.first) for rows in self._survey.rows)
-        values = {"parameters": self._model, "rows": np.array(most), "seed": np.array(self._seed)}
+        wanted = [len(rows.first) for rows in self._survey.rows]
+        told = np.array(max(wanted))
+        if min(wanted) < max(wanted):
+            told = np.zeros(len(self._survey.samples), dtype=np.int64)
+            told[self._survey.shares.measured] = wanted
+        values = {"parameters": self._model, "rows": told, "seed": np.array(self._seed)}
         answers, counts = self._send(Message("gradient", values))
         mix = np.random.default_rng(0).normal(size=len(answers))
         gradients = [answer.values["gradient"].astype(np.float64) for answer in answers]

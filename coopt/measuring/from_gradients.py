@@ -26,7 +26,7 @@ def measure(
     parameters: ArrayLike,
     clients: Sequence[Any],
     *,
-    rows: int = 16,
+    rows: ArrayLike = 16,
     directions: int = 24,
     seed: int = 0,
     progress: bool | None = None,
@@ -51,7 +51,7 @@ def measure(
     clients : sequence
         One object a device with ``len()`` and indexing by an array of integers: an array, a tuple of arrays
         of one length (each is indexed), or a data set.
-    rows : int, default 16
+    rows : int, or array_like of int, shape (N,), default 16
         :term:`Rows <row>` of each device for gradient and curvature; the noise is taken on up to twice as
         many more.
     directions : int, default 24

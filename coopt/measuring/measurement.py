@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -360,10 +360,14 @@ class Measurement:
 
     def save(self, path: str | Path) -> None:
         """Write to a numpy archive (.npz) without pickled objects; :meth:`load` gives back an equal one."""
+        with Path(path).open("wb") as stream:
+            self.write(stream)
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write what `save` writes to an open stream of bytes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values = {name: value for name, value in values.items() if value is not None}
-        with Path(path).open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, format=np.array(FORMAT), **values)
+        np.savez_compressed(stream, allow_pickle=False, format=np.array(FORMAT), **values)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -374,13 +378,18 @@ class Measurement:
         InvalidProblemError
             If the file cannot be read or does not hold a measurement.
         """
+        return cls.read(path, str(path))
+
+    @classmethod
+    def read(cls, source: str | Path | IO[bytes], name: str) -> Self:
+        """Read what :meth:`write` wrote, from a stream or a file that messages call `name`."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(source, allow_pickle=False) as archive:
                 content = {name: archive[name] for name in archive.files}
         except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InvalidProblemError(f"{path}: is no measurement: {error}") from error
+            raise InvalidProblemError(f"{name}: is no measurement: {error}") from error
         if content.pop("format", np.array(0)).tolist() != FORMAT:
-            raise InvalidProblemError(f"{path}: is no measurement that this version of coopt reads")
+            raise InvalidProblemError(f"{name}: is no measurement that this version of coopt reads")
         values: dict[str, Any] = dict.fromkeys(_OPTIONAL)
         for field in fields(cls):
             if field.name in content:
@@ -388,7 +397,7 @@ class Measurement:
                 # What is no array was written as an array of no dimension.
                 values[field.name] = array.item() if array.ndim == 0 else array
             elif field.name not in _OPTIONAL:
-                raise InvalidProblemError(f"{path}: {field.name} of the measurement is missing")
+                raise InvalidProblemError(f"{name}: {field.name} of the measurement is missing")
         if isinstance(values["names"], np.ndarray):
             values["names"] = values["names"].tolist()
         return cls(**values)

@@ -79,23 +79,24 @@ class Rows:
         return np.concatenate([self.first, self.fresh])
 
 
-def draw_rows(held: Sequence[int], rows: int, seed: int) -> list[Rows]:
+def draw_rows(held: Sequence[int], rows: Sequence[int], seed: int) -> list[Rows]:
     """Draw the rows of each device without replacement, from a stream of its own.
 
     Parameters
     ----------
     held : sequence of int
         Rows that each device holds.
-    rows : int
-        Rows for gradient and curvature; devices that hold fewer give all of theirs.
+    rows : sequence of int
+        Rows of each for gradient and curvature; devices that hold fewer give all of theirs.
     seed : int
 
     Examples
     --------
-    >>> [(len(r.first), len(r.fresh)) for r in draw_rows([100, 20, 3], 8, seed=0)]
+    >>> [(len(r.first), len(r.fresh)) for r in draw_rows([100, 20, 3], [8, 8, 8], seed=0)]
     [(8, 16), (8, 12), (3, 0)]
     """
-    return [draw_rows_of(size, rows, seed, position) for position, size in enumerate(held)]
+    pairs = enumerate(zip(held, rows, strict=True))
+    return [draw_rows_of(size, each, seed, position) for position, (size, each) in pairs]
 
 
 def draw_rows_of(size: int, rows: int, seed: int, position: int) -> Rows:

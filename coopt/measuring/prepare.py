@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coopt.errors import InvalidProblemError
 from coopt.measuring.effort import Effort, fitting_effort
 from coopt.measuring.parts import Rows, Shares, draw_rows
 from coopt.measuring.shares import choose_shares
 from coopt.problem.fleet_fields import aggregation_weights, device_names
-from coopt.problem.validation import count, optional_count
+from coopt.problem.validation import count, integer_array, optional_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Survey:
 class Options:
     """What callers may ask for; see :func:`coopt.measure`."""
 
-    rows: int
+    rows: ArrayLike
     directions: int
     seed: int
     weights: ArrayLike | None
@@ -78,16 +79,34 @@ def prepare(held: Sequence[int], parameters: int, gradients_a_product: int, opti
     """
     samples = np.array(held, dtype=np.int64)
     seed = count("seed", options.seed, minimum=0)
+    each = None if np.ndim(options.rows) == 0 else _rows_of_each(options, len(samples))
     shares = choose_shares(
         aggregation_weights(options.weights, samples),
         samples,
         most=optional_count("devices", options.devices),
         strata=options.strata,
-        left_out=options.left_out,
+        left_out=options.left_out if each is None else _left_out(options.left_out, each),
         seed=seed,
     )
     measured = samples[shares.measured].tolist()
-    wanted = Effort(count("rows", options.rows), min(count("directions", options.directions), parameters))
-    effort = fitting_effort(wanted, measured, gradients_a_product, options.samples)
-    rows = draw_rows(measured, effort.rows, seed)
-    return Survey(samples, device_names(options.names, len(samples)), shares, rows, effort.directions)
+    directions = min(count("directions", options.directions), parameters)
+    if each is not None:
+        rows = draw_rows(measured, each[shares.measured].tolist(), seed)
+    else:
+        wanted = Effort(count("rows", options.rows), directions)
+        effort = fitting_effort(wanted, measured, gradients_a_product, options.samples)
+        rows, directions = draw_rows(measured, [effort.rows] * len(measured), seed), effort.directions
+    return Survey(samples, device_names(options.names, len(samples)), shares, rows, directions)
+
+
+def _rows_of_each(options: Options, devices: int) -> NDArray[np.int64]:
+    if options.samples is not None:
+        raise InvalidProblemError(
+            "rows is given for each device, and samples too: give one number of rows, which samples may cut"
+        )
+    return integer_array("rows", options.rows, devices, minimum=0)
+
+
+def _left_out(left_out: ArrayLike, each: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those left out, and who is to look at no row."""
+    return np.union1d(np.asarray(left_out, dtype=np.int64), np.flatnonzero(each == 0))

@@ -158,6 +158,11 @@ class Account:
         """Charge time that passes outside the rounds; raises InvalidProblemError if it is negative."""
         self.seconds += real("seconds", seconds, minimum=0.0)
 
+    def charge(self, cost: float, seconds: float) -> None:
+        """Charge what was done outside the rounds, such as measuring."""
+        self.cost += cost
+        self.seconds += seconds
+
     def left(self, budget: Budget) -> Budget:
         """Give what is left of a budget."""
         return replace(

@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.estimates.calibrate import calibrate
-from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.online.accounting import Account, check_budget
@@ -29,29 +27,28 @@ from coopt.online.cut_to_budget import fit_round
 from coopt.online.deadline import deadline_and_slack
 from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.knowledge import Knowledge
-from coopt.online.membership import Membership
+from coopt.online.outlook import Outlook
 from coopt.online.roster import Call
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
-from coopt.policies import Choice, Policy, Situation
 from coopt.policies.resolve import resolve_policy
+from coopt.policies.situation import Choice, Policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
 from coopt.problem.budget import Budget
-from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
-from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
-from coopt.streaming import SamplerAdvice
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # So close to the end a policy that expects its plan to do harm is believed.
 LAST_ROUNDS = 3
+# What the rule of the first rounds is called.
+WARM_UP = "warm-up"
 
 
 @readable
-class Controller(Membership):
+class Controller(Outlook):
     """Plans each round from what the clients reported about the rounds before.
 
     Parameters
@@ -63,9 +60,16 @@ class Controller(Membership):
         What the whole training may spend. Each round is charged ``fleet.round_cost`` of all devices.
     learning_rate : float
         eta, the clients' learning rate.
-    policy : {"horizon", "marginal"} or Policy, default "horizon"
-        The rule: "horizon" plans all that is left of the budget, "marginal" (DYNAMITE's controller; needs
-        `Budget.max_rounds`) one round at a time; baselines are in :mod:`coopt.policies`.
+    policy : {"schedule", "horizon", "marginal"} or Policy, default "schedule"
+        The rule. "schedule" has the fleet measured after the warm-up, where the server can do that (see
+        `wants`), and plans what is left in phases by the forecast; without a measurement it is "horizon",
+        which plans all that is left by estimates from the reports alone. "marginal" (DYNAMITE's controller;
+        needs `Budget.max_rounds`) plans one round at a time; baselines are in :mod:`coopt.policies`.
+        `RoundPlan.policy` names the rule of each round.
+    rates : {"given", "free"}, default "given"
+        Whether the plans of "schedule" keep to `learning_rate`, or choose a rate for each phase. A rate that
+        somebody gives is kept unless they say otherwise; a free one rests on the curvature at one model, and
+        pays on convex losses.
     lowest_loss : float, default 0
         A value that no loss of a device falls below; reports below it are not believed, unless they are more
         than a fifth.
@@ -132,7 +136,8 @@ class Controller(Membership):
         budget: Budget,
         learning_rate: float,
         *,
-        policy: Literal["horizon", "marginal"] | Policy = "horizon",
+        policy: Literal["schedule", "horizon", "marginal"] | Policy = "schedule",
+        rates: Literal["given", "free"] = "given",
         lowest_loss: float = 0.0,
         curvature_floor: float | None = None,
         caution: float = 1.0,
@@ -152,7 +157,7 @@ class Controller(Membership):
         self.budget, self.availability = budget, availability
         self.seed = validation.count("seed", seed, minimum=0)
         rate = validation.real("learning_rate", learning_rate, minimum=0.0, strict=True)
-        self.policy = resolve_policy(policy, budget)
+        self.policy = resolve_policy(policy, budget, rates)
         self.lowest_loss = validation.real("lowest_loss", lowest_loss)
         self.curvature_floor = validation.optional_real("curvature_floor", curvature_floor)
         self.caution = validation.real("caution", caution, minimum=0.0)
@@ -174,61 +179,10 @@ class Controller(Membership):
         self._given_rate = rate
         self._saved_to: CheckpointFile | None = None
 
-    @property
-    def learning_rate(self) -> float:
-        """Eta of the rounds to come; may be set between rounds, and is part of the state [1 / curvature].
-
-        A round that is planned already keeps the rate that it was planned with.
-        """
-        return self._state.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._state.learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
-
     def _shown(self) -> list[Fact]:
         names = ("round", "spent_cost", "spent_seconds")
         pairs: list[Fact] = [(name, getattr(self, name)) for name in names]
         return [f"{len(self.fleet)} devices", type(self.policy).__name__, *pairs, repr(self.budget)]
-
-    @property
-    def round(self) -> int:
-        """Rounds observed so far, and so the number of the next one, from 0."""
-        return self._state.account.round
-
-    @property
-    def spent_cost(self) -> float:
-        """Cost of the rounds observed."""
-        return self._state.account.cost
-
-    @property
-    def spent_seconds(self) -> float:
-        """Seconds that they took, and that were waited for [s]."""
-        return self._state.account.seconds
-
-    @property
-    def time_left(self) -> float:
-        """Seconds that are left of the budget; infinite where it limits no time [s]."""
-        return self.budget.time - self.spent_seconds
-
-    @property
-    def samples(self) -> Floats:
-        """Samples by which each device's model counts in the average, shape (N,)."""
-        return self._state.knowledge.samples
-
-    @property
-    def estimates(self) -> Estimates:
-        """What is known from the reports so far."""
-        return self._state.knowledge.estimates
-
-    @property
-    def gradient_error(self) -> float:
-        """Error that bounded buffers add to the gradient, as `observe` was told last."""
-        return self._state.gradient_error
-
-    @gradient_error.setter
-    def gradient_error(self, value: float) -> None:
-        self._state.gradient_error = validation.real("gradient_error", value, minimum=0.0)
 
     def plan(self, *, absent: Iterable[int] = ()) -> RoundPlan | Stopped:
         """Plan the next round; the same plan again until its reports are observed, or the time is up.
@@ -264,10 +218,12 @@ class Controller(Membership):
         """Plan a round for those that are called."""
         active, situation = call.active, self._situation(call)
         if self._warming_up():
-            choice = warm_up(situation.problem, self.round)
+            choice = replace(warm_up(situation.problem, self.round), policy=WARM_UP)
         else:
             choice = self.policy.choose(situation)
-            gap = situation.problem.constants.initial_gap
+            if choice.rounds == 0:
+                return self._stop(StopReason.TIME if self.budget.time < math.inf else StopReason.COST)
+            gap = situation.problem.constants.initial_gap if choice.gap is None else choice.gap
             hopeless = choice.predicted_error > (1 - self.min_gain) * gap
             if (
                 hopeless
@@ -279,9 +235,11 @@ class Controller(Membership):
                 return self._stop(StopReason.GAIN)
         batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
         batches[active] = choice.batch_sizes
-        result = self._fit(replace(choice, batch_sizes=batches), call)
+        progress = None if choice.progress is None else choice.progress.spread(active, batches)
+        choice = replace(choice, batch_sizes=batches, progress=progress)
+        result = self._fit(choice, call)
         if isinstance(result, RoundPlan):
-            self._state.plan = result
+            self._state.plan, self._state.choice = result, choice
             gap = math.nan
             if self.estimates.gradient.known:
                 gap = self.policy.gap_after(situation, result.local_steps, result.batch_sizes[active])
@@ -336,6 +294,7 @@ class Controller(Membership):
             validation.instance(f"reports[{place}]", report, ClientReport)
         if self._state.roster.others_came(self.spent_seconds):
             self._state.knowledge.forget_loss()
+        before = self.spent_seconds
         closed = self._state.account.close(
             plan,
             arrived,
@@ -353,10 +312,16 @@ class Controller(Membership):
             self.gradient_error = gradient_error
         self._state.knowledge.absorb(closed.seen, closed.steps, plan.draws)
         self._state.roster.note(plan, closed)
-        self._state.previous = Choice(
-            plan.local_steps, plan.batch_sizes, plan.rounds_left, plan.predicted_error, plan.rest_local_steps
-        )
-        self._state.plan = None
+        took = self.spent_seconds - before
+        if plan.predicted_seconds > 0 and took > 0 and plan.policy != WARM_UP:
+            self._state.delay = self._state.delay.add(took / plan.predicted_seconds)
+        chosen = self._state.choice
+        if chosen is not None:
+            done = None if chosen.progress is None else chosen.progress.after_round()
+            self._state.previous = replace(
+                chosen, local_steps=plan.local_steps, batch_sizes=plan.batch_sizes, progress=done
+            )
+        self._state.plan = self._state.choice = None
         return closed.ignored
 
     def wait(self, seconds: float) -> None:
@@ -371,37 +336,6 @@ class Controller(Membership):
         plan = self._state.plan
         if plan is not None and plan.starts_in > 0:
             self._state.plan = replace(plan, starts_in=max(plan.starts_in - seconds, 0.0))
-
-    def recommend_sampler(
-        self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
-    ) -> SamplerAdvice:
-        """Recommend a buffer for devices that receive more than they can store.
-
-        Parameters
-        ----------
-        capacity : int
-            Items that the buffer holds.
-        arrivals : int
-            Items that have arrived so far.
-        arrivals_per_round : float
-            Items that arrive per round.
-        gradient_diameter : float
-            Diameter of the per-sample gradients; 0 for a stream without order.
-
-        Returns
-        -------
-        SamplerAdvice
-            By the rule of `coopt.streaming.recommend_sampler`, with the measured noise and contraction.
-        """
-        constants = self._constants()
-        steps = 1 if self._state.previous is None else self._state.previous.local_steps
-        return self._state.knowledge.recommend_sampler(
-            capacity=capacity,
-            arrivals=arrivals,
-            arrivals_per_step=arrivals_per_round / steps,
-            gradient_diameter=gradient_diameter,
-            contraction=constants.learning_rate * float(constants.pl_constant or 0.0),
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that `load_state_dict` needs to go on bit for bit.
@@ -485,70 +419,11 @@ class Controller(Membership):
             self._saved_to = file.kept()
         return self._saved_to
 
-    def _constants(self) -> Constants:
-        return calibrate(
-            self.estimates,
-            learning_rate=self.learning_rate,
-            lowest_loss=self.lowest_loss,
-            curvature_floor=self.curvature_floor,
-            caution=self.caution,
-            forecast=self._state.forecast,
-        )
-
-    def _situation(self, call: Call) -> Situation:
-        """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
-        known, active = self._state.knowledge, call.active
-        # The plan for the devices that were there says nothing of the one for those that come.
-        previous = self._state.previous if call.begin <= self.spent_seconds else None
-        # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
-        extra, gradients = 1.0, float(known.halves)
-        if self.probe_every and self.policy.measures_curvature:
-            steps = 1 if previous is None else max(previous.rest_local_steps, 1)
-            extra += 0.5 / (steps * self.probe_every)
-            gradients += 2.0 / self.probe_every
-        fleet = known.describe(
-            active, call.likely, measures=self.policy.needs_estimates, samples=extra, gradients=gradients
-        )
-        if previous is not None:
-            previous = replace(previous, batch_sizes=previous.batch_sizes[active])
-        loss, gradient = self.estimates.loss.now, self.estimates.gradient.now
-        return Situation(
-            round=self.round,
-            problem=Problem(fleet, self._constants(), self._left(call, call.likely)),
-            total=self.budget,
-            loss=loss.value - self.lowest_loss,
-            squared_gradient=gradient.value,
-            published=known.published,
-            gradient_error=self.gradient_error,
-            participation_noise=float(self.estimates.participation.mean),
-            previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
-            untimed=known.untimed()[active] if self.budget.time < math.inf else None,
-        )
-
-    def _left(self, call: Call, likely: Floats) -> Budget:
-        """What is left, with what a round costs on the devices in the price of a round.
-
-        All take part at the costs that are expected of them.
-        """
-        left = call.left(self._state.account.left(self.budget), self.spent_cost, self.spent_seconds)
-        price = left.round_cost + float(likely @ self.fleet.round_cost)
-        return replace(left, round_cost=price, participants=None, distinct_participants=False)
-
-    def _warming_up(self) -> bool:
-        """Whether to measure before planning; not for ever, if clients never report what is needed."""
-        if not self.policy.needs_estimates or self.round >= 3 * self.warm_up_rounds:
-            return False
-        known = self.estimates
-        ready = known.loss.known and known.fleet_noise.known
-        return self.round < self.warm_up_rounds or not ready
-
     def _stop(self, reason: StopReason) -> Stopped:
         return Stopped(reason, self.round, self.spent_cost, self.spent_seconds)
 
     def _probes(self) -> bool:
-        if not (self.probe_every and self.policy.measures_curvature):
-            return False
-        return self.round < self.warm_up_rounds or self.round % self.probe_every == 0
+        return self._probing and (self.round < self.warm_up_rounds or self.round % self.probe_every == 0)
 
     def _fit(self, choice: Choice, call: Call) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
@@ -573,7 +448,7 @@ class Controller(Membership):
             round=self.round,
             local_steps=found.local_steps,
             batch_sizes=found.batch_sizes,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate if choice.learning_rate is None else choice.learning_rate,
             extra_evaluation=found.extra_evaluation,
             deadline=deadline,
             predicted_cost=found.cost,
@@ -587,4 +462,5 @@ class Controller(Membership):
             slack=slack,
             draws=call.draws,
             starts_in=max(call.begin - self.spent_seconds, 0.0),
+            policy=choice.policy or self.policy.name,
         )

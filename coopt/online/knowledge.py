@@ -109,6 +109,11 @@ class Knowledge:
         _, error = self.estimates.timing.fixed_share()
         return np.isfinite(error) & (error > UNSURE)
 
+    def spread(self) -> float:
+        """Standard deviation of the logarithm of a device's computing time, the usual one of the fleet."""
+        timing = self.estimates.timing
+        return float(np.median(timing.spread[timing.known])) if timing.known.any() else 0.0
+
     def describe(
         self, active: Ints, likely: Floats, *, measures: bool, samples: float, gradients: float
     ) -> Fleet:

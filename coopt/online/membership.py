@@ -70,7 +70,9 @@ class Membership:
             state.knowledge.grow(whole)
             if state.previous is not None:
                 sizes = np.append(state.previous.batch_sizes, newcomers.batch_range()[0])
-                state.previous = replace(state.previous, batch_sizes=sizes)
+                # A plan by a measurement of fewer devices is over.
+                state.previous = replace(state.previous, batch_sizes=sizes, progress=None)
+            state.measured.forget()
         else:
             state.roster.come_back(self._device(newcomers))
         self._weigh()

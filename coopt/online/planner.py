@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.measuring.ignored import Ignored
+from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
+from coopt.online.measure_request import MeasureRequest
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
@@ -63,6 +65,14 @@ class Planner(Protocol):
 
         Devices that are `absent` are not drawn.
         """
+        ...
+
+    def wants(self, *, gradients_a_product: int = 1) -> MeasureRequest | None:
+        """What to measure before the next round; an adapter that cannot measure need not ask."""
+        ...
+
+    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
+        """Take in and charge a measurement that was wanted; None where nobody answered."""
         ...
 
     def observe(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.problem.readable import readable
-from coopt.problem.saved_state import Reader, consistent, listed, number, optional, table, whole
+from coopt.problem.saved_state import Reader, consistent, listed, number, optional, table, text, whole
 from coopt.problem.validation import flag, integer_array
 
 Ints = npt.NDArray[np.int64]
@@ -53,6 +53,7 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "draws": optional(_counts(0)),
     "device_steps": optional(_counts(0)),
     "starts_in": number(minimum=0.0),
+    "policy": text,
 }
 
 
@@ -100,6 +101,9 @@ class RoundPlan:
         tau_i, where some devices take fewer steps than others; None: all take `local_steps`.
     starts_in : float
         Seconds to wait before the round begins; tell the planner's `wait`.
+    policy : str
+        The rule that chose: "warm-up" at first, the name of the policy, or that of the rule that it falls
+        back on; empty for a plan made beforehand.
 
     Notes
     -----
@@ -126,6 +130,7 @@ class RoundPlan:
     draws: Ints | None = None
     device_steps: Ints | None = None
     starts_in: float = 0.0
+    policy: str = ""
 
     def __post_init__(self) -> None:
         if self.participants is _ALL:

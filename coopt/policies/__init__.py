@@ -4,7 +4,8 @@ from coopt.policies.dynamic_tau import DynamicTau
 from coopt.policies.fixed import DynamicBatch, FedAvg
 from coopt.policies.horizon import Horizon
 from coopt.policies.marginal import AdaCoOpt, Marginal
-from coopt.policies.situation import Choice, Policy, Situation
+from coopt.policies.scheduled import Scheduled
+from coopt.policies.situation import Choice, MeasuringPolicy, Policy, Situation
 
 __all__ = [
     "AdaCoOpt",
@@ -14,6 +15,8 @@ __all__ = [
     "FedAvg",
     "Horizon",
     "Marginal",
+    "MeasuringPolicy",
     "Policy",
+    "Scheduled",
     "Situation",
 ]

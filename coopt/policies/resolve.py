@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from coopt.errors import InvalidProblemError
 from coopt.policies.horizon import Horizon
 from coopt.policies.marginal import Marginal
-from coopt.problem.validation import shown
+from coopt.policies.scheduled import Scheduled
+from coopt.problem.validation import choice, shown
 
 if TYPE_CHECKING:
     from coopt.policies.situation import Policy
     from coopt.problem.budget import Budget
 
 
-def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
+def resolve_policy(policy: str | Policy, budget: Budget, rates: Literal["given", "free"] = "given") -> Policy:
     """Give the policy that a name stands for, or the policy itself.
 
     Raises
@@ -24,6 +25,9 @@ def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
     """
     if not isinstance(policy, str) and callable(getattr(policy, "choose", None)):
         return policy
+    choice("rates", rates, ("given", "free"))
+    if policy == "schedule":
+        return Scheduled(rates=rates)
     if policy == "horizon":
         return Horizon()
     if policy == "marginal":
@@ -33,5 +37,6 @@ def resolve_policy(policy: str | Policy, budget: Budget) -> Policy:
             )
         return Marginal(budget.max_rounds)
     raise InvalidProblemError(
-        f"policy = {shown(policy)} is unknown: choose 'horizon', 'marginal' or a coopt.policies object"
+        f"policy = {shown(policy)} is unknown: choose 'schedule', 'horizon', 'marginal' or a coopt.policies "
+        "object"
     )

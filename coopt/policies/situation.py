@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from coopt.measuring.estimates.trend import Estimate
+from coopt.policies.schedule_progress import ScheduleProgress
 from coopt.problem import limits
-from coopt.problem.saved_state import Reader, number, table, whole
+from coopt.problem.saved_state import Reader, number, optional, table, text, whole
 from coopt.problem.validation import integer_array
 
 if TYPE_CHECKING:
     from coopt.measuring.estimates.estimate_published import PublishedEstimates
+    from coopt.objectives.forecast.forecast import Forecast
     from coopt.problem.budget import Budget
     from coopt.problem.problem import Problem
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+UNKNOWN = Estimate(math.nan, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,15 @@ class Choice:
         Loss above the minimum that it expects at the end; NaN if it expects nothing.
     rest_local_steps : int
         Local steps that it reckons with afterwards.
+    learning_rate : float or None
+        eta of the round; None for that of the controller.
+    policy : str
+        The rule that chose, where it is not the one that was asked.
+    gap : float or None
+        Loss above the minimum that it expects now, by the measure of `predicted_error`; None: the calibrated
+        gap.
+    progress : ScheduleProgress or None
+        The plan in phases that the round belongs to, this round not yet run.
     """
 
     local_steps: int
@@ -44,10 +59,15 @@ class Choice:
     rounds: int = 1
     predicted_error: float = float("nan")
     rest_local_steps: int = 1
+    learning_rate: float | None = None
+    policy: str = ""
+    gap: float | None = None
+    progress: ScheduleProgress | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Give numbers and a list that `from_state` turns back into the same choice."""
-        return asdict(self) | {"batch_sizes": self.batch_sizes.tolist()}
+        """Give numbers and lists that `from_state` turns back into the same choice."""
+        progress = None if self.progress is None else self.progress.state_dict()
+        return {**self.__dict__, "batch_sizes": self.batch_sizes.tolist(), "progress": progress}
 
     @classmethod
     def from_state(cls, place: str, state: object) -> Self:
@@ -66,6 +86,10 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "rounds": whole(1),
     "predicted_error": number(nan=True, infinite=True),
     "rest_local_steps": whole(1),
+    "learning_rate": optional(number(minimum=0.0, strict=True)),
+    "policy": text,
+    "gap": optional(number(infinite=True)),
+    "progress": optional(ScheduleProgress.from_state),
 }
 
 
@@ -97,6 +121,20 @@ class Situation:
         The choice before this one, for the same devices; None if there is none.
     untimed : numpy.ndarray of bool, shape (n,), or None
         Devices whose times do not tell yet what a step takes from what a sample takes; None: no matter.
+    devices : numpy.ndarray of int, shape (n,), or None
+        Which devices of the whole fleet these are; None: all.
+    loss_error : float
+        Standard error of `loss`.
+    spread : float
+        Standard deviation of the logarithm of a device's seconds from round to round.
+    delay : Estimate
+        How long rounds took over what was predicted, on average, and the standard error of that.
+    forecast : Forecast or None
+        What the last measurement of the whole fleet says of plans; None if there is none.
+    measured_at : int
+        The round before which it was taken.
+    measured_loss : Estimate
+        The loss then, above the lowest that it can have.
     """
 
     round: int
@@ -109,6 +147,13 @@ class Situation:
     participation_noise: float
     previous: Choice | None
     untimed: npt.NDArray[np.bool_] | None = None
+    devices: Ints | None = None
+    loss_error: float = math.inf
+    spread: float = 0.0
+    delay: Estimate = UNKNOWN
+    forecast: Forecast | None = None
+    measured_at: int = -1
+    measured_loss: Estimate = UNKNOWN
 
 
 @runtime_checkable
@@ -136,6 +181,15 @@ class Policy(Protocol):
 
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
         """Loss above the minimum that the rule expects after the round as it was cut; NaN for nothing."""
+        ...
+
+
+@runtime_checkable
+class MeasuringPolicy(Policy, Protocol):
+    """A rule that plans by a measurement of the whole fleet, once there is one."""
+
+    def departed(self, situation: Situation) -> bool:
+        """Whether training has left what was forecast, so that the fleet should be measured again."""
         ...
 
 

@@ -218,7 +218,7 @@ def test_a_client_that_hangs_costs_its_deadline_twice_and_the_others_go_on() -> 
     speeds = SPEED.copy()
     speeds[2] = 1e-6
     run = trainer(system=SystemModel(speeds, 0.1))
-    history = run.run(controller(cost=1e6, max_rounds=12))
+    history = run.run(controller(cost=1e6, max_rounds=12, policy="horizon"))
     arrived = history.column("arrived")
     took = np.diff(history.column("seconds"), prepend=0.0)
     assert arrived.tolist() == [4] * 12

@@ -73,6 +73,9 @@ class Replay:
             rest_local_steps=1,
         )
 
+    def wants(self, **others: Any) -> None:
+        """Nothing is measured."""
+
     def observe(self, reports: Iterable[ClientReport], **others: Any) -> list[Any]:
         self._round += 1
         return []

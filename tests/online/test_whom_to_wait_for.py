@@ -102,7 +102,7 @@ def test_a_device_that_hangs_costs_its_deadline_twice(known: bool) -> None:
     speeds[0] = HANGS
     believed = {"throughput": 100.0, "round_time": 0.5} if known else {}
     fleet = Fleet([80] * 10, 1.0, 1.0, **believed)
-    controller = Controller(fleet, Budget(cost=1e9, time=40.0), 0.3)
+    controller = Controller(fleet, Budget(cost=1e9, time=40.0), 0.3, policy="horizon")
     lost: list[float] = []
 
     class Watched(SystemModel):

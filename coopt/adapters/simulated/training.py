@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.draws import draw_positions
+from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
+from coopt.measuring.from_gradients import measure
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
@@ -148,7 +150,9 @@ def simulate(
     memory = np.zeros_like(model)
     workers = [_Worker(i, client, gradient, seed, how.momentum) for i, client in enumerate(clients)]
     left_out: list[tuple[int, ...]] = []
+    measure_for = _Measuring(planner, gradient, clients, system, weights, seed)
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
+    measure_for(model)
     plan = _next_plan(planner, system)
     total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
     with progress_bar("training", total, progress) as advance:
@@ -199,6 +203,7 @@ def simulate(
                     StopReason.NOT_FINITE, planner.round, planner.spent_cost, planner.spent_seconds
                 )
                 break
+            measure_for(model)
             plan = _next_plan(planner, system)
     losses, costs, seconds = np.array(trail).T
     return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
@@ -225,6 +230,39 @@ def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Flo
     """Loss of the whole federation: every device's mean over all its samples, weighted."""
     losses = [gradient(model, client)[0] for client in clients]
     return float(np.average(losses, weights=shares))
+
+
+@dataclass(frozen=True, eq=False)
+class _Measuring:
+    """Measures a model before a round where the planner wants that, by differences of gradients."""
+
+    planner: Planner
+    gradient: Gradient
+    clients: Sequence[Any]
+    system: SystemModel
+    weights: ArrayLike | None
+    seed: int
+
+    def __call__(self, model: Floats) -> None:
+        wanted = self.planner.wants()
+        if wanted is None:
+            return
+        clock = MeasuringClock(self.system, wanted, self.planner.round, gradients_a_product=1)
+        rows = clock.answering()
+        if not rows.any():
+            self.planner.measured(None, seconds=clock.seconds(0))
+            return
+        found = measure(
+            self.gradient,
+            model,
+            self.clients,
+            rows=rows,
+            directions=wanted.directions,
+            seed=self.seed + wanted.seed,
+            weights=None if self.weights is None else self.weights / np.sum(self.weights),
+            progress=False,
+        )
+        self.planner.measured(found, seconds=clock.seconds(found.directions))
 
 
 class _Worker:

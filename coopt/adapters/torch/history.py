@@ -46,7 +46,8 @@ class RoundRecord:
     cost, seconds : float
         Spent since the start of training, this round included.
     ignored : tuple of str
-        What was left out of the average or of the estimates, and why; each names its client.
+        What was left out of the average or of the estimates, and why; each names its client. What was
+        noticed in measuring before the round comes first.
     """
 
     round: int

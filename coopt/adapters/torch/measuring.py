@@ -52,7 +52,7 @@ def measure(
     loss: LossFunction,
     client_datasets: SharedData | Sequence[Any],
     *,
-    rows: int = 16,
+    rows: npt.ArrayLike = 16,
     directions: int = 24,
     weight_decay: float = 0.0,
     curvature: Literal["auto", "hessian", "gauss-newton"] = "auto",
@@ -77,8 +77,9 @@ def measure(
         ``loss(outputs, targets)``: mean over the rows of a batch, a scalar tensor.
     client_datasets : SharedData, or sequence of (inputs, targets) pairs or torch data sets
         One entry a device.
-    rows : int, default 16
-        Rows of each device for gradient and curvature; the noise is taken on up to twice as many more.
+    rows : int, or array_like of int, shape (N,), default 16
+        Rows of each device for gradient and curvature, 0 to leave it out; the noise is taken on up to twice
+        as many more.
     directions : int, default 24
         Directions, m. They end earlier where there are no more.
     weight_decay : float, default 0

@@ -32,6 +32,7 @@ from coopt.adapters.torch.flat import FlatModel, LossFunction
 from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
+from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 from coopt.adapters.torch.modes import choose_engine
 from coopt.adapters.torch.optimisers import ServerSteps
 from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
@@ -184,6 +185,7 @@ class FederatedTrainer:
             self._test = test[0].to(device), test[1].to(device)
         self._state = self._model.state.clone()
         self._describe_data = partial(describe_data, data)
+        self._notes: list[str] = []
         self._samples = len(data.inputs)
         self._rows_of = _row_source(data)
         # What clients hold in the present round; data that arrive are not there before the first.
@@ -236,8 +238,8 @@ class FederatedTrainer:
         held = self._held
         if held is None:
             raise InvalidProblemError("no data have arrived before the first round: measure after it")
-        ends = held.first + held.counts
-        rows = [held.flat[start:end] for start, end in zip(held.first, ends, strict=True)]
+        pairs = zip(held.first, held.first + held.counts, strict=True)
+        rows = [held.flat[start:end] for start, end in pairs]
         given: dict[str, Any] = {
             "weight_decay": self._model.weight_decay,
             "device": self._model.device,
@@ -288,6 +290,7 @@ class FederatedTrainer:
         ended = self._resume(planner, file)
         with self._bar() as bar:
             while not ended:
+                self._notes += measure_where_wanted(planner, self.measure, self._held, self.system, self.seed)
                 plan = self._next_plan(planner)
                 if isinstance(plan, Stopped):
                     self.history.stopped = plan
@@ -419,9 +422,10 @@ class FederatedTrainer:
                 metric=metric,
                 cost=planner.spent_cost,
                 seconds=planner.spent_seconds,
-                ignored=(*left_out, *map(str, ignored)),
+                ignored=(*self._notes, *left_out, *map(str, ignored)),
             )
         )
+        self._notes.clear()
         return bool(usable.any()) or len(clients) == 0
 
     def _stretched(self, average: Tensor, shares: npt.NDArray[np.float64], lengths: Any) -> Tensor:

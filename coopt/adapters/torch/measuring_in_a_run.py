@@ -1,0 +1,67 @@
+"""Measure within a run, where its planner wants that, on the clock of the run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coopt.adapters.measuring_clock import MeasuringClock
+from coopt.adapters.torch.measuring import GRADIENTS_A_PRODUCT
+from coopt.errors import MeasurementWarning
+
+if TYPE_CHECKING:
+    from coopt.adapters.system import SystemModel
+    from coopt.adapters.torch.data import ClientRows
+    from coopt.measuring.measurement import Measurement
+    from coopt.online.planner import Planner
+
+
+def measure_where_wanted(
+    planner: Planner,
+    measure: Callable[..., Measurement],
+    held: ClientRows | None,
+    system: SystemModel | None,
+    seed: int,
+) -> list[str]:
+    """Measure before a round if the planner wants that, and tell it.
+
+    Parameters
+    ----------
+    planner : Planner
+    measure : callable
+        Measures the present model; takes rows, directions and a seed.
+    held : ClientRows, or None
+        What the clients hold; None before any data have arrived.
+    system : SystemModel, or None
+        The simulated clock; None where seconds are measured.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    list of str
+        What was noticed. Nobody can act on it while the run goes on, so it is no warning.
+    """
+    wanted = planner.wants(gradients_a_product=GRADIENTS_A_PRODUCT)
+    if wanted is None or held is None:
+        return []
+    clock = None
+    rows = np.where(held.counts > 0, wanted.rows, 0)
+    if system is not None:
+        clock = MeasuringClock(system, wanted, planner.round, GRADIENTS_A_PRODUCT)
+        rows = np.minimum(rows, clock.answering())
+    if not rows.any():
+        planner.measured(None, seconds=0.0 if clock is None else clock.seconds(0))
+        return []
+    options: dict[str, Any] = {"directions": wanted.directions, "seed": seed + wanted.seed}
+    begun = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MeasurementWarning)
+        found = measure(rows=rows, progress=False, **options)
+    took = time.perf_counter() - begun if clock is None else clock.seconds(found.directions)
+    planner.measured(found, seconds=took)
+    return [f"measuring: {each.message}" for each in caught]

@@ -1,0 +1,261 @@
+"""What a controller knows before it plans: the devices, the loss, a measurement, and what is left."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.measuring.estimates.calibrate import calibrate
+from coopt.measuring.estimates.state import Estimates
+from coopt.measuring.estimates.trend import Estimate
+from coopt.measuring.measurement import Measurement
+from coopt.online.accounting import Account
+from coopt.online.keeps_account import KeepsAccount
+from coopt.online.measure_request import MeasureRequest, request
+from coopt.online.measured import check_fits, cost_of
+from coopt.online.membership import Membership
+from coopt.online.roster import Call
+from coopt.policies.situation import MeasuringPolicy, Policy, Situation
+from coopt.problem import validation
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.problem import Problem
+from coopt.streaming import SamplerAdvice
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# How often the fleet is measured at most.
+MOST_MEASUREMENTS = 3
+
+
+class Outlook(Membership, KeepsAccount):
+    """The part of :class:`coopt.Controller` that knows, and has measured; the controller sets all of it."""
+
+    policy: Policy
+    lowest_loss: float
+    curvature_floor: float | None
+    caution: float
+    warm_up_rounds: int
+    probe_every: int
+
+    @property
+    def _account(self) -> Account:
+        return self._state.account
+
+    @property
+    def learning_rate(self) -> float:
+        """Eta of the rounds to come; may be set between rounds, and is part of the state [1 / curvature].
+
+        A round that is planned already keeps the rate that it was planned with.
+        """
+        return self._state.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._state.learning_rate = validation.real("learning_rate", value, minimum=0.0, strict=True)
+
+    @property
+    def samples(self) -> Floats:
+        """Samples by which each device's model counts in the average, shape (N,)."""
+        return self._state.knowledge.samples
+
+    @property
+    def estimates(self) -> Estimates:
+        """What is known from the reports so far."""
+        return self._state.knowledge.estimates
+
+    @property
+    def gradient_error(self) -> float:
+        """Error that bounded buffers add to the gradient, as `observe` was told last."""
+        return self._state.gradient_error
+
+    @gradient_error.setter
+    def gradient_error(self, value: float) -> None:
+        self._state.gradient_error = validation.real("gradient_error", value, minimum=0.0)
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The last measurement that was taken in, if any."""
+        return self._state.measured.measurement
+
+    def wants(self, *, gradients_a_product: int = 1) -> MeasureRequest | None:
+        """What to measure before the next round, asked before `plan` by a server that can measure.
+
+        A server that cannot never asks, and the controller plans by the reports alone.
+
+        Parameters
+        ----------
+        gradients_a_product : int, default 1
+            Gradients that a product with the curvature takes: one by differences of gradients, two where it
+            is computed forward over reverse.
+
+        Returns
+        -------
+        MeasureRequest or None
+            None for nothing: in most rounds.
+        """
+        often = validation.count("gradients_a_product", gradients_a_product)
+        policy, known = self.policy, self._state.measured
+        if not isinstance(policy, MeasuringPolicy) or known.attempts >= MOST_MEASUREMENTS:
+            return None
+        if self.availability is not None or self.budget.participants is not None:
+            # A plan in phases is for a fleet that trains together.
+            return None
+        done = self.budget.max_rounds is not None and self.round >= self.budget.max_rounds
+        call = self._state.roster.call(self.round, self.spent_seconds)
+        if done or call is None or self._warming_up() or self.time_left <= 0.0:
+            return None
+        if known.forecast is not None:
+            progress = None if self._state.previous is None else self._state.previous.progress
+            if progress is None or progress.refill_in or not policy.departed(self._situation(call)):
+                return None
+        return request(
+            self._state.knowledge.measured(),
+            call.active,
+            left=self._left(call, call.likely),
+            total=self.budget,
+            gradients_a_product=often,
+            seed=self.round,
+        )
+
+    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
+        """Take in a measurement that was wanted, and charge what it took.
+
+        The next `plan` is by it. None says that no device answered, which is charged as well.
+
+        Parameters
+        ----------
+        measurement : Measurement or None
+            At the present model.
+        seconds : float
+            What all exchanges took together [s].
+        cost : float, optional
+            In the unit of the budget; default: the samples that were processed, and the cost of a round for
+            each exchange.
+
+        Raises
+        ------
+        InvalidProblemError
+            If it is of another fleet, or `seconds` or `cost` is no number of at least 0.
+        """
+        seconds = validation.real("seconds", seconds, minimum=0.0)
+        check_fits(measurement, len(self.fleet))
+        if cost is None:
+            price = self.budget.round_cost + float(self.fleet.round_cost.sum())
+            costs = self._state.knowledge.sample_cost(), self.fleet.step_cost
+            cost = cost_of(measurement, *costs, price)
+        self._account.charge(validation.real("cost", cost, minimum=0.0), seconds)
+        loss = self.estimates.loss.now
+        self._state.measured.take(measurement, self.round, loss._replace(value=loss.value - self.lowest_loss))
+        self._state.plan = self._state.choice = None
+
+    def recommend_sampler(
+        self, *, capacity: int, arrivals: int, arrivals_per_round: float, gradient_diameter: float
+    ) -> SamplerAdvice:
+        """Recommend a buffer for devices that receive more than they can store.
+
+        Parameters
+        ----------
+        capacity : int
+            Items that the buffer holds.
+        arrivals : int
+            Items that have arrived so far.
+        arrivals_per_round : float
+            Items that arrive per round.
+        gradient_diameter : float
+            Diameter of the per-sample gradients; 0 for a stream without order.
+
+        Returns
+        -------
+        SamplerAdvice
+            By the rule of `coopt.streaming.recommend_sampler`, with the measured noise and contraction.
+        """
+        constants = self._constants()
+        steps = 1 if self._state.previous is None else self._state.previous.local_steps
+        return self._state.knowledge.recommend_sampler(
+            capacity=capacity,
+            arrivals=arrivals,
+            arrivals_per_step=arrivals_per_round / steps,
+            gradient_diameter=gradient_diameter,
+            contraction=constants.learning_rate * float(constants.pl_constant or 0.0),
+        )
+
+    def _constants(self) -> Constants:
+        return calibrate(
+            self.estimates,
+            learning_rate=self.learning_rate,
+            lowest_loss=self.lowest_loss,
+            curvature_floor=self.curvature_floor,
+            caution=self.caution,
+            forecast=self._state.forecast,
+        )
+
+    def _situation(self, call: Call) -> Situation:
+        """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
+        known, active, measured = self._state.knowledge, call.active, self._state.measured
+        # The plan for the devices that were there says nothing of the one for those that come.
+        previous = self._state.previous if call.begin <= self.spent_seconds else None
+        # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
+        extra, gradients = 1.0, float(known.halves)
+        if self._probing:
+            steps = 1 if previous is None else max(previous.rest_local_steps, 1)
+            extra += 0.5 / (steps * self.probe_every)
+            gradients += 2.0 / self.probe_every
+        fleet = known.describe(
+            active,
+            call.likely,
+            measures=self.policy.needs_estimates and measured.forecast is None,
+            samples=extra,
+            gradients=gradients,
+        )
+        if previous is not None:
+            progress = None if previous.progress is None else previous.progress.of(active)
+            previous = replace(previous, batch_sizes=previous.batch_sizes[active], progress=progress)
+        loss, gradient, delay = self.estimates.loss.now, self.estimates.gradient.now, self._state.delay
+        return Situation(
+            round=self.round,
+            problem=Problem(fleet, self._constants(), self._left(call, call.likely)),
+            total=self.budget,
+            loss=loss.value - self.lowest_loss,
+            squared_gradient=gradient.value,
+            published=known.published,
+            gradient_error=self.gradient_error,
+            participation_noise=float(self.estimates.participation.mean),
+            previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
+            untimed=known.untimed()[active] if self.budget.time < math.inf else None,
+            devices=active,
+            loss_error=loss.standard_error,
+            spread=known.spread(),
+            delay=Estimate(float(delay.mean), float(delay.standard_error)),
+            forecast=measured.forecast,
+            measured_at=measured.at,
+            measured_loss=measured.loss,
+        )
+
+    def _left(self, call: Call, likely: Floats) -> Budget:
+        """What is left, with what a round costs on the devices in the price of a round.
+
+        All take part at the costs that are expected of them.
+        """
+        left = call.left(self._state.account.left(self.budget), self.spent_cost, self.spent_seconds)
+        price = left.round_cost + float(likely @ self.fleet.round_cost)
+        return replace(left, round_cost=price, participants=None, distinct_participants=False)
+
+    def _warming_up(self) -> bool:
+        """Whether to measure before planning; not for ever, if clients never report what is needed."""
+        if not self.policy.needs_estimates or self.round >= 3 * self.warm_up_rounds:
+            return False
+        known = self.estimates
+        ready = known.loss.known and known.fleet_noise.known
+        return self.round < self.warm_up_rounds or not ready
+
+    @property
+    def _probing(self) -> bool:
+        """Whether clients evaluate extra gradients from time to time: not where the fleet was measured."""
+        return bool(
+            self.probe_every and self.policy.measures_curvature and self._state.measured.forecast is None
+        )

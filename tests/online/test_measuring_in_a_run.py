@@ -1,0 +1,222 @@
+"""Measuring within a run: who asks, what it may take, what is charged, and that a run goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.simulated import Softmax, digits, simulate
+from coopt.adapters.system import SystemModel
+from coopt.errors import InvalidProblemError
+from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
+from coopt.measuring.from_gradients import measure
+from coopt.online.controller import Controller
+from coopt.online.measure_request import request
+from coopt.online.round_plan import RoundPlan, Stopped
+from coopt.problem.budget import Budget
+from coopt.problem.fleet import Fleet
+
+DEVICES = 6
+BUDGET = Budget(cost=120_000, time=150, round_cost=60)
+SPEEDS = np.array([60.0, 100.0, 150.0, 200.0, 300.0, 400.0])
+
+
+def controller(**options: object) -> Controller:
+    federation = digits(devices=DEVICES)
+    fleet = Fleet(federation.samples, gradient_noise=1.0, divergence=1.0)
+    return Controller(fleet, options.pop("budget", BUDGET), 0.3, **options)
+
+
+class Rounds:
+    """A planner that notes the plans that it passes on."""
+
+    def __init__(self, planner: Controller) -> None:
+        self.planner, self.plans = planner, []
+        self.charges: list[tuple[float, float]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.planner, name)
+
+    def plan(self) -> RoundPlan | Stopped:
+        found = self.planner.plan()
+        if isinstance(found, RoundPlan):
+            self.plans.append(found)
+        return found
+
+    def measured(self, *given: object, **more: object) -> None:
+        before = self.planner.spent_cost, self.planner.spent_seconds
+        self.planner.measured(*given, **more)
+        now = self.planner.spent_cost, self.planner.spent_seconds
+        self.charges.append((now[0] - before[0], now[1] - before[1]))
+
+
+def train(planner: Controller) -> tuple[Rounds, float]:
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    rounds = Rounds(planner)
+    system = SystemModel(SPEEDS, 0.1, compute_jitter=0.2, link_jitter=0.2)
+    run = simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+    return rounds, float(run.losses[-1])
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Rounds, float]:
+    return train(controller())
+
+
+def test_a_run_measures_once_within_a_tenth_and_then_follows_its_plan(trained: tuple[Rounds, float]) -> None:
+    rounds, _ = trained
+    rules = [plan.policy for plan in rounds.plans]
+    assert rules[:3] == ["warm-up"] * 3 and set(rules[3:]) == {"schedule"}
+    [(cost, seconds)] = rounds.charges
+    assert 0 < cost <= 0.1 * BUDGET.cost and 0 < seconds <= 0.13 * BUDGET.time
+    assert rounds.planner.measurement is not None
+    assert rounds.spent_cost <= BUDGET.cost and rounds.spent_seconds <= BUDGET.time * 1.02
+    # Once measured, nobody evaluates more gradients to learn of curvature.
+    assert not any(plan.extra_evaluation for plan in rounds.plans[3:])
+    assert max(rounds.spent_cost / BUDGET.cost, rounds.spent_seconds / BUDGET.time) > 0.93
+    assert {plan.learning_rate for plan in rounds.plans} == {0.3}
+
+
+def test_it_trains_better_than_by_the_reports_alone(trained: tuple[Rounds, float]) -> None:
+    _, loss = trained
+    alone, other = train(controller(policy="horizon"))
+    assert {plan.policy for plan in alone.plans} == {"warm-up", "horizon"} and not alone.charges
+    assert loss < other
+
+
+def test_a_server_that_never_asks_gets_the_rule_that_needs_no_measurement() -> None:
+    silent, asked = controller(), controller(policy="horizon")
+
+    class Deaf(Rounds):
+        def wants(self, **options: object) -> None:
+            """Cannot measure."""
+
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    plans = []
+    for planner in (silent, asked):
+        rounds = Deaf(planner)
+        system = SystemModel(SPEEDS, 0.1, compute_jitter=0.2)
+        simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+        plans.append([plan.to_dict() for plan in rounds.plans])
+    assert {plan["policy"] for plan in plans[0][3:]} == {"horizon"}
+    # NaN in the plans of the warm-up.
+    assert repr(plans[0]) == repr(plans[1])
+
+
+def test_a_state_goes_on_bit_for_bit_in_the_middle_of_a_plan(trained: tuple[Rounds, float]) -> None:
+    whole, _ = trained
+    moved: list[Controller] = []
+
+    class Interrupted(Rounds):
+        """Saves itself, and goes on in a new controller before every round."""
+
+        def plan(self) -> RoundPlan | Stopped:
+            fresh = controller()
+            fresh.load_state_dict(json.loads(json.dumps(self.planner.state_dict())))
+            self.planner = fresh
+            moved.append(fresh)
+            return super().plan()
+
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    rounds = Interrupted(controller())
+    system = SystemModel(SPEEDS, 0.1, compute_jitter=0.2, link_jitter=0.2)
+    simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+    assert len(moved) > 10 and moved[-1].measurement == whole.planner.measurement
+    assert repr([p.to_dict() for p in rounds.plans]) == repr([p.to_dict() for p in whole.plans])
+
+
+def test_a_refused_state_leaves_the_controller_as_it_was(trained: tuple[Rounds, float]) -> None:
+    state = trained[0].planner.state_dict()
+    fresh = controller()
+    before = json.dumps(fresh.state_dict())
+    for changed in (
+        state["measured"] | {"measurement": "no base64!"},
+        state["measured"] | {"measurement": "AAAA"},
+        {},
+    ):
+        with pytest.raises(InvalidProblemError):
+            fresh.load_state_dict(state | {"measured": changed})
+        assert json.dumps(fresh.state_dict()) == before
+
+
+def test_what_was_measured_has_to_be_of_the_fleet() -> None:
+    planner = controller()
+    task = [np.random.default_rng(i).normal(size=(30, 3)) for i in range(2)]
+    found = measure(lambda w, x: (0.5 * np.mean((w - x) ** 2), (w - x).mean(axis=0)), np.ones(3), task)
+    with pytest.raises(InvalidProblemError, match="measurement is of 2 devices, and the fleet has 6"):
+        planner.measured(found, seconds=1.0)
+    with pytest.raises(InvalidProblemError, match="measurement = 3"):
+        planner.measured(3, seconds=1.0)
+    with pytest.raises(InvalidProblemError, match="seconds = -1"):
+        planner.measured(None, seconds=-1.0)
+    assert planner.spent_seconds == 0.0
+    planner.measured(None, seconds=2.0)
+    assert planner.spent_seconds == 2.0 and planner.spent_cost == 60.0 and planner.measurement is None
+
+
+def test_a_fixed_plan_wants_nothing_and_charges_what_is_told() -> None:
+    plan = FixedPlan(Fleet([60, 40], 1.0, 1.0), 5, 2, 4, 0.1)
+    assert plan.wants(gradients_a_product=2) is None
+    plan.measured(None, seconds=3.0, cost=7.0)
+    assert (plan.spent_seconds, plan.spent_cost) == (3.0, 7.0)
+
+
+@pytest.mark.parametrize("limits", [Budget(cost=40_000), Budget(time=60), Budget(cost=40_000, time=60)])
+def test_requests_keep_to_a_tenth_and_slow_devices_look_at_fewer_rows(limits: Budget) -> None:
+    fleet = Fleet([400] * 5, 1.0, 1.0, throughput=[20.0, 100, 100, 100, 400], round_time=0.05)
+    wanted = request(fleet, np.arange(5), left=limits, total=limits, gradients_a_product=2, seed=3)
+    assert wanted is not None and wanted.exchanges == wanted.directions + 2 and wanted.seed == 3
+    assert wanted.cost <= 0.1 * limits.cost and wanted.seconds <= 0.1 * limits.time
+    work = wanted.samples(2)
+    assert float(work.sum()) <= wanted.cost
+    if limits.time < math.inf:
+        assert wanted.rows[0] < wanted.rows[4] and wanted.rows[0] >= 2
+
+
+def test_a_device_too_slow_is_left_out_but_not_half_of_the_fleet() -> None:
+    limits = Budget(time=60)
+
+    def asked(speeds: list[float]) -> object:
+        fleet = Fleet([400] * len(speeds), 1.0, 1.0, throughput=speeds, round_time=0.05)
+        every = np.arange(len(speeds))
+        return request(fleet, every, left=limits, total=limits, gradients_a_product=1, seed=0)
+
+    one = asked([0.5] + [100.0] * 10)
+    assert one is not None and one.left_out.tolist() == [0]
+    assert asked([0.5] * 5 + [100.0] * 5) is None
+
+
+def test_nothing_is_wanted_where_too_little_is_left() -> None:
+    fleet = Fleet([400] * 5, 1.0, 1.0, throughput=100.0)
+    total = Budget(cost=40_000)
+    asked = request(fleet, np.arange(5), left=Budget(cost=300), total=total, gradients_a_product=1, seed=0)
+    assert asked is None
+
+
+def test_rows_may_differ_by_device_here_and_far_away() -> None:
+    rng = np.random.default_rng(0)
+    clients = [rng.normal(size=(50, 4)) + i for i in range(3)]
+
+    def gradient(w: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
+        return 0.5 * float(np.mean(np.sum((w - x) ** 2, axis=1))), (w - x).mean(axis=0)
+
+    workers = [ClientMeasure(i, gradient, data) for i, data in enumerate(clients)]
+
+    def ask(message: Message, asked: list[int]) -> list[tuple[int, Message]]:
+        return [(i, workers[i].answer(message)) for i in asked]
+
+    rows = [0, 4, 12]
+    far = measure_clients(ask, np.ones(4), [50] * 3, rows=rows, directions=3)
+    here = measure(gradient, np.ones(4), clients, rows=rows, directions=3)
+    for found in (far, here):
+        assert found.rows.tolist() == rows and found.measured.tolist() == [False, True, True]
+    with pytest.raises(InvalidProblemError, match="rows is given for each device, and samples too"):
+        measure(gradient, np.ones(4), clients, rows=rows, samples=1000)
+    with pytest.raises(InvalidProblemError, match="client 0 is asked to measure on no rows"):
+        workers[0].answer(
+            Message("gradient", {"parameters": np.ones(4), "rows": np.array([0, 4, 4]), "seed": np.array(0)})
+        )

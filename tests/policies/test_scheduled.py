@@ -1,0 +1,161 @@
+"""Planning in phases on the way: batches are filled again, plans are kept, and what fails is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from coopt.measuring.estimates.estimate_published import PublishedEstimates
+from coopt.measuring.estimates.trend import Estimate
+from coopt.objectives.forecast.forecast import Forecast
+from coopt.objectives.forecast.model import LocalModel
+from coopt.plans.phase import Phase
+from coopt.policies import Horizon, MeasuringPolicy, Scheduled, Situation
+from coopt.policies.expected_delay import expected_delay
+from coopt.policies.schedule_progress import ScheduleProgress
+from coopt.policies.situation import Choice
+from coopt.problem.budget import Budget
+from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
+from coopt.problem.problem import Problem
+
+N = 4
+MODEL = LocalModel(
+    weights=np.full(N, 0.25),
+    gradients=[[1.0, 0.9], [1.0, -0.3], [1.4, 0.3], [0.6, 0.3]],
+    curvatures=[np.diag([1.0, c]) for c in (0.4, 0.05, 0.1, 0.15)],
+    covariances=np.tile(4.0 * np.eye(2), (N, 1, 1)),
+    samples=np.full(N, 500),
+)
+
+
+def situation(**changes: object) -> Situation:
+    fleet = Fleet([500] * N, 8.0, 0.2, throughput=[50.0, 100.0, 100.0, 200.0], round_time=0.2)
+    problem = Problem(fleet, Constants(0.2, 1.0, 0.5, 0.1), Budget(cost=40_000, time=100, round_cost=5))
+    values = {
+        "round": 4,
+        "problem": problem,
+        "total": problem.budget,
+        "loss": 1.0,
+        "squared_gradient": 0.5,
+        "published": PublishedEstimates(*[math.nan] * 4),
+        "gradient_error": 0.0,
+        "participation_noise": 0.0,
+        "previous": None,
+        "devices": np.arange(N),
+        "forecast": Forecast(MODEL),
+        "measured_at": 4,
+        "measured_loss": Estimate(1.0, 0.01),
+        "loss_error": 0.01,
+        "spread": 0.2,
+    }
+    return Situation(**{**values, **changes})
+
+
+def after(choice: Choice) -> Choice:
+    """The choice as it is known after its round."""
+    assert choice.progress is not None
+    return dataclasses.replace(choice, progress=choice.progress.after_round())
+
+
+def test_without_a_measurement_another_rule_plans_and_is_named() -> None:
+    bare = situation(forecast=None, measured_at=-1)
+    chosen, expected = Scheduled().choose(bare), Horizon().choose(bare)
+    assert chosen.policy == "horizon"
+    np.testing.assert_array_equal(chosen.batch_sizes, expected.batch_sizes)
+    assert Scheduled().gap_after(bare, 2, chosen.batch_sizes) > 0
+    assert isinstance(Scheduled(), MeasuringPolicy) and not isinstance(Horizon(), MeasuringPolicy)
+
+
+def test_a_rate_that_is_unstable_leaves_the_plan_to_the_other_rule() -> None:
+    plain = situation()
+    steep = dataclasses.replace(plain.problem.constants, learning_rate=2.5)
+    chosen = Scheduled().choose(situation(problem=dataclasses.replace(plain.problem, constants=steep)))
+    assert chosen.policy == "horizon"
+
+
+def test_a_plan_is_kept_filled_again_and_ends_with_the_limits() -> None:
+    policy, now = Scheduled(), situation()
+    left = now.problem.budget
+    choice = policy.choose(now)
+    first = choice.progress
+    assert first is not None
+    settings = [phase.setting for phase in first.ahead]
+    assert all(setting.learning_rate == 0.2 for setting in settings)
+    assert choice.predicted_error < choice.gap
+    rounds, filled = 0, 0
+    while choice.rounds > 0 and rounds < 2000:
+        cost = choice.local_steps * float(choice.batch_sizes.sum()) + 5
+        seconds = choice.local_steps * choice.batch_sizes / now.problem.fleet.throughput + 0.2
+        left = dataclasses.replace(left, cost=left.cost - cost, time=left.time - float(seconds.max()))
+        assert left.cost >= -1e-6 and left.time >= -1e-6
+        rounds += 1
+        previous = after(choice)
+        filled += previous.progress.refill_in == 0
+        now = situation(
+            round=4 + rounds, previous=previous, problem=dataclasses.replace(now.problem, budget=left)
+        )
+        choice = policy.choose(now)
+    assert rounds >= sum(setting.rounds for setting in settings)
+    assert rounds >= 10 and filled >= 4
+    # One of the limits is nearly used up: this clock has no jitter, so that the expected delay is spare.
+    assert min(left.cost / 40_000, left.time / 100) < 0.02
+
+
+def test_a_new_rate_or_a_new_measurement_makes_a_new_plan() -> None:
+    choice = Scheduled().choose(situation())
+    kept = Scheduled().choose(situation(round=5, previous=after(choice)))
+    assert kept.progress.ahead == after(choice).progress.ahead
+    constants = dataclasses.replace(situation().problem.constants, learning_rate=0.1)
+    slower = dataclasses.replace(situation().problem, constants=constants)
+    other = Scheduled().choose(situation(round=5, previous=after(choice), problem=slower))
+    assert other.learning_rate == 0.1 and not other.progress.behind
+    again = Scheduled().choose(situation(round=5, previous=after(choice), measured_at=5))
+    assert again.progress.measured_at == 5 and not again.progress.behind
+
+
+def test_free_rates_differ_from_the_one_given() -> None:
+    chosen = Scheduled(rates="free").choose(situation())
+    rates = {phase.learning_rate for phase in chosen.progress.ahead}
+    assert rates != {0.2} and max(rates) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "gone"),
+    [(0.55, 0.01, False), (0.98, 0.01, True), (0.98, 0.4, False), (3.0, 0.05, True), (math.nan, 0.01, False)],
+    ids=["as forecast", "hardly fell", "hardly fell, within noise", "rose", "unknown"],
+)
+def test_a_plan_fails_where_noise_does_not_explain_the_loss(loss: float, error: float, gone: bool) -> None:
+    behind = (Phase(40, 2, np.full(N, 8), 0.2),)
+    ahead = (Phase(20, 2, np.full(N, 8), 0.2),)
+    previous = Choice(2, np.full(N, 8), progress=ScheduleProgress(4, ahead, behind, 0))
+    known = situation(loss=loss, loss_error=error, previous=previous)
+    assert Scheduled().departed(known) is gone
+    busy = dataclasses.replace(previous, progress=ScheduleProgress(4, ahead, behind, 3))
+    assert not Scheduled().departed(situation(loss=3.0, previous=busy))
+
+
+def test_progress_moves_rounds_from_ahead_to_behind() -> None:
+    phases = (Phase(2, 5, [3, 4], 0.1), Phase(1, 1, [9, 9], 0.05))
+    now = ScheduleProgress(4, phases, (), 7)
+    one = now.after_round()
+    assert [p.rounds for p in one.ahead] == [1, 1] and one.refill_in == 6
+    two = one.after_round()
+    assert [p.local_steps for p in two.ahead] == [1] and two.refill_in == 0
+    assert two.behind == (phases[0],)
+    three = two.after_round()
+    assert three.ahead == () and [p.rounds for p in three.behind] == [2, 1]
+    assert ScheduleProgress.from_state("progress", three.state_dict()).behind == three.behind
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.2, 0.5])
+def test_the_expected_delay_is_that_of_simulated_rounds(spread: float) -> None:
+    seconds = np.array([5.0, 4.8, 4.5, 4.0, 2.0, 0.3])
+    rng = np.random.default_rng(0)
+    jitter = np.exp(spread * rng.normal(size=(200_000, 6)) - spread**2 / 2)
+    simulated = float((seconds * jitter).max(axis=1).mean()) / 5.0
+    assert expected_delay(seconds, spread) == pytest.approx(simulated, rel=0.01)
+    assert expected_delay(seconds, 0.0) == 1.0
