@@ -67,21 +67,12 @@ def run(options: argparse.Namespace) -> int:
     return outputs.FOUND
 
 
-def _values(options: argparse.Namespace, problem: Problem) -> list[float]:
-    """The values to solve for, in the units of the library."""
-    from coopt.problem import units
-    from coopt.problem.validation import real
+def _values(options: argparse.Namespace, problem: Problem) -> list[float | str]:
+    """The values to solve for; some around the job's own where none are given."""
+    from coopt.problem.units import number_or_text
 
     if options.values is not None:
-        found = []
-        for text in options.values:
-            value: object = units.number_or_text(text)
-            if options.vary == "time":
-                value = units.seconds("--values", value)
-            elif options.vary == "cost":
-                value = units.cost("--values", value, problem.fleet)
-            found.append(real("--values", value, minimum=0.0))
-        return found
+        return [number_or_text(text) for text in options.values]
     budget = problem.budget
     own = {"cost": budget.cost, "time": budget.time, "target_error": options.target_error or math.inf}
     middle = own[options.vary]

@@ -22,6 +22,7 @@ from coopt.measuring.ignored import Ignored
 from coopt.measuring.report import ClientReport
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
+from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import real
 
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 CONSTANTS = ("learning_rate", "smoothness", "initial_gap", "pl_constant", "curvature_floor", "coupling")
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Records(ResultTable):
     """What recorded reports tell of a fleet and its loss.

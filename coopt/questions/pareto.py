@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from coopt.errors import InfeasibleError, InvalidProblemError
@@ -11,6 +12,8 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.plan_columns import plan_columns
+from coopt.problem import units
+from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
@@ -102,7 +105,7 @@ def frontier(
     problem: Problem,
     objective: str = "error",
     vary: str = "cost",
-    values: Iterable[float] = (),
+    values: Iterable[float | str | timedelta] = (),
     *,
     bound: str | Bound = "certified",
     target_error: float | None = None,
@@ -115,7 +118,8 @@ def frontier(
     objective : {"error", "cost", "time"}, default "error"
     vary : {"cost", "time", "target_error"}, default "cost"
         The limit that takes the given values, in place of what `problem` says.
-    values : iterable of float
+    values : iterable of float, str or timedelta
+        Times may have units (``"1h 30min"``), costs may be counted in epochs (``"5 epochs"``).
     bound : str or Bound, default "certified"
     target_error : float, optional
         For the objectives "cost" and "time", where it is not what varies.
@@ -151,7 +155,7 @@ def frontier(
     points = []
     start = None
     for number in entries("values", values):
-        value = real(vary, number, minimum=0.0)
+        value = real(vary, _in_own_units(vary, number, problem.fleet), minimum=0.0)
         changed, target = problem, target_error
         if vary == "target_error":
             target = value
@@ -169,3 +173,10 @@ def frontier(
             points.append(FrontierPoint(value, plan))
             start = plan
     return Frontier(objective, vary, tuple(points))
+
+
+def _in_own_units(vary: str, value: object, fleet: Fleet) -> object:
+    """A value that may be a text as a number of seconds, or of the unit of the cost."""
+    if vary == "time":
+        return units.seconds(vary, value)
+    return units.cost(vary, value, fleet) if vary == "cost" else value

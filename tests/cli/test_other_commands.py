@@ -82,7 +82,7 @@ class TestFrontier:
         assert run("frontier", *files, "--vary", "target_error", "--objective", "cost") == 2
         assert "--values is missing" in capsys.readouterr().err
         assert run("frontier", *files, "--values", "much") == 2
-        assert "--values = 'much'" in capsys.readouterr().err
+        assert "cost = 'much'" in capsys.readouterr().err
         assert run("frontier", *files, "--objective", "cost", "--values", "1") == 2
 
 

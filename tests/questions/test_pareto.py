@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -66,3 +67,14 @@ def test_wrong_arguments_are_named(objective, vary, message):
 def test_values_are_checked():
     with pytest.raises(InvalidProblemError, match="cost = nan"):
         frontier(replace(PROBLEM), vary="cost", values=[float("nan")])
+
+
+def test_values_may_have_units():
+    trade = frontier(PROBLEM, vary="time", values=["1 min", timedelta(minutes=2), 180], bound=NUMBERS)
+    assert [point.value for point in trade.points] == [60.0, 120.0, 180.0]
+    trade = frontier(PROBLEM, vary="cost", values=["10 epochs"], bound=NUMBERS)
+    assert trade.points[0].value == 10 * PROBLEM.fleet.epoch_cost
+    with pytest.raises(InvalidProblemError, match="'moons' is no unit of it"):
+        frontier(PROBLEM, vary="time", values=["2 moons"])
+    with pytest.raises(InvalidProblemError, match="target_error = '5 epochs'"):
+        frontier(PROBLEM, "cost", "target_error", ["5 epochs"])

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from flwr.serverapp.strategy import Result
 
 from coopt.online.round_plan import Stopped
+from coopt.problem.readable import readable
+from coopt.problem.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from coopt.plans.described_figure import DescribedFigure
 
 
+@readable
 @dataclass(frozen=True)
 class FlowerRound:
     """One round.
@@ -54,7 +63,7 @@ class FlowerRound:
 
 
 @dataclass(repr=False)
-class CoOptResult(Result):
+class CoOptResult(Result, ResultTable):
     """Flower's result, with every round's plan and accounts.
 
     Attributes
@@ -67,3 +76,23 @@ class CoOptResult(Result):
 
     rounds: list[FlowerRound] = field(default_factory=list)
     stopped: Stopped | None = None
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict a round, without the batch sizes of single devices."""
+        names = [each.name for each in fields(FlowerRound) if each.name != "batch_sizes"]
+        return [
+            {name: getattr(record, name) for name in names}
+            | {"mean_batch": sum(record.batch_sizes) / len(record.batch_sizes)}
+            for record in self.rounds
+        ]
+
+    def plot(self) -> DescribedFigure:
+        """Draw the loss, and what was planned and spent, round by round; needs the extra ``plot``."""
+        from coopt.plans.plot_run import plot_rounds
+
+        rows = self.to_rows()
+        names = ("train_loss", "local_steps", "learning_rate", "cost", "seconds")
+        columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+        unknown = np.full(len(rows), math.nan)
+        batches = np.array([record.batch_sizes for record in self.rounds])
+        return plot_rounds({**columns, "test_loss": unknown, "metric": unknown}, batches)
