@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from coopt.errors import InvalidProblemError
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
@@ -101,3 +102,12 @@ class Planner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         ...
+
+
+def check_planner(planner: object) -> None:
+    """Raise InvalidProblemError where something else is given, most of all a plan that nothing runs yet."""
+    if not all(callable(getattr(planner, name, None)) for name in ("plan", "observe", "wait")):
+        raise InvalidProblemError(
+            f"planner is a {type(planner).__name__}: give a Controller, or a plan as "
+            "FixedPlan.from_allocation(plan) or FixedPlan.from_schedule(schedule)"
+        )

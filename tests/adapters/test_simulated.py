@@ -13,12 +13,15 @@ from coopt import (
     Budget,
     ClientAdam,
     ClientSGD,
+    Constants,
     Controller,
     Fleet,
     InvalidProblemError,
     Optimiser,
+    Problem,
     ServerAdam,
     ServerSGD,
+    solve_allocation,
 )
 from coopt.adapters.draws import draw_positions
 from coopt.adapters.fixed_plan import FixedPlan
@@ -190,3 +193,15 @@ def test_adam_is_refused(how):
     federation = digits(3)
     with pytest.raises(InvalidProblemError, match="optimiser"):
         run(fixed(federation, 1, 1, 5), federation, optimiser=how)
+
+
+def test_a_plan_that_nothing_runs_yet_is_no_planner():
+    federation, model = digits(devices=2), Softmax(64, 10)
+    problem = Problem(
+        Fleet(federation.samples, gradient_noise=1.0, divergence=0.1),
+        Constants(learning_rate=0.1, smoothness=1.0, initial_gap=2.0, pl_constant=0.1),
+        Budget(cost=5000, max_local_steps=10),
+    )
+    clock = SystemModel(np.full(2, 100.0))
+    with pytest.raises(InvalidProblemError, match=r"is a Allocation: .*FixedPlan\.from_allocation\(plan\)"):
+        simulate(solve_allocation(problem), model.gradient, model.start(), federation.clients, system=clock)

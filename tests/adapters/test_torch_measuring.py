@@ -283,3 +283,20 @@ def test_the_size_of_the_parts_that_go_through_the_model_does_not_matter(
         "sample_curvature",
     ):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
+
+
+SIX = torch.ones(6, 2), torch.ones(6, 1)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "reduction", "said"),
+    [
+        (torch.utils.data.TensorDataset(*SIX), "mean", "client_datasets is a TensorDataset: give a list"),
+        ({"a": SIX}, "mean", "client_datasets is a dict: give a list"),
+        ([SIX], "none", r"loss of \d rows has shape \(\d, 1\): give one that is a mean"),
+        ([(SIX[0] * torch.nan, SIX[1])], "mean", "is nan: look at its data"),
+    ],
+)
+def test_what_a_stranger_gives_is_named(datasets: Any, reduction: str, said: str) -> None:
+    with pytest.raises(InvalidProblemError, match=said):
+        measure(nn.Linear(2, 1), nn.MSELoss(reduction=reduction), datasets)

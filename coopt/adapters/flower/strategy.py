@@ -28,7 +28,7 @@ from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser, ServerSGD
 from coopt.online.fingerprint import Fingerprint, fingerprint
-from coopt.online.planner import Planner
+from coopt.online.planner import Planner, check_planner
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem import validation
 
@@ -92,6 +92,7 @@ class CoOptStrategy(Strategy):
         checkpoint: str | Path | None = None,
         poll_seconds: float = 0.2,
     ) -> None:
+        check_planner(controller)
         self.controller = controller
         validation.instance("optimiser", optimiser, Optimiser)
         if base is not None and optimiser.server != ServerSGD():

@@ -21,7 +21,7 @@ from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, LinearSteps, Optimiser
 from coopt.online.accounting import gradients_planned, samples_of
-from coopt.online.planner import Planner
+from coopt.online.planner import Planner, check_planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
@@ -142,6 +142,7 @@ def simulate(
     >>> run.losses.shape, bool(run.losses[-1] < run.losses[0])
     ((6,), True)
     """
+    check_planner(planner)
     held = np.array([len(client[0]) for client in clients])
     shares = np.asarray(held if weights is None else weights, dtype=np.float64)
     model = np.array(parameters, dtype=np.float64)

@@ -7,6 +7,7 @@ It never curves downwards where l is convex in the outputs. Where they are affin
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -177,7 +178,17 @@ class Differentiable:
     def check_mean(self, x: Tensor, y: Tensor) -> None:
         """Raise InvalidProblemError where the loss of a few rows is not the mean of their losses."""
         outputs = self.outputs(self.point, x).detach()
-        whole, mean = float(self.loss(outputs, y)), float(self.losses(outputs, y).mean())
+        value = self.loss(outputs, y)
+        if value.numel() != 1:
+            raise InvalidProblemError(
+                f"loss of {len(x)} rows has shape {tuple(value.shape)}: give one that is a mean over rows "
+                '(reduction="mean")'
+            )
+        whole, mean = float(value), float(self.losses(outputs, y).mean())
+        if not math.isfinite(whole):
+            raise InvalidProblemError(
+                f"loss of {len(x)} rows of the first client is {whole!r}: look at its data and at the model"
+            )
         if not abs(whole - mean) <= 1e-3 * abs(whole):
             raise InvalidProblemError(
                 f"loss of {len(x)} rows is {whole:.6g}, the mean of their losses {mean:.6g}: give one that "

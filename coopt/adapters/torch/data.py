@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,11 @@ def gather(client_datasets: SharedData | Sequence[Any]) -> SharedData:
     """
     if isinstance(client_datasets, SharedData):
         return client_datasets
+    if isinstance(client_datasets, Dataset | Mapping | Tensor):
+        raise InvalidProblemError(
+            f"client_datasets is a {type(client_datasets).__name__}: give a list, with one data set or "
+            "one pair (inputs, targets) a client"
+        )
     pairs = [_pair(client, data) for client, data in enumerate(client_datasets)]
     if not pairs:
         raise InvalidProblemError("client_datasets is empty: give one data set a client")

@@ -42,7 +42,7 @@ from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
 from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.checkpoint_file import CheckpointFile
 from coopt.online.fingerprint import Fingerprint, fingerprint
-from coopt.online.planner import Planner
+from coopt.online.planner import Planner, check_planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem import validation
 from coopt.problem.saved_state import anything, table
@@ -272,6 +272,7 @@ class FederatedTrainer:
         CheckpointError
             If another run has the checkpoint, or the disk refuses the last one.
         """
+        check_planner(planner)
         if self.history.records:
             raise InvalidProblemError("this trainer has been run already: make a new one")
         if planner.fleet.micro_batch is not None and self.mode != "loop":
