@@ -121,6 +121,19 @@ def test_dying_in_the_middle_of_a_round_charges_it_and_keeps_the_model(
     assert result.rounds[-1].train_loss < 0.5 * 45
 
 
+@pytest.mark.parametrize("jump", [-1e6, -3.0, 3.0, 1e9])
+def test_a_clock_that_is_set_while_the_server_is_dead_charges_no_more_than_the_round(
+    clock: FakeTime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    run(clock, tmp_path, die_at=10)
+    before = checkpoints.Checkpoint(tmp_path).load().controller["account"]["seconds"]
+    monkeypatch.setattr(clock, "time", lambda: 1e9 + clock.now + jump)
+    result, strategy, _ = run(clock, tmp_path)
+    (lost,) = [record for record in result.rounds if record.interrupted]
+    assert 0 <= lost.seconds - before <= 100
+    assert strategy.controller.spent_cost <= 1500 and strategy.controller.spent_seconds <= 100
+
+
 def test_dying_again_and_again_still_ends_within_the_budget(clock: FakeTime, tmp_path: Path) -> None:
     result, lives = None, 0
     while result is None:

@@ -6,6 +6,7 @@ import errno
 import io
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -223,6 +224,59 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.undo()
         assert file.read() == {"round": 1}
     assert sorted(each.name for each in tmp_path.iterdir()) == ["run"]
+
+
+TOO_LARGE = """
+import resource, signal, sys
+import numpy as np
+from coopt import CheckpointError
+from coopt.online.checkpoint_file import CheckpointFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with CheckpointFile(sys.argv[1], {}) as file:
+    file.write({"round": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        file.write({"round": 2, "model": np.zeros(10_000)})
+    except CheckpointError as error:
+        print(error)
+    assert file.read() == {"round": 1}
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX systems")
+def test_a_limit_of_the_system_on_files_leaves_what_was_saved(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_LARGE, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot be saved: File too large" in done.stdout
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "replace"])
+def test_an_interrupt_in_the_middle_of_writing_leaves_one_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "run"
+
+    def interrupted(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def go_on() -> None:
+        with CheckpointFile(path, RUN) as file:
+            file.read()
+            monkeypatch.setattr(Path if call == "replace" else os, call, interrupted)
+            file.write({"round": 2})
+
+    with CheckpointFile(path, RUN) as file:
+        file.write({"round": 1})
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    monkeypatch.undo()
+    with CheckpointFile(path, RUN) as file:  # the lock went with the run that was interrupted
+        assert file.read() in ({"round": 1}, {"round": 2})
+        assert {each.name for each in tmp_path.iterdir()} <= {"run", "run.lock", "run.previous"}
 
 
 def test_a_file_system_without_links_keeps_the_previous_file_too(
