@@ -74,7 +74,8 @@ def round_effects(points: list[Contraction], fleet: Fleetwide, local_steps: Ints
             ]
         )
     factors = np.array([point.drift_factor for point in points])
-    scales = np.sqrt(np.where(np.isinf(factors), 0.0, factors) / lengths) * fleet.learning_rate
+    with np.errstate(over="ignore"):  # what is beyond floats is infinite, and no plan is taken for it
+        scales = np.sqrt(np.where(np.isinf(factors), 0.0, factors) / lengths) * fleet.learning_rate
     log_q = np.array([point.log_q for point in points])
     _, square, noise = sums_on_grid(
         log_q, fleet.log_r, local_steps, scales * fleet.divergence, scales * scales

@@ -248,7 +248,8 @@ class _Round:
 
 def _times(costs: Floats, amount: float) -> Floats:
     """Return costs * amount, where an infinite cost of nothing is nothing."""
-    return costs * amount if amount else np.zeros_like(costs)
+    with np.errstate(over="ignore"):  # what is beyond floats is infinite
+        return costs * amount if amount else np.zeros_like(costs)
 
 
 # A search asks for the same round at every number of rounds.

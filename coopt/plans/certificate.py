@@ -230,6 +230,10 @@ def error_bound(allocation: Allocation) -> float:
         return float(statement.theorem.evaluate(plan_values(allocation) | dict(statement.values), DIGITS))
     except KeyError as error:
         raise CertificateError(f"{VALUE[True]}: the constants of the problem have {error.args[0]}") from error
+    except ZeroDivisionError as error:
+        raise CertificateError(
+            f"{VALUE[True]}: at {DIGITS} digits, its terms cancel to nothing that can be divided by"
+        ) from error
 
 
 def plan_values(allocation: Allocation) -> dict[str, Number]:
