@@ -14,12 +14,23 @@ import numpy as np
 
 from benchmarks.federated.federation import REFERENCE_SAMPLES, Federation
 from coopt import BoundWarning, solve_allocation
-from coopt.policies import AdaCoOpt, Choice, DynamicTau, FedAvg, Horizon, Marginal, Policy, Situation
+from coopt.policies import (
+    AdaCoOpt,
+    Choice,
+    DynamicTau,
+    FedAvg,
+    Horizon,
+    Marginal,
+    Policy,
+    Scheduled,
+    Situation,
+)
 from coopt.problem import limits
 
 Setting = tuple[float, ...]
 
 OURS, ALIKE = "coopt", "coopt, same batch everywhere"
+SCHEDULE, FREE = "coopt, schedule", "coopt, schedule, free rates"
 ONCE = ("certified", "nonconvex")
 
 
@@ -109,6 +120,8 @@ def _fed_avg(federation: Federation, setting: Setting) -> Policy:
 
 METHODS: dict[str, Method] = {
     OURS: Method(lambda _federation, _setting: Horizon()),
+    SCHEDULE: Method(lambda _federation, _setting: Scheduled()),
+    FREE: Method(lambda _federation, _setting: Scheduled(rates="free")),
     ALIKE: Method(lambda _federation, _setting: SameBatch()),
     "planned once, certified": Method(lambda _federation, _setting: PlanOnce("certified")),
     "planned once, nonconvex": Method(lambda _federation, _setting: PlanOnce("nonconvex")),
