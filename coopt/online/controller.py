@@ -437,6 +437,7 @@ class Controller(Outlook):
             fleet=measured,
             left=self._left(call, taking_part),
             extra_evaluation=self._probes(),
+            slow=self._slow(call),
             halves=self._state.knowledge.halves,
         )
         if isinstance(found, StopReason):
@@ -461,6 +462,7 @@ class Controller(Outlook):
             quorum=self.quorum,
             slack=slack,
             draws=call.draws,
+            device_steps=None if np.all(found.steps == found.local_steps) else found.steps,
             starts_in=max(call.begin - self.spent_seconds, 0.0),
             policy=choice.policy or self.policy.name,
         )

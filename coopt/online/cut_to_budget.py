@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.online.accounting import gradients_planned, samples_processed
+from coopt.online.own_steps import own_steps
 from coopt.online.round_plan import StopReason
 from coopt.policies.situation import Choice
 from coopt.problem.budget import Budget
@@ -23,6 +24,7 @@ class FittedRound:
     """A round that fits: what devices do, what it should cost and how long it should take."""
 
     local_steps: int
+    steps: Ints
     batch_sizes: Ints
     extra_evaluation: bool
     cost: float
@@ -36,6 +38,7 @@ def fit_round(
     participants: Ints,
     fleet: Fleet,
     left: Budget,
+    slow: npt.NDArray[np.bool_],
     extra_evaluation: bool,
     halves: bool,
 ) -> FittedRound | StopReason:
@@ -53,6 +56,8 @@ def fit_round(
         Batch limits of all devices, and what is known of their speeds and costs.
     left : Budget
         What is left.
+    slow : numpy.ndarray of bool, shape (N,)
+        Devices that take as many steps as fit in the time of the others.
     extra_evaluation : bool
         Whether clients should measure curvature; given up first.
     halves : bool
@@ -66,12 +71,13 @@ def fit_round(
     lower, _ = fleet.batch_range()
 
     def judge(tau: int, batches: Ints, extra: bool) -> FittedRound:
-        work = samples_processed(tau, batches, extra)
-        gradients = gradients_planned(tau, batches, extra, halves, fleet.micro_batch)
+        steps, batches = own_steps(fleet, active, slow, tau, batches)
+        work = samples_processed(steps, batches, extra)
+        gradients = gradients_planned(steps, batches, extra, halves, fleet.micro_batch)
         seconds = gradients * fleet.step_time + work / fleet.throughput + fleet.round_time
         spent = (fleet.sample_cost * work)[participants]
-        cost = float(np.sum(spent)) + tau * float(np.sum(fleet.step_cost[participants])) + left.round_cost
-        return FittedRound(tau, batches, extra, cost, float(np.max(seconds[active])))
+        cost = float(np.sum(spent) + np.sum((steps * fleet.step_cost)[participants])) + left.round_cost
+        return FittedRound(tau, steps, batches, extra, cost, float(np.max(seconds[active])))
 
     def fits(trial: FittedRound) -> bool:
         return trial.cost <= left.cost and trial.seconds <= left.time

@@ -14,6 +14,7 @@ from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.observations import Observations
+from coopt.online.own_steps import with_one_step
 from coopt.problem.fleet import Fleet
 from coopt.problem.saved_state import table
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
@@ -115,7 +116,14 @@ class Knowledge:
         return float(np.median(timing.spread[timing.known])) if timing.known.any() else 0.0
 
     def describe(
-        self, active: Ints, likely: Floats, *, measures: bool, samples: float, gradients: float
+        self,
+        active: Ints,
+        likely: Floats,
+        slow: npt.NDArray[np.bool_],
+        *,
+        measures: bool,
+        samples: float,
+        gradients: float,
     ) -> Fleet:
         """Describe some devices to a policy, with all that is known of them.
 
@@ -125,6 +133,9 @@ class Knowledge:
             Which devices.
         likely : numpy.ndarray, shape (N,)
             How likely each takes part, and has its costs.
+        slow : numpy.ndarray of bool, shape (N,)
+            Devices that take fewer steps, as many as fit in the time of the others: it is planned without
+            regard to them.
         measures : bool
             Whether their batches have to be large enough to measure noise.
         samples : float
@@ -147,7 +158,7 @@ class Knowledge:
         if estimates.fleet_noise.known:
             noise = readings.device_noise(estimates, self.caution)
         weights = estimates.samples[active] if self.streaming else given.weights[active]
-        measured = self.measured()
+        measured = with_one_step(self.measured(), slow)
         return Fleet(
             samples=estimates.samples[active],
             gradient_noise=noise[active],

@@ -17,6 +17,7 @@ from coopt.online.keeps_account import KeepsAccount
 from coopt.online.measure_request import MeasureRequest, request
 from coopt.online.measured import check_fits, cost_of
 from coopt.online.membership import Membership
+from coopt.online.own_steps import holding_up
 from coopt.online.roster import Call
 from coopt.policies.situation import MeasuringPolicy, Policy, Situation
 from coopt.problem import validation
@@ -208,6 +209,7 @@ class Outlook(Membership, KeepsAccount):
         fleet = known.describe(
             active,
             call.likely,
+            self._slow(call),
             measures=self.policy.needs_estimates and measured.forecast is None,
             samples=extra,
             gradients=gradients,
@@ -244,6 +246,17 @@ class Outlook(Membership, KeepsAccount):
         left = call.left(self._state.account.left(self.budget), self.spent_cost, self.spent_seconds)
         price = left.round_cost + float(likely @ self.fleet.round_cost)
         return replace(left, round_cost=price, participants=None, distinct_participants=False)
+
+    def _slow(self, call: Call) -> npt.NDArray[np.bool_]:
+        """Devices that take fewer local steps, so that they do not hold up the others.
+
+        A forecast plans the same steps for all.
+        """
+        previous, known = self._state.previous, self._state.knowledge.measured()
+        planned = self.policy.needs_estimates and self._state.measured.forecast is None
+        if previous is None or math.isinf(self.budget.time) or not planned:
+            return np.zeros(len(known), dtype=bool)
+        return holding_up(known, call.active, previous.local_steps, previous.batch_sizes)
 
     def _warming_up(self) -> bool:
         """Whether to measure before planning; not for ever, if clients never report what is needed."""
