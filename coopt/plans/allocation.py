@@ -36,6 +36,7 @@ from coopt.problem.validation import (
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
+    from coopt.plans.forecast_proof import Enumerated
     from coopt.plans.proof import Proof
 
 # What a file calls the value of a plan: a forecast, or a bound.
@@ -119,7 +120,7 @@ class Certificate:
         From exact sums.
     relative_difference : float
         Between the claimed and the recomputed value.
-    proof : Proof or None
+    proof : Proof, Enumerated or None
         The checked proof of ``lower_bound``, where it was asked for; none is needed where that is a cost or
         a time of zero.
     is_bound : bool
@@ -132,7 +133,7 @@ class Certificate:
     cost: float
     time: float
     relative_difference: float
-    proof: Proof | None = field(default=None, repr=False)
+    proof: Proof | Enumerated | None = field(default=None, repr=False)
     is_bound: bool = True
 
     @property
@@ -309,8 +310,8 @@ class Allocation(ResultTable):
             What the forecast was made from, where the plan was read from a file.
         deep : bool, default False
             Whether to prove `lower_bound` once more: the plans are divided anew into boxes, and a checker
-            that shares no code with the solvers recomputes a bound for each box. This takes longer
-            than the solve.
+            that shares no code with the solvers recomputes a bound for each box. For a forecast every pair of
+            rounds and local steps is tried, up to 20,000 of them. This takes longer than the solve.
 
         Returns
         -------

@@ -21,6 +21,7 @@ from coopt.objectives.users_own import completed
 from coopt.plans import prover
 from coopt.plans.allocation import VALUE, Allocation, Certificate, Status
 from coopt.plans.forecast_certificate import recomputed
+from coopt.plans.forecast_proof import Enumerated, prove_forecast
 from coopt.plans.proof import Checker, Proof
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
@@ -71,12 +72,12 @@ def certify(allocation: Allocation, deep: bool = False, forecast: Forecast | Non
             raise CertificateError(f"{name}: claimed {claimed!r}, recomputed {found!r}")
     _check_claims(allocation)
     difference = 0.0 if value == 0.0 else abs(allocation.predicted_error - value) / abs(value)
-    proof = prove_again(allocation) if deep else None
+    proof = prove_again(allocation, forecast) if deep else None
     return Certificate(value, cost, seconds, difference, proof, allocation.is_bound)
 
 
-def prove_again(allocation: Allocation) -> Proof | None:
-    """A new proof of the lower bound of an allocation, checked.
+def prove_again(allocation: Allocation, forecast: Forecast | None = None) -> Proof | Enumerated | None:
+    """A new proof of the lower bound of an allocation, checked; of a forecast's, by trying every (K, tau).
 
     Where cost or time was minimised it proves that nothing within slightly less reaches the target; None
     where the lower bound is zero, since no plan uses less than nothing.
@@ -92,12 +93,6 @@ def prove_again(allocation: Allocation) -> Proof | None:
             "deep: the lower bound is no claim about all plans within the limits of the problem, and cannot "
             "be proved from them"
         )
-    bound = completed(claim.bound).prunable
-    if bound is None:
-        raise CertificateError(
-            f"deep: {claim.bound.name!r} declares no monotone form, so only a search through all plans could "
-            "prove anything"
-        )
     target = allocation.lower_bound
     if allocation.objective != "error" and allocation.target_error is not None:
         if allocation.lower_bound <= 0.0:
@@ -109,6 +104,15 @@ def prove_again(allocation: Allocation) -> Proof | None:
         budget = replace(budget, cost=less) if costs else replace(budget, time=less)
         problem = replace(problem, budget=budget)
         target = allocation.target_error
+    if not allocation.is_bound:
+        known = _made_from(allocation, allocation.bound_object.forecast if forecast is None else forecast)
+        return prove_forecast(problem, known, target, claim.rounds, claim.local_steps)
+    bound = completed(claim.bound).prunable
+    if bound is None:
+        raise CertificateError(
+            f"deep: {claim.bound.name!r} declares no monotone form, so only a search through all plans could "
+            "prove anything"
+        )
     form = bound.monotone_form(problem)
     proof = prover.prove(problem, form, target, claim.rounds, claim.local_steps)
     Checker(problem, form).check(proof, claim.rounds, claim.local_steps)
@@ -254,6 +258,14 @@ def _cancellation(allocation: Allocation) -> float:
 
 def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float, float, float]:
     """The forecast of the plan step by step, and how far another evaluation may lie from it."""
+    made_from, rate = _made_from(allocation, forecast), allocation.problem.constants.learning_rate
+    plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
+    value = recomputed(made_from, allocation.problem, plan)
+    return value, FORECAST_AGREEMENT, 1e-13 * made_from.initial_gap
+
+
+def _made_from(allocation: Allocation, forecast: Forecast | None) -> Forecast:
+    """The forecast of an allocation, from what was measured; it must be that which the plan was made from."""
     if forecast is None or allocation.source is None:
         raise CertificateError("the plan has no forecast to recompute")
     claimed, given = allocation.source.measurement, forecast.model.digest
@@ -262,12 +274,8 @@ def _forecast(allocation: Allocation, forecast: Forecast | None) -> tuple[float,
             f"measurement: the plan was made from the one with SHA-256 {claimed[:12]}..., and this one has "
             f"{given[:12]}..."
         )
-    rate = allocation.problem.constants.learning_rate
-    plan = [(Setting(allocation.rounds, allocation.local_steps, rate), allocation.batch_sizes)]
     source = allocation.source
-    made_from = Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
-    value = recomputed(made_from, allocation.problem, plan)
-    return value, FORECAST_AGREEMENT, 1e-13 * forecast.initial_gap
+    return Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
 
 
 def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:

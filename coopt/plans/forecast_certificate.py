@@ -29,27 +29,27 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Affine:
+class Affine:
     """z <- matrix z + shift, with noise of this covariance; of one map or a stack of them."""
 
     matrix: Floats
     shift: Floats
     noise: Floats
 
-    def then(self, other: _Affine) -> _Affine:
+    def then(self, other: Affine) -> Affine:
         """The other map after this one."""
         turn = other.matrix
-        return _Affine(
+        return Affine(
             turn @ self.matrix,
             (turn @ self.shift[..., None])[..., 0] + other.shift,
             turn @ self.noise @ np.swapaxes(turn, -1, -2) + other.noise,
         )
 
-    def upper(self, size: int) -> _Affine:
+    def upper(self, size: int) -> Affine:
         """The same for the first components, where the others start from zero."""
-        return _Affine(self.matrix[..., :size, :size], self.shift[..., :size], self.noise[..., :size, :size])
+        return Affine(self.matrix[..., :size, :size], self.shift[..., :size], self.noise[..., :size, :size])
 
-    def repeated(self, times: int) -> _Affine:
+    def repeated(self, times: int) -> Affine:
         """The same map so many times, by doubling."""
         found, power = None, self
         while times:
@@ -58,6 +58,72 @@ class _Affine:
             times //= 2
             power = power.then(power)
         return self if found is None else found
+
+
+@dataclass(frozen=True, eq=False)
+class Averaging:
+    """How a round is made of local steps: who trains, with which weight, and what the server does.
+
+    Attributes
+    ----------
+    forecast : Forecast
+    problem : Problem
+    places : list of int
+        Those that train, among the devices measured.
+    counted : ndarray, shape (N,)
+        With which their noise is added.
+    enter : ndarray, shape (size, m)
+        How an averaged change enters the state: the model and, behind it, the server's momentum.
+    """
+
+    forecast: Forecast
+    problem: Problem
+    places: list[int]
+    counted: Floats
+    enter: Floats
+
+    @classmethod
+    def of(cls, forecast: Forecast, problem: Problem) -> Averaging:
+        """That of a problem."""
+        model, trained, server = forecast.model, forecast.trained, forecast.optimiser.linear.server
+        fleet, taken = problem.fleet, problem.budget.participants
+        shares, counted = fleet.weights, fleet.weights**2
+        if taken is not None and problem.budget.distinct_participants:
+            counted = counted * len(fleet) / taken
+        elif taken is not None:
+            counted = counted + shares * (1.0 - shares) / taken
+        m = model.gradients.shape[1]
+        enter = np.concatenate([server.now * np.eye(m), np.eye(m)])[: m if server.momentum == 0.0 else 2 * m]
+        return cls(
+            forecast, problem, list(range(len(model))) if trained is None else list(trained), counted, enter
+        )
+
+    def local(self, rate: float, local_steps: int, variances: Floats) -> Affine:
+        """The maps of the devices' local steps, with noise of so many times the covariance of one sample."""
+        how, m = self.forecast.optimiser.linear, self.enter.shape[1]
+        made = partial(_steps, self.forecast.model, self.places, rate, variances, how)
+        if how.unbiased:
+            # No step of a round is like another.
+            return reduce(Affine.then, (made(t + 1) for t in range(local_steps))).upper(m)
+        return made(1).repeated(local_steps).upper(m)
+
+    def change(self, local: Affine) -> Affine:
+        """How the average changes the model."""
+        shares, m = self.problem.fleet.weights, self.enter.shape[1]
+        return Affine(
+            np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),
+            shares @ local.shift,
+            np.einsum("n,nab->ab", self.counted, local.noise),
+        )
+
+    def round(self, change: Affine) -> Affine:
+        """The map of a round, of the whole state."""
+        (size, m), server, enter = self.enter.shape, self.forecast.optimiser.linear.server, self.enter
+        step = np.eye(size)
+        if size > m:
+            step[:m, m:], step[m:, m:] = server.kept * np.eye(m), server.momentum * np.eye(m)
+        step[:, :m] += enter @ change.matrix
+        return Affine(step, enter @ change.shift, enter @ change.noise @ enter.T)
 
 
 def recomputed(
@@ -75,51 +141,29 @@ def recomputed(
     phases : sequence of tuple
         Rounds, local steps and learning rate of each phase, and its batches.
     """
-    fleet, budget = problem.fleet, problem.budget
-    model, trained, how = forecast.model, forecast.trained, forecast.optimiser.linear
-    server = how.server
-    places = list(range(len(model))) if trained is None else list(trained)
-    shares, taken = fleet.weights, budget.participants
-    counted = shares**2
-    if taken is not None and budget.distinct_participants:
-        counted = counted * len(fleet) / taken
-    elif taken is not None:
-        counted = counted + shares * (1.0 - shares) / taken
-    spread = 0.0 if taken is None else float(_drawn(len(fleet), taken, budget.distinct_participants))
-    m = model.gradients.shape[1]
-    # The state is the model and, behind it, the server's momentum.
-    size = m if server.momentum == 0.0 else 2 * m
-    enter = np.concatenate([server.now * np.eye(m), np.eye(m)])[:size]
-    state = _Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
+    average, shares, taken = (
+        Averaging.of(forecast, problem),
+        problem.fleet.weights,
+        problem.budget.participants,
+    )
+    spread = 0.0 if taken is None else float(_drawn(len(shares), taken, problem.budget.distinct_participants))
+    size, m = average.enter.shape
+    state = Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
     for setting, batches in phases:
-        rate, variances = setting.learning_rate, _variances(problem, batches)
-        made = partial(_steps, model, places, rate, variances, how)
-        if how.unbiased:
-            # No step of a round is like another.
-            local = reduce(_Affine.then, (made(t + 1) for t in range(setting.local_steps))).upper(m)
-        else:
-            local = made(1).repeated(setting.local_steps).upper(m)
-        change = _Affine(
-            np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),
-            shares @ local.shift,
-            np.einsum("n,nab->ab", counted, local.noise),
-        )
-        step = np.eye(size)
-        if size > m:
-            step[:m, m:], step[m:, m:] = server.kept * np.eye(m), server.momentum * np.eye(m)
-        step[:, :m] += enter @ change.matrix
-        whole = _Affine(step, enter @ change.shift, enter @ change.noise @ enter.T)
+        local = average.local(setting.learning_rate, setting.local_steps, _variances(problem, batches))
+        change = average.change(local)
+        whole = average.round(change)
         if spread == 0.0:
             state = state.then(whole.repeated(setting.rounds))
             continue
-        turn = local.matrix - np.eye(m) - change.matrix
+        turn, enter = local.matrix - np.eye(m) - change.matrix, average.enter
         for _ in range(setting.rounds):
             # How the model of each device differs from the average one, and what of that comes from noise.
             apart = turn @ state.shift[:m] + local.shift - change.shift
             drawn = np.einsum("n,na,nb->ab", shares, apart, apart)
             drawn += np.einsum("n,nab->ab", shares, turn @ state.noise[:m, :m] @ np.swapaxes(turn, 1, 2))
             state = state.then(replace(whole, noise=whole.noise + spread * enter @ drawn @ enter.T))
-    return _gap(model, state.shift[:m], state.noise[:m, :m])
+    return Parabola.of(forecast.model).gap(state.shift[:m], state.noise[:m, :m])
 
 
 def _drawn(devices: int, taken: int, distinct: bool) -> Fraction:
@@ -138,7 +182,7 @@ def _variances(problem: Problem, batches: NDArray[np.int64]) -> Floats:
 
 def _steps(
     model: LocalModel, places: list[int], rate: float, variances: Floats, how: LinearSteps, step: int
-) -> _Affine:
+) -> Affine:
     """A local step of every device that trains, of its model and, where it has one, its momentum."""
     values, vectors = np.linalg.eigh(model.curvatures[places])
     cut = np.clip(values, 0.0, LARGEST_STEP * how.stretch / rate)
@@ -149,26 +193,41 @@ def _steps(
     gradients, noise = model.gradients[places], variances[:, None, None] * model.covariances[places]
     eye = np.eye(values.shape[1])
     if how.momentum == 0.0:
-        return _Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)
+        return Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)
     rate *= how.factor(step)
     memory = np.broadcast_to(how.momentum * eye, curvatures.shape)
     above = np.concatenate([eye - rate * curvatures, -rate * memory], axis=2)
     below = np.concatenate([curvatures, memory], axis=2)
     enter = np.concatenate([-rate * eye, eye])
-    return _Affine(np.concatenate([above, below], axis=1), gradients @ enter.T, enter @ noise @ enter.T)
+    return Affine(np.concatenate([above, below], axis=1), gradients @ enter.T, enter @ noise @ enter.T)
 
 
-def _gap(model: LocalModel, mean: Floats, noise: Floats) -> float:
-    """F - F* on average over models with this mean and covariance."""
-    values, vectors = np.linalg.eigh(model.curvatures)
-    positive = (vectors * np.maximum(values, 0.0)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    curvature = np.einsum("n,nab->ab", model.weights, positive)
-    gradient = model.weights @ model.gradients
-    bends, axes = np.linalg.eigh(curvature)
-    counts = bends > RITZ_FLOOR * bends[-1]
-    along, models = axes.T @ gradient, axes.T @ mean
-    terms = [
-        float(0.5 * bend * (z + slope / bend) ** 2) if counted else float(slope * z + 0.5 * bend * z * z)
-        for bend, slope, z, counted in zip(bends, along, models, counts, strict=True)
-    ]
-    return math.fsum([*terms, 0.5 * float(np.sum(curvature * noise))])
+@dataclass(frozen=True, eq=False)
+class Parabola:
+    """The average loss along its own axes: slopes, curvatures, and which of them count for F*."""
+
+    curvature: Floats
+    axes: Floats
+    bends: Floats
+    slopes: Floats
+    counts: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, model: LocalModel) -> Parabola:
+        """That of the measured devices, whose negative curvature counts as none."""
+        values, vectors = np.linalg.eigh(model.curvatures)
+        positive = (vectors * np.maximum(values, 0.0)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+        curvature = np.einsum("n,nab->ab", model.weights, positive)
+        bends, axes = np.linalg.eigh(curvature)
+        slopes = axes.T @ (model.weights @ model.gradients)
+        return cls(curvature, axes, bends, slopes, bends > RITZ_FLOOR * bends[-1])
+
+    def gap(self, mean: Floats, noise: Floats | None = None) -> float:
+        """F - F* on average over models with this mean and covariance."""
+        terms = [
+            float(0.5 * bend * (z + slope / bend) ** 2) if counted else float(slope * z + 0.5 * bend * z * z)
+            for bend, slope, z, counted in zip(
+                self.bends, self.slopes, self.axes.T @ mean, self.counts, strict=True
+            )
+        ]
+        return math.fsum([*terms, 0.0 if noise is None else 0.5 * float(np.sum(self.curvature * noise))])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from coopt.errors import CertificateError
 from coopt.objectives.monotone import Floor, MonotoneForm, weighted
 from coopt.plans.enumeration import smallest_value
-from coopt.problem.limits import TOLERANCE
+from coopt.plans.outer_limits import OUTWARD, OuterLimits
 from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -36,8 +36,6 @@ CANCELLATION = 5e-14
 LARGEST_SHARE = 1e200
 # A leaf is judged on at most so many pieces, and the floors of so many members on all its pieces.
 PIECES, FLOORS = 256, 20_000
-# Outward slack on quotients that are rounded down to whole units.
-OUTWARD = 1e-12
 # Each term of a sum over devices is off by a few rounding errors at most.
 TERM_ROUNDING = 5e-16
 
@@ -116,7 +114,7 @@ class Judged:
     member: int
 
 
-class Checker:
+class Checker(OuterLimits):
     """Recomputes proofs for one problem and one bound.
 
     Parameters
@@ -127,25 +125,8 @@ class Checker:
     """
 
     def __init__(self, problem: Problem, form: MonotoneForm) -> None:
-        plain = problem.plain
-        self.fleet, self.budget, self.form = plain.fleet, plain.budget, form
-        self.multiple = self.fleet.batch_multiple
-        self.lower = -(-self.fleet.min_batch // self.multiple) * self.multiple
-        self.upper = self.fleet.max_batch // self.multiple * self.multiple
-        self.sizes = self._allowed()
-        if self.sizes is not None:
-            self.lower = np.array([each[0] for each in self.sizes])
-            self.upper = np.array([each[-1] for each in self.sizes])
-        self.cost_limit = self.budget.cost * (1.0 + TOLERANCE)
-        self.time_limit = self.budget.time * (1.0 + TOLERANCE)
-        self.energy_limit = self.budget.energy * (1.0 + TOLERANCE)
-        self.round_energy = math.fsum(self.fleet.round_energy.tolist())
-        self.step_cost = math.fsum(self.fleet.step_cost.tolist())
-        self.step_energy = math.fsum(self.fleet.step_energy.tolist())
-        units = self.fleet.sample_cost * self.multiple
-        self.unit = float(units[0]) if bool((units == units[0]).all()) and units[0] > 0.0 else None
-        self.least_work = math.fsum((self.fleet.sample_cost * self.lower).tolist())
-        self.least_energy = math.fsum((self.fleet.sample_energy * self.lower).tolist())
+        super().__init__(problem)
+        self.form = form
         self.everyone = np.arange(len(form.members))
         self._floors: dict[int, Floor] = {}
         self.scale = self._largest_value()
@@ -176,22 +157,6 @@ class Checker:
         totals = np.array([math.fsum(part.tolist()) for part in floor.basis])
         values = start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, totals))
         return float(values.min())
-
-    def feasible(self, rounds: int, local_steps: int) -> bool:
-        """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
-        spent = rounds * (local_steps * (self.least_work + self.step_cost) + self.budget.round_cost)
-        with np.errstate(over="ignore"):
-            step = self.fleet.step_time * self._parts(self.lower) + self.lower / self.fleet.throughput
-            busy = rounds * (local_steps * step + self.fleet.round_time)
-        burnt = rounds * (local_steps * (self.least_energy + self.step_energy) + self.round_energy)
-        return all(
-            used <= limit * (1.0 + OUTWARD)
-            for used, limit in (
-                (spent, self.cost_limit),
-                (float(busy.max()), self.time_limit),
-                (burnt, self.energy_limit),
-            )
-        )
 
     def matches(self, leaf: Leaf, rounds: Range, local_steps: Range) -> bool:
         """Whether each feasible plan of a leaf is matched by one round of K tau steps, or by single steps.
@@ -307,7 +272,7 @@ class Checker:
         # linear in 1/(K tau) and 1/tau: s_i <= pi_i (theta/(K tau) - u_i/tau - alpha_i).
         if support.held.size:
             first, last = pieces.first_product, pieces.most_steps
-            speed, start = (line[support.held] for line in self._lines(leaf.rounds[0], leaf.local_steps[0]))
+            speed, start = (line[support.held] for line in self.lines(leaf.rounds[0], leaf.local_steps[0]))
             idle = fleet.round_time[support.held]
             pull = math.fsum((support.push * speed).tolist())
             spare = math.fsum((support.push * speed * idle).tolist())
@@ -317,7 +282,7 @@ class Checker:
         bound = np.maximum(bound - rounding, 0.0)
         if support.level is not None and pieces.single:
             reference = 0.0 if self.form.population is None else math.fsum(weights / self.form.population)
-            budgets = self._step_limits(pieces.first_product[0], pieces.most_steps[0])
+            budgets = self.step_limits(pieces.first_product[0], pieces.most_steps[0])
             limited = np.isfinite(budgets)
             value = smallest_value(
                 weights / self.multiple,
@@ -346,20 +311,11 @@ class Checker:
         """What cost and energy of one step can be worth together, for given K tau and tau."""
         total = np.zeros(np.shape(product))
         for price, limit in zip(
-            (support.price, support.energy_price), self._step_limits(product, steps), strict=True
+            (support.price, support.energy_price), self.step_limits(product, steps), strict=True
         ):
             if price > 0.0:
                 total += price * limit
         return total
-
-    def _step_limits(self, product: Floats | float, steps: Floats | float) -> Floats:
-        """What one step may cost and burn at most, for given K tau and tau; inf where there is no limit."""
-        cost = self.cost_limit / product - self.budget.round_cost / steps - self.step_cost
-        # Where a unit costs the same everywhere only whole units are spent: what is left over buys nothing.
-        if self.unit is not None:
-            cost = self.unit * np.floor(cost / self.unit * (1.0 + OUTWARD))
-        energy = self.energy_limit / product - self.round_energy / steps - self.step_energy
-        return np.array([cost, energy])
 
     def weights(self, direction: tuple[float, ...]) -> Floats:
         """Weights of the noise in a direction, shape (N,)."""
@@ -370,56 +326,6 @@ class Checker:
         for share, part in zip(direction, basis, strict=True):
             total += share * part
         return total
-
-    def largest_batches(self, rounds: int, local_steps: int) -> Ints:
-        """Largest batches within the time limit, rounded outwards."""
-        if self.budget.time == math.inf:
-            return self.upper
-        slack = self.time_limit / rounds - self.fleet.round_time
-        slack = slack / local_steps
-        start, speed = self.fleet.step_time, self.fleet.throughput
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            caps = speed * np.maximum(slack - start, 0.0)
-            caps = np.where(np.isnan(caps), math.inf, caps)
-            if self.fleet.micro_batch is not None:
-                part = self.fleet.micro_batch
-                # So many parts take their own time and that of their samples; one more may be begun.
-                full = np.floor(np.maximum(slack, 0.0) * (1.0 + OUTWARD) / (start + part / speed))
-                rest = np.minimum(speed * (slack - start * (full + 1.0)), part * (full + 1.0))
-                caps = np.where(start > 0.0, np.fmax(part * full, rest), caps)
-        caps = caps * (1.0 + OUTWARD)
-        units = np.floor(np.minimum(caps, self.upper) / self.multiple).astype(np.int64)
-        most: Ints = np.clip(units * self.multiple, self.lower, self.upper)
-        return most
-
-    def _allowed(self) -> list[Ints] | None:
-        """The sizes that each device may take, ascending, where they are listed."""
-        choices = self.fleet.batch_choices
-        if choices is None:
-            return None
-        low, high = self.fleet.min_batch, self.fleet.max_batch
-        listed = [np.array(sorted(each), dtype=np.int64) for each in choices]
-        return [each[(each >= low[i]) & (each <= high[i])] for i, each in enumerate(listed)]
-
-    def _parts(self, batches: Ints) -> Floats | float:
-        """Parts in which batches are taken."""
-        micro = self.fleet.micro_batch
-        return 1.0 if micro is None else -(-batches // micro).astype(np.float64)
-
-    def _lines(self, rounds: int, local_steps: int) -> tuple[Floats, Floats]:
-        """Samples a second and seconds besides, by which each device takes no longer for a step than it does.
-
-        Parts of m samples take alpha ceil(s/m) + s/pi, at least alpha + s/pi and s (alpha/m + 1/pi): that of
-        the two which says more at (K, tau).
-        """
-        start, speed, micro = self.fleet.step_time, self.fleet.throughput, self.fleet.micro_batch
-        if micro is None:
-            return speed, start
-        slack = (self.time_limit / rounds - self.fleet.round_time) / local_steps
-        parted = (start > 0.0) & (slack > start + micro / speed)
-        with np.errstate(divide="ignore"):
-            together = 1.0 / (start / micro + 1.0 / speed)
-        return np.where(parted, together, speed), np.where(parted, 0.0, start)
 
     def _dual(self, weights: Floats, prices: Floats, most: Ints) -> tuple[float, float]:
         """sum_i min_s w_i (1/s - ref_i) + price_i s over whole batches, and its rounding error."""
