@@ -30,6 +30,8 @@ from coopt import Budget, Constants, Fleet, Measurement, MeasurementWarning, Pro
 
 Pair = tuple[int, int]  # tau, s
 PILOT_STEPS, PILOT_BATCH = 2, 8
+# To be raised whenever something changes that changes what is measured.
+MEASURED = 2
 
 
 def kept_text(case: Case, what: object, make: Callable[[], str]) -> str:
@@ -179,7 +181,7 @@ class Study:
         budget : float, optional
             Samples that training may take; measuring takes at most a tenth.
         """
-        what = [self.case_key, pilot, rows, directions, seed, budget, left_out]
+        what = [self.case_key, MEASURED, pilot, rows, directions, seed, budget, left_out]
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
         path = _folder(self.case) / f"measured-{name}.npz"
         if not path.exists():

@@ -220,7 +220,6 @@ def parts_of(findings: Sequence[Findings], counts: Vector, basis: Vector, believ
         Whether curvatures of single rows count.
     """
     fresh = sum((c * f.fresh for c, f in zip(counts, findings, strict=True)), np.zeros(basis.shape[1]))
-    inside = basis @ fresh
     return Parts(
         losses=np.array([f.loss for f in findings]),
         squares=np.array([f.square for f in findings]),
@@ -229,5 +228,6 @@ def parts_of(findings: Sequence[Findings], counts: Vector, basis: Vector, believ
         covariances=np.array([f.covariance for f in findings]),
         noise=np.array([f.noise for f in findings]),
         sharpness=np.array([f.sharpness for f in findings]) if believed else None,
-        fresh=(float(fresh @ fresh), float(inside @ inside)),
+        fresh=basis @ fresh,
+        fresh_square=float(fresh @ fresh),
     )

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from coopt.errors import MeasurementWarning
 from coopt.measuring.parts import FRESH
 
-# A measurement is to take at most this share of the budget.
-SHARE = 0.1
-# Ways to do with less, from the dearest: half the rows cost little, fewer directions more, fewer still much.
-ENOUGH_ROWS, ENOUGH_DIRECTIONS, FEWEST_ROWS, FEWEST_DIRECTIONS = 8, 16, 2, 4
+# A measurement is to take at most this share of the budget: what it takes is not trained with.
+SHARE = 0.05
+# With fewer of either, plans become much worse; see `benchmarks.forecast.effort`.
+ENOUGH_ROWS, ENOUGH_DIRECTIONS, FEWEST_ROWS, FEWEST_DIRECTIONS = 4, 8, 2, 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Effort:
 def fitting_effort(
     wanted: Effort, held: Sequence[int], gradients_a_product: int, budget: float | None
 ) -> Effort:
-    """Rows and directions whose samples are at most a tenth of the budget.
+    """Rows and directions whose samples are at most a twentieth of the budget.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ def fitting_effort(
     ...     warnings.simplefilter("always")
     ...     effort = fitting_effort(Effort(16, 24), [500] * 10, 1, 25_000)
     >>> effort
-    Effort(rows=8, directions=24)
+    Effort(rows=8, directions=8)
     >>> print(caught[0].message)
-    measuring 16 rows in 24 directions takes 4,800 samples, more than a tenth of the budget of 25,000: ...
+    measuring 16 rows in 24 directions takes 4,800 samples, more than a twentieth of the budget of 25,000: ...
     """
     if budget is None or wanted.samples(held, gradients_a_product) <= SHARE * budget:
         return wanted
@@ -72,7 +72,7 @@ def fitting_effort(
     needed, taken = (e.samples(held, gradients_a_product) for e in (wanted, chosen))
     warnings.warn(
         f"measuring {wanted.rows} rows in {wanted.directions} directions takes {needed:,} samples, more than "
-        f"a tenth of the budget of {budget:,.0f}: measuring {chosen.rows} rows in {chosen.directions} "
+        f"a twentieth of the budget of {budget:,.0f}: measuring {chosen.rows} rows in {chosen.directions} "
         f"directions instead, {taken:,} samples"
         + (
             ""
@@ -86,13 +86,16 @@ def fitting_effort(
 
 
 def _fewer(wanted: Effort) -> list[Effort]:
-    """Less and less: fewer rows, then fewer directions, then both as few as say anything."""
+    """Less and less: fewer directions, then fewer rows, then as few of both as say anything.
+
+    Each direction is an exchange with all devices too, besides its samples.
+    """
     rows, directions = wanted.rows, wanted.directions
-    steps = [Effort(r, directions) for r in range(rows - 1, ENOUGH_ROWS - 1, -1)]
-    rows = min(rows, ENOUGH_ROWS)
-    steps += [Effort(rows, m) for m in range(directions - 1, ENOUGH_DIRECTIONS - 1, -1)]
+    steps = [Effort(rows, m) for m in range(directions - 1, ENOUGH_DIRECTIONS - 1, -1)]
     directions = min(directions, ENOUGH_DIRECTIONS)
-    steps += [Effort(r, directions) for r in range(rows - 1, FEWEST_ROWS - 1, -1)]
-    rows = min(rows, FEWEST_ROWS)
+    steps += [Effort(r, directions) for r in range(rows - 1, ENOUGH_ROWS - 1, -1)]
+    rows = min(rows, ENOUGH_ROWS)
     steps += [Effort(rows, m) for m in range(directions - 1, FEWEST_DIRECTIONS - 1, -1)]
+    directions = min(directions, FEWEST_DIRECTIONS)
+    steps += [Effort(r, directions) for r in range(rows - 1, FEWEST_ROWS - 1, -1)]
     return steps or [wanted]

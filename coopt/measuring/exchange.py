@@ -188,7 +188,7 @@ def measure_clients(
     samples : array_like of int, shape (N,)
         Samples that each device holds.
     budget : float, optional
-        Samples that all devices together are to process in training; measuring takes a tenth at most.
+        Samples that all devices together are to process in training; measuring takes a twentieth at most.
     rows : int, or array_like of int, shape (N,)
         Rows of each device; 0 leaves a device out.
     directions, seed, progress, weights, names, devices, strata, left_out

@@ -65,8 +65,8 @@ def measure(
     names : sequence of str, optional
         Names of the devices, for messages and tables.
     samples : float, optional
-        Samples that all devices together are to process in training. Measuring then takes at most a tenth of
-        it, with fewer rows and directions where that must be, and warns.
+        Samples that all devices together are to process in training. Measuring then takes at most a twentieth
+        of it, with fewer directions and then fewer rows where that must be, and warns.
     devices : int, optional
         Devices to measure at most, for fleets of thousands: drawn within strata, each speaking for others of
         its stratum, which take over its values.

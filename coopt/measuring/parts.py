@@ -121,8 +121,10 @@ class Parts:
         Trace of the covariance, outside the basis too.
     sharpness : numpy.ndarray, shape (n, 2), or None
         Mean and mean square of the largest curvature of the loss of single rows; None where not known.
-    fresh : tuple of float
-        Squared norm of the averaged gradient on fresh rows, and how much of it lies in the basis.
+    fresh : numpy.ndarray, shape (m,)
+        Averaged gradient on fresh rows, in the basis.
+    fresh_square : float
+        Squared norm of all of it.
     """
 
     losses: Floats
@@ -132,7 +134,8 @@ class Parts:
     covariances: Floats
     noise: Floats
     sharpness: Floats | None
-    fresh: tuple[float, float]
+    fresh: Floats
+    fresh_square: float
 
 
 def sampling_variance(noise: Floats, rows: Ints, held: Ints) -> Floats:

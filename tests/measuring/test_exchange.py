@@ -63,7 +63,7 @@ def test_messages_may_ride_on_rounds_that_train_the_model_meanwhile(kind: type) 
     assert riding == alone
 
 
-@pytest.mark.filterwarnings("ignore:.*lies outside:coopt.MeasurementWarning")
+@pytest.mark.filterwarnings("ignore:.*(lies outside|fresh rows confirm):coopt.MeasurementWarning")
 def test_single_precision_sends_half_the_bytes() -> None:
     task = LeastSquares.random(SIZES, 500)
     sizes = []

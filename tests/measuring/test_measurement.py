@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -92,6 +93,63 @@ def test_the_forecast_is_that_of_the_quadratic_model(measurement: Measurement) -
     problem = Problem(measurement.fleet(), measurement.constants(0.05), Budget())
     few, many = (forecast.value(problem, rounds, 1, 40) for rounds in (1, 20))
     assert 0.0 < many < few < forecast.initial_gap
+
+
+def test_a_gradient_counts_as_far_as_fresh_rows_confirm_it(measurement: Measurement) -> None:
+    # Along each axis: half of it, more than it, the other way, nothing, and all.
+    first, fresh = np.array([2.0, -2.0, 2.0, 2.0, 1.0]), np.array([0.5, -8.0, -1.0, 0.0, 1.0])
+    known = replace(
+        measurement,
+        gradients=np.broadcast_to(first, (3, 5)) + np.array([[1.0], [-1.5], [0.0]]),
+        fresh_gradient=fresh,
+        weights=[0.3, 0.2, 0.5],
+        curvatures=[np.diag([5.0, 4.0, 3.0, 2.0, 1.0])] * 3,
+    )
+    np.testing.assert_allclose(known.confirmed_gradient, [1.0, -2.0, 0.0, 0.0, 1.0], atol=1e-12)
+    assert known.confirmed == pytest.approx(
+        (1 / 5 + 16 / 4 - 2 / 3 + 1) / (4 / 5 + 4 / 4 + 4 / 3 + 4 / 2 + 1)
+    )
+    shifted = known.model.gradients - known.gradients
+    np.testing.assert_allclose(shifted, np.tile([-1.0, 0.0, -2.0, -2.0, 0.0], (3, 1)), atol=1e-12)
+
+
+def test_all_rows_confirm_themselves() -> None:
+    task = LeastSquares.random([20, 30], 4)
+    whole = coopt.measure(task.gradient, np.ones(4), task.clients, rows=30)
+    np.testing.assert_allclose(whole.fresh_gradient, whole.gradient, atol=1e-12)
+    np.testing.assert_allclose(whole.model.gradients, whole.gradients, atol=1e-12)
+    assert whole.confirmed == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_fresh_rows_mend_what_few_rows_promise() -> None:
+    task = LeastSquares.random([400] * 4, 8)
+    w = np.zeros(8)
+    curvature, gradient = (
+        np.tensordot(task.weights, task.curvatures(), axes=1),
+        task.gradients(w).mean(axis=0),
+    )
+    true = gradient @ np.linalg.solve(curvature, gradient) / 2
+    promised, confirmed = [], []
+    for seed in range(20):
+        found = coopt.measure(task.gradient, w, task.clients, rows=4, directions=6, seed=seed)
+        confirmed.append(found.model.loss.initial_gap)
+        promised.append(replace(found, fresh_gradient=found.gradient).model.loss.initial_gap)
+    assert np.abs(np.log(confirmed) - np.log(true)).mean() < np.abs(np.log(promised) - np.log(true)).mean()
+
+
+def test_labels_at_random_are_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(500, 40)) for _ in range(5)]
+    task = LeastSquares([(x, rng.normal(size=500)) for x in features])
+    with pytest.warns(coopt.MeasurementWarning, match="fresh rows confirm .*labels at random"):
+        coopt.measure(task.gradient, np.zeros(40), task.clients)
+    learnable = LeastSquares(
+        [(x, x @ np.ones(40) + y) for x, (_, y) in zip(features, task.clients, strict=True)]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", coopt.MeasurementWarning)
+        coopt.measure(learnable.gradient, np.zeros(40), learnable.clients)
 
 
 def test_the_fleet_has_what_was_measured_and_what_is_given(measurement: Measurement) -> None:

@@ -328,7 +328,6 @@ class _Measured:
         steep = self._row_curvatures()
         sharpness = _sums(np.column_stack([steep, steep**2]) / self._held[:, None], self._owner, devices)
         self.samples_used += GRADIENTS_A_PRODUCT * len(steep)
-        inside = basis @ fresh
         return Parts(
             losses=losses,
             squares=squares,
@@ -337,7 +336,8 @@ class _Measured:
             covariances=covariances,
             noise=noise,
             sharpness=sharpness,
-            fresh=(float(fresh @ fresh), float(inside @ inside)),
+            fresh=basis @ fresh,
+            fresh_square=float(fresh @ fresh),
         )
 
     def _row_curvatures(self) -> Floats:
