@@ -445,7 +445,10 @@ def test_history_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     assert float(lines[3][lines[0].index("test_loss")]) == history.records[-1].test_loss
     assert history.column("batch_sizes").tolist() == [[1, 2, 3, 4, 5]] * 3
     pytest.importorskip("matplotlib")
-    assert [len(axes.lines) for axes in history.plot().axes] == [2, 1, 2]
+    figure = history.plot()
+    # Loss on two kinds of data, metric, rate, steps, median batch, cost; and the clock on the last panel.
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 1, 1, 1, 1]
+    assert f"A run of {len(history)} rounds" in figure.description
     with pytest.raises(InvalidProblemError, match="no column 'colour'"):
         history.column("colour")
 
