@@ -157,7 +157,8 @@ def test_it_draws_itself(tmp_path) -> None:
     figure = made().plot()
     assert len(figure.axes) == 8
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels[::2] == ["learning rate", "local steps", "batch size", "forecast of F - F*"]
+    names = ["learning rate", "local steps", "batch size", "forecast of F - F*"]
+    assert [label[: len(name)] for label, name in zip(labels[::2], names, strict=True)] == names
     assert [axes.get_xlabel() for axes in figure.axes[-2:]] == ["cost", "time [s]"]
     figure.savefig(tmp_path / "schedule.png", dpi=40)
     # Without speeds there is no time to draw over.
