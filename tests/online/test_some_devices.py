@@ -52,21 +52,21 @@ def test_draws_have_the_stated_frequencies_and_depend_on_the_seed_alone(distinct
     weights = [0.4, 0.3, 0.2, 0.1] if not distinct else [0.25] * 4
     fleet = Fleet([10] * 4, 1.0, 1.0, weights=weights)
 
-    def plans(seed: int) -> np.ndarray:
-        fixed = FixedPlan(fleet, 4000, 1, 2, 0.1, participants=2, distinct_participants=distinct, seed=seed)
+    def plans(seed: int, rounds: int) -> np.ndarray:
+        fixed = FixedPlan(fleet, rounds, 1, 2, 0.1, participants=2, distinct_participants=distinct, seed=seed)
         found = []
         while isinstance(plan := fixed.plan(), RoundPlan):
-            assert fixed.plan() == plan
             found.append(plan.draws)
             fixed.observe([], seconds=1.0)
         # A device that does not answer is charged; 2 samples of each that was drawn.
         assert fixed.spent_cost == 2.0 * sum(np.count_nonzero(draws) for draws in found)
         return np.array(found)
 
-    draws = plans(0)
-    np.testing.assert_allclose(draws.mean(axis=0), 2 * np.array(weights), atol=0.04)
-    np.testing.assert_array_equal(draws, plans(0))
-    assert not np.array_equal(draws, plans(1))
+    draws = plans(0, 600)
+    # Four standard deviations of a mean of 600 draws.
+    np.testing.assert_allclose(draws.mean(axis=0), 2 * np.array(weights), atol=0.12)
+    np.testing.assert_array_equal(draws[:20], plans(0, 20))
+    assert not np.array_equal(draws[:20], plans(1, 20))
 
 
 def test_the_average_counts_each_as_often_as_it_was_drawn() -> None:
@@ -78,7 +78,7 @@ def test_the_average_counts_each_as_often_as_it_was_drawn() -> None:
         return float(np.mean((model - rows[0]) ** 2) / 2), (model - rows[0]).mean(axis=0)
 
     ends = []
-    for seed in range(400):
+    for seed in range(200):
         fixed = FixedPlan(fleet, 1, 1, 1, 1.0, participants=2, seed=seed)
         plan = fixed.plan()
         assert isinstance(plan, RoundPlan) and plan.draws is not None
@@ -90,8 +90,8 @@ def test_the_average_counts_each_as_often_as_it_was_drawn() -> None:
     mean = float(fleet.weights @ [-3.0, 1.0, 8.0])
     # kappa = 1/m of the spread of the models: section "Some devices a round" of the docs.
     spread = float(fleet.weights @ (np.array([-3.0, 1.0, 8.0]) - mean) ** 2)
-    assert np.mean(ends) == pytest.approx(mean, abs=4 * math.sqrt(spread / 2 / 400))
-    assert np.var(ends) == pytest.approx(spread / 2, rel=0.25)
+    assert np.mean(ends) == pytest.approx(mean, abs=4 * math.sqrt(spread / 2 / 200))
+    assert np.var(ends) == pytest.approx(spread / 2, rel=0.35)
 
 
 @settings(max_examples=15, deadline=None)
