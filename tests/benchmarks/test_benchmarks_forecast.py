@@ -114,7 +114,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
 
 
-@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration", "schedules"])
+@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration", "schedules", "confirmed"])
 def test_quick_variant_writes_its_tables(
     name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
