@@ -266,3 +266,30 @@ def test_a_client_takes_its_batch_in_the_parts_that_the_server_says(clock: FakeT
     # An older server says nothing of parts.
     config = {name: value for name, value in TASK.to_config().items() if name != "micro-batch"}
     assert Task.from_config(config) == TASK
+
+
+def test_a_data_set_will_do_and_loaders_are_told_what_will(clock: FakeTime) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from coopt.adapters.torch import FlatModel
+
+    module = torch.nn.Linear(4, 2).double()
+    pair = torch.randn(30, 4, dtype=torch.float64), torch.arange(30) % 2
+
+    def answer(data: Any) -> Any:
+        app = torch_client_app(lambda: FlatModel(module, torch.nn.functional.cross_entropy), lambda _: data)
+        config = ConfigRecord(replace(TASK, device=0).to_config())
+        return app(message(arrays=ArrayRecord(module.state_dict()), config=config), context())
+
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    trained = []
+    for data in (pair, TensorDataset(*pair)):
+        module.load_state_dict(state)
+        trained.append(answer(data).content["arrays"]["weight"].numpy())
+    np.testing.assert_array_equal(*trained)
+    loader = DataLoader(TensorDataset(*pair), batch_size=8)
+    with pytest.raises(
+        InvalidProblemError, match=r"a tuple of DataLoader, DataLoader: .* is loader\.dataset"
+    ):
+        answer((loader, loader))

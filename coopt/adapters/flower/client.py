@@ -27,6 +27,7 @@ from coopt.measuring.report import ClientReport
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.data import Dataset
 
     from coopt.adapters.torch import FlatModel, ProbeOptions
 
@@ -144,7 +145,7 @@ def client_app(
 
 def torch_client_app(
     model: Callable[[], FlatModel],
-    data: Callable[[Context], tuple[Tensor, Tensor]],
+    data: Callable[[Context], tuple[Tensor, Tensor] | Dataset[Any]],
     *,
     device: Callable[[Context], int] = partition_id,
     probe: ProbeOptions | None = None,
@@ -157,7 +158,8 @@ def torch_client_app(
     model : callable
         ``model() -> FlatModel``: module, loss and weight decay.
     data : callable
-        ``data(context) -> (inputs, targets)``: this device's samples, tensors of shape ``(d, ...)``.
+        ``data(context) -> (inputs, targets)``: this device's samples, tensors of shape ``(d, ...)``; or a
+        torch data set of such pairs.
     device : callable, optional
         ``device(context) -> int``: index of this device in the fleet; by default the partition id.
     probe : ProbeOptions, optional
@@ -178,10 +180,15 @@ def torch_client_app(
     a message that asks for one is answered with an error.
     """
     from coopt.adapters.torch import LocalWork, ProbeOptions, local_update
+    from coopt.adapters.torch.data import tensors_of
 
     options = ProbeOptions(pair="same", vectors="sketch") if probe is None else probe
     app = ClientApp()
-    answer_queries(app, lambda context: len(data(context)[1]), device)
+
+    def held(context: Context) -> tuple[Tensor, Tensor]:
+        return tensors_of("data(context)", data(context))
+
+    answer_queries(app, lambda context: len(held(context)[1]), device)
 
     @app.train()
     def run(message: Message, context: Context) -> Message:
@@ -194,7 +201,7 @@ def torch_client_app(
         workspace = model()
         record = next(iter(message.content.array_records.values()))
         workspace.module.load_state_dict(record.to_torch_state_dict())
-        inputs, targets = data(context)
+        inputs, targets = held(context)
         state, report = local_update(
             workspace,
             workspace.state.clone(),

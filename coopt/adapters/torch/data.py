@@ -124,7 +124,7 @@ def gather(client_datasets: SharedData | Sequence[Any]) -> SharedData:
             f"client_datasets is a {type(client_datasets).__name__}: give a list, with one data set or "
             "one pair (inputs, targets) a client"
         )
-    pairs = [_pair(client, data) for client, data in enumerate(client_datasets)]
+    pairs = [tensors_of(f"client_datasets[{client}]", data) for client, data in enumerate(client_datasets)]
     if not pairs:
         raise InvalidProblemError("client_datasets is empty: give one data set a client")
     for client, pair in enumerate(pairs):
@@ -140,7 +140,15 @@ def gather(client_datasets: SharedData | Sequence[Any]) -> SharedData:
     return SharedData(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), rows)
 
 
-def _pair(client: int, data: Any) -> tuple[Tensor, Tensor]:
+def tensors_of(where: str, data: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of one client, from a pair of tensors or arrays, or from a torch data set.
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is something else, or holds no sample; the message begins with `where`.
+    """
+    given = data
     if isinstance(data, TensorDataset):
         data = data.tensors
     if isinstance(data, Dataset):
@@ -150,18 +158,23 @@ def _pair(client: int, data: Any) -> tuple[Tensor, Tensor]:
             tuple(torch.stack([torch.as_tensor(item[k]) for item in items]) for k in (0, 1)) if items else ()
         )
         if not items:
-            raise InvalidProblemError(f"client_datasets[{client}] is empty: give every client a sample")
+            raise InvalidProblemError(f"{where} is empty: give every client a sample")
     try:
         inputs, targets = (torch.as_tensor(part) for part in data)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidProblemError(
-            f"client_datasets[{client}] is a {type(data).__name__}: give a pair (inputs, targets) or a torch "
-            "data set of such pairs"
+            f"{where} is {_kinds(given)}: give a pair (inputs, targets) or a torch data set of such pairs"
+            + (" (that of a loader is loader.dataset)" if "DataLoader" in _kinds(given) else "")
         ) from error
     if len(inputs) == 0:
-        raise InvalidProblemError(f"client_datasets[{client}] is empty: give every client a sample")
+        raise InvalidProblemError(f"{where} is empty: give every client a sample")
     if len(inputs) != len(targets):
-        raise InvalidProblemError(
-            f"client_datasets[{client}] has {len(inputs)} inputs and {len(targets)} targets"
-        )
+        raise InvalidProblemError(f"{where} has {len(inputs)} inputs and {len(targets)} targets")
     return inputs, targets
+
+
+def _kinds(data: object) -> str:
+    """Of which types something is, and of which its parts are where there are few."""
+    if isinstance(data, tuple | list) and 0 < len(data) <= 3:
+        return f"a {type(data).__name__} of {', '.join(type(part).__name__ for part in data)}"
+    return f"a {type(data).__name__}"
