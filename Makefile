@@ -67,7 +67,7 @@ bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about
 	    $(BIN)/python -m benchmarks.federated.$$name; done
 	for name in grid effort failures duration schedules; do $(BIN)/python -m benchmarks.forecast.$$name; done
 	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
-	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time}.py benchmarks/federated/trainer_speed.py \
+	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time,kills,long_run}.py benchmarks/fuzz/{wrong_inputs,large_files}.py benchmarks/federated/trainer_speed.py \
 	    benchmarks/startup/startup.py benchmarks/startup/first_plan.py; do $(BIN)/python $$script; done
 
 test-browser: $(VENV)/.full chromium ## the what-if page in Debian's Chromium
