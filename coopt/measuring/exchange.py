@@ -18,6 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError, MeasurementWarning
+from coopt.measuring.answers import (
+    FAR,
+    FAR_GRADIENT,
+    Form,
+    contradiction,
+    far_findings,
+    far_vectors,
+    findings_form,
+    gradient_form,
+    product_form,
+)
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis
 from coopt.measuring.device_gradients import DeviceGradients, Findings, Gradient, precision_of
@@ -77,6 +88,7 @@ class Message:
             ) from error
 
 
+Values = Mapping[str, NDArray[Any]]
 Ask = Callable[[Message, Sequence[int]], Iterable[tuple[int, Message]]]
 
 
@@ -180,9 +192,10 @@ def measure_clients(
     ----------
     ask : callable
         ``ask(message, clients) -> [(client, answer), ...]``: sends a message to some clients, each of which
-        runs a :class:`ClientMeasure`, and gives the answers that came. Who does not answer is not asked
-        again, and takes over the weighted mean of the others. It may as well run a round of training that
-        carries the message: devices keep the model that they are measured at.
+        runs a :class:`ClientMeasure`, and gives the answers that came. Who does not answer, or not what can
+        be, or far from all others, is not asked again, and takes over the weighted mean of the others. It may
+        as well run a round of training that carries the message: devices keep the model that they are
+        measured at.
     parameters : array_like, shape (n,)
         The present model.
     samples : array_like of int, shape (N,)
@@ -206,7 +219,7 @@ def measure_clients(
     Warns
     -----
     MeasurementWarning
-        As :func:`coopt.measure` does, and where devices stopped answering.
+        As :func:`coopt.measure` does, and where devices are left out, with the reason for each.
 
     Examples
     --------
@@ -229,10 +242,10 @@ def measure_clients(
         found = explore(far, model, survey.directions)
     failed = ~far.answering
     if failed.any():
-        names_of = ", ".join(survey.name(i) for i in np.flatnonzero(failed)[:5])
+        reasons = "; ".join(f"{survey.name(i)}: {why}" for i, why in list(far.left_out.items())[:5])
         warnings.warn(
-            f"{failed.sum()} of {len(failed)} devices stopped answering ({names_of}): they take over the "
-            "weighted mean of the others",
+            f"{failed.sum()} of {len(failed)} devices were left out ({reasons}): they take over the weighted "
+            "mean of the others",
             MeasurementWarning,
             stacklevel=2,
         )
@@ -250,6 +263,7 @@ class _FarAway:
         self._ask, self._model, self._survey, self._seed, self._advance = ask, model, survey, seed, advance
         self._counts = survey.shares.counts
         self.answering = np.ones(len(self._counts), dtype=bool)
+        self.left_out: dict[int, str] = {}
         self.samples_used = 0
 
     def start(self) -> Start:
@@ -260,7 +274,12 @@ class _FarAway:
             told = np.zeros(len(self._survey.samples), dtype=np.int64)
             told[self._survey.shares.measured] = wanted
         values = {"parameters": self._model, "rows": told, "seed": np.array(self._seed)}
-        answers, counts = self._send(Message("gradient", values))
+        size = self._model.size
+        answers, counts = self._send(
+            Message("gradient", values),
+            gradient_form(size),
+            lambda found: far_vectors([each["gradient"].astype(np.float64) for each in found], FAR_GRADIENT),
+        )
         mix = np.random.default_rng(0).normal(size=len(answers))
         gradients = [answer.values["gradient"].astype(np.float64) for answer in answers]
         return Start(
@@ -278,12 +297,21 @@ class _FarAway:
             "place": np.array(len(basis.vectors) - 1),
             "step": np.array(step),
         }
-        answers, counts = self._send(Message("product", values))
+        answers, counts = self._send(
+            Message("product", values),
+            product_form(self._model.size),
+            lambda found: far_vectors([each["product"].astype(np.float64) for each in found], FAR),
+        )
         return _average(counts, [answer.values["product"].astype(np.float64) for answer in answers])
 
     def finish(self, basis: Vector, steps: Sequence[float], single: bool) -> tuple[list[Findings], Vector]:
         """What each device has found, and their weights."""
-        answers, counts = self._send(Message("finish", {"single": np.array(single)}))
+        answers, counts = self._send(
+            Message("finish", {"single": np.array(single)}),
+            findings_form(self._model.size, len(basis)),
+            far_findings,
+            contradiction,
+        )
         self.samples_used = sum(int(answer.values["used"]) for answer in answers)
         findings = []
         for answer in answers:
@@ -294,29 +322,55 @@ class _FarAway:
             findings.append(Findings(**told))
         return findings, counts
 
-    def _send(self, message: Message) -> tuple[list[Message], Vector]:
-        """Ask who still answers; the answers in the order of the devices, and the weights of those."""
+    def _send(
+        self,
+        message: Message,
+        form: Form,
+        far: Callable[[Sequence[Values]], NDArray[np.bool_]],
+        contradiction: Callable[[Values], str] = lambda _: "",
+    ) -> tuple[list[Message], Vector]:
+        """Ask who still answers; the believed answers in the order of the devices, and the weights of those.
+
+        Parameters
+        ----------
+        message : Message
+        form : Form
+            What an answer has to hold.
+        far : callable
+            Marks the answers that are far from all others.
+        contradiction : callable, optional
+            Says what in an answer cannot be.
+        """
         measured = self._survey.shares.measured
-        asked = measured[self.answering].tolist()
-        came = dict(self._ask(message, asked))
-        answers = []
-        for place in np.flatnonzero(self.answering).tolist():
+        asked = np.flatnonzero(self.answering).tolist()
+        came = dict(self._ask(message, measured[asked].tolist()))
+        answers: dict[int, Message] = {}
+        for place in asked:
             answer = came.get(int(measured[place]))
-            if answer is not None and answer.kind == message.kind and _finite(answer):
-                answers.append(answer)
+            if answer is None or answer.kind != message.kind:
+                why = "it stopped answering"
             else:
-                self.answering[place] = False
+                why = form.fault(answer.values) or contradiction(answer.values)
+            if answer is None or why:
+                self._leave_out(place, why)
+            else:
+                answers[place] = answer
+        places = np.array(list(answers), dtype=np.int64)
+        if answers:
+            places = places[far([answer.values for answer in answers.values()])]
+        for place in places.tolist():
+            self._leave_out(place, f"its {message.kind} is far from those of all others")
+            del answers[place]
         counts = self._counts[self.answering]
         if not counts.sum() > 0.0:
             raise InvalidProblemError(
                 f"no device answered a request for a {message.kind}: nothing was measured"
             )
         self._advance(1)
-        return answers, counts / counts.sum()
+        return list(answers.values()), counts / counts.sum()
 
-
-def _finite(answer: Message) -> bool:
-    return all(bool(np.isfinite(value).all()) for value in answer.values.values())
+    def _leave_out(self, place: int, why: str) -> None:
+        self.answering[place], self.left_out[place] = False, why
 
 
 def _average(counts: Vector, vectors: list[Vector]) -> Vector:

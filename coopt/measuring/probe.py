@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.gradient_sketch import count_sketch
 from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
+from coopt.measuring.report_noise import ReportNoise
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, listed, number, optional, table, vector, whole
 
@@ -96,6 +97,10 @@ class ClientProbe:
         Whether reports carry vectors: without, the server cannot estimate gradient divergence.
     sketch_size : int, default 1024
         Length of the vectors when sketched; shorter ones are sent as they are.
+    noise : ReportNoise, optional
+        Noise on what reports say of the data, see :mod:`coopt.measuring.report_noise`; training has none.
+    seed : int or numpy.random.Generator, optional
+        Of the noise; default: what the operating system gives, which nobody can predict.
     clock : callable, default time.perf_counter
         Seconds.
 
@@ -138,6 +143,8 @@ class ClientProbe:
         pair: Literal["next", "same"] = "next",
         vectors: Literal["full", "sketch", "none"] = "full",
         sketch_size: int = 1024,
+        noise: ReportNoise | None = None,
+        seed: int | np.random.Generator | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if pair not in ("next", "same"):
@@ -150,6 +157,7 @@ class ClientProbe:
         self._pair_kind = pair
         self._vectors = vectors
         self._sketch_size = sketch_size
+        self._noise, self._generator = noise, np.random.default_rng(seed)
         self._clock = clock
         self._warm = False
         self._held: tuple[Vector, list[_Part]] | None = (
@@ -212,7 +220,9 @@ class ClientProbe:
                 self._warm = True
         if not self._warm:  # a single part tells nothing about warm-up
             warm_up = 0.0
-        loss, gradient = _merge(parts)
+        _, gradient = _merge(parts)
+        parts = self._told(parts)
+        loss, told = _merge(parts)
         pair, change = None, None
         if held is not None:
             pair, change = _pair(held[1], parts[:2], flat - held[0])
@@ -221,7 +231,7 @@ class ClientProbe:
             "batch_size": batch_size,
             "model": flat,
             "loss": loss,
-            "gradient": gradient,
+            "gradient": told,
             "parts": parts[:2],
             "halves": self._halves(parts),
             "pair": pair,
@@ -270,10 +280,10 @@ class ClientProbe:
         pair, change = now["pair"], now["change"]
         if extra_evaluation and self._pair_kind == "next" and now["batch_size"] >= 2:
             size = max(1, now["batch_size"] // 4)
-            self._held = flat, [self._evaluate(flat, self._draw(size), size) for _ in range(2)]
+            self._held = flat, self._told([self._evaluate(flat, self._draw(size), size) for _ in range(2)])
             processed += 2 * size
         elif extra_evaluation and self._pair_kind == "same" and len(now["parts"]) == 2:
-            moved = [self._evaluate(flat, part.batch, part.size) for part in now["parts"]]
+            moved = self._told([self._evaluate(flat, part.batch, part.size) for part in now["parts"]])
             pair, _ = _pair(now["parts"], moved, flat - now["model"])
             processed += sum(part.size for part in moved)
         return ClientReport(
@@ -327,6 +337,13 @@ class ClientProbe:
     def _evaluate(self, model: Vector, batch: Any, size: int) -> _Part:
         loss, gradient = self._gradient(model, batch)
         return _Part(batch, size, float(loss), np.array(gradient, dtype=np.float64).ravel())
+
+    def _told(self, parts: list[_Part]) -> list[_Part]:
+        """What reports are computed from: the parts, with noise where that is wanted."""
+        if self._noise is None:
+            return parts
+        noisy = [self._noise.add(part.loss, part.gradient, self._generator) for part in parts]
+        return [replace(part, loss=x, gradient=g) for part, (x, g) in zip(parts, noisy, strict=True)]
 
     @staticmethod
     def _halves(parts: list[_Part]) -> HalfBatches | None:

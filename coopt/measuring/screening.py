@@ -38,7 +38,7 @@ FARTHEST = {
     "halves": 15.0,
     "pair": 15.0,
     "step of pair": 15.0,
-    "gradient": 4.0,
+    "gradient": 3.0,
     "change": 15.0,
     "loss": 5.0,
 }
@@ -46,9 +46,10 @@ FARTHEST = {
 NEVER_TOO_SMALL = ("halves", "pair", "step of pair", "gradient", "change", "loss")
 LEAST_TO_JUDGE = 4
 MEMORY = 8
+# A client may do more than it was told, but a report of more than this is an error, not an account.
+MOST_OVER_PLAN = 1.25
+PARTLY = 0.5  # share of the samples of its own steps that a report has to tell, for batches that were cut
 CLOCK_TOLERANCE = 1.01  # clocks of different machines need not agree to the last digit
-# Share of the clients that may be wrong about the lowest loss; if more are below it, the limit is wrong.
-WRONG = 0.2
 # Beyond these no unit makes sense, and squares and ratios of what is left stay finite.
 LARGEST_COUNT = 1e15
 LARGEST, SMALLEST = 1e60, 1e-60
@@ -79,7 +80,7 @@ def screen(
     round: int,  # noqa: A002
     memory: Memory | None = None,
     most_seconds: float = LARGEST,
-    most_samples: Floats | None = None,
+    planned_samples: Floats | None = None,
     prices: Prices | None = None,
     lowest_loss: float = -math.inf,
 ) -> tuple[Observations, list[Ignored]]:
@@ -97,12 +98,13 @@ def screen(
         What `remember` kept of the rounds before, to judge by.
     most_seconds : float, optional
         How long the round took by the server's clock: no client can have been busy with it for longer.
-    most_samples : numpy.ndarray, shape (devices,), optional
-        Most samples that each device can have processed in the round.
+    planned_samples : numpy.ndarray, shape (devices,), optional
+        Samples that each device was to process in the round: what is not believed counts as planned.
     prices : Prices, optional
         What work costs as the fleet states it: told costs are held to it.
     lowest_loss : float, optional
-        What no loss can be below. If more than a fifth of the clients are below it, it is not enforced.
+        What the loss cannot be below. A client may be below it by as much as clients differ, since what is
+        known of the average need not hold for each.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def screen(
     Notes
     -----
     A value is an outlier if, in logarithms, it differs from the median of at least four clients by more than
-    three robust standard deviations and by more than a factor that honest clients hardly ever reach, from 4
+    three robust standard deviations and by more than a factor that honest clients hardly ever reach, from 3
     for the distance of a gradient from the others to 30 for seconds. Up to 20 % arbitrary clients move
     neither median far. The values believed last take part, so that liars are not many where only few clients
     report; with fewer than four, twice as much (in logarithms) is tolerated, since the model may have moved.
@@ -125,10 +127,15 @@ def screen(
     # The limits are those of the round that just ended: a late report is about another one.
     seconds = np.where(seen.current, most_seconds * CLOCK_TOLERANCE, LARGEST)
     most = {"seconds_computing": seconds, "seconds_communicating": seconds}
-    if most_samples is not None:
-        most["samples_processed"] = np.where(seen.current, most_samples[seen.client], LARGEST_COUNT)
+    if planned_samples is not None:
+        work = MOST_OVER_PLAN * planned_samples[seen.client]
+        most["samples_processed"] = np.where(seen.current, work, LARGEST_COUNT)
     _drop_impossible(seen, kept, round, ignored, most)
     _drop_contradictions(seen, ignored)
+    if planned_samples is not None:
+        planned = planned_samples[seen.client]
+        lost = np.isnan(seen["samples_processed"]) & seen.current & (planned > 0)
+        seen.column["samples_processed"][lost] = planned[lost]
     _drop_too_low(seen, ignored, lowest_loss)
     _drop_outliers(seen, ignored, memory or {}, lowest_loss)
     if prices is not None:
@@ -205,6 +212,9 @@ def _drop_contradictions(seen: Observations, ignored: list[Ignored]) -> None:
     whole = seen["halves_product"] + seen["halves_difference"] / 4.0
     rows = whole < -ROUNDING * (np.abs(seen["halves_product"]) + seen["halves_difference"])
     _name(seen, ignored, "halves", rows, "its numbers contradict each other")
+    least = PARTLY * seen["local_steps"] * seen["batch_size"]
+    rows = seen["samples_processed"] < least
+    _name(seen, ignored, "samples_processed", rows, "fewer than its steps and batches have")
     change = seen["pair_product"] + seen["pair_difference"] / 4.0
     size = np.abs(seen["pair_product"]) + seen["pair_difference"]
     rows = (change < -ROUNDING * size) | (
@@ -214,9 +224,9 @@ def _drop_contradictions(seen: Observations, ignored: list[Ignored]) -> None:
 
 
 def _drop_too_low(seen: Observations, ignored: list[Ignored], lowest: float) -> None:
-    low = seen["loss"] < lowest - ROUNDING * abs(lowest)
-    if np.count_nonzero(low) <= WRONG * np.count_nonzero(np.isfinite(seen["loss"])):
-        _name(seen, ignored, "loss", low, f"below the lowest possible, {lowest:.4g}", seen["loss"])
+    losses = seen["loss"]
+    low = (losses < lowest - ROUNDING * abs(lowest)) & _far_by_distance(losses, np.zeros(0))
+    _name(seen, ignored, "loss", low, f"below the lowest possible, {lowest:.4g}", losses)
 
 
 def _name(

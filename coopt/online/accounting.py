@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-# A client may do more than it was told, but a report of more than this is an error, not an account.
-MOST_OVER_PLAN = 2.0
 ROUNDING = 1e-9  # of a sum of costs
 
 
@@ -139,7 +137,7 @@ class Account:
             round=self.round,
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
-            most_samples=MOST_OVER_PLAN * samples_of(plan),
+            planned_samples=samples_of(plan),
             prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
             lowest_loss=lowest_loss,
         )

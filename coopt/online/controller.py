@@ -71,8 +71,7 @@ class Controller(Outlook):
         somebody gives is kept unless they say otherwise; a free one rests on the curvature at one model, and
         pays on convex losses.
     lowest_loss : float, default 0
-        A value that no loss of a device falls below; reports below it are not believed, unless they are more
-        than a fifth.
+        A value that the loss cannot fall below; reports far below it are not believed.
     curvature_floor : float, optional
         Known lower bound on the curvature of the devices' losses, 0 for convex ones. At 0 or above, how far
         the loss can still fall is inferred from how loss and gradient fell so far; otherwise it is reckoned
@@ -310,6 +309,8 @@ class Controller(Outlook):
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
+        if seconds is not None:
+            self._state.knowledge.time(plan, closed, seconds)
         self._state.knowledge.absorb(closed.seen, closed.steps, plan.draws)
         self._state.roster.note(plan, closed)
         took = self.spent_seconds - before

@@ -14,7 +14,9 @@ from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.observations import Observations
+from coopt.online.accounting import Closed, samples_of
 from coopt.online.own_steps import with_one_step
+from coopt.online.round_plan import RoundPlan
 from coopt.problem.fleet import Fleet
 from coopt.problem.saved_state import table
 from coopt.streaming import SamplerAdvice, recommend_sampler, total_variation
@@ -25,6 +27,8 @@ Ints = npt.NDArray[np.int64]
 
 # Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
 UNSURE = 0.1
+# Share of the deadline from which a round with missing devices was over because of them.
+NEARLY = 0.99
 
 
 class Knowledge:
@@ -45,6 +49,18 @@ class Knowledge:
         worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
         self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
+
+    def time(self, plan: RoundPlan, closed: Closed, seconds: float) -> None:
+        """Learn from how long a round took by the server's clock."""
+        seen = closed.seen
+        told = (seen["seconds_computing"] + seen["seconds_communicating"])[seen.current]
+        here = np.zeros(len(self.fleet), dtype=bool)
+        here[seen.client[seen.current]] = True
+        missing = ~here[plan.participants] & ~closed.absent[plan.participants]
+        # Whoever never answered may be what the server waited for.
+        if not missing.any() or seconds < NEARLY * plan.deadline:
+            clock = self.estimates.clock.add(seconds, told, np.where(here, samples_of(plan), 0.0))
+            self.estimates = replace(self.estimates, clock=clock)
 
     def absorb(self, seen: Observations, steps: Ints, draws: Ints | None) -> None:
         """Learn from the reports of a round in which the devices did so many local steps.
@@ -94,14 +110,18 @@ class Knowledge:
     def measured(self) -> Fleet:
         """The fleet with the speeds and costs that are measured in place of those given."""
         fleet, timing, link = self.fleet, self.estimates.timing, self.estimates.round_seconds
+        clock = self.estimates.clock
         alpha, per_sample = timing.seconds()
         with np.errstate(divide="ignore", over="ignore"):
             throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
+            throughput = np.minimum(throughput, 1 / np.float64(clock.least))
+        longest = math.inf if clock.shortest is None else clock.shortest
         return replace(
             fleet,
             throughput=throughput,
             step_time=np.where(timing.known, alpha, fleet.step_time),
-            round_time=np.where(link.known, link.mean, fleet.round_time),
+            round_time=np.where(link.known, np.minimum(link.mean, longest), fleet.round_time)
+            + (clock.overhead or 0.0),
             sample_cost=self.sample_cost(),
         )
 

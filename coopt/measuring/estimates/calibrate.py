@@ -87,15 +87,15 @@ def calibrate(
 def _gap(estimates: Estimates, c: float, lowest_loss: float, caution: float, forecast: float | None) -> float:
     """Give the forecast, moved into the range that the measured gap allows.
 
-    Near the optimum the gap drowns in the noise of its measurement, and only the forecast still tells its
-    size.
+    Near the optimum the gap drowns in the noise of its measurement and in what lying clients can add to it,
+    and only the forecast still tells its size.
     """
     measured = readings.gap(estimates, c, lowest_loss=lowest_loss)
     if not math.isfinite(measured.value):
         return 1.0 if forecast is None else forecast
     error = caution * measured.standard_error if math.isfinite(measured.standard_error) else 0.0
     highest = max(measured.value + error, 0.0)
-    lowest = max(measured.value - CONTRADICTION * error, 0.0)
+    lowest = max(measured.value * readings.certain_share(estimates) - CONTRADICTION * error, 0.0)
     return highest if forecast is None else min(max(forecast, lowest), highest)
 
 

@@ -14,8 +14,11 @@ from coopt.measuring.robust import LEAST_TO_JUDGE, reach
 
 Floats = npt.NDArray[np.float64]
 
-# Noise of a device is held to two robust deviations, of the three that are usual.
-NOISE_SHARE = 2.0 / 3.0
+# Noise of a device is held to this share of the deviations that are usual.
+NOISE_SHARE = 0.4
+# Share of the devices that may lie, and how far from the middle gradients are held, in units of the usual
+# distance: three deviations of the logarithms of distances, which spread by a third.
+LIARS, HELD_DISTANCE = 0.2, 1.0
 
 
 def mean_of(average: Average) -> Estimate:
@@ -62,6 +65,19 @@ def squared_gradient(state: Estimates) -> Estimate:
     """Squared norm of the global gradient; missing devices make it uncertain, however long one averages."""
     now = state.gradient.now
     return Estimate(now.value, math.hypot(now.standard_error, float(state.partial.mean)))
+
+
+def certain_share(state: Estimates) -> float:
+    """Share of the squared gradient that is there whatever a fifth of the devices reports.
+
+    Liars move the mean of the gradients by no more than their weight times the distance from the middle to
+    which gradients are held, some times the gradient divergence.
+    """
+    length = math.sqrt(max(state.gradient.now.value, 0.0)) if state.gradient.known else 0.0
+    if not length > 0.0 or not state.divergence.known:
+        return 1.0
+    moved = LIARS * HELD_DISTANCE * root_of(state.divergence.now).value
+    return max(1.0 - moved / length, 0.0) ** 2
 
 
 def contraction(
@@ -149,7 +165,7 @@ def gap(state: Estimates, pl_constant: float, *, lowest_loss: float = 0.0) -> Es
 def device_noise(state: Estimates, caution: float = 0.0) -> Floats:
     """Gradient noise M_i of every device, the fleet's mean for a device that never reported, shape (N,).
 
-    Held to two robust deviations from the median, in logarithms, whatever devices report.
+    Held to 1.2 robust deviations from the median, and more in small fleets, in logarithms.
 
     Parameters
     ----------

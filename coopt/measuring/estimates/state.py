@@ -12,6 +12,7 @@ from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
 from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Trend
+from coopt.measuring.estimates.wall_clock import WallClock
 from coopt.measuring.screening import Memory, restored_memory
 from coopt.problem.saved_state import Reader, consistent, table, whole, wholes
 
@@ -36,6 +37,8 @@ class Estimates:
         Gradient noise M_i of each device, gradient^2 * samples.
     timing : StepTiming
         Seconds per step and per sample of each device.
+    clock : WallClock
+        What the server's clock says about the speeds that devices claim.
     round_seconds, sample_cost : Average, shape (N,)
         Seconds of communication per round, cost per sample.
     fleet_noise : Average
@@ -68,6 +71,7 @@ class Estimates:
     given: npt.NDArray[np.int64]
     noise: Average
     timing: StepTiming
+    clock: WallClock
     round_seconds: Average
     sample_cost: Average
     fleet_noise: Average
@@ -103,6 +107,7 @@ class Estimates:
             decay=FadingLine(LINE_DECAY),
             steps=0,
             memory={},
+            clock=WallClock(),
             timing=StepTiming.empty(np.broadcast_to(np.asarray(step_worth, dtype=np.float64), held.shape)),
             **parts,
         )
@@ -151,7 +156,7 @@ class Estimates:
         return replace(self, **read)
 
 
-_OTHERS = ("samples", "given", "timing", "line", "decay", "steps", "memory")
+_OTHERS = ("samples", "given", "timing", "clock", "line", "decay", "steps", "memory")
 _TRENDS = ("loss", "gradient", "divergence")
 _NOT_NEGATIVE = ("noise", "round_seconds", "sample_cost", "fleet_noise", "pair_step", "coupling_step")
 _PER_DEVICE = {

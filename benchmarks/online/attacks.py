@@ -1,0 +1,361 @@
+"""What a fifth of lying clients does to a training: 30 devices, ten seeds, every lie against the honest run.
+
+    python benchmarks/online/attacks.py             # this version of coopt: about two minutes
+    python benchmarks/online/attacks.py --report    # table and picture from the committed results
+
+Six of thirty devices lie in their reports; their models are honest. The plans that the controller makes are
+judged by the expected gap F - F* that they lead to, which for these quadratic losses is a sum over
+coordinates and needs no sampling. What it cost and how long it took is added up by the server that owns the
+clock and the bill, not by the controller. ``--as before`` writes the results of an older version beside it
+(run with its checkout on PYTHONPATH).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from coopt import Budget, ClientReport, Controller, Fleet
+from coopt.measuring.report import HalfBatches, SameBatchPair
+from coopt.online.round_plan import RoundPlan
+
+RESULTS = Path(__file__).parent / "results"
+DEVICES, LIARS, DIMENSION, SEEDS = 30, 6, 10, range(10)
+LEARNING_RATE = 0.1
+MOST_ROUNDS = 1500
+VERSIONS = ("before", "after")
+BUDGET = Budget(cost=30_000, time=22, round_cost=300)  # both bind where nobody lies
+Floats = np.ndarray
+
+
+class Federation:
+    """Quadratic losses F_i(w) = sum_k h_ik (w_k - o_ik)^2 / 2 + f_i, gradients with Gaussian noise."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng([41, seed])
+        self.rng = np.random.default_rng([42, seed])
+        self.samples = rng.integers(40, 400, size=DEVICES)
+        self.weights = self.samples / self.samples.sum()
+        self.speed = 100 * np.exp(rng.normal(0, 0.5, DEVICES))
+        self.link = rng.uniform(0.05, 0.2, DEVICES)
+        self.curvature = np.geomspace(0.2, 2.0, DIMENSION) * np.exp(rng.normal(0, 0.3, (DEVICES, DIMENSION)))
+        self.centre = 0.7 * rng.normal(size=(DEVICES, DIMENSION))
+        self.noise = 8.0 * np.exp(rng.normal(0, 0.4, DEVICES))
+        self.offset = rng.uniform(0.5, 1.5, DEVICES)
+        mean = self.weights @ self.curvature
+        self.optimum = (self.weights @ (self.curvature * self.centre)) / mean
+        self.lowest = float(self.weights @ self.losses(self.optimum))
+        self.model = np.full(DIMENSION, 3.0)
+        # The expected square of what separates the model from the optimum, coordinate by coordinate.
+        self.offset_mean, self.variance = self.model - self.optimum, np.zeros(DIMENSION)
+        self.held: Floats | None = None
+        self.cost = self.seconds = 0.0
+
+    def losses(self, w: Floats) -> Floats:
+        return np.sum(self.curvature * (w - self.centre) ** 2, axis=1) / 2 + self.offset
+
+    def expected_gap(self) -> float:
+        """F - F* that the plans so far lead to, on average over the noise."""
+        mean = self.weights @ self.curvature
+        return float(mean @ (self.offset_mean**2 + self.variance) / 2)
+
+    def run(self, plan: RoundPlan) -> tuple[list[ClientReport], float]:
+        """Train a round: honest reports, and the seconds until the last device is back."""
+        size, tau = plan.batch_sizes, plan.local_steps
+        first, second = size // 2, size - size // 2
+        clean = self.curvature * (self.model - self.centre)
+        a, b = clean + self._noise(np.maximum(first, 1)), clean + self._noise(second)
+        gradient = np.where(first[:, None] > 0, (first[:, None] * a + second[:, None] * b) / size[:, None], b)
+        local = self.model - LEARNING_RATE * gradient
+        for _ in range(tau - 1):
+            local = local - LEARNING_RATE * (self.curvature * (local - self.centre) + self._noise(size))
+        extra = np.where(size >= 2, 2 * np.maximum(1, size // 4), 0) * plan.extra_evaluation
+        processed = tau * size + extra
+        busy = processed / self.speed
+        wobble = self.rng.normal(size=DEVICES) / np.sqrt(size)
+        loss = self.losses(self.model) * np.exp(0.5 * wobble)
+        reports = []
+        for i in range(DEVICES):
+            halves = None
+            if first[i]:
+                difference = float(np.sum((a[i] - b[i]) ** 2))
+                halves = HalfBatches(int(first[i]), int(second[i]), difference, float(a[i] @ b[i]))
+            pair, change = self._pair(i, max(1, int(size[i]) // 4))
+            reports.append(
+                ClientReport(
+                    client=i,
+                    round=plan.round,
+                    samples=int(self.samples[i]),
+                    local_steps=tau,
+                    batch_size=int(size[i]),
+                    samples_processed=int(processed[i]),
+                    loss=float(loss[i]),
+                    seconds_computing=float(busy[i]),
+                    seconds_communicating=float(self.link[i]),
+                    halves=halves,
+                    pair=pair,
+                    gradient=gradient[i],
+                    change=change,
+                )
+            )
+        self.held = local if plan.extra_evaluation else None
+        self._expect(tau, size)
+        self.model = self.weights @ local
+        seconds = float(np.max(busy + self.link))
+        self.cost += float(processed.sum()) + BUDGET.round_cost
+        self.seconds += seconds
+        return reports, seconds
+
+    def _expect(self, tau: int, size: Floats) -> None:
+        kept = 1 - LEARNING_RATE * self.curvature
+        end = kept**tau
+        pull = (1 - end) * (self.centre - self.optimum)
+        self.offset_mean = self.weights @ (end * self.offset_mean + pull)
+        echo = (1 - kept ** (2 * tau)) / (1 - kept**2)
+        added = LEARNING_RATE**2 * (self.noise / size / DIMENSION)[:, None] * echo
+        self.variance = (self.weights @ end) ** 2 * self.variance + self.weights**2 @ added
+
+    def _pair(self, i: int, size: int) -> tuple[SameBatchPair | None, Floats | None]:
+        if self.held is None:
+            return None, None
+        step = self.model - self.held[i]
+        # The same samples at both models: their curvatures differ a little from the device's.
+        halves = [
+            self.curvature[i] * step * (1 + 0.3 * self.rng.normal(size=DIMENSION) / math.sqrt(size))
+            for _ in range(2)
+        ]
+        change = (halves[0] + halves[1]) / 2
+        pair = SameBatchPair(
+            step=float(step @ step),
+            product=float(halves[0] @ halves[1]),
+            difference=float(np.sum((halves[0] - halves[1]) ** 2)),
+            slope=float(change @ step),
+            loss_change=float(change @ step) / 2,
+        )
+        return pair, change
+
+    def _noise(self, size: Floats) -> Floats:
+        scale = np.sqrt(self.noise / size / DIMENSION)[:, None]
+        return scale * self.rng.normal(size=(DEVICES, DIMENSION))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What liars who work together know: all honest reports, and how long the round took."""
+
+    honest: Sequence[ClientReport]
+    seconds: float
+
+    def mean(self) -> Floats:
+        return np.mean([report.gradient for report in self.honest], axis=0)
+
+    def shifted(self, share: float) -> Floats:
+        """The honest mean, moved along one direction by a share of the usual distance from it."""
+        mean = self.mean()
+        usual = float(np.median([np.linalg.norm(report.gradient - mean) for report in self.honest]))
+        direction = np.ones(DIMENSION) / math.sqrt(DIMENSION)
+        return mean + share * usual * direction
+
+
+Lie = Callable[[ClientReport, Scene], ClientReport | None]
+
+
+def _halves(r: ClientReport, difference: float = 1.0, product: float = 1.0) -> HalfBatches | None:
+    h = r.halves
+    return h and replace(h, difference=h.difference * difference, product=h.product * product)
+
+
+def _pair(r: ClientReport, factor: float) -> SameBatchPair | None:
+    """The curvature, scaled: a squared change of the gradient by the square of the factor."""
+    p = r.pair
+    return p and replace(
+        p,
+        product=p.product * factor**2,
+        difference=p.difference * factor**2,
+        slope=p.slope * factor,
+        loss_change=p.loss_change * factor,
+    )
+
+
+def _gradient(r: ClientReport, vector: Floats) -> ClientReport:
+    """Another gradient, and halves that agree with it: the noise stays as it was."""
+    h = r.halves
+    product = float(vector @ vector) - (h.difference / 4 if h else 0.0)
+    return replace(r, gradient=vector, halves=h and replace(h, product=product))
+
+
+def _all(r: ClientReport, value: float) -> ClientReport:
+    return replace(
+        r,
+        loss=value,
+        samples_processed=value,
+        seconds_computing=value,
+        seconds_communicating=value,
+        cost=value,
+        halves=HalfBatches(1, 1, value, value),
+        pair=SameBatchPair(*[value] * 5),
+        gradient=np.full(DIMENSION, value),
+        change=np.full(DIMENSION, value),
+    )
+
+
+ATTACKS: dict[str, Lie] = {
+    "none": lambda r, s: r,
+    "not a number": lambda r, s: _all(r, math.nan),
+    "cost 1e59": lambda r, s: replace(r, cost=1e59),
+    "cost 0": lambda r, s: replace(r, cost=0.0),
+    "twice the samples processed": lambda r, s: replace(r, samples_processed=2 * r.samples_processed),
+    "computing 29 times as long": lambda r, s: replace(r, seconds_computing=29 * r.seconds_computing),
+    "computing in no time": lambda r, s: replace(r, seconds_computing=r.seconds_computing / 29),
+    "noise x 29": lambda r, s: replace(r, halves=_halves(r, 29.0)),
+    "loss x -20": lambda r, s: replace(r, loss=-20 * r.loss),
+    "gradient x -5": lambda r, s: _gradient(r, -5 * r.gradient),
+    "gradient x -1": lambda r, s: _gradient(r, -r.gradient),
+    "gradients that agree on another": lambda r, s: _gradient(r, s.shifted(1.0)),
+    "expensive, slow and noisy": lambda r, s: replace(
+        _gradient(r, 5 * r.gradient),
+        cost=29.0 * r.samples_processed,
+        samples_processed=2 * r.samples_processed,
+        seconds_computing=29 * r.seconds_computing,
+        seconds_communicating=29 * r.seconds_communicating,
+        pair=_pair(r, 5.0),
+    ),
+}
+
+
+def run(attack: str, seed: int) -> dict[str, object]:
+    """One training under one attack."""
+    federation, lie = Federation(seed), ATTACKS[attack]
+    controller = Controller(Fleet(federation.samples, 1.0, 1.0), BUDGET, LEARNING_RATE, curvature_floor=0.0)
+    liars = set(range(LIARS))
+    named = dict.fromkeys(("liars", "honest"), 0)
+    steps, batches = [], []
+    while isinstance(plan := controller.plan(), RoundPlan) and len(steps) < MOST_ROUNDS:
+        steps.append(plan.local_steps)
+        batches.append(plan.batch_sizes)
+        reports, took = federation.run(plan)
+        scene = Scene([r for r in reports if r.client not in liars], took)
+        told = [lie(r, scene) if r.client in liars else r for r in reports]
+        ignored = controller.observe(told, seconds=took)
+        blamed = {entry.client for entry in ignored}
+        named["liars"] += len(blamed & liars)
+        named["honest"] += len(blamed - liars)
+    count = max(len(steps), 1)
+    mean = np.mean(batches, axis=0)
+    return {
+        "attack": attack,
+        "seed": seed,
+        "gap": f"{federation.expected_gap():.6g}",
+        "cost": f"{federation.cost / BUDGET.cost:.4f}",
+        "time": f"{federation.seconds / BUDGET.time:.4f}",
+        "rounds": len(steps),
+        "steps": f"{np.mean(steps):.2f}",
+        "most_steps": max(steps),
+        "batch_of_liars": f"{np.mean(mean[:LIARS]) / np.mean(mean[LIARS:]):.3f}",
+        "liars_named": f"{named['liars'] / count / LIARS:.4f}",
+        "honest_named": f"{named['honest'] / count / (DEVICES - LIARS):.5f}",
+    }
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def measure(version: str) -> None:
+    """Run all attacks, and keep what came out."""
+    rows: list[dict[str, object]] = []
+    for attack in ATTACKS:
+        rows += [run(attack, seed) for seed in SEEDS]
+        print(version, attack, [row["gap"] for row in rows[-len(SEEDS) :]], flush=True)
+        write(RESULTS / f"attacks_{version}.csv", rows)
+
+
+def read(version: str) -> dict[str, list[dict[str, str]]]:
+    rows: dict[str, list[dict[str, str]]] = {}
+    with (RESULTS / f"attacks_{version}.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            rows.setdefault(row["attack"], []).append(row)
+    return rows
+
+
+def interval(values: Floats) -> tuple[float, float, float]:
+    """Geometric mean and its 95 % interval, from Student's law of the logarithms."""
+    logs = np.log(values)
+    mean, error = float(logs.mean()), float(logs.std(ddof=1) / math.sqrt(len(logs)))
+    width = float(student.ppf(0.975, len(logs) - 1)) * error
+    return math.exp(mean), math.exp(mean - width), math.exp(mean + width)
+
+
+def report() -> None:
+    """Write the table and draw the picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = [
+        "# A fifth of lying clients",
+        "",
+        f"{LIARS} of {DEVICES} devices lie in their reports; {len(SEEDS)} seeds. Gap: expected F - F* of",
+        "the plans over that of the same version's plans where nobody lies, geometric mean with its 95 %",
+        "interval. Cost and time: largest true share of the budget. Batch: mean batch of liars over that of",
+        "the others. L and H: share of rounds in which a liar, and an honest client, is named.",
+        "Before: commit 5ac7691. `python benchmarks/online/attacks.py` makes this table.",
+        "",
+        "| lie | gap before | gap | cost before | cost | time before | time | batch before | batch | L | H |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    figure, axis = plt.subplots(figsize=(8, 5))
+    tables = {version: read(version) for version in VERSIONS}
+    for place, attack in enumerate(ATTACKS):
+        gaps = {}
+        for version, table in tables.items():
+            own = np.array([float(row["gap"]) for row in table[attack]])
+            honest = np.array([float(row["gap"]) for row in table["none"]])
+            gaps[version] = interval(own / honest)
+            mean, low, high = gaps[version]
+            colour = "tab:red" if version == "before" else "k"
+            axis.plot([low, high], [place, place], color=colour, lw=1)
+            axis.plot(mean, place, "o", color=colour, ms=4, label=version if place == 0 else None)
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*gaps[version]) for version in VERSIONS]
+        for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
+            columns = ([float(row[name]) for row in tables[version][attack]] for version in VERSIONS)
+            cells += [f"{reduce(column):.3f}" for column in columns]
+        now = tables["after"][attack]
+        liars, others = (np.mean([float(row[f"{who}_named"]) for row in now]) for who in ("liars", "honest"))
+        lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
+    axis.axvline(1, color="grey", lw=0.8)
+    axis.axvline(2, color="grey", lw=0.8, ls=":")
+    axis.set(xscale="log", xlabel="gap over that where nobody lies")
+    axis.set_yticks(range(len(ATTACKS)), list(ATTACKS))
+    axis.invert_yaxis()
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / "attacks.png", dpi=130)
+    (RESULTS / "attacks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--as", dest="version", default="after", choices=VERSIONS)
+    parser.add_argument("--report", action="store_true", help="only table and picture")
+    options = parser.parse_args()
+    if not options.report:
+        measure(options.version)
+    if options.version == "after":
+        report()
+
+
+if __name__ == "__main__":
+    main()

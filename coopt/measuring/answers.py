@@ -1,0 +1,139 @@
+"""Which answers of a measurement to believe: they come from machines that nobody controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coopt.measuring.robust import LEAST_TO_JUDGE, USUAL, deviation
+from coopt.measuring.winsorize import distances_from_middle
+
+Vector = NDArray[np.float64]
+
+# Ratios to the median that honest devices, of one class each, do not reach: of a gradient's distance from the
+# others, and of all else.
+FAR_GRADIENT, FAR = 5.0, 15.0
+# Relative rounding of numbers that a device computed in single precision and in another order.
+ROUNDING = 1e-3
+FLAGS = ("single",)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shapes of the values that an answer has to hold.
+
+    Attributes
+    ----------
+    kind : str
+        Of the message.
+    shapes : dict of str to tuple of int
+    """
+
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def fault(self, values: Mapping[str, NDArray[Any]]) -> str:
+        """Say what is wrong with the form of an answer, or that it is not finite; nothing if it is right."""
+        for name, shape in self.shapes.items():
+            value = values.get(name)
+            if value is None:
+                return f"its {self.kind} has no {name}"
+            if value.shape != shape:
+                return f"its {name} has shape {value.shape}, not {shape}"
+            if value.dtype.kind not in ("b" if name in FLAGS else "fiu"):
+                return f"its {name} is no number"
+            if not np.isfinite(value).all():
+                return f"its {name} is not finite"
+        return ""
+
+
+GRADIENT = ("held", "loss", "single")
+
+
+def gradient_form(parameters: int) -> Form:
+    """What is asked for first."""
+    return Form("gradient", {"gradient": (parameters,), **dict.fromkeys(GRADIENT, ())})
+
+
+def product_form(parameters: int) -> Form:
+    """What is asked for along each direction."""
+    return Form("product", {"product": (parameters,)})
+
+
+def findings_form(parameters: int, directions: int) -> Form:
+    """What is asked for last."""
+    m = directions
+    return Form(
+        "finish",
+        {
+            **dict.fromkeys(("loss", "square", "noise", "used"), ()),
+            "gradient": (m,),
+            "curvature": (m, m),
+            "covariance": (m, m),
+            "sharpness": (2,),
+            "fresh": (parameters,),
+        },
+    )
+
+
+def contradiction(values: Mapping[str, NDArray[Any]]) -> str:
+    """Say what in the findings of a device cannot be, whatever its data are; nothing if nothing."""
+    square, noise = float(values["square"]), float(values["noise"])
+    gradient, curvature, covariance = (
+        values[name].astype(np.float64) for name in ("gradient", "curvature", "covariance")
+    )
+    sharpness = values["sharpness"].astype(np.float64)
+    tolerance = ROUNDING * (square + noise) + np.finfo(np.float64).tiny
+    if square < 0.0 or noise < 0.0 or float(values["used"]) < 0.0:
+        return "it has a negative square"
+    if float(gradient @ gradient) > square + tolerance:
+        return "its gradient is longer in the directions than as a whole"
+    if not np.allclose(curvature, curvature.T, rtol=ROUNDING, atol=ROUNDING * float(np.abs(curvature).max())):
+        return "its curvature is not symmetric"
+    if not np.allclose(covariance, covariance.T, rtol=ROUNDING, atol=tolerance):
+        return "its covariance is not symmetric"
+    if float(np.linalg.eigvalsh(covariance)[0]) < -tolerance:
+        return "its covariance has a negative variance"
+    if float(np.trace(covariance)) > noise + tolerance:
+        return "its noise is larger in the directions than as a whole"
+    if sharpness[0] < 0.0 or sharpness[1] < (1.0 - ROUNDING) * sharpness[0] ** 2:
+        return "the mean square of its curvatures is below the square of their mean"
+    return ""
+
+
+def far_vectors(vectors: Sequence[Vector], ratio: float) -> NDArray[np.bool_]:
+    """Mark the vectors far from the geometric median of all."""
+    if len(vectors) < LEAST_TO_JUDGE:
+        return np.zeros(len(vectors), dtype=bool)
+    _, distances, _ = distances_from_middle(list(vectors))
+    return far_sizes(distances, ratio)
+
+
+def far_sizes(sizes: Vector, ratio: float) -> NDArray[np.bool_]:
+    """Mark sizes above the median by more than a ratio, and by more than three robust deviations."""
+    some = sizes > 0.0
+    if np.count_nonzero(some) < LEAST_TO_JUDGE:
+        return np.zeros(len(sizes), dtype=bool)
+    logs = np.log(np.where(some, sizes, 1.0))
+    middle = float(np.median(logs[some]))
+    return np.asarray(some & (logs - middle > max(USUAL * deviation(logs[some]), math.log(ratio))))
+
+
+def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bool_]:
+    """Mark devices whose curvature, noise or curvatures of single rows are far above those of all others."""
+    sizes = [
+        [
+            float(np.linalg.norm(values["curvature"])),
+            float(values["noise"]),
+            float(values["sharpness"][0]),
+            float(np.linalg.norm(values["fresh"])),
+        ]
+        for values in answers
+    ]
+    marks = np.array([far_sizes(column, FAR) for column in np.array(sizes).T])
+    return np.asarray(marks.any(axis=0))

@@ -1,0 +1,97 @@
+"""What the server's clock says about speeds that devices claim.
+
+A device that claims to be fast is given large batches, and all others wait for it. Nobody but the device
+knows how long it computed, but the server knows how long the round took. Where that is longer than what any
+device says, some device is slower than it claims, and which one cannot be known. Then no device is believed
+to be faster than one that would explain the round with the most work that any device had: the batches of
+those that claim more become more equal, until the rounds take as long as planned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from coopt.problem.saved_state import number, optional, table
+
+Floats = npt.NDArray[np.float64]
+
+# How much longer than the slowest device says a round may take before claims are doubted.
+DOUBT = 1.25
+# By so much links may have become slower from one round to the next.
+FORGET = 1.02
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """What a round takes besides what devices say, and the fastest speed that is believed.
+
+    Attributes
+    ----------
+    overhead : float
+        Least seconds that a round took beyond what the slowest device said; None before the first [s].
+    shortest : float
+        Seconds of the shortest round of late, or None: whoever took part in it has a faster link [s].
+    least : float
+        Seconds a sample below which no claim is believed [s].
+
+    Examples
+    --------
+    >>> clock = WallClock()
+    >>> clock = clock.add(2.0, told=np.array([1.9, 1.5]), work=np.array([80.0, 60.0]))
+    >>> clock.least  # the slowest device explains the round
+    0.0
+    >>> clock = clock.add(9.1, told=np.array([1.9, 0.1]), work=np.array([80.0, 900.0]))
+    >>> round(clock.least, 3)
+    0.01
+    """
+
+    overhead: float | None = None
+    least: float = 0.0
+    shortest: float | None = None
+
+    def add(self, seconds: float, told: Floats, work: Floats) -> Self:
+        """Take in a round.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it took by the server's clock.
+        told : numpy.ndarray, shape (m,)
+            Seconds that devices say they were busy with it; NaN where they do not.
+        work : numpy.ndarray, shape (m,)
+            Samples that they had to process.
+        """
+        told = told[np.isfinite(told)]
+        most = float(np.max(work, initial=0.0))
+        if not (len(told) and most > 0.0 and seconds > 0.0):
+            return self
+        slowest = float(told.max())
+        beyond = max(seconds - slowest, 0.0)
+        overhead = beyond if self.overhead is None else min(self.overhead, beyond)
+        possible = max(seconds - overhead, 0.0) / most
+        doubtful = seconds > DOUBT * (slowest + overhead)
+        # Whoever had the most work did it in the time that the round took.
+        return replace(
+            self,
+            overhead=overhead,
+            least=possible if doubtful else min(self.least, possible),
+            shortest=seconds if self.shortest is None else min(seconds, FORGET * self.shortest),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers that `restored` turns back into the same."""
+        return asdict(self)
+
+    def restored(self, place: str, state: object) -> Self:
+        """Return what `state_dict` wrote; `place` is for messages."""
+        seconds = number(minimum=0.0)
+        return replace(
+            self,
+            **table(
+                place, state, {"overhead": optional(seconds), "least": seconds, "shortest": optional(seconds)}
+            ),
+        )
