@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from coopt import Allocation, solve_allocation
+from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import example_problem
+from coopt.problem.files import read_problem
 from coopt.questions.baselines import baselines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,21 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     assert "plan" in runpy.run_path(str(script))
+
+
+def test_the_two_files_hold_the_problem_of_the_python_block(tmp_path: Path) -> None:
+    for name, kind in (("fleet.csv", "text"), ("job.toml", "toml")):
+        (shown,) = re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+        (tmp_path / name).write_text(shown, encoding="utf-8")
+    problem = Problem(*read_problem(tmp_path / "job.toml", Fleet.from_csv(tmp_path / "fleet.csv")))
+    (block,) = (
+        text
+        for text in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+        if "board" in text
+    )
+    script = tmp_path / "numbers.py"
+    script.write_text(block, encoding="utf-8")
+    assert runpy.run_path(str(script))["plan"] == solve_allocation(problem)
 
 
 def table_after(heading: str) -> list[list[str]]:
@@ -82,6 +98,27 @@ def test_claims_about_the_page_are_those_of_the_result_file() -> None:
     bound, forecast = rows[2], rows[3]
     assert f"{bound[1]} ms by a bound and {forecast[1]} ms by a forecast" in claim
     assert f"after {max(float(bound[5]), float(forecast[5])) / 1000:.1f} s" in claim
+
+
+def test_claims_about_the_first_plan_and_the_soak_are_those_of_the_result_files() -> None:
+    first = (ROOT / "benchmarks/startup/results/first_plan.md").read_text(encoding="utf-8")
+    rows = {
+        cells[1].strip(): [cell.strip().split(" ")[0] for cell in cells[2:4]]
+        for line in first.splitlines()
+        if len(cells := line.split("|")) == 5
+    }
+    (claim,) = (line for line in README.splitlines() if "first plan of one's own?" in line)
+    seconds, keys = rows["script, until the plan is there [s]"], rows["keystrokes (lines)"]
+    samples = rows["samples that devices processed for it"]
+    for place, said in enumerate(
+        ("{} s after the install, for {} keystrokes and {} samples", "{} s, {} keystrokes and {} samples")
+    ):
+        assert said.format(f"{float(seconds[place]):.0f}", keys[place], samples[place]) in claim
+    soak = (ROOT / "benchmarks/online/results/soak.md").read_text(encoding="utf-8")
+    rounds = re.search(r"^(\d+) rounds with (\d+) devices", soak, re.MULTILINE)
+    (claim,) = (line for line in README.splitlines() if "what devices do?" in line)
+    assert rounds is not None and f"{int(rounds[1]):,} rounds with {rounds[2]} devices" in claim
+    assert "No crash, nothing overspent" in soak
 
 
 def test_the_diff_for_flower_is_that_of_the_guide() -> None:
