@@ -39,6 +39,7 @@ class Availability:
     --------
     Phones that are there from ten in the evening to six in the morning; training begins at noon.
 
+    >>> from coopt import Availability
     >>> hour = 3600.0
     >>> phones = Availability(22 * hour, 6 * hour, period=24 * hour, begins=12 * hour)
     >>> phones.there(0.0), phones.there(12 * hour), phones.next_change(0.0) / hour
