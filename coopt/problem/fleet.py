@@ -404,7 +404,7 @@ class Fleet(AdmissibleBatches, DataFrameSource):
         ...     samples=500, gradient_noise=4.0, divergence=0.1,
         ... )
         >>> fleet.throughput.round(1), fleet.round_time.round(2)
-        (array([ 1.6, 12.2, 12.2, 18.5]), array([2. , 0.4, 0.4, 0.4]))
+        (array([ 1.6, 12.2, 12.2, 18.5]), array([0.4, 0.4, 0.4, 0.4]))
         """
         from coopt.problem.traces import drawn
 
