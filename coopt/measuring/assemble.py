@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import MeasurementWarning
 from coopt.measuring.measurement import Measurement
-from coopt.measuring.parts import Parts, sampling_variance
+from coopt.measuring.parts import Projected, sampling_variance
 from coopt.measuring.prepare import Survey
 
 Floats = NDArray[np.float64]
@@ -41,12 +41,12 @@ class Circumstances:
     reason: str
 
 
-def assemble(parts: Parts, survey: Survey, how: Circumstances) -> Measurement:
+def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measurement:
     """Subtract what sampling adds, fill in the devices that were not measured, and warn.
 
     Parameters
     ----------
-    parts : Parts
+    parts : Projected
         Of the measured devices.
     survey : Survey
     how : Circumstances
@@ -95,7 +95,7 @@ def assemble(parts: Parts, survey: Survey, how: Circumstances) -> Measurement:
 
 
 def _unseen(
-    parts: Parts, squares: Floats, outside: Floats, fresh: NDArray[np.int64], held: NDArray[np.int64]
+    parts: Projected, squares: Floats, outside: Floats, fresh: NDArray[np.int64], held: NDArray[np.int64]
 ) -> float:
     """Share of the squared averaged gradient outside the directions, on rows that did not choose them.
 

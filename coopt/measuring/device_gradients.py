@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.parts import Parts, Rows
+from coopt.measuring.parts import Projected, Rows
 from coopt.measuring.spread import Spread
 
 Vector = NDArray[np.float64]
@@ -207,7 +207,7 @@ class DeviceGradients:
         return mean, vector, single
 
 
-def parts_of(findings: Sequence[Findings], counts: Vector, basis: Vector, believed: bool) -> Parts:
+def parts_of(findings: Sequence[Findings], counts: Vector, basis: Vector, believed: bool) -> Projected:
     """What several devices have found, together.
 
     Parameters
@@ -220,7 +220,7 @@ def parts_of(findings: Sequence[Findings], counts: Vector, basis: Vector, believ
         Whether curvatures of single rows count.
     """
     fresh = sum((c * f.fresh for c, f in zip(counts, findings, strict=True)), np.zeros(basis.shape[1]))
-    return Parts(
+    return Projected(
         losses=np.array([f.loss for f in findings]),
         squares=np.array([f.square for f in findings]),
         gradients=np.array([f.gradient for f in findings]),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coopt.errors import InvalidProblemError, MeasurementWarning
 from coopt.measuring.basis import Basis, Seeds, krylov
 from coopt.measuring.device_gradients import Findings, parts_of, precision_of
-from coopt.measuring.parts import Parts
+from coopt.measuring.parts import Projected
 
 Vector = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Start:
     single: bool
 
 
-class Devices(Protocol):
+class MeasuredDevices(Protocol):
     """The devices, here or far away, which do the same at the same time."""
 
     def start(self) -> Start:
@@ -74,16 +74,16 @@ class Explored:
 
     Attributes
     ----------
-    parts : Parts
+    parts : Projected
     reason : str
         How differences were taken.
     """
 
-    parts: Parts
+    parts: Projected
     reason: str
 
 
-def explore(devices: Devices, model: NDArray[Any], directions: int) -> Explored:
+def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> Explored:
     """Take gradients, then products with the curvature, until the basis is full; then all there is in it.
 
     Raises

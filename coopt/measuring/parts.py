@@ -107,7 +107,7 @@ def draw_rows_of(size: int, rows: int, seed: int, position: int) -> Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Projected:
     """Values of the measured devices in the basis.
 
     Attributes

@@ -201,7 +201,7 @@ class Checker(OuterLimits):
         where = pieces.inside(int(piece), leaf)
         return Judged(float(values[member, piece]), *where, int(member))
 
-    def _floors_on(self, pieces: _Pieces) -> tuple[Floats, Floats]:
+    def _floors_on(self, pieces: _LeafPieces) -> tuple[Floats, Floats]:
         """Offsets (m, P) and shares (m, P, k) at the fewest local steps of each piece."""
         steps = pieces.least_steps
         if len(self.everyone) * steps.size > FLOORS:
@@ -216,7 +216,7 @@ class Checker(OuterLimits):
             raise CertificateError("proof: the floor of the bound falls in tau, against its declaration")
         return offsets[:, back], shares[:, back]
 
-    def _noise(self, leaf: Leaf, pieces: _Pieces, shares: Floats) -> Floats:
+    def _noise(self, leaf: Leaf, pieces: _LeafPieces, shares: Floats) -> Floats:
         """Lower bounds on sum_k share_k sum_i basis_ki (1/s_i - ref_i), shape (m, P)."""
         levels: dict[tuple[float, ...], Floats] = {}
         for support in leaf.supports:
@@ -248,7 +248,7 @@ class Checker(OuterLimits):
             noise = np.where(between, np.maximum(noise, combined * (1.0 - OUTWARD)), noise)
         return noise
 
-    def level(self, leaf: Leaf, support: Support, pieces: _Pieces | None = None) -> Floats:
+    def level(self, leaf: Leaf, support: Support, pieces: _LeafPieces | None = None) -> Floats:
         """Lower bounds on the noise in the direction of a support, on each piece of a leaf."""
         pieces = _pieces(leaf) if pieces is None else pieces
         self._check_multipliers(leaf, support)
@@ -361,7 +361,7 @@ class Checker(OuterLimits):
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class _LeafPieces:
     """Pieces of a leaf: ranges of K tau and of tau that together hold its plans, arrays of shape (P,)."""
 
     first_product: Floats
@@ -385,20 +385,20 @@ class _Pieces:
         return min(max(round(product / t1), k1), k2), t1
 
 
-def _pieces(leaf: Leaf) -> _Pieces:
+def _pieces(leaf: Leaf) -> _LeafPieces:
     """One piece for each K where tau is fixed and there are few; for each tau where K is; else a grid."""
     (k1, k2), (t1, t2) = leaf.rounds, leaf.local_steps
     if t1 == t2:
         low, high = _runs(k1, k2)
         steps = np.full_like(low, t1)
-        return _Pieces(low * t1, high * t1, steps, steps)
+        return _LeafPieces(low * t1, high * t1, steps, steps)
     if k1 == k2:
         low, high = _runs(t1, t2)
-        return _Pieces(low * k1, high * k1, low, high)
+        return _LeafPieces(low * k1, high * k1, low, high)
     low, high = _runs(k1 * t1, k2 * t2)
     least, most = np.maximum(t1, np.ceil(low / k2)), np.minimum(t2, np.floor(high / k1))
     some = least <= most
-    return _Pieces(low[some], high[some], least[some], most[some])
+    return _LeafPieces(low[some], high[some], least[some], most[some])
 
 
 def _runs(first: int, last: int) -> tuple[Floats, Floats]:

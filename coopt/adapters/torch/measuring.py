@@ -27,7 +27,7 @@ from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis, Seeds, krylov
 from coopt.measuring.device_gradients import check_finite
 from coopt.measuring.measurement import Measurement
-from coopt.measuring.parts import Parts
+from coopt.measuring.parts import Projected
 from coopt.measuring.prepare import Options, Survey, prepare
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.spread import Spread
@@ -220,7 +220,7 @@ class _Measured:
             targets.index_select(0, places.to(targets.device)).to(device),
         )
 
-    def run(self, advance: Callable[[int], object]) -> Parts:
+    def run(self, advance: Callable[[int], object]) -> Projected:
         """Gradients, products, and the noise."""
         losses, squares, seeds = self._gradients()
         advance(1)
@@ -312,7 +312,7 @@ class _Measured:
         self._columns.append(column)
         return mean
 
-    def _finish(self, basis: Floats, near: Floats, losses: Floats, squares: Floats) -> Parts:
+    def _finish(self, basis: Floats, near: Floats, losses: Floats, squares: Floats) -> Projected:
         """Gradients of single rows, in the basis and in full."""
         devices, size = len(self._first), len(basis)
         gradients, noise = np.empty((devices, size)), np.empty(devices)
@@ -328,7 +328,7 @@ class _Measured:
         steep = self._row_curvatures()
         sharpness = _sums(np.column_stack([steep, steep**2]) / self._held[:, None], self._owner, devices)
         self.samples_used += GRADIENTS_A_PRODUCT * len(steep)
-        return Parts(
+        return Projected(
             losses=losses,
             squares=squares,
             gradients=gradients,
