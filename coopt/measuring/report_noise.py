@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr
 
 from coopt.errors import InvalidProblemError
 from coopt.problem import validation
@@ -47,6 +45,8 @@ def gaussian_scale(epsilon: float, delta: float) -> float:
     >>> round(gaussian_scale(1.0, 1e-5), 3)
     3.73
     """
+    from scipy.optimize import brentq
+    from scipy.special import log_ndtr, ndtr
 
     def excess(logarithm: float) -> float:
         scale = math.exp(logarithm)
