@@ -317,6 +317,8 @@ def report() -> None:
     ]
     figure, axis = plt.subplots(figsize=(8, 5))
     tables = {version: read(version) for version in VERSIONS}
+    before, now = (np.array([float(row["gap"]) for row in tables[version]["none"]]) for version in VERSIONS)
+    same = interval(now / before)
     for place, attack in enumerate(ATTACKS):
         gaps = {}
         for version, table in tables.items():
@@ -331,9 +333,13 @@ def report() -> None:
         for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
             columns = ([float(row[name]) for row in tables[version][attack]] for version in VERSIONS)
             cells += [f"{reduce(column):.3f}" for column in columns]
-        now = tables["after"][attack]
-        liars, others = (np.mean([float(row[f"{who}_named"]) for row in now]) for who in ("liars", "honest"))
+        rows = tables["after"][attack]
+        liars, others = (np.mean([float(row[f"{who}_named"]) for row in rows]) for who in ("liars", "honest"))
         lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
+    lines += [
+        "",
+        "Where nobody lies the gap is now {:.2f} ({:.2f} to {:.2f}) times that before.".format(*same),
+    ]
     axis.axvline(1, color="grey", lw=0.8)
     axis.axvline(2, color="grey", lw=0.8, ls=":")
     axis.set(xscale="log", xlabel="gap over that where nobody lies")

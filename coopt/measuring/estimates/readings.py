@@ -76,7 +76,8 @@ def certain_share(state: Estimates) -> float:
     length = math.sqrt(max(state.gradient.now.value, 0.0)) if state.gradient.known else 0.0
     if not length > 0.0 or not state.divergence.known:
         return 1.0
-    moved = LIARS * HELD_DISTANCE * root_of(state.divergence.now).value
+    liars = math.floor(LIARS * len(state.samples)) / len(state.samples)
+    moved = liars * HELD_DISTANCE * root_of(state.divergence.now).value
     return max(1.0 - moved / length, 0.0) ** 2
 
 
