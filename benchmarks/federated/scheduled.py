@@ -1,6 +1,6 @@
 """The controller that measures and plans in phases, beside planning by reports alone and a tuned baseline.
 
-    python -m benchmarks.federated.scheduled           # ten minutes of one core
+    python -m benchmarks.federated.scheduled           # two minutes of one core
     python -m benchmarks.federated.scheduled --quick
 
 Nothing of coopt is tuned; everything is charged, warm-up and measuring included. AdaCoOpt, the strongest of
@@ -24,6 +24,7 @@ from benchmarks.federated.runner import Record, cell
 from benchmarks.theory.report import Row, picture, save
 
 SEEDS = range(20, 23)
+STATIC = {where: instance for where, instance in INSTANCES.items() if instance.stream is None}
 BASELINE = "AdaCoOpt"
 METHODS = (SCHEDULE, FREE, OURS, BASELINE)
 NAMES = {
@@ -99,7 +100,7 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
     table: list[Row] = []
     cells: list[Row] = []
     drawn = {}
-    for where, instance in (QUICK if quick else INSTANCES).items():
+    for where, instance in (QUICK if quick else STATIC).items():
         rows, single, drawn[where] = compare(where, instance, range(20, 22) if quick else SEEDS, device)
         table += rows
         cells += single
