@@ -188,7 +188,7 @@ def solve(case: Case, setting: Setting) -> Answer:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", BoundWarning)
         plan: Plan
-        if setting.phases > 1 and isinstance(judge, Forecast):
+        if setting.phases > 1 and not isinstance(judge, str):
             plan = solve_schedule(problem, judge, phases=setting.phases)
         else:
             plan = solve_allocation(problem, bound=judge)
