@@ -96,6 +96,12 @@ def method(make: Callable[[], Any], name: str) -> Callable[..., Any]:
     return call
 
 
+def gradient(parameters: Any, rows: Any) -> tuple[float, Any]:
+    """Loss and gradient of half the squared distance from the mean of some rows."""
+    distance = parameters - np.resize(np.mean(rows, axis=0), np.shape(parameters))
+    return float(distance @ distance) / 2, distance
+
+
 def calls() -> dict[str, Call]:
     """A call of each public function and class that works."""
     fleet = Fleet([60, 20], 4.0, 0.1, throughput=[10.0, 20.0])
@@ -119,6 +125,9 @@ def calls() -> dict[str, Call]:
         controller.plan()
 
     observed.__signature__ = inspect.signature(ClientReport)
+
+    def begun() -> Controller:
+        return Controller(Fleet([60, 20, 30], 4.0, 0.1), Budget(cost=400.0), 0.1)
 
     def fixed() -> FixedPlan:
         return FixedPlan(fleet, 3, 2, 4, 0.1)
@@ -156,6 +165,31 @@ def calls() -> dict[str, Call]:
         "Controller.observe": (method(planned, "observe"), {"reports": []}),
         "Controller.wait": (method(planned, "wait"), {"seconds": 1.0}),
         "Controller.load_state_dict": (method(planned, "load_state_dict"), {"state": planned().state_dict()}),
+        "Controller.join": (method(begun, "join"), {"newcomers": 1}),
+        "Controller.leave": (method(begun, "leave"), {"device": 1}),
+        "Controller.recommend_sampler": (
+            method(planned, "recommend_sampler"),
+            {"capacity": 9, "arrivals": 50, "arrivals_per_round": 5.0, "gradient_diameter": 1.0},
+        ),
+        "Availability": (coopt.Availability, {}),
+        "ClientProbe": (coopt.ClientProbe, {"client": 0, "gradient": gradient, "draw": np.arange}),
+        "measure": (
+            coopt.measure,
+            {"gradient": gradient, "parameters": [0.0, 1.0], "clients": [np.eye(2)] * 2, "progress": False},
+        ),
+        "Fleet.from_traces": (
+            Fleet.from_traces,
+            {
+                "latency": [50.0, 90.0],
+                "links": [8000.0, 1000.0],
+                "model_bytes": 1e6,
+                "devices": 2,
+                "seed": 0,
+                "samples": [60, 20],
+                "gradient_noise": 1.0,
+                "divergence": 0.1,
+            },
+        ),
         "FixedPlan": (
             FixedPlan,
             {"fleet": fleet, "rounds": 3, "local_steps": 2, "batch_sizes": 4, "learning_rate": 0.1},
@@ -193,10 +227,10 @@ def wrong_calls(name: str, call: Call) -> Iterator[tuple[str, Any, Callable[[], 
     """Every argument of a call with every value: the argument, the value, and the call."""
     function, valid = call
     for argument in inspect.signature(function).parameters:
-        if argument.startswith("_") or argument in ("args", "kwargs", "options"):
+        if argument.startswith("_") or argument in ("args", "kwargs", "options", "fields"):
             continue
         # What a function of the user's own raises is the user's.
-        own = argument in ("constraints", "progress", "clock")
+        own = argument in ("constraints", "progress", "clock", "gradient", "draw")
         for value in WRONG:
             if own and callable(value):
                 continue

@@ -16,7 +16,7 @@ from coopt.measuring.differences import KIND, Start, explore
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.prepare import Options, prepare
 from coopt.measuring.progress_bar import progress_bar
-from coopt.problem.validation import shown
+from coopt.problem.validation import numeric_array, shown
 
 Vector = NDArray[np.float64]
 
@@ -121,6 +121,8 @@ def measure(
     >>> measurement
     Measurement(2 devices, 5 directions of 5 parameters, gradient differences on 16 rows a device, ...
     """
+    if not callable(gradient):
+        raise InvalidProblemError(f"gradient = {shown(gradient)}: must be a function")
     model = flat_model(parameters)
     if not hasattr(clients, "__len__"):
         raise InvalidProblemError(f"clients = {shown(clients)}: must be a sequence, one object a device")
@@ -144,7 +146,7 @@ class Client:
 
     def __init__(self, data: Any, device: int) -> None:
         self.data = data
-        if isinstance(data, list | dict) or not hasattr(data, "__len__"):
+        if isinstance(data, list | dict | str | bytes) or not hasattr(data, "__len__"):
             raise InvalidProblemError(
                 f"clients: device {device} is a {type(data).__name__}: give an array, a tuple of arrays, or "
                 "a data set with len() and indexing by an array of integers"
@@ -202,7 +204,7 @@ class _Here:
 
 def flat_model(parameters: ArrayLike) -> NDArray[Any]:
     """The parameters, checked; float32 stays float32."""
-    given = np.asarray(parameters)
+    given = numeric_array("parameters", parameters)
     if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iuf":
         raise InvalidProblemError(
             f"parameters has shape {given.shape} and type {given.dtype}: must be a flat array of numbers"

@@ -13,7 +13,7 @@ from coopt.measuring.effort import Effort, fitting_effort
 from coopt.measuring.parts import Rows, Shares, draw_rows
 from coopt.measuring.shares import choose_shares
 from coopt.problem.fleet_fields import aggregation_weights, device_names
-from coopt.problem.validation import count, integer_array, optional_count
+from coopt.problem.validation import count, integer_array, numeric_array, optional_count, optional_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,9 @@ def prepare(held: Sequence[int], parameters: int, gradients_a_product: int, opti
         If an option is out of range.
     """
     samples = np.array(held, dtype=np.int64)
+    budget = optional_real("samples", options.samples, minimum=0.0, strict=True)
     seed = count("seed", options.seed, minimum=0)
-    each = None if np.ndim(options.rows) == 0 else _rows_of_each(options, len(samples))
+    each = None if numeric_array("rows", options.rows).ndim == 0 else _rows_of_each(options, len(samples))
     shares = choose_shares(
         aggregation_weights(options.weights, samples),
         samples,
@@ -94,7 +95,7 @@ def prepare(held: Sequence[int], parameters: int, gradients_a_product: int, opti
         rows = draw_rows(measured, each[shares.measured].tolist(), seed)
     else:
         wanted = Effort(count("rows", options.rows), directions)
-        effort = fitting_effort(wanted, measured, gradients_a_product, options.samples)
+        effort = fitting_effort(wanted, measured, gradients_a_product, budget)
         rows, directions = draw_rows(measured, [effort.rows] * len(measured), seed), effort.directions
     return Survey(samples, device_names(options.names, len(samples)), shares, rows, directions)
 

@@ -23,6 +23,7 @@ from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.measuring.report_noise import ReportNoise
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, listed, number, optional, table, vector, whole
+from coopt.problem.validation import choice
 
 Vector = npt.NDArray[np.float64]
 GradientFunction = Callable[[Vector, Any], tuple[float, npt.ArrayLike]]
@@ -147,10 +148,8 @@ class ClientProbe:
         seed: int | np.random.Generator | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if pair not in ("next", "same"):
-            raise InvalidProblemError(f"pair = {pair!r} is unknown: choose 'next' or 'same'")
-        if vectors not in ("full", "sketch", "none"):
-            raise InvalidProblemError(f"vectors = {vectors!r} is unknown: choose 'full', 'sketch' or 'none'")
+        choice("pair", pair, ("next", "same"))
+        choice("vectors", vectors, ("full", "sketch", "none"))
         self.client = client
         self._gradient = gradient
         self._draw = draw

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from coopt.problem.validation import flag
+
 
 @contextmanager
 def progress_bar(label: str, total: int, shown: bool | None) -> Iterator[Callable[[int], object]]:
@@ -18,7 +20,7 @@ def progress_bar(label: str, total: int, shown: bool | None) -> Iterator[Callabl
     shown : bool, optional
         Default: where standard error is a terminal.
     """
-    if not (sys.stderr.isatty() if shown is None else shown):
+    if not (sys.stderr.isatty() if shown is None else flag("progress", shown)):
         yield lambda _: None
         return
     from rich.console import Console

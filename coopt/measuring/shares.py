@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.measuring.parts import Shares
-from coopt.problem.validation import count
+from coopt.problem.validation import count, entries, numeric_array
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +65,8 @@ def choose_shares(
     """
     devices = len(weights)
     out = _left_out(left_out, devices)
+    if strata is not None:
+        strata = entries("strata", strata)
     if strata is not None and len(strata) != devices:
         raise InvalidProblemError(f"strata has {len(strata)} labels: must have {devices}, one a device")
     usable = np.flatnonzero(~out)
@@ -84,7 +86,7 @@ def choose_shares(
 
 
 def _left_out(left_out: ArrayLike, devices: int) -> NDArray[np.bool_]:
-    indices = np.asarray(left_out)
+    indices = numeric_array("left_out", left_out)
     out = np.zeros(devices, dtype=bool)
     if indices.size == 0:
         return out

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
-from coopt.problem.validation import float_array, real, same_value
+from coopt.problem.validation import float_array, numeric_array, real, same_value
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,7 +63,7 @@ class Availability:
         *,
         begins: float = 0.0,
     ) -> None:
-        size = max(np.size(opens), np.size(closes))
+        size = max(numeric_array("opens", opens).size, numeric_array("closes", closes).size)
         length = real("period", period, minimum=0.0, strict=True, infinite=True)
         first = float_array("opens", opens, size, minimum=0.0)
         last = float_array("closes", closes, size, minimum=0.0, infinite=True)

@@ -24,6 +24,7 @@ from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
+from coopt.problem.validation import real
 from coopt.streaming import SamplerAdvice
 
 Floats = npt.NDArray[np.float64]
@@ -180,7 +181,7 @@ class Outlook(Membership, KeepsAccount):
         return self._state.knowledge.recommend_sampler(
             capacity=capacity,
             arrivals=arrivals,
-            arrivals_per_step=arrivals_per_round / steps,
+            arrivals_per_step=real("arrivals_per_round", arrivals_per_round, minimum=0.0) / steps,
             gradient_diameter=gradient_diameter,
             contraction=constants.learning_rate * float(constants.pl_constant or 0.0),
         )

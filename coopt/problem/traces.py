@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import count, float_array, real
+from coopt.problem.validation import count, float_array, numeric_array, real
 
 BITS = 8.0
 
@@ -36,7 +36,7 @@ def drawn(
 
 def _positive(name: str, values: ArrayLike) -> NDArray[np.float64]:
     try:
-        table = np.asarray(values, dtype=np.float64)
+        table = np.asarray(numeric_array(name, values), dtype=np.float64)
     except (TypeError, ValueError):
         table = np.zeros(0)
     if table.size == 0 or not (table.ndim == 1 or (name == "links" and table.shape[1:] == (2,))):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.validation import choice, count, real
 
 Floats = npt.NDArray[np.float64]
 Sampler = Literal["reservoir", "random", "fifo"]
@@ -21,12 +22,9 @@ SAMPLERS: tuple[Sampler, ...] = ("reservoir", "random", "fifo")
 
 
 def _check(sampler: str, capacity: int, arrivals: int) -> None:
-    if sampler not in SAMPLERS:
-        raise InvalidProblemError(f"sampler = {sampler!r} is unknown: choose one of {', '.join(SAMPLERS)}")
-    if capacity < 1:
-        raise InvalidProblemError(f"capacity = {capacity!r} is invalid: give an integer of at least 1")
-    if arrivals < 1:
-        raise InvalidProblemError(f"arrivals = {arrivals!r} is invalid: give an integer of at least 1")
+    choice("sampler", sampler, SAMPLERS)
+    count("capacity", capacity)
+    count("arrivals", arrivals)
 
 
 def inclusion_probability(sampler: Sampler, capacity: int, arrivals: int) -> Floats:
@@ -153,8 +151,7 @@ def variance_factor(sampler: Sampler, turnover: float) -> float:
     [1.0, 0.5, 0.3679]
     """
     _check(sampler, 1, 1)
-    if math.isnan(turnover) or turnover < 0:
-        raise InvalidProblemError(f"turnover = {turnover!r} is invalid: give a number of at least 0")
+    turnover = real("turnover", turnover, minimum=0.0, infinite=True)
     if sampler == "reservoir" or math.isinf(turnover):
         return 1.0
     if sampler == "random":
@@ -228,9 +225,8 @@ def recommend_sampler(
     ...     sample_variance=4.0, capacity=100, turnover=0.5).sampler
     'fifo'
     """
-    for name, value in (("gradient_diameter", gradient_diameter), ("sample_variance", sample_variance)):
-        if not np.isfinite(value) or value < 0:
-            raise InvalidProblemError(f"{name} = {value!r} is invalid: give a finite number of at least 0")
+    gradient_diameter = real("gradient_diameter", gradient_diameter, minimum=0.0)
+    sample_variance = real("sample_variance", sample_variance, minimum=0.0)
     if not distances:
         raise InvalidProblemError("distances is empty: give the distance of at least one kind of buffer")
     squared: dict[str, float] = {}
@@ -241,7 +237,8 @@ def recommend_sampler(
                 f"distances[{sampler!r}] = {distance!r} is invalid: give a number in [0, 1]"
             )
         variance = sample_variance / capacity * variance_factor(sampler, turnover)
-        squared[sampler] = gradient_diameter**2 * distance**2 + variance
+        bias = gradient_diameter * distance
+        squared[sampler] = bias * bias + variance
     ordered = [sampler for sampler in SAMPLERS if sampler in squared]
     best = min(ordered, key=lambda sampler: squared[sampler])
     return SamplerAdvice(best, squared)
