@@ -23,7 +23,7 @@ from coopt.measuring.report import ClientReport, HalfBatches, SameBatchPair
 from coopt.measuring.report_noise import ReportNoise
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, listed, number, optional, table, vector, whole
-from coopt.problem.validation import choice
+from coopt.problem.validation import choice, generator
 
 Vector = npt.NDArray[np.float64]
 GradientFunction = Callable[[Vector, Any], tuple[float, npt.ArrayLike]]
@@ -156,7 +156,9 @@ class ClientProbe:
         self._pair_kind = pair
         self._vectors = vectors
         self._sketch_size = sketch_size
-        self._noise, self._generator = noise, np.random.default_rng(seed)
+        # Noise that protects is not to be guessed: without a seed it differs from run to run.
+        self._noise = noise
+        self._generator = np.random.default_rng() if seed is None else generator("seed", seed)
         self._clock = clock
         self._warm = False
         self._held: tuple[Vector, list[_Part]] | None = (

@@ -112,6 +112,13 @@ def is_auto(value: object) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
+def generator(name: str, seed: object) -> np.random.Generator:
+    """Return a generator as it is, and a new one for a seed, which is a whole number."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(count(name, seed, minimum=0))
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` as a bool if it is one: what is true of any other value is a guess."""
     if not isinstance(value, bool | np.bool_):

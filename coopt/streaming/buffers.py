@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import count
+from coopt.problem.validation import count, generator
 
 Items = npt.NDArray[Any]
 
@@ -45,8 +45,7 @@ class Buffer(ABC):
     def __init__(self, capacity: int, *, seed: int | np.random.Generator) -> None:
         self.capacity = count("capacity", capacity)
         self.arrivals = 0
-        known = isinstance(seed, np.random.Generator)
-        self._rng = np.random.default_rng(seed if known else count("seed", seed, minimum=0))
+        self._rng = generator("seed", seed)
         self._store: Items | None = None
 
     def __len__(self) -> int:
@@ -74,7 +73,8 @@ class Buffer(ABC):
         if not len(items):
             return
         if self._store is None:
-            self._store = np.empty((self.capacity, *items.shape[1:]), dtype=items.dtype)
+            # Zeros: what memory happens to hold belongs in no saved state.
+            self._store = np.zeros((self.capacity, *items.shape[1:]), dtype=items.dtype)
         elif items.shape[1:] != self._store.shape[1:] or items.dtype != self._store.dtype:
             raise InvalidProblemError(
                 f"block has items of type {items.dtype} and shape {items.shape[1:]}, the buffer holds items "
