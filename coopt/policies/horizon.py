@@ -225,6 +225,19 @@ def calibrated_gap(
     return landscape.value(rounds, local_steps, mean, drifting)[0]
 
 
+def _longest_round(problem: Problem, plan: _Plan) -> int:
+    """Local steps that take at most a share of what is left, and no fewer than those of the plan."""
+    fleet, budget = problem.fleet, problem.budget
+    step = float(fleet.sample_cost @ plan.batches) + fleet.whole_step_cost
+    seconds = float(np.max(limits.step_times(problem, plan.batches)))
+    room = [
+        left / FIRST_ROUNDS / used
+        for left, used in ((budget.cost, step), (budget.time, seconds))
+        if math.isfinite(left) and used > 0.0
+    ]
+    return max(plan.local_steps, int(min(room, default=LARGEST_STEPS)))
+
+
 def _search(
     landscape: _Landscape, start: tuple[int, int], steps: tuple[int, int], ratio: float, least_rounds: int = 1
 ) -> _Plan | None:
@@ -341,6 +354,8 @@ class Horizon:
         range_now = 1, most
         if previous is None:
             best = self._coarse(landscape, most)
+            # It rests on the warm-up alone: an estimate that is far off must not spend the budget at once.
+            range_now = 1, most if best is None else _longest_round(problem, best)
         else:
             rest, tau = max(previous.rounds - 1, 1), previous.rest_local_steps
             inverse = 1 / previous.batch_sizes
