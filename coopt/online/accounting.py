@@ -137,7 +137,10 @@ class Account:
             round=self.round,
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
-            planned_samples=samples_of(plan),
+            # A loop that gives all local steps to a device that was to take fewer made it do that work.
+            planned_samples=samples_processed(
+                np.where(plan.steps > 0, plan.local_steps, 0), plan.batch_sizes, plan.extra_evaluation
+            ),
             prices=Prices(sample_cost if stated_cost is None else stated_cost, step_cost, sample_cost),
             lowest_loss=lowest_loss,
         )
