@@ -137,7 +137,7 @@ def screen(
         lost = np.isnan(seen["samples_processed"]) & seen.current & (planned > 0)
         seen.column["samples_processed"][lost] = planned[lost]
     _drop_too_low(seen, ignored, lowest_loss)
-    _drop_outliers(seen, ignored, memory or {}, lowest_loss)
+    _drop_outliers(seen, ignored, memory or {}, lowest_loss, clock=most_seconds < LARGEST)
     if prices is not None:
         ignored.extend(believe_costs(seen, prices))
     winsorize(seen, lowest_loss)
@@ -299,7 +299,9 @@ def _scales(seen: Observations) -> dict[str, Floats]:
         }
 
 
-def _drop_outliers(seen: Observations, ignored: list[Ignored], memory: Memory, lowest: float) -> None:
+def _drop_outliers(
+    seen: Observations, ignored: list[Ignored], memory: Memory, lowest: float, *, clock: bool
+) -> None:
     why = "far from what all other clients report"
     for group, values in _scales(seen).items():
         # The values believed last count only where too few report now: the model has moved since.
@@ -315,6 +317,9 @@ def _drop_outliers(seen: Observations, ignored: list[Ignored], memory: Memory, l
         far, typical = _far(values - floor, past - floor, FARTHEST[group], group not in NEVER_TOO_SMALL)
         if group == "loss":
             far &= _far_by_distance(values, past)
+        if group.startswith("seconds") and clock:
+            # Phones differ by factors of hundreds. Nobody can have taken longer than the round did.
+            far &= values < typical
         part = "pair" if group == "step of pair" else group
         _name(seen, ignored, part, far, why, values, typical + floor)
 

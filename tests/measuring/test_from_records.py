@@ -73,7 +73,8 @@ def test_a_recorded_training_gives_back_its_fleet() -> None:
     assert training.curvature.min() * 0.8 < constants.smoothness < training.curvature.max() * 1.2
     assert found.errors["smoothness"] < 0.5
     assert found.rounds == 120
-    assert not found.ignored
+    # Honest clients are named in at most one report of a hundred.
+    assert len(found.ignored) <= 0.01 * len(reports)
     assert Problem(found.fleet, constants, Budget(cost=1000)).fleet is found.fleet
 
 
@@ -107,7 +108,8 @@ def test_what_is_not_believed_is_named_by_its_client() -> None:
     wrong = [replace(r, client=10 * r.client) for r in reports]
     wrong[2] = replace(wrong[2], loss=float("nan"))
     found = from_records(wrong, learning_rate=0.1)
-    assert [str(each) for each in found.ignored] == ["client 20: ignored loss = nan: not a possible value"]
+    assert "client 20: ignored loss = nan: not a possible value" in [str(each) for each in found.ignored]
+    assert {each.client for each in found.ignored} == {20}
 
 
 def test_lines_that_are_no_reports_are_named(tmp_path: Path) -> None:
