@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import runpy
 from pathlib import Path
@@ -119,6 +120,48 @@ def test_claims_about_the_first_plan_and_the_soak_are_those_of_the_result_files(
     (claim,) = (line for line in README.splitlines() if "what devices do?" in line)
     assert rounds is not None and f"{int(rounds[1]):,} rounds with {rounds[2]} devices" in claim
     assert "No crash, nothing overspent" in soak
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with (ROOT / path).open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def claim(question: str) -> str:
+    (line,) = (line for line in README.splitlines() if question in line)
+    return line
+
+
+def test_claims_about_runs_that_measure_are_those_of_the_result_file() -> None:
+    rows = table("benchmarks/federated/results/scheduled.csv")
+    for kind, said in (
+        ("free rates", "{} to {} points more accurate"),
+        ("the rate given", "{} to {} at its rate"),
+    ):
+        points = sorted(
+            row["points above AdaCoOpt"].split()[0]
+            for row in rows
+            if row["method"] == f"coopt, measured, {kind}"
+        )
+        assert len(points) == 3
+        assert said.format(points[0], points[-1]) in claim("measured within the run?")
+
+
+def test_claims_about_lies_and_kills_are_those_of_the_result_files() -> None:
+    rows = table("benchmarks/online/results/attacks_after.csv")
+    gaps: dict[str, list[float]] = {}
+    for row in rows:
+        gaps.setdefault(row["attack"], []).append(math.log(float(row["gap"])))
+    means = {attack: math.exp(sum(each) / len(each)) for attack, each in gaps.items()}
+    worst = max(means.values()) / means["none"]
+    assert f"at most {worst:.2f} times" in claim("lying clients do?") and len(means) == 13
+    assert all(float(row["cost"]) <= 1.0 + 1e-9 for row in rows)
+    kills = {row["loop"]: row for row in table("benchmarks/online/results/kills.csv")}
+    assert all(row["overruns"] == "0" and row["as_expected"] == row["trainings"] for row in kills.values())
+    said = f"[{kills['torch']['killed']} kills]"
+    assert said in claim("killed server?") and f"{kills['flower']['killed']} in Flower" in claim(
+        "killed server?"
+    )
 
 
 def test_the_diff_for_flower_is_that_of_the_guide() -> None:
