@@ -43,7 +43,7 @@ def gaussian_scale(epsilon: float, delta: float) -> float:
     Examples
     --------
     >>> round(gaussian_scale(1.0, 1e-5), 3)
-    3.73
+    3.731
     """
     from scipy.optimize import brentq
     from scipy.special import log_ndtr, ndtr

@@ -45,7 +45,7 @@ def held_losses(losses: Floats, lowest: float) -> Floats:
     Examples
     --------
     >>> held_losses(np.array([1.0, 1.1, 0.9, 1.2, 25.0]), 0.0).round(2)
-    array([1.  , 1.1 , 0.9 , 1.2 , 2.17])
+    array([1.  , 1.1 , 0.9 , 1.2 , 3.31])
     """
     known = losses[np.isfinite(losses)]
     if len(known) < LEAST_TO_JUDGE:

@@ -56,7 +56,10 @@ class Knowledge:
         told = (seen["seconds_computing"] + seen["seconds_communicating"])[seen.current]
         here = np.zeros(len(self.fleet), dtype=bool)
         here[seen.client[seen.current]] = True
-        missing = ~here[plan.participants] & ~closed.absent[plan.participants]
+        asked = np.zeros(len(self.fleet), dtype=bool)
+        asked[plan.participants] = True
+        missing = asked & ~here & ~closed.absent
+        self.estimates = replace(self.estimates, clock=self.estimates.clock.late(missing))
         # Whoever never answered may be what the server waited for.
         if not missing.any() or seconds < NEARLY * plan.deadline:
             clock = self.estimates.clock.add(seconds, told, np.where(here, samples_of(plan), 0.0))
@@ -115,12 +118,11 @@ class Knowledge:
         with np.errstate(divide="ignore", over="ignore"):
             throughput = np.where(timing.known, 1 / per_sample, fleet.throughput)
             throughput = np.minimum(throughput, 1 / np.float64(clock.least))
-        longest = math.inf if clock.shortest is None else clock.shortest
         return replace(
             fleet,
             throughput=throughput,
             step_time=np.where(timing.known, alpha, fleet.step_time),
-            round_time=np.where(link.known, np.minimum(link.mean, longest), fleet.round_time)
+            round_time=np.where(link.known, np.minimum(link.mean, clock.links(len(fleet))), fleet.round_time)
             + (clock.overhead or 0.0),
             sample_cost=self.sample_cost(),
         )

@@ -26,7 +26,7 @@ def expected_delay(seconds: Floats, spread: float) -> float:
     >>> round(expected_delay(np.array([5.0, 1.0]), 0.2), 2)
     1.0
     >>> round(expected_delay(np.full(40, 5.0), 0.2), 2)
-    1.5
+    1.52
     """
     from scipy.special import ndtr
 

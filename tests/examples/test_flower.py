@@ -76,6 +76,9 @@ class Replay:
     def wants(self, **others: Any) -> None:
         """Nothing is measured."""
 
+    def wait(self, seconds: float) -> None:
+        """No time passes."""
+
     def observe(self, reports: Iterable[ClientReport], **others: Any) -> list[Any]:
         self._round += 1
         return []

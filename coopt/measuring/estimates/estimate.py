@@ -75,7 +75,7 @@ def update(
     ...                       halves=HalfBatches(2, 2, 1.0, 0.25))
     >>> state, ignored = update(Estimates.empty([9, 9]), [report], round=0)
     >>> state.noise.mean, [str(line) for line in ignored]
-    (array([1., 0.]), ['client 0: ignored loss: not a possible value'])
+    (array([1., 0.]), ['client 0: ignored loss = nan: not a possible value'])
     """
     seen, ignored = screen(reports, devices=len(state.samples), round=round, memory=state.memory)
     state = absorb(state, seen, local_steps=local_steps, replacement=replacement, streaming=streaming)

@@ -9,13 +9,14 @@ those that claim more become more equal, until the rounds take as long as planne
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.problem.saved_state import number, optional, table
+from coopt.problem.saved_state import Reader, listed, number, optional, table
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,8 +34,9 @@ class WallClock:
     ----------
     overhead : float
         Least seconds that a round took beyond what the slowest device said; None before the first [s].
-    shortest : float
-        Seconds of the shortest round of late, or None: whoever took part in it has a faster link [s].
+    shortest : tuple of float
+        Seconds of the shortest round of late that each device took part in, infinite before the first: its
+        link is faster than that [s].
     least : float
         Seconds a sample below which no claim is believed [s].
 
@@ -51,7 +53,7 @@ class WallClock:
 
     overhead: float | None = None
     least: float = 0.0
-    shortest: float | None = None
+    shortest: tuple[float, ...] = ()
 
     def add(self, seconds: float, told: Floats, work: Floats) -> Self:
         """Take in a round.
@@ -62,8 +64,8 @@ class WallClock:
             How long it took by the server's clock.
         told : numpy.ndarray, shape (m,)
             Seconds that devices say they were busy with it; NaN where they do not.
-        work : numpy.ndarray, shape (m,)
-            Samples that they had to process.
+        work : numpy.ndarray, shape (N,)
+            Samples that devices had to process; 0 for those that did not take part.
         """
         told = told[np.isfinite(told)]
         most = float(np.max(work, initial=0.0))
@@ -73,25 +75,39 @@ class WallClock:
         beyond = max(seconds - slowest, 0.0)
         overhead = beyond if self.overhead is None else min(self.overhead, beyond)
         possible = max(seconds - overhead, 0.0) / most
+        links = self.links(len(work))
         doubtful = seconds > DOUBT * (slowest + overhead)
         # Whoever had the most work did it in the time that the round took.
         return replace(
             self,
             overhead=overhead,
             least=possible if doubtful else min(self.least, possible),
-            shortest=seconds if self.shortest is None else min(seconds, FORGET * self.shortest),
+            shortest=tuple(np.where(work > 0.0, np.minimum(seconds, FORGET * links), links).tolist()),
         )
+
+    def late(self, missing: npt.NDArray[np.bool_]) -> Self:
+        """Forget how fast the links of devices were that the server waited for in vain, shape (N,)."""
+        return replace(self, shortest=tuple(np.where(missing, math.inf, self.links(len(missing))).tolist()))
+
+    def links(self, devices: int) -> Floats:
+        """Seconds below which the time of every device's link lies, shape (N,) [s]."""
+        found = np.full(devices, math.inf)
+        found[: len(self.shortest)] = self.shortest
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers that `restored` turns back into the same."""
-        return asdict(self)
+        known = [seconds if math.isfinite(seconds) else None for seconds in self.shortest]
+        return asdict(self) | {"shortest": known}
 
     def restored(self, place: str, state: object) -> Self:
         """Return what `state_dict` wrote; `place` is for messages."""
         seconds = number(minimum=0.0)
-        return replace(
-            self,
-            **table(
-                place, state, {"overhead": optional(seconds), "least": seconds, "shortest": optional(seconds)}
-            ),
-        )
+        readers: dict[str, Reader[Any]] = {
+            "overhead": optional(seconds),
+            "least": seconds,
+            "shortest": listed(optional(seconds)),
+        }
+        read = table(place, state, readers)
+        known = tuple(math.inf if each is None else each for each in read["shortest"])
+        return replace(self, **(read | {"shortest": known}))
