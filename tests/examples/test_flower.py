@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coopt import Fleet
+from coopt import Budget, Fleet
 from coopt.measuring.report import ClientReport
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 
@@ -50,7 +50,7 @@ class Replay:
     """A planner that repeats the plans of a run."""
 
     def __init__(self, saved: Saved, fleet: Fleet) -> None:
-        self.fleet = fleet
+        self.fleet, self.budget = fleet, Budget()
         self.spent_cost = self.spent_seconds = 0.0
         self._records = saved.result.rounds
         self._round = 0
@@ -72,6 +72,10 @@ class Replay:
             predicted_error=np.nan,
             rest_local_steps=1,
         )
+
+    @property
+    def round(self) -> int:
+        return self._round
 
     def wants(self, **others: Any) -> None:
         """Nothing is measured."""

@@ -259,6 +259,8 @@ def test_an_interrupt_in_the_middle_of_writing_leaves_one_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     path = tmp_path / "run"
+    # Workers of pytest-xdist ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(*_: Any) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -271,8 +273,11 @@ def test_an_interrupt_in_the_middle_of_writing_leaves_one_whole_file(
 
     with CheckpointFile(path, RUN) as file:
         file.write({"round": 1})
-    with pytest.raises(KeyboardInterrupt):
-        go_on()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            go_on()
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()
     with CheckpointFile(path, RUN) as file:  # the lock went with the run that was interrupted
         assert file.read() in ({"round": 1}, {"round": 2})
