@@ -123,6 +123,12 @@ def weighted(shares: Floats, amounts: Floats) -> Floats:
     return total
 
 
+def scaled(amounts: Floats, factor: float) -> Floats:
+    """Return amounts * factor, where nothing of an infinite amount is nothing."""
+    with np.errstate(over="ignore"):  # what is beyond floats is infinite
+        return amounts * factor if factor else np.zeros_like(amounts)
+
+
 def product(share: float, amount: float) -> float:
     """Return share * amount, where an infinite share of nothing is nothing."""
     return 0.0 if amount == 0.0 else share * amount

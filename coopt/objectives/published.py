@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coopt.objectives.cautions import floor_above_gap, impossible_continuity, said
 from coopt.objectives.curvature import check_step_size, log_contraction, required
 from coopt.objectives.drift import sums_on_grid
-from coopt.objectives.monotone import MonotoneBase, MonotoneForm
+from coopt.objectives.monotone import MonotoneBase, MonotoneForm, scaled
 from coopt.objectives.noise_and_drift import NoiseAndDriftForm, population
 from coopt.objectives.participation import refuse_absence
 from coopt.objectives.progress import ExponentialProgress
@@ -74,7 +74,7 @@ class Dynamite(_Published):
 
         def penalty(h: Floats, tau: Ints) -> Floats:
             # With rho = 1/(eta tau), in an order in which nothing overflows before the result does.
-            return h / tau * (h / eta) if rho is None else _times(rho, h * h)
+            return h / tau * (h / eta) if rho is None else scaled(h * h, rho)
 
         return _published_form(self, problem, penalty)
 
@@ -121,7 +121,7 @@ class AdaCoOpt(_Published):
     def monotone_form(self, problem: Problem) -> MonotoneForm:
         """Tie the bound to a problem; raises InvalidProblemError for constants it lacks."""
         rho = required(problem.constants, "lipschitz", self.name)
-        return _published_form(self, problem, lambda h, _tau: _times(rho, h))
+        return _published_form(self, problem, lambda h, _tau: scaled(h, rho))
 
     def statement(self, problem: Problem, local_steps: int) -> Statement:
         """The published statement, with its Lipschitz constant."""
@@ -129,11 +129,6 @@ class AdaCoOpt(_Published):
 
         constants = problem.constants
         return Statement(adacoopt.theorem, constants_values(constants, constants.lipschitz))
-
-
-def _times(rho: float, drift: Floats) -> Floats:
-    # Nothing times a drift beyond the range of floats is nothing.
-    return rho * drift if rho else np.zeros_like(drift)
 
 
 def _published_form(

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from coopt.errors import InvalidProblemError
 from coopt.objectives.cautions import exploding_drift, said
 from coopt.objectives.curvature import curvature, log_contraction, required
-from coopt.objectives.monotone import inverse_batches
+from coopt.objectives.monotone import inverse_batches, scaled
 from coopt.objectives.participation import refuse_absence
 from coopt.objectives.protocol import LOSS, Bound, Floats, Objective, Parts
 from coopt.problem.constants import Constants
@@ -141,13 +141,13 @@ class TradeOff(Objective):
         )
         left, repeated = (float(part[0]) for part in effect.after(count("rounds", rounds)))
         fleet, p = problem.fleet, problem.fleet.weights
-        divergence = _times(effect.divergence, float(p @ fleet.divergence**2))
+        divergence = scaled(effect.divergence, float(p @ fleet.divergence**2))
         offset = left * problem.constants.initial_gap + repeated * float(divergence[0])
         spread = p * (1.0 - p) * fleet.gradient_noise
         drift = np.multiply(effect.spread, spread, out=np.zeros_like(spread), where=spread > 0.0)
         weights: Floats = repeated * (effect.noise * p * p * fleet.gradient_noise + drift)
         averaged, drifting = fleet.step_noise_terms.tolist()
-        offset += repeated * float(effect.noise[0] * averaged + _times(effect.spread, drifting)[0])
+        offset += repeated * float(effect.noise[0] * averaged + scaled(effect.spread, drifting)[0])
         if not fleet.replacement:
             offset -= float(np.sum(weights / fleet.samples))
         return offset, weights
@@ -242,14 +242,8 @@ class _Round:
     def split(self, problem: Problem, rounds: int, sums: _Sums) -> tuple[Floats, Floats, Floats]:
         """Transient, noise and drift after `rounds` rounds, each of shape (m,)."""
         left, repeated = self.after(rounds)
-        drift = _times(self.divergence, sums.divergence2) + _times(self.spread, sums.nu2)
+        drift = scaled(self.divergence, sums.divergence2) + scaled(self.spread, sums.nu2)
         return left * problem.constants.initial_gap, repeated * self.noise * sums.sigma2, repeated * drift
-
-
-def _times(costs: Floats, amount: float) -> Floats:
-    """Return costs * amount, where an infinite cost of nothing is nothing."""
-    with np.errstate(over="ignore"):  # what is beyond floats is infinite
-        return costs * amount if amount else np.zeros_like(costs)
 
 
 # A search asks for the same round at every number of rounds.
