@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import count, float_array, numeric_array, real
+from coopt.problem.validation import float_array, generator, numeric_array, real
 
 BITS = 8.0
 
@@ -21,11 +21,7 @@ def drawn(
     seed: int | np.random.Generator,
 ) -> dict[str, Any]:
     """Throughput and round time of `devices` devices; see :meth:`coopt.Fleet.from_traces`."""
-    rng = (
-        seed
-        if isinstance(seed, np.random.Generator)
-        else np.random.default_rng(count("seed", seed, minimum=0))
-    )
+    rng = generator("seed", seed)
     size = real("model_bytes", model_bytes, minimum=0.0)
     measured, table = _positive("latency", latency), _positive("links", links)
     seconds = measured[rng.integers(len(measured), size=devices)]
