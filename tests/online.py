@@ -11,6 +11,23 @@ DIMENSION = 3
 LEARNING_RATE = 0.1
 
 
+def plain_reports(plan: RoundPlan, loss: float) -> list[ClientReport]:
+    """What clients say that did as they were told and measured nothing but a loss."""
+    return [
+        ClientReport(
+            client=i,
+            round=plan.round,
+            samples=60,
+            local_steps=plan.local_steps,
+            batch_size=int(size),
+            samples_processed=plan.local_steps * int(size),
+            loss=loss,
+            seconds_computing=0.1,
+        )
+        for i, size in enumerate(plan.batch_sizes)
+    ]
+
+
 class Training:
     """Server and clients of one training run.
 

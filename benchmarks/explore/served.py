@@ -19,6 +19,7 @@ import coopt
 from coopt import Fleet
 from coopt.adapters.simulated import Softmax, digits
 
+# As a browser in a container starts, and without a request of its own to anywhere.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -81,6 +82,13 @@ def chromium():
 def opened(browser, address: str, **options):
     """The page once all of it is drawn."""
     page = browser.new_page(**options)
+    visit(page, address)
+    settled(page)
+    return page
+
+
+def visit(page, address: str) -> None:
+    """Go to an address, once the server listens, which takes a moment."""
     page.set_default_timeout(60_000)
     for _ in range(100):
         try:
@@ -90,8 +98,6 @@ def opened(browser, address: str, **options):
             if "ERR_CONNECTION_REFUSED" not in str(error):
                 raise
             page.wait_for_timeout(200)
-    settled(page)
-    return page
 
 
 def settled(page) -> None:

@@ -8,10 +8,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from coopt import Budget, ClientReport, Controller, Fleet
+from coopt import Budget, Controller, Fleet
 from coopt.adapters.scalars import TAGS, LogScalars
 from coopt.adapters.torch.history import History, RoundRecord
 from coopt.online.estimate_trail import EstimateTrail
+from online import plain_reports
 
 
 class Kept:
@@ -56,19 +57,7 @@ def test_estimates_go_along_with_their_errors():
     callback = LogScalars(writer, trail)
     for number in range(3):
         plan = controller.plan()
-        controller.observe(
-            ClientReport(
-                client=i,
-                round=plan.round,
-                samples=60,
-                local_steps=plan.local_steps,
-                batch_size=int(size),
-                samples_processed=plan.local_steps * int(size),
-                loss=2.0,
-                seconds_computing=0.1,
-            )
-            for i, size in enumerate(plan.batch_sizes)
-        )
+        controller.observe(plain_reports(plan, 2.0))
         history.records.append(record(number))
         callback(history)
     assert writer.scalars["estimate/loss", 3] == 2.0 and writer.scalars["estimate/loss_error", 3] == 0.0

@@ -16,23 +16,13 @@ from pathlib import Path
 import pytest
 
 import coopt
+from benchmarks.explore.served import NUMBER, chromium, visit
 from coopt import Allocation, solve_allocation
 from coopt.cli import example_problem, explore_command, main
 
 CHROMIUM = shutil.which("chromium")
 DATA = Path(coopt.__file__).parent / "data"
 FILES = (str(DATA / "fleet.csv"), str(DATA / "job.toml"))
-# As a browser in a container starts, and without a request of its own to anywhere.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-NUMBER = "[data-testid=stMetricValue]"
 needs_streamlit = pytest.mark.skipif(
     explore_command.find_spec("streamlit") is None,
     reason="Streamlit is not installed: pip install 'coopt[explore]'",
@@ -80,28 +70,17 @@ def address() -> Iterator[str]:
 def browser():
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: `make test-browser` installs Debian's")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    pytest.importorskip("playwright.sync_api")
+    with chromium() as started:
+        yield started
 
 
 def open_page(browser, address: str, width: int = 1300):
     """The page, and the addresses that it asked for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
-    page.set_default_timeout(60_000)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    for _ in range(100):
-        try:
-            page.goto(address)
-            break
-        except Exception as error:
-            # The server takes a moment to listen.
-            if "ERR_CONNECTION_REFUSED" not in str(error):
-                raise
-            page.wait_for_timeout(200)
+    visit(page, address)
     page.get_by_role("slider").first.wait_for()
     return page, asked
 

@@ -12,7 +12,6 @@ import pytest
 from command_line import quadratic_measurement, write_files
 from coopt import (
     Budget,
-    ClientReport,
     Controller,
     Fleet,
     Problem,
@@ -24,6 +23,7 @@ from coopt import (
 from coopt.online.estimate_trail import EstimateTrail
 from coopt.plans.plot_run import plot_losses, plot_rounds
 from coopt.problem.files import read_problem
+from online import plain_reports
 
 pytest.importorskip("matplotlib")
 
@@ -44,19 +44,7 @@ def trail(rounds: int = 6) -> EstimateTrail:
     followed = EstimateTrail(controller)
     for number in range(rounds):
         plan = controller.plan()
-        controller.observe(
-            ClientReport(
-                client=i,
-                round=plan.round,
-                samples=60,
-                local_steps=plan.local_steps,
-                batch_size=int(size),
-                samples_processed=plan.local_steps * int(size),
-                loss=2.0 / (1.0 + number),
-                seconds_computing=0.1,
-            )
-            for i, size in enumerate(plan.batch_sizes)
-        )
+        controller.observe(plain_reports(plan, 2.0 / (1.0 + number)))
         assert followed() is False
     return followed
 
