@@ -22,7 +22,8 @@ from coopt.objectives.young import YoungFamily
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.best_first import SearchProof
-from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, SMALLEST, CohortBound, CohortNodes, Evaluation
+from coopt.solvers.cohort.lower_bound import SMALLEST, CohortBound
+from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes, Evaluation
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.roundoff import LOOSENED
 

@@ -1,7 +1,6 @@
 """A lower bound for many cohorts at once, by Lagrangian duality.
 
-A node leaves open which of some devices train, and ranges of rounds, local steps, members of the bound and
-P, the weight of those that train. With r = 1/P everything in which its plans differ is a sum over the
+In a node (see `nodes`), with r = 1/P everything in which its plans differ is a sum over the
 devices that train, linear in r once their batches are chosen. Prices of
 
 * the limits on cost and on energy, and on the time of every device,
@@ -17,8 +16,7 @@ the exact solver.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from coopt.objectives.young import YoungFamily
 from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort.effects import BEYOND, Effects
+from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes, Evaluation
 from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 from coopt.solvers.whole_units.unit_prices import units_at
 
@@ -34,7 +33,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-OUT, OPEN, IN = 0, -1, 1
 # The rounds of a node with one tau are looked at in so many parts.
 PIECES = 64
 # Sums of many terms have lost this much.
@@ -42,86 +40,6 @@ LOST = 1e-13
 # Steps towards the level of batches from which prices begin.
 LEVELS = 8
 SMALLEST = 1e-300
-
-
-@dataclass(frozen=True)
-class CohortNodes:
-    """Sets of cohorts with their plans, as arrays with one row a node.
-
-    Attributes
-    ----------
-    rounds, local_steps, gammas, zs : ndarray of int64, shape (R, 2)
-        First and last K and tau, and places of gamma and of z among those of the bound.
-    share : ndarray, shape (R, 2)
-        Smallest and largest P.
-    outside : ndarray of bool, shape (R,)
-        Whether the bias is counted over those left out; over those that train if not.
-    state : ndarray of int8, shape (R, N)
-        IN, OUT or OPEN.
-    prices : ndarray, shape (R, 5)
-        Of cost and energy, zero where there is no limit on them; of weights, bias and number. Those of limits
-        are not negative.
-    trained : ndarray, shape (R, N)
-        How often each device trained on the way to these prices, from 0 to 1.
-    bound : ndarray, shape (R,)
-    """
-
-    rounds: Ints
-    local_steps: Ints
-    gammas: Ints
-    zs: Ints
-    share: Floats
-    outside: Bools
-    state: NDArray[np.int8]
-    prices: Floats
-    trained: Floats
-    bound: Floats
-
-    def __len__(self) -> int:
-        return int(self.bound.size)
-
-    def take(self, index: Ints | Bools | slice) -> Self:
-        """Some of the nodes, copied."""
-        return type(self)(*(getattr(self, field.name)[index].copy() for field in fields(self)))
-
-    @classmethod
-    def together(cls, parts: list[Self]) -> Self:
-        """All nodes of several sets."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one evaluation shows of R nodes.
-
-    Attributes
-    ----------
-    bound : ndarray, shape (R,)
-    lacking, most_lacking : ndarray, shape (R,)
-        By how much the floor is too low for the threshold, where the bound is smallest and at most.
-    gradient : ndarray, shape (R, 5)
-        Of the floor there, in the prices.
-    trained : ndarray, shape (R, N)
-        Who trains there.
-    low, high : ndarray, shape (R, N)
-        Smallest and largest change of the floor if the device trains.
-    amount : ndarray, shape (R, N)
-        What noise and batches of the device come to.
-    ends : ndarray of int64, shape (R, J + 1)
-    pieces : ndarray, shape (R, J)
-        Ends of the parts into which the rounds are cut, and the bounds on the parts.
-    """
-
-    bound: Floats
-    lacking: Floats
-    most_lacking: Floats
-    gradient: Floats
-    trained: Floats
-    low: Floats
-    high: Floats
-    amount: Floats
-    ends: Ints
-    pieces: Floats
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from coopt import Certified, NonConvex, Problem, leave_out
 from coopt.solvers.cohort.effects import Effects
-from coopt.solvers.cohort.lower_bound import IN, OPEN, OUT, CohortBound, CohortNodes
+from coopt.solvers.cohort.lower_bound import CohortBound
+from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes
 from fleets import random_problem
 from problems import problems
 
