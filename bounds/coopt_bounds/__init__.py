@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from coopt_bounds import (
     adacoopt,
+    best_batches,
     certified,
     closed_forms,
     cohort,
@@ -62,6 +63,7 @@ __all__ = [
     "ProofError",
     "Theorem",
     "adacoopt",
+    "best_batches",
     "certified",
     "closed_forms",
     "cohort",

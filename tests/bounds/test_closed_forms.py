@@ -15,7 +15,7 @@ from coopt import Dynamite, NonConvex
 from coopt.objectives.progress import ExponentialProgress
 from coopt.solvers.proposers.closed_form import co_optimised, relaxation
 from coopt.solvers.proposers.progress import best_steps, lambert_steps
-from coopt_bounds import ProofError, closed_forms
+from coopt_bounds import ProofError, best_batches, closed_forms
 from coopt_bounds.algebra import at_least, at_most, equal
 from coopt_bounds.proof import Combine
 from fleets import random_problem
@@ -39,17 +39,17 @@ def mutants():
         claim = lemma.claim
         return with_claim(lemma, claim.func(factor * claim.lhs, claim.rhs, evaluate=False))
 
-    cf = closed_forms
-    yield "less noise than Cauchy-Schwarz allows", scaled(cf.HETEROGENEOUS, 2)
-    yield "batches that nobody pays for", without(cf.HETEROGENEOUS, "may cost")
-    yield "noise of the best batches halved", scaled(cf.ATTAINED, sp.Rational(1, 2))
-    yield "the same batch, at no price", without(cf.HOMOGENEOUS, "the same batch")
+    bb, cf = best_batches, closed_forms
+    yield "less noise than Cauchy-Schwarz allows", scaled(bb.HETEROGENEOUS, 2)
+    yield "batches that nobody pays for", without(bb.HETEROGENEOUS, "may cost")
+    yield "noise of the best batches halved", scaled(bb.ATTAINED, sp.Rational(1, 2))
+    yield "the same batch, at no price", without(bb.HOMOGENEOUS, "the same batch")
     yield (
         "the same batch beats fitted ones",
-        with_claim(cf.SAME_COSTS_MORE, at_least(cf.root_sum**2, cf.weight * cf.prices)),
+        with_claim(bb.SAME_COSTS_MORE, at_least(bb.root_sum**2, bb.weight * bb.prices)),
     )
-    yield "late devices", without(cf.DEADLINE, "meets the deadline")
-    yield "a round time below the shortest", without(cf.DEADLINE, "beyond its samples")
+    yield "late devices", without(bb.DEADLINE, "meets the deadline")
+    yield "a round time below the shortest", without(bb.DEADLINE, "beyond its samples")
     yield "steps that are not the root", without(cf.LAMBERT, "kappa")
     yield "one tangent for both signs", without(cf.LAMBERT, "the same at -d")
     yield (
