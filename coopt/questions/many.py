@@ -16,7 +16,9 @@ from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance, shown
 from coopt.questions.kept_form import keeping_form
-from coopt.questions.solve import OBJECTIVES, SOLVERS, checked_target, solve_allocation
+from coopt.questions.proposers import SOLVERS
+from coopt.questions.question import OBJECTIVES, checked_target
+from coopt.questions.solve import solve_allocation
 
 
 @readable

@@ -19,7 +19,8 @@ from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 from coopt.problem.validation import choice, entries, instance, real
 from coopt.questions.kept_form import keeping_form
-from coopt.questions.solve import OBJECTIVES, solve_allocation
+from coopt.questions.question import OBJECTIVES
+from coopt.questions.solve import solve_allocation
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure

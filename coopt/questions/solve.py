@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -11,15 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coopt.errors import InfeasibleError, InvalidProblemError, SolverError
-from coopt.objectives.monotone import MonotoneBase
+from coopt.errors import InfeasibleError, SolverError
 from coopt.objectives.protocol import Bound, Objective
-from coopt.objectives.registry import resolve_bound
-from coopt.plans.allocation import Allocation, Claim
+from coopt.plans.allocation import Allocation
 from coopt.plans.describe import Asked, binding_limits, describe
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice, count, instance, integer_array, optional_count, real, shown
-from coopt.questions.kept_form import keeping_form
+from coopt.problem.validation import count, integer_array
+from coopt.questions.proposers import PROPOSERS
+from coopt.questions.question import Question, at_rate, checked_bound
 from coopt.questions.rented import solve_rented
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
@@ -27,9 +25,9 @@ from coopt.solvers.contract import Found, Incumbent, Solver
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.forecast.rates import best_rate
-from coopt.solvers.proposers import closed_form, convex, coopt_fl
+from coopt.solvers.proposers import convex
 from coopt.solvers.proposers.own_constraints import Constraints, meets
-from coopt.solvers.ranges import Ranges, feasible_ranges, least_use
+from coopt.solvers.ranges import feasible_ranges, least_use
 from coopt.solvers.roundoff import LOOSENED
 from coopt.solvers.whole_units.batches import allocate_batches
 
@@ -37,14 +35,6 @@ Ints = NDArray[np.int64]
 
 __all__ = ["allocate_batches", "evaluate", "solve_allocation"]
 
-# Solvers that propose a plan, which the exact solver then bounds.
-PROPOSERS: dict[str, Solver] = {
-    "closed-form": closed_form.solve,
-    "cvxpy": convex.solve,
-    "coopt-fl": coopt_fl.solve,
-}
-SOLVERS = ("auto", "exact", *PROPOSERS)
-OBJECTIVES = ("error", "cost", "time")
 # What a plan of another solver is compared with is proved to this relative gap: much finer than the distance.
 PROOF_TOLERANCE = 1e-3
 # Finer with constraints of the user's own, since the exact plan is the answer where it meets them.
@@ -146,83 +136,22 @@ def solve_allocation(
     (3157.0, True)
     """
     begun = time.perf_counter()
-    # What is proposed, minimised for one target after the other, and bounded has one form.
-    chosen = keeping_form(_checked_bound(problem, bound))
-    choice("solver", solver, SOLVERS)
-    if solver == "auto" and constraints is not None:
-        solver = "cvxpy"
-    if isinstance(learning_rate, str):
-        choice("learning_rate", learning_rate, ("auto",))
-    else:
-        problem, chosen = _at_rate(problem, chosen, learning_rate)
-    _check_own(solver, constraints, backend)
-    choice("objective", objective, OBJECTIVES)
-    if learning_rate == "auto":
-        _only_error(objective, solver)
-    _check_budget(problem, chosen, solver, learning_rate)
-    tolerance = real("gap_tolerance", gap_tolerance, minimum=0.0)
-    seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
-    fixed_rounds, fixed_steps = optional_count("rounds", rounds), optional_count("local_steps", local_steps)
-    target = checked_target(objective, target_error, solver)
-    if problem.budget.second_cost:
-        rentless = partial(
-            solve_allocation,
-            bound=bound,
-            solver=solver,
-            objective=objective,
-            target_error=target_error,
-            rounds=rounds,
-            local_steps=local_steps,
-            learning_rate=learning_rate,
-            gap_tolerance=gap_tolerance,
-            constraints=constraints,
-            backend=backend,
-        )
-        # Raises if not even the smallest plan fits with what it takes in rent.
-        feasible_ranges(problem, fixed_rounds, fixed_steps)
-        return solve_rented(
-            problem,
-            lambda free, left: rentless(free, time_limit=left),
-            least_use(problem, fixed_rounds or 1, fixed_steps or 1, "time"),
-            Asked(solver, solver in ("auto", "exact"), objective, target, tolerance),
-            seconds,
-        )
-    fixed, claim = (fixed_rounds, fixed_steps), Claim(chosen.original, fixed_rounds, fixed_steps)
-    if target is not None:
-        found = _invert(problem, chosen, objective, target, fixed, tolerance, seconds)
-        asked = Asked(_exact_name(chosen), True, objective, target, tolerance, claim)
-        return describe(problem, found, asked, begun)
-    ranges = feasible_ranges(problem, *fixed)
-    if learning_rate == "auto" and chosen.forecast is not None:
-        found = best_rate(problem, chosen.forecast, ranges, tolerance, seconds)
-        return describe(problem, found, Asked("exact", proves=False), begun)
-    if learning_rate == "auto":
-        found = rates.search(
-            problem, chosen, ranges, tolerance, rates.PROOF_SECONDS if seconds is None else seconds
-        )
-        asked = Asked("exact", gap_tolerance=max(tolerance, rates.FINEST_TOLERANCE))
-        return describe(problem, found, asked, begun)
-    start = _usable_start(problem, warm_start, *fixed)
-    if solver in PROPOSERS:
-        prunable = chosen.prunable
-        if prunable is None:
-            raise SolverError(
-                f"solver {solver!r} needs a bound with a monotone form, and {chosen.name!r} declares none: "
-                "use solver='exact'"
-            )
-        propose = PROPOSERS[solver]
-        if solver == "cvxpy":
-            propose = partial(convex.solve, constraints=constraints, backend=backend)
-        proposed = propose(problem, prunable, ranges)
-        finest = PROOF_TOLERANCE if constraints is None else SLACK_TOLERANCE
-        found = _bounded(problem, prunable, ranges, proposed, max(tolerance, finest), seconds, constraints)
-        # Constraints of the user's own may have raised the lower bound.
-        about = None if constraints is not None else claim
-        return describe(problem, found, Asked(solver, False, gap_tolerance=tolerance, claim=about), begun)
-    found = _minimise(problem, chosen, ranges, tolerance, seconds, start)
-    if warm_start is not None:
-        found = replace(found, trace=found.trace | {"warm_start_used": int(start is not None)})
-    return describe(problem, found, Asked(_exact_name(chosen), gap_tolerance=tolerance, claim=claim), begun)
+    question = Question.asked(
+        problem,
+        bound=bound,
+        learning_rate=learning_rate,
+        solver=solver,
+        objective=objective,
+        target_error=target_error,
+        rounds=rounds,
+        local_steps=local_steps,
+        gap_tolerance=gap_tolerance,
+        time_limit=time_limit,
+        warm_start=warm_start,
+        constraints=constraints,
+        backend=backend,
+    )
+    return _answer(question, begun)
 
 
 def evaluate(
@@ -267,165 +196,150 @@ def evaluate(
     12800.0
     """
     begun = time.perf_counter()
-    chosen = _checked_bound(problem, bound)
+    chosen = checked_bound(problem, bound)
     k, tau = count("rounds", rounds), count("local_steps", local_steps)
     batches = integer_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=1).copy()
     broken = problem.violations(k, tau, batches)
     if broken:
         raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
-    problem, chosen = _at_rate(problem, chosen, None)
+    problem, chosen = at_rate(problem, chosen, None)
     value, member = chosen.best_member(problem, k, tau, batches)
     return describe(problem, Found(Incumbent(value, k, tau, batches, member)), Asked("evaluate"), begun)
 
 
-def _checked_bound(problem: Problem, bound: str | Bound) -> Objective:
-    instance("problem", problem, Problem)
-    return resolve_bound(bound)
+def _answer(question: Question, begun: float) -> Allocation:
+    if question.problem.budget.second_cost:
+        return _rented(question)
+    if question.target is not None:
+        answer = _inverse(question, question.target)
+    elif question.free_rate:
+        answer = _at_best_rate(question)
+    elif question.solver in PROPOSERS:
+        answer = _proposed(question, PROPOSERS[question.solver])
+    else:
+        answer = _proved(question)
+    return describe(question.problem, *answer, begun)
 
 
-def _check_own(solver: str, constraints: object, backend: object) -> None:
-    if solver != "cvxpy" and (constraints is not None or backend is not None):
-        raise InvalidProblemError(
-            f"constraints and backend are for solver='cvxpy', not for solver={solver!r}"
-        )
-    if constraints is not None and not callable(constraints):
-        raise InvalidProblemError(f"constraints = {shown(constraints)}: must be a function of batch sizes")
+def _rented(question: Question) -> Allocation:
+    """The answer where every second costs something: from answers to the same question without rent."""
+    problem, proves = question.problem, question.solver not in PROPOSERS
+    # Raises if not even the smallest plan fits with what it takes in rent.
+    feasible_ranges(problem, *question.fixed)
+    return solve_rented(
+        problem,
+        lambda free, left: _answer(
+            replace(question, problem=free, seconds=left, start=None), time.perf_counter()
+        ),
+        _least_use(question, "time"),
+        Asked(question.solver, proves, question.objective, question.target, question.tolerance),
+        question.seconds,
+    )
 
 
-def _at_rate(problem: Problem, bound: Objective, rate: float | None) -> tuple[Problem, Objective]:
-    """Both at the rate that was asked for; else at the forecast's own, if it has one; else the problem's."""
-    forecast = bound.forecast
-    if forecast is not None:
-        rate = forecast.learning_rate if rate is None else rate
-        bound = forecast.with_learning_rate(rate)
-    if rate is None:
-        return problem, bound
-    return replace(problem, constants=replace(problem.constants, learning_rate=rate)), bound
-
-
-def checked_target(objective: str, target_error: float | None, solver: str) -> float | None:
-    """The error to be reached, where the objective needs one; raises InvalidProblemError."""
-    if objective == "error":
-        if target_error is not None:
-            raise InvalidProblemError(
-                f"target_error = {target_error!r}: needs objective='cost' or objective='time'"
-            )
-        return None
-    if target_error is None:
-        raise InvalidProblemError(
-            f"target_error is missing: objective={objective!r} needs the error to reach"
-        )
-    if solver not in ("auto", "exact"):
-        raise InvalidProblemError(
-            f"solver = {solver!r}: objective={objective!r} is answered by 'exact', or 'auto'"
-        )
-    return real("target_error", target_error, minimum=0.0)
-
-
-def _check_budget(problem: Problem, bound: Objective, solver: str, learning_rate: float | str | None) -> None:
-    budget = problem.budget
-    # A forecast knows the gradients of the devices that never train.
-    if problem.constants.gradient_bias and learning_rate == "auto" and bound.forecast is None:
-        raise InvalidProblemError(
-            f"gradient_bias = {problem.constants.gradient_bias!r}: needs a learning rate in numbers"
-        )
-    for name, value in (("energy", budget.energy), ("participants", budget.participants)):
-        if solver == "coopt-fl" and value not in (math.inf, None):
-            raise InvalidProblemError(
-                f"{name} = {value!r}: solver='coopt-fl' is the published algorithm, which knows of no "
-                "such limit; use solver='exact', 'cvxpy' or 'closed-form'"
-            )
-
-
-def _only_error(objective: str, solver: str) -> None:
-    if objective != "error" or solver not in ("auto", "exact"):
-        raise InvalidProblemError(
-            f"learning_rate = 'auto': needs objective='error' and solver='exact' (or 'auto'), not "
-            f"objective={objective!r} with solver={solver!r}"
-        )
-
-
-def _exact_name(bound: Objective) -> str:
-    return "exhaustive" if bound.prunable is None and bound.forecast is None else "exact"
-
-
-def _minimise(
-    problem: Problem,
-    bound: Objective,
-    ranges: Ranges,
-    tolerance: float,
-    seconds: float | None,
-    start: tuple[int, int, Ints] | None,
-) -> Found:
-    prunable, forecast = bound.prunable, bound.forecast
-    if forecast is not None:
-        return forecasts.search(problem, forecast, ranges, tolerance, seconds, start)
-    if prunable is None:
-        return exhaustive.search(problem, bound, ranges, seconds, start)
-    return exact.search(problem.plain, prunable.monotone_form(problem), ranges, tolerance, seconds, start)
-
-
-def _invert(
-    problem: Problem,
-    bound: Objective,
-    objective: str,
-    target: float,
-    fixed: tuple[int | None, int | None],
-    tolerance: float,
-    seconds: float | None,
-) -> Found:
+def _inverse(question: Question, target: float) -> tuple[Found, Asked]:
     """The cheapest or fastest plan whose bound is at most the target."""
-    deadline = math.inf if seconds is None else time.perf_counter() + seconds
+    problem, forecast = question.problem, question.bound.forecast
+    deadline = None if question.seconds is None else time.perf_counter() + question.seconds
 
     def minimise(limited: Problem) -> Found:
-        left = None if seconds is None else max(deadline - time.perf_counter(), 0.0)
-        ranges, forecast = feasible_ranges(limited, *fixed), bound.forecast
+        left = None if deadline is None else max(deadline - time.perf_counter(), 0.0)
         if forecast is not None:
-            enough = target * (1.0 + LOOSENED)
-            found = forecasts.search(limited, forecast, ranges, tolerance, left, target=enough)
+            ranges, enough = feasible_ranges(limited, *question.fixed), target * (1.0 + LOOSENED)
+            found = forecasts.search(limited, forecast, ranges, question.tolerance, left, target=enough)
             # Within all that the budget has, the error that can be reached instead is of interest.
             if found.best.value <= enough or limited.budget != problem.budget:
                 return found
-        return _minimise(limited, bound, ranges, tolerance, left, None)
-
-    least = least_use(problem, fixed[0] or 1, fixed[1] or 1, objective)
+        return _minimise(replace(question, problem=limited, seconds=left, start=None))
 
     def binding(plan: Incumbent) -> tuple[str, ...]:
         return binding_limits(problem, plan.rounds, plan.local_steps, plan.batch_sizes)
 
-    return inverse.search(problem, objective, target, least, minimise, binding)
+    least = _least_use(question, question.objective)
+    found = inverse.search(problem, question.objective, target, least, minimise, binding)
+    name, claim = _exact_name(question.bound), question.claim
+    return found, Asked(name, True, question.objective, target, question.tolerance, claim)
 
 
-def _usable_start(
-    problem: Problem, warm_start: Allocation | None, rounds: int | None, local_steps: int | None
-) -> tuple[int, int, Ints] | None:
-    if warm_start is None:
+def _at_best_rate(question: Question) -> tuple[Found, Asked]:
+    """The best plan at the best learning rate: from a grid for a forecast, proved for a bound."""
+    problem, tolerance, seconds = question.problem, question.tolerance, question.seconds
+    ranges, forecast = feasible_ranges(problem, *question.fixed), question.bound.forecast
+    if forecast is not None:
+        return best_rate(problem, forecast, ranges, tolerance, seconds), Asked("exact", proves=False)
+    limit = rates.PROOF_SECONDS if seconds is None else seconds
+    found = rates.search(problem, question.bound, ranges, tolerance, limit)
+    return found, Asked("exact", gap_tolerance=max(tolerance, rates.FINEST_TOLERANCE))
+
+
+def _proposed(question: Question, propose: Solver) -> tuple[Found, Asked]:
+    """A plan of another solver, with the lower bound that the exact solver proves."""
+    problem, constraints, bound = question.problem, question.constraints, question.bound.prunable
+    if bound is None:
+        raise SolverError(
+            f"solver {question.solver!r} needs a bound with a monotone form, and {question.bound.name!r} "
+            "declares none: use solver='exact'"
+        )
+    if question.solver == "cvxpy":
+        propose = partial(convex.solve, constraints=constraints, backend=question.backend)
+    ranges = feasible_ranges(problem, *question.fixed)
+    proposed = propose(problem, bound, ranges)
+    best, trace = proposed.best, dict(proposed.trace)
+    finest = PROOF_TOLERANCE if constraints is None else SLACK_TOLERANCE
+    found = exact.search(
+        problem.plain,
+        bound.monotone_form(problem),
+        ranges,
+        max(question.tolerance, finest),
+        question.seconds,
+        (best.rounds, best.local_steps, best.batch_sizes),
+    )
+    own = found.best
+    if constraints is not None and own.value < best.value and meets(constraints, own.batch_sizes):
+        best, trace = own, trace | {"exact_plan": 1}
+    lower = min(max(found.lower_bound, proposed.lower_bound), best.value)
+    answer = replace(proposed, best=best, lower_bound=lower, trace=trace, finished=found.finished)
+    return answer, Asked(question.solver, False, gap_tolerance=question.tolerance, claim=question.claim)
+
+
+def _proved(question: Question) -> tuple[Found, Asked]:
+    """The best plan of all."""
+    found = _minimise(question)
+    return found, Asked(_exact_name(question.bound), gap_tolerance=question.tolerance, claim=question.claim)
+
+
+def _minimise(question: Question) -> Found:
+    problem, bound = question.problem, question.bound
+    tolerance, seconds = question.tolerance, question.seconds
+    ranges, start = feasible_ranges(problem, *question.fixed), _usable_start(question)
+    if bound.forecast is not None:
+        found = forecasts.search(problem, bound.forecast, ranges, tolerance, seconds, start)
+    elif bound.prunable is None:
+        found = exhaustive.search(problem, bound, ranges, seconds, start)
+    else:
+        form = bound.prunable.monotone_form(problem)
+        found = exact.search(problem.plain, form, ranges, tolerance, seconds, start)
+    if question.start is None:
+        return found
+    return replace(found, trace=found.trace | {"warm_start_used": int(start is not None)})
+
+
+def _usable_start(question: Question) -> tuple[int, int, Ints] | None:
+    """The plan to start from, where it answers the question."""
+    problem, plan, (rounds, local_steps) = question.problem, question.start, question.fixed
+    if plan is None:
         return None
-    instance("warm_start", warm_start, Allocation)
-    k, tau, batches = warm_start.rounds, warm_start.local_steps, warm_start.batch_sizes
+    k, tau, batches = plan.rounds, plan.local_steps, plan.batch_sizes
     if rounds not in (None, k) or local_steps not in (None, tau) or batches.size != len(problem.fleet):
         return None
     return None if problem.violations(k, tau, batches) else (k, tau, batches)
 
 
-def _bounded(
-    problem: Problem,
-    bound: MonotoneBase,
-    ranges: Ranges,
-    proposed: Found,
-    tolerance: float,
-    time_limit: float | None,
-    constraints: Constraints | None,
-) -> Found:
-    """A plan of another solver with the lower bound that the exact solver proves.
+def _least_use(question: Question, limit: str) -> float:
+    """What every plan takes at least, of cost or time."""
+    rounds, local_steps = question.fixed
+    return least_use(question.problem, rounds or 1, local_steps or 1, limit)
 
-    Where the user has constraints and the exact solver's plan meets them, that plan is taken if it is better.
-    """
-    best, trace = proposed.best, dict(proposed.trace)
-    start = (best.rounds, best.local_steps, best.batch_sizes)
-    found = exact.search(problem.plain, bound.monotone_form(problem), ranges, tolerance, time_limit, start)
-    own = found.best
-    if constraints is not None and own.value < best.value and meets(constraints, own.batch_sizes):
-        best, trace = own, trace | {"exact_plan": 1}
-    lower = min(max(found.lower_bound, proposed.lower_bound), best.value)
-    return replace(proposed, best=best, lower_bound=lower, trace=trace, finished=found.finished)
+
+def _exact_name(bound: Objective) -> str:
+    return "exhaustive" if bound.prunable is None and bound.forecast is None else "exact"
