@@ -14,9 +14,11 @@ import numpy as np
 
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem import limits
+from coopt.problem.fleet import Fleet
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
-from coopt.solvers.whole_units.batches import Floats, Ints, relax
+from coopt.solvers.schedule.water_level import WaterLevel
+from coopt.solvers.whole_units.batches import Floats, Ints
 
 # Half of the tolerance with which limits are met: the rest is for the rounding of sums.
 SPENT = 1.0 + TOLERANCE / 2.0
@@ -53,7 +55,7 @@ class RoundTimes:
 
     def largest(self, settings: Sequence[Setting], seconds: Floats, least: Ints) -> Ints:
         """Whole batches that a round of every phase has time for; never below `least`, known to fit."""
-        real = self._real(settings, seconds)
+        real = _real(self._fleet, seconds, self._steps(settings))
         if self._fleet.accumulates:
             slack = (seconds[:, None] - self._fleet.round_time) / self._steps(settings)
             real = limits.part_caps(self._fleet, slack)
@@ -74,9 +76,7 @@ class RoundTimes:
         seconds = seconds + max(spare, 0.0) / rounds / rounds.size
         fewest = self.of_rounds(settings, least)
 
-        def gains(seconds: Floats) -> Floats:
-            """What a second more of the whole time gains in each phase."""
-            return self._gains(weights, settings, costs, spend, least, seconds) / rounds
+        gains = _Gains(self._fleet, self._upper, weights, self._steps(settings), costs, spend, least)
 
         pairs = [(p, q) for p in range(rounds.size) for q in range(p)]
         for _ in range(SWEEPS if len(pairs) > 1 else 1):
@@ -89,7 +89,7 @@ class RoundTimes:
                     if high - low <= STILL * (start[1] - start[0]):
                         break
                     middle = (low + high) / 2.0
-                    found = gains(self._moved(seconds, rounds, p, q, middle))
+                    found = gains.at(self._moved(seconds, rounds, p, q, middle)) / rounds
                     low, high = (middle, high) if found[p] > found[q] else (low, middle)
                 middle = (low + high) / 2.0
                 seconds = self._moved(seconds, rounds, p, q, middle)
@@ -113,36 +113,6 @@ class RoundTimes:
         found[phase] += amount / rounds[phase]
         return found
 
-    def _gains(
-        self,
-        weights: Floats,
-        settings: Sequence[Setting],
-        costs: Floats,
-        spend: float,
-        least: Ints,
-        seconds: Floats,
-    ) -> Floats:
-        """By how much the best value falls per second of a round of every phase."""
-        real = self._real(settings, seconds)
-        caps = np.clip(real, least, self._upper)
-        best = relax(weights.ravel(), costs.ravel(), spend, least.ravel(), caps.ravel())
-        batches = best.batch_sizes.reshape(caps.shape)
-        held = (batches >= caps) & (caps < self._upper)
-        price = np.where(held, np.maximum(weights / batches**2 - best.multiplier * costs, 0.0), 0.0)
-        faster = np.where(np.isinf(self._fleet.throughput), 0.0, self._fleet.throughput)
-        found: Floats = (price * faster / self._steps(settings)).sum(axis=1)
-        return found
-
-    def _real(self, settings: Sequence[Setting], seconds: Floats) -> Floats:
-        """Batches, not whole, that a round of every phase has time for, shape (P, N)."""
-        fleet = self._fleet
-        slack = (seconds[:, None] - fleet.round_time) / self._steps(settings) - fleet.step_time
-        with np.errstate(invalid="ignore"):
-            caps = fleet.throughput * slack
-            if fleet.accumulates:
-                caps = np.fmin(caps, fleet.part_throughput * (slack + fleet.step_time))
-        return np.where(np.isinf(fleet.throughput), np.inf, caps)
-
     @staticmethod
     def _moved(seconds: Floats, rounds: Floats, p: int, q: int, amount: float) -> Floats:
         found = seconds.copy()
@@ -157,3 +127,43 @@ class RoundTimes:
     @staticmethod
     def _steps(settings: Sequence[Setting]) -> Floats:
         return np.array([[float(each.local_steps)] for each in settings])
+
+
+class _Gains:
+    """By how much the best value falls per second of a round, for rounds, steps and rates that stay."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        upper: Ints,
+        weights: Floats,
+        steps: Floats,
+        costs: Floats,
+        spend: float,
+        least: Ints,
+    ) -> None:
+        self._fleet, self._steps, self._weights, self._costs = fleet, steps, weights, costs
+        self._least, self._upper = least.astype(np.float64), upper.astype(np.float64)
+        self._level = WaterLevel(weights.ravel(), costs.ravel(), spend, self._least.ravel())
+        self._faster = np.where(np.isinf(fleet.throughput), 0.0, fleet.throughput) / steps
+
+    def at(self, seconds: Floats) -> Floats:
+        """What a second more of a round of every phase gains, shape (P,)."""
+        caps = np.maximum(np.minimum(_real(self._fleet, seconds, self._steps), self._upper), self._least)
+        batches, multiplier = self._level.under(caps.ravel())
+        batches = batches.reshape(caps.shape)
+        price = np.maximum(self._weights / batches**2 - multiplier * self._costs, 0.0)
+        price *= (batches >= caps) & (caps < self._upper)
+        found: Floats = (price * self._faster).sum(axis=1)
+        return found
+
+
+def _real(fleet: Fleet, seconds: Floats, steps: Floats) -> Floats:
+    """Batches, not whole, that a round of every phase has time for, shape (P, N)."""
+    slack = (seconds[:, None] - fleet.round_time) / steps - fleet.step_time
+    unlimited = np.isinf(fleet.throughput)
+    with np.errstate(invalid="ignore"):
+        caps = fleet.throughput * slack
+        if fleet.accumulates:
+            caps = np.fmin(caps, fleet.part_throughput * (slack + fleet.step_time))
+    return np.where(unlimited, np.inf, caps)
