@@ -1,9 +1,10 @@
 """How long a move of a slider takes: coopt's part, and until the number in the page has changed.
 
-    python -m benchmarks.explore.moves        # two minutes; needs Debian's chromium
+    python -m benchmarks.explore.moves        # four minutes; needs Debian's chromium
 
 A hundred devices. Each move is to a position that was not looked at before, with the page at rest. coopt's
-part is measured in seconds on the clock and of one processor: they differ where others use the machine.
+part is measured in seconds on the clock and of one processor: they differ where others use the machine. Of
+plans in several phases the page shows one near the last at once, and the best when it is found.
 """
 
 from __future__ import annotations
@@ -24,17 +25,23 @@ RESULTS = Path(__file__).parent / "results"
 DEVICES, MOVES = 100, 8
 
 
-def computed(case: Case, phases: int) -> tuple[list[float], list[float]]:
-    """Seconds on the clock, and of the processor, of the plan for each position of the budget."""
-    clock, processor = [], []
+def computed(case: Case, phases: int, *, first: bool = False) -> tuple[list[float], list[float], list[float]]:
+    """Seconds on the clock and of the processor of the plan for each position of the budget, and its error.
+
+    Of the first plan that is shown, near the best one of the position before; or of the best one.
+    """
+    clock, processor, errors, near = [], [], [], None
     costs = what_if.choices(case).cost
-    for cost in costs[4 : 4 + 2 * MOVES : 2]:
+    for cost in costs[2 : 4 + 2 * MOVES : 2]:
         setting: Setting = replace(what_if.start(case), cost=cost, phases=phases)
         begun, used = time.perf_counter(), time.process_time()
-        what_if.solve(case, setting)
+        plan = what_if.solve(case, setting, near=near).plan
         clock.append(time.perf_counter() - begun)
         processor.append(time.process_time() - used)
-    return clock, processor
+        errors.append(plan.predicted_error)
+        if first:
+            near = what_if.solve(case, setting).plan
+    return clock[1:], processor[1:], errors[1:]
 
 
 def pressed(page, moves: int) -> list[float]:
@@ -57,11 +64,22 @@ def pressed(page, moves: int) -> list[float]:
     return taken
 
 
+def with_phases(page, phases: int):
+    """The page once its slider says so many phases."""
+    page.get_by_role("slider", name="Phases").focus()
+    for _ in range(phases - 1):
+        page.keyboard.press("ArrowRight")
+    page.get_by_text("For the best plan in one phase.").first.wait_for()
+    settled(page)
+    return page
+
+
 def cells(values: list[float]) -> str:
     return f"{1e3 * statistics.median(values):.0f} | {1e3 * max(values):.0f}"
 
 
 def main() -> None:
+    notes: list[str] = []
     lines = [
         f"# How long a move of a slider takes, with {DEVICES} devices",
         "",
@@ -74,13 +92,22 @@ def main() -> None:
         fleet, job, measurement = (str(path) for path in measured_files(Path(name), DEVICES))
         for label, more in (("the certified bound", []), ("a forecast", ["--measurement", measurement])):
             case = open_case(fleet, job, "certified", *more[1:])
-            clock, processor = computed(case, 1)
+            clock, processor, _ = computed(case, 1)
             with served(fleet, job, *more) as address:
                 seen = pressed(opened(browser, address), MOVES)
             lines.append(f"| {label} | {cells(processor)} | {cells(clock)} | {cells(seen)} |")
         for phases in (2, 3):
-            clock, processor = computed(case, phases)
-            lines.append(f"| a forecast, {phases} phases | {cells(processor)} | {cells(clock)} | | |")
+            clock, processor, shown = computed(case, phases, first=True)
+            with served(fleet, job, "--measurement", measurement) as address:
+                seen = pressed(with_phases(opened(browser, address), phases), MOVES)
+            lines.append(
+                f"| the first of {phases} phases | {cells(processor)} | {cells(clock)} | {cells(seen)} |"
+            )
+            clock, processor, best = computed(case, phases)
+            lines.append(f"| the best of {phases} phases | {cells(processor)} | {cells(clock)} | | |")
+            above = [one / other for one, other in zip(shown, best, strict=True)]
+            notes.append(f"{phases} phases {statistics.median(above):.4f} times, {max(above):.3f} at most")
+    lines += ["", f"The error of what is shown first, over that of the best found: {'; '.join(notes)}."]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "moves.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
     print("\n".join(lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,15 +13,24 @@ import numpy as np
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases, Setting
-from coopt.plans.allocation import HasForecast, Status, measured
+from coopt.plans.allocation import Allocation, HasForecast, Status, measured
 from coopt.plans.phase import Phase
 from coopt.plans.schedule import Schedule
 from coopt.problem import limits
 from coopt.problem.limits import Violation
 from coopt.problem.problem import Problem
-from coopt.problem.validation import choice, count, entries, instance, integer_array, real
+from coopt.problem.validation import (
+    choice,
+    count,
+    entries,
+    instance,
+    integer_array,
+    optional_real,
+    real,
+    shown,
+)
 from coopt.questions.solve import solve_allocation
-from coopt.solvers.schedule.search import Course, search
+from coopt.solvers.schedule.search import Course, search, stretched
 
 __all__ = ["evaluate_schedule", "solve_schedule"]
 
@@ -34,6 +43,8 @@ def solve_schedule(
     learning_rate: float | Literal["auto"] | None = None,
     gap_tolerance: float = 1e-3,
     time_limit: float | None = None,
+    warm_start: Allocation | Schedule | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Schedule:
     """Find a plan in phases, each with its own rounds, local steps, batches and learning rate.
 
@@ -56,11 +67,19 @@ def solve_schedule(
         Relative gap at which the proof for a plan of one phase may stop.
     time_limit : float, optional
         Seconds after which the best plan so far is returned.
+    warm_start : Allocation or Schedule, optional
+        A plan for a problem like this one, such as the answer before a limit was moved a little. The search
+        starts from it, with as many rounds as fit now, and not from the best plan of one phase, which takes
+        longer to find. One that does not help (another number of devices, more phases, or none of its forms
+        fits) is ignored; ``trace["warm_start_used"]`` says which.
+    progress : callable, optional
+        Called with the number of settings looked at, again and again. What it raises ends the search.
 
     Returns
     -------
     Schedule
-        Never forecast worse than the best plan found with fewer phases. For given rounds, local steps and
+        Never forecast worse than the best plan found with fewer phases, unless it starts from `warm_start`.
+        For given rounds, local steps and
         rates the batches of all devices and phases are chosen together; over the former the search is a
         descent from several starts, which proves nothing: ``lower_bound`` is -inf but for one phase at a
         given rate.
@@ -104,20 +123,31 @@ def solve_schedule(
             "batch_choices: plans of several phases take no lists of sizes; use phases=1, or batch_multiple"
         )
     seconds = None if time_limit is None else real("time_limit", time_limit, minimum=0.0, infinite=True)
-    first = solve_allocation(
-        problem,
-        bound=own,
-        learning_rate=learning_rate,
-        gap_tolerance=gap_tolerance,
-        time_limit=seconds if most == 1 else 0.0,
-    )
-    alone = (Setting(first.rounds, first.local_steps, first.learning_rate),)
-    course = Course(first.predicted_error, alone, first.batch_sizes[None, :])
+    if progress is not None and not callable(progress):
+        raise InvalidProblemError(f"progress = {shown(progress)}: must be a function, or None")
     free, looked_at = learning_rate == "auto", 0
+    deadline = math.inf if seconds is None else begun + seconds
+    course, lower_bound, status = None, -math.inf, Status.HEURISTIC
+    trace: dict[str, float] = {}
+    if warm_start is not None:
+        course = _warm(problem, own, warm_start, most, learning_rate, deadline)
+        trace["warm_start_used"] = int(course is not None)
+    if course is None:
+        first = solve_allocation(
+            problem,
+            bound=own,
+            learning_rate=learning_rate,
+            gap_tolerance=gap_tolerance,
+            time_limit=seconds if most == 1 else 0.0,
+        )
+        alone = (Setting(first.rounds, first.local_steps, first.learning_rate),)
+        course = Course(first.predicted_error, alone, first.batch_sizes[None, :])
+        if most == 1 and not free:
+            lower_bound, status = first.lower_bound, first.status
     if most > 1:
-        deadline = math.inf if seconds is None else begun + seconds
-        course, looked_at = search(problem, own, course, most, free=free, deadline=deadline)
-    proved = most == 1 and not free
+        course, looked_at = search(
+            problem, own, course, most, free=free, deadline=deadline, progress=progress
+        )
     made = tuple(
         Phase(each.rounds, each.local_steps, batches, each.learning_rate)
         for each, batches in zip(course.settings, course.batch_sizes, strict=True)
@@ -127,11 +157,37 @@ def solve_schedule(
         own,
         made,
         course.value,
-        first.lower_bound if proved else -math.inf,
-        first.status if proved else Status.HEURISTIC,
+        lower_bound,
+        status,
         begun,
-        {"settings": looked_at},
+        {"settings": looked_at} | trace,
     )
+
+
+def _warm(
+    problem: Problem,
+    forecast: Forecast,
+    plan: Allocation | Schedule,
+    phases: int,
+    learning_rate: float | str | None,
+    deadline: float,
+) -> Course | None:
+    """Where a plan for other limits leads; None where it does not help."""
+    if not isinstance(plan, Allocation | Schedule):
+        raise InvalidProblemError(f"warm_start = {shown(plan)}: must be an Allocation or a Schedule")
+    made: Sequence[Allocation | Phase] = (plan,) if isinstance(plan, Allocation) else plan.phases
+    if len(plan.problem.fleet) != len(problem.fleet) or len(made) > phases:
+        return None
+    if learning_rate == "auto":
+        most = forecast.largest_choice(problem)
+        rates = [min(each.learning_rate, most) for each in made]
+    else:
+        given = optional_real("learning_rate", learning_rate, minimum=0.0, strict=True)
+        rates = [forecast.rate(problem) if given is None else given] * len(made)
+    settings = tuple(
+        Setting(each.rounds, each.local_steps, rate) for each, rate in zip(made, rates, strict=True)
+    )
+    return stretched(problem, forecast, settings, free=learning_rate == "auto", deadline=deadline)
 
 
 def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[Phase]) -> Schedule:

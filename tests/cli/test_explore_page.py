@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 import coopt
-from benchmarks.explore.served import NUMBER, chromium, visit
+from benchmarks.explore.served import NUMBER, chromium, measured_files, served, visit
 from coopt import Allocation, solve_allocation
 from coopt.cli import example_problem, explore_command, main
+from coopt.cli.explore import what_if
+from coopt.cli.explore.open_case import open_case
 
 CHROMIUM = shutil.which("chromium")
 DATA = Path(coopt.__file__).parent / "data"
@@ -143,6 +145,33 @@ def test_narrow_screens_show_all_of_it(browser, address: str) -> None:
     ]
     assert all(place is not None and 0 <= place["y"] <= 900 for place in places), json.dumps(places)
     page.close()
+
+
+@pytest.mark.slow
+def test_phases_are_shown_at_once_and_better_ones_when_they_are_found(browser, tmp_path: Path) -> None:
+    if explore_command.find_spec("streamlit") is None:
+        pytest.skip("Streamlit is not installed: pip install 'coopt[explore]'")
+    fleet, job, measurement = measured_files(tmp_path, 6)
+    case = open_case(str(fleet), str(job), "certified", str(measurement))
+    with served(str(fleet), str(job), "--measurement", str(measurement)) as address:
+        page, _ = open_page(browser, address)
+        setting = what_if.start(case)
+        wait_for_number(page, f"{what_if.solve(case, setting).plan.predicted_error:.4g}")
+        page.get_by_role("slider", name="Phases").focus()
+        page.keyboard.press("ArrowRight")
+        setting = replace(setting, phases=2)
+        wait_for_number(page, f"{what_if.solve(case, setting).plan.predicted_error:.4g}")
+        # The budget is moved twice, the second time while the search of the first may still run.
+        page.get_by_role("slider", name="Budget (cost)").focus()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        costs = what_if.choices(case).cost
+        setting = replace(setting, cost=costs[costs.index(setting.cost) - 2])
+        wait_for_number(page, f"{what_if.solve(case, setting).plan.predicted_error:.4g}")
+        # What is offered to take away comes with the best plan alone.
+        page.get_by_role("button", name="Plan (JSON)").wait_for()
+        assert page.get_by_text("A first plan, near the one before").count() == 0
+        page.close()
 
 
 @needs_streamlit

@@ -276,3 +276,14 @@ def test_many_devices_are_ordered_by_their_batches() -> None:
     chart = charts.batches(what_if.batch_rows(case, what_if.start(case), plan))
     drawn = [row["batch"] for row in chart["layer"][1]["data"]["values"]]
     assert drawn == sorted(drawn, reverse=True) and len(drawn) == 60
+
+
+def test_a_first_plan_in_phases_is_near_the_last_and_fits(measured: Case) -> None:
+    before = what_if.solve(measured, replace(what_if.start(measured), phases=2)).plan
+    setting = replace(what_if.start(measured), cost=3500.0, phases=2)
+    told: list[int] = []
+    best = what_if.solve(measured, setting, progress=told.append).plan
+    first = what_if.solve(measured, setting, near=before).plan
+    assert isinstance(first, Schedule) and first.cost <= 3500.0
+    assert first.predicted_error < 1.1 * best.predicted_error
+    assert told[-1] > 10

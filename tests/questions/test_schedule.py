@@ -135,3 +135,54 @@ def test_all_limits_hold_for_the_sum_of_phases(limits: dict[str, float], fleet: 
     assert two.predicted_error < one.predicted_error
     for plan in (one, two):
         assert plan.certify().relative_difference < 1e-9
+
+
+@pytest.mark.parametrize("rate", [None, 0.2, "auto"])
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
+def test_a_warm_start_leads_to_a_plan_nearly_as_good(rate: float | str | None, factor: float) -> None:
+    before = problem_of(MODEL, Budget(cost=3000.0, max_local_steps=20))
+    problem = problem_of(MODEL, Budget(cost=3000.0 * factor, max_local_steps=20))
+    for phases in (1, 2, 3):
+        start = solve_schedule(before, FORECAST, phases=phases, learning_rate=rate)
+        anew = solve_schedule(problem, FORECAST, phases=phases, learning_rate=rate)
+        found = solve_schedule(problem, FORECAST, phases=phases, learning_rate=rate, warm_start=start)
+        assert found.trace["warm_start_used"] == 1
+        assert found.predicted_error < 1.1 * anew.predicted_error
+        assert found.certify().relative_difference < 1e-9
+        assert found.status is Status.HEURISTIC
+        if rate == 0.2:
+            assert {phase.learning_rate for phase in found.phases} == {0.2}
+
+
+def test_an_allocation_may_be_the_warm_start_and_one_that_does_not_help_is_ignored() -> None:
+    problem = problem_of(MODEL, Budget(cost=3000.0, max_local_steps=20))
+    one = solve_allocation(problem, bound=FORECAST)
+    two = solve_schedule(problem, FORECAST, warm_start=one)
+    assert two.trace["warm_start_used"] == 1 and two.predicted_error < one.predicted_error
+    # Fewer phases are wanted than it has; and so little may be spent that only shorter rounds fit.
+    alone = solve_schedule(problem, FORECAST, phases=1, warm_start=two)
+    assert alone.trace["warm_start_used"] == 0
+    assert alone == solve_schedule(problem, FORECAST, phases=1)
+    long = evaluate_schedule(problem, FORECAST, [Phase(20, 20, 1, 0.1)])
+    short = problem_of(MODEL, Budget(cost=3000.0, max_local_steps=2))
+    assert solve_schedule(short, FORECAST, warm_start=long) == solve_schedule(short, FORECAST)
+    with pytest.raises(InvalidProblemError, match="warm_start = 3: must be an Allocation or a Schedule"):
+        solve_schedule(problem, FORECAST, warm_start=3)
+    with pytest.raises(InfeasibleError, match="cost"):
+        solve_schedule(problem_of(MODEL, Budget(cost=1.0)), FORECAST, warm_start=two)
+
+
+def test_the_search_tells_how_far_it_is_and_can_be_ended_on_the_way() -> None:
+    problem = problem_of(MODEL, Budget(cost=3000.0, max_local_steps=20))
+    told: list[int] = []
+    found = solve_schedule(problem, FORECAST, progress=told.append)
+    assert told == sorted(told) and told[-1] == found.trace["settings"]
+
+    def stop(looked_at: int) -> None:
+        if looked_at > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        solve_schedule(problem, FORECAST, progress=stop)
+    with pytest.raises(InvalidProblemError, match="progress = True: must be a function"):
+        solve_schedule(problem, FORECAST, progress=True)

@@ -2,18 +2,20 @@
 
 The plan comes first, and all that follows from it at once. What takes longer (the landscape, the trade-offs,
 what a little more of each limit buys) comes after it, and is dropped where a slider moves again meanwhile.
+Plans in several phases take longer too: one near the plan before is shown until the best is found.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from coopt.cli.explore import charts, what_if
 from coopt.cli.explore.open_case import open_case
@@ -24,6 +26,8 @@ from coopt.plans.allocation import Allocation
 # Fleets above this many devices have no list to leave some out by.
 MOST_LISTED = 1000
 KEPT = 256
+# Seconds between two words about a search.
+TOLD_EVERY = 0.2
 # Less room above the title, headings that fit beside one another, and digits that do not jump.
 STYLE = """<style>
 .block-container { padding-top: 2.5rem }
@@ -44,6 +48,41 @@ def opened(arguments: tuple[str, ...]) -> tuple[Case, Choices]:
 def solved(_case: Case, setting: Setting) -> Answer:
     """The plan for a setting; settings that were looked at before are remembered."""
     return what_if.solve(_case, setting)
+
+
+def answered(case: Case, setting: Setting) -> tuple[Answer, bool]:
+    """The plan to show, and whether it is the best one: a search for phases takes longer than a move."""
+    if setting.phases == 1:
+        return solved(case, setting), True
+    best = st.session_state.setdefault("phased", {})
+    if setting in best:
+        return best[setting], True
+    near = st.session_state.get("plan") or solved(case, what_if.start(case)).plan
+    return what_if.solve(case, setting, near=near), False
+
+
+def refine(case: Case, setting: Setting, place: DeltaGenerator) -> None:
+    """Look for the best plan in phases, and draw the page again with it.
+
+    Each word about how far it is lets Streamlit drop the search where a slider has moved meanwhile.
+    """
+    told = time.monotonic()
+    place.caption("A first plan, near the one before. Looking for the best ...")
+
+    def tell(compared: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TOLD_EVERY:
+            place.caption(
+                f"A first plan, near the one before. Looking for the best ... {compared:,} compared"
+            )
+            told = time.monotonic()
+
+    best = what_if.solve(case, setting, progress=tell)
+    known = st.session_state["phased"]
+    known[setting] = best
+    if len(known) > KEPT:
+        del known[next(iter(known))]
+    st.rerun()
 
 
 def patiently(key: tuple[Any, ...], steps: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -100,16 +139,15 @@ def main() -> None:
     with left:
         setting = controls(case, ranges)
     try:
-        # Several phases take seconds to find: the page says that it is at work.
-        with st.spinner("Looking for phases ...") if setting.phases > 1 else nullcontext():
-            answer = solved(case, setting)
+        answer, last = answered(case, setting)
     except CooptError as error:
         head.error(f"No plan: {error}")
         return
-    plan = answer.plan
+    plan = st.session_state["plan"] = answer.plan
     quantity = "Forecast error" if case.forecast else "Error bound"
     with head:
         headline(case, setting, answer, quantity)
+        place = st.empty()
     with right:
         first, second = st.columns(2, gap="medium")
         with first:
@@ -118,6 +156,8 @@ def main() -> None:
         with second:
             st.subheader(f"{quantity} while training", anchor=False)
             draw(charts.curve(what_if.curve_rows(plan), quantity))
+    if not last:
+        refine(case, setting, place)
     buys = st.container()
     third, fourth, fifth = st.columns(3, gap="medium")
     export(case, setting, answer)

@@ -43,6 +43,8 @@ RATE_STEPS, RATE_DOWN, RATE_UP = 4, 3, 2
 # Points of a curve, of a trade-off, and along the two axes of the landscape: enough to see, quick to compute.
 CURVE, TRADE, ROUNDS, LOCAL_STEPS = 60, 9, 14, 11
 MOST_PHASES = 3
+# Seconds for a first plan in phases, near the one before.
+QUICK = 0.06
 # By which share a limit is loosened to see what more of it buys.
 MORE = 0.01
 
@@ -174,8 +176,23 @@ class Answer:
     cautions: tuple[str, ...]
 
 
-def solve(case: Case, setting: Setting) -> Answer:
+def solve(
+    case: Case,
+    setting: Setting,
+    *,
+    near: Plan | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Answer:
     """The best plan within the limits.
+
+    Parameters
+    ----------
+    case : Case
+    setting : Setting
+    near : Allocation or Schedule, optional
+        Only look at plans in phases near this one, and not for long: what is shown while a slider moves.
+    progress : callable, optional
+        Called with the number of plans in phases that were looked at.
 
     Raises
     ------
@@ -189,7 +206,14 @@ def solve(case: Case, setting: Setting) -> Answer:
         warnings.simplefilter("always", BoundWarning)
         plan: Plan
         if setting.phases > 1 and not isinstance(judge, str):
-            plan = solve_schedule(problem, judge, phases=setting.phases)
+            plan = solve_schedule(
+                problem,
+                judge,
+                phases=setting.phases,
+                warm_start=near,
+                time_limit=None if near is None else QUICK,
+                progress=progress,
+            )
         else:
             plan = solve_allocation(problem, bound=judge)
     return Answer(plan, tuple(str(each.message) for each in caught if each.category is BoundWarning))

@@ -6,13 +6,16 @@ late one. Each start goes downhill by factors on rounds, steps and rates, and on
 same of the limits, first by large factors, then by small ones; the best starts go on to the smallest.
 Batches follow from :mod:`coopt.solvers.schedule.batches`. So a plan of more phases is never worse than what
 was found with fewer. Nothing is proved of plans that were not looked at.
+
+A plan for limits that were a little different is stretched, or shortened, to what is allowed now, and goes
+downhill from there by small factors.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from coopt.objectives.forecast.forecast import Forecast
@@ -58,6 +61,7 @@ def search(
     *,
     free: bool,
     deadline: float = math.inf,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[Course, int]:
     """A good plan of at most so many phases, and how many settings were looked at.
 
@@ -66,24 +70,36 @@ def search(
     problem : Problem
     forecast : Forecast
     first : Course
-        The best plan of one phase.
+        The best plan of one phase, or a plan of more phases to go on from.
     phases : int
     free : bool
         Whether each phase has a learning rate of its own.
     deadline : float
         By time.perf_counter(); the search stops there with the best so far.
+    progress : callable, optional
+        Called with the number of settings looked at.
     """
     batches = Batches(problem, forecast, floored=free)
-    descent = _Descent(batches, free, deadline)
+    descent = _Descent(batches, free, deadline, progress)
     best = first
-    for _ in range(1, phases):
+    for _ in range(len(first.settings), phases):
         best = min(best, descent.improved(best), key=lambda course: course.value)
     return best, batches.evaluated
 
 
+def stretched(
+    problem: Problem, forecast: Forecast, settings: Settings, *, free: bool, deadline: float = math.inf
+) -> Course | None:
+    """The plan that these settings, found for other limits, lead to within these; None if none fits."""
+    descent = _Descent(Batches(problem, forecast, floored=free), free, deadline, None)
+    return descent.stretched(settings)
+
+
 class _Descent:
-    def __init__(self, batches: Batches, free: bool, deadline: float) -> None:
-        self.batches, self.free, self.deadline = batches, free, deadline
+    def __init__(
+        self, batches: Batches, free: bool, deadline: float, progress: Callable[[int], object] | None
+    ) -> None:
+        self.batches, self.free, self.deadline, self.progress = batches, free, deadline, progress
         self.largest_rate = batches.forecast.largest_choice(batches.problem)
         self._values: dict[Settings, float] = {}
 
@@ -93,6 +109,8 @@ class _Descent:
             if time.perf_counter() > self.deadline:
                 return math.inf
             self._values[settings] = self.batches.relaxed(settings)
+            if self.progress is not None:
+                self.progress(self.batches.evaluated)
         return self._values[settings]
 
     def improved(self, course: Course) -> Course:
@@ -111,6 +129,20 @@ class _Descent:
         if best is not course:
             best = self._polished(best)
         return best
+
+    def stretched(self, settings: Settings) -> Course | None:
+        """The best plan found near these settings; None where not even their shortest form fits."""
+        while not self.batches.fits(settings):
+            shorter = _all_rounds(settings, FINE[0], up=False)
+            if shorter == settings:
+                return None
+            settings = shorter
+        up = True
+        while self.value(more := _all_rounds(settings, FINE[0], up=up)) < self.value(settings):
+            settings = more
+        settings = self._downhill(settings, FINE)
+        filled = self.batches.whole(settings)
+        return None if filled is None else Course(filled.value, settings, filled.batch_sizes)
 
     def _divided(self, settings: Settings) -> Iterator[Settings]:
         """Plans of one phase more that start as this one does."""
@@ -222,6 +254,12 @@ def _scaled(number: int, factor: float, up: bool) -> int:
     if up:
         return max(round(number * factor), number + 1)
     return max(min(round(number / factor), number - 1), 1)
+
+
+def _all_rounds(settings: Settings, factor: float, *, up: bool) -> Settings:
+    """More rounds of every phase, or fewer."""
+    found = (replace(each, rounds=_scaled(each.rounds, factor, up)) for each in settings)
+    return tuple(found)
 
 
 def _with_steps(setting: Setting, factor: float) -> Setting:
