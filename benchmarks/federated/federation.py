@@ -52,6 +52,8 @@ class Instance:
         Of "cnn", see `benchmarks.federated.models.cnn`.
     evaluate_every : int
         Rounds between evaluations.
+    test : int
+        Test samples.
     """
 
     data: str
@@ -72,6 +74,7 @@ class Instance:
     stream: tuple[str, str, str] | None = None
     widths: tuple[int, int, int] = (8, 16, 32)
     evaluate_every: int = 1
+    test: int = 2000
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,23 +6,27 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import coopt
 from benchmarks.federated.data import cache_folder
 from benchmarks.federated.federation import Federation, Instance, build
 from benchmarks.federated.methods import METHODS, Setting
 from benchmarks.federated.models import Model, cnn, linear
 from benchmarks.federated.streams import Stream
-from coopt import Controller
+from coopt import Controller, Optimiser
 from coopt.adapters.torch import FederatedTrainer, ProbeOptions, SharedData
+from coopt.objectives.forecast.optimiser import AVERAGING
 from coopt.policies import Policy
 
-# To be raised whenever something changes that changes results.
+# To be raised whenever something changes that changes the results of all methods. Those of coopt's own depend
+# on all of coopt's code: their cells are known by a digest of it.
 VERSION = 1
 CURVE = 100
-TEST = 2000
 RIDGE = 1e-3
 
 
@@ -72,13 +76,15 @@ def train(
     device: str = "cpu",
     *,
     told_convex: bool = False,
+    rate: float = 1.0,
+    optimiser: Optimiser = AVERAGING,
 ) -> tuple[FederatedTrainer, Controller]:
-    """Train until the budget is spent."""
+    """Train until the budget is spent; `rate` multiplies the learning rate."""
     data, streaming = federation.data, instance.stream is not None
     controller = Controller(
         federation.fleet,
         federation.budget,
-        federation.learning_rate,
+        rate * federation.learning_rate,
         policy=policy,
         curvature_floor=0.0 if told_convex and instance.model != "cnn" else None,
         streaming=streaming,
@@ -102,9 +108,10 @@ def train(
         seed=seed,
         weight_decay=chosen.ridge,
         weights=None if streaming else federation.fleet.weights,
+        optimiser=optimiser,
         probe=ProbeOptions() if measures else None,
         system=federation.system,
-        test=(torch.from_numpy(data.test_x[:TEST]), torch.from_numpy(data.test_y[:TEST])),
+        test=(torch.from_numpy(data.test_x[: instance.test]), torch.from_numpy(data.test_y[: instance.test])),
         evaluate_every=instance.evaluate_every,
         progress=False,
     )
@@ -118,7 +125,16 @@ def measure(instance: Instance, method: str, setting: Setting, seed: int, device
     begun = time.process_time()
     chosen = METHODS[method]
     policy = chosen.make(federation, setting)
-    trainer, _ = train(instance, federation, policy, seed, device, told_convex=chosen.told_convex)
+    trainer, _ = train(
+        instance,
+        federation,
+        policy,
+        seed,
+        device,
+        told_convex=chosen.told_convex,
+        rate=chosen.rate(setting),
+        optimiser=chosen.optimiser(setting),
+    )
     history = trainer.history
     budget = federation.budget
     points = np.column_stack(
@@ -143,9 +159,20 @@ def measure(instance: Instance, method: str, setting: Setting, seed: int, device
     )
 
 
+@lru_cache(maxsize=1)
+def code_of_coopt() -> str:
+    """A digest of every module of coopt."""
+    folder = Path(coopt.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def cell(instance: Instance, method: str, setting: Setting, seed: int, device: str = "cpu") -> Record:
     """Give a cell's record, from the cache if it is there."""
-    key = json.dumps([VERSION, asdict(instance), method, setting, seed], sort_keys=True)
+    code = [code_of_coopt()] if METHODS[method].ours else []
+    key = json.dumps([VERSION, *code, asdict(instance), method, setting, seed], sort_keys=True)
     path = cache_folder() / "federated" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     if path.exists():
         return Record(**json.loads(path.read_text(encoding="utf-8")))

@@ -4,28 +4,29 @@
     python -m benchmarks.federated.scheduled --quick
 
 Nothing of coopt is tuned; everything is charged, warm-up and measuring included. AdaCoOpt, the strongest of
-the baselines in `headline`, runs at the setting that was most accurate there on two other seeds. The seeds
-are none of those of `headline`, and no rule of coopt was made looking at them.
+the baselines, runs at the setting that was most accurate on two other seeds. No rule of coopt was made
+looking at the seeds that are compared.
 """
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.federated.federation import Instance
-from benchmarks.federated.headline import INSTANCES, QUICK
-from benchmarks.federated.methods import FREE, OURS, SCHEDULE, Setting
-from benchmarks.federated.report import RESULTS, cell_row, command_line, interval, points, write_cells
+from benchmarks.federated.headline import COMPARISONS, QUICK, TUNING
+from benchmarks.federated.methods import FREE, OURS, SCHEDULE
+from benchmarks.federated.report import cell_row, command_line, interval, points, write_cells
 from benchmarks.federated.runner import Record, cell
+from benchmarks.federated.tuning import tuned
 from benchmarks.theory.report import Row, picture, save
 
 SEEDS = range(20, 23)
 CHOSEN = {
-    where: INSTANCES[where] for where in ("MNIST, 10 phones", "activity, 46 devices", "CIFAR-10 stream")
+    where: COMPARISONS[where].instance
+    for where in ("MNIST, 10 phones", "activity, 46 devices", "CIFAR-10 stream")
 }
 BASELINE = "AdaCoOpt"
 METHODS = (SCHEDULE, FREE, OURS, BASELINE)
@@ -37,22 +38,12 @@ NAMES = {
 }
 
 
-def tuned(where: str) -> Setting:
-    """The setting that `headline` chose for the baseline."""
-    with (RESULTS / "headline.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            kind, _, setting = row["setting"].partition(" ")
-            if (row["instance"], row["method"], kind) == (where, BASELINE, "tuned"):
-                return tuple(float(value) for value in setting.split("-"))
-    return (120.0,)
-
-
 def compare(where: str, instance: Instance, seeds: range, device: str) -> tuple[list[Row], list[Row], Any]:
     """Rows of the table, rows of single runs, and the records by method."""
     runs: dict[str, list[Record]] = {}
     cells: list[Row] = []
     for method in METHODS:
-        setting = tuned(where) if method == BASELINE else ()
+        setting = tuned(instance, BASELINE, TUNING, device, rates=False) if method == BASELINE else ()
         runs[method] = [cell(instance, method, setting, seed, device) for seed in seeds]
         kind = "tuned" if method == BASELINE else "default"
         cells += [
@@ -102,7 +93,8 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
     table: list[Row] = []
     cells: list[Row] = []
     drawn = {}
-    for where, instance in (QUICK if quick else CHOSEN).items():
+    quickly = {where: chosen.instance for where, chosen in QUICK.items()}
+    for where, instance in (quickly if quick else CHOSEN).items():
         rows, single, drawn[where] = compare(where, instance, range(20, 22) if quick else SEEDS, device)
         table += rows
         cells += single
