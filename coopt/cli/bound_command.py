@@ -115,8 +115,6 @@ def _plan(options: argparse.Namespace) -> Allocation | None:
 def read_plan(path: Path) -> Allocation:
     """A plan that ``coopt plan --json`` wrote."""
     from coopt.plans.allocation import Allocation
+    from coopt.problem.files import read_text
 
-    try:
-        return Allocation.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
+    return Allocation.from_json(read_text(path))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from coopt.cli.outputs import note
 from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
@@ -73,9 +75,19 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the option for how long to search."""
+    parser.add_argument(
+        "--time-limit", metavar="S", type=float, help="give the best plan found after so many seconds"
+    )
+
+
 def rate(text: str) -> float | Literal["auto"]:
     """A learning rate on the command line; argparse reports what is neither a number nor auto."""
-    return "auto" if text == "auto" else float(text)
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 def read(job: Path, fleet: Fleet, options: argparse.Namespace) -> Problem:
@@ -90,20 +102,42 @@ def read(job: Path, fleet: Fleet, options: argparse.Namespace) -> Problem:
         for name in LIMITS
         if (value := getattr(options, name, None)) is not None
     }
-    return Problem(fleet, constants, replace(budget, **with_units(given, fleet)))
+    problem = Problem(fleet, constants, replace(budget, **with_units(given, fleet)))
+    _note_idle(problem, options.fleet)
+    return problem
+
+
+def _note_idle(problem: Problem, source: Path) -> None:
+    """Say which limits change nothing, since no device uses any of what they limit."""
+    fleet, budget = problem.fleet, problem.budget
+    seconds = (fleet.throughput < math.inf).any() or fleet.round_time.any() or fleet.step_time.any()
+    joules = fleet.sample_energy.any() or fleet.round_energy.any() or fleet.step_energy.any()
+    for name, limit, used, columns in (
+        ("time", budget.time, seconds, "throughput, round_time nor step_time"),
+        ("energy", budget.energy, joules, "sample_energy, round_energy nor step_energy"),
+    ):
+        if limit < math.inf and not used:
+            note(f"coopt: warning: the limit on {name} changes nothing: {source} has neither {columns}")
 
 
 def read_fleet(path: Path) -> Fleet:
     """The fleet of a CSV file."""
     from coopt.problem.fleet import Fleet
 
+    if path.suffix == ".toml":
+        raise InvalidProblemError(f"{path}: a job stands where the fleet should: write FLEET.csv JOB.toml")
     return Fleet.from_csv(path)
 
 
 def objective(options: argparse.Namespace, fleet: Fleet) -> str | Forecast:
     """The bound that was named, or the forecast of a measurement of the same devices."""
     if options.measurement is None:
-        return str(options.bound)
+        from coopt.objectives.registry import resolve_bound
+
+        name = str(options.bound)
+        if "(" not in name and resolve_bound(name).needs_numbers:
+            raise InvalidProblemError(f'--bound {name}: needs numbers, as in "{name}(gamma=0.5, ratio=10.0)"')
+        return name
     return read_measurement(options, fleet).forecast()
 
 
@@ -112,6 +146,12 @@ def read_measurement(options: argparse.Namespace, fleet: Fleet) -> Measurement:
     from coopt.measuring.measurement import Measurement
 
     measurement = Measurement.load(options.measurement)
+    count = len(measurement.samples)
+    if count != len(fleet):
+        raise InvalidProblemError(
+            f"{options.measurement} holds {count} devices, and {options.fleet} {len(fleet)}: "
+            "a forecast knows devices by position, so list those that were measured"
+        )
     pairs = zip(measurement.names or (), fleet.names or (), strict=False)
     for place, (measured, listed) in enumerate(pairs):
         if measured != listed:

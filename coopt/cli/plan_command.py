@@ -67,6 +67,15 @@ def add(commands: outputs.Subparsers) -> None:
     inputs.add_objective(parser)
     inputs.add_rate(parser)
     inputs.add_limits(parser)
+    inputs.add_time_limit(parser)
+    parser.add_argument(
+        "--gap-tolerance",
+        metavar="GAP",
+        type=float,
+        default=1e-12,
+        help="a plan is good enough when its error is proved to be within this share of the smallest "
+        "(default: %(default)s, or .01 with --learning-rate auto)",
+    )
     outputs.add_outputs(
         parser,
         json="the plan and its certificate; of several jobs all plans, by job",
@@ -92,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
         objective=options.objective,
         target_error=options.target_error,
         learning_rate=options.learning_rate,
+        gap_tolerance=options.gap_tolerance,
+        time_limit=options.time_limit,
     )
     if outputs.for_people(options):
         _print(found)

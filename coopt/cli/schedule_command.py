@@ -30,6 +30,7 @@ def add(commands: outputs.Subparsers) -> None:
     )
     inputs.add_rate(parser)
     inputs.add_limits(parser)
+    inputs.add_time_limit(parser)
     outputs.add_outputs(
         parser,
         json="the schedule",
@@ -48,7 +49,11 @@ def run(options: argparse.Namespace) -> int:
     problem = inputs.read(options.job, fleet, options)
     measurement = inputs.read_measurement(options, fleet)
     schedule = solve_schedule(
-        problem, measurement, phases=options.phases, learning_rate=options.learning_rate
+        problem,
+        measurement,
+        phases=options.phases,
+        learning_rate=options.learning_rate,
+        time_limit=options.time_limit,
     )
     if outputs.for_people(options):
         print(schedule)

@@ -19,6 +19,8 @@ DEVICES, RATE = 24, 0.5
 # Every round the same: what stands in many a tutorial.
 SAME = {"rounds": 50, "local_steps": 10, "batch_size": 16}
 SHOWN_ROUNDS = 10
+# Larger losses are not written out.
+MOST_LOSS = 1e4
 
 
 def add(commands: outputs.Subparsers) -> None:
@@ -67,6 +69,8 @@ def add(commands: outputs.Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
+    import numpy as np
+
     from coopt.adapters.simulated import Softmax, digits, simulate
     from coopt.adapters.system import SystemModel
 
@@ -81,14 +85,18 @@ def run(options: argparse.Namespace) -> int:
     federation, model = digits(devices, seed=options.seed), Softmax(64, 10)
     fleet = _fleet(federation.samples.tolist()) if planned is None else planned.fleet
     planner = _planner(options, fleet) if planned is None else planned
-    run = simulate(
-        planner,
-        model.gradient,
-        model.start(),
-        federation.clients,
-        system=SystemModel(fleet.throughput, fleet.round_time, step_time=fleet.step_time),
-        seed=options.seed,
-    )
+    # Where training diverges, one remark at the end says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        run = simulate(
+            planner,
+            model.gradient,
+            model.start(),
+            federation.clients,
+            system=SystemModel(fleet.throughput, fleet.round_time, step_time=fleet.step_time),
+            seed=options.seed,
+        )
+    if not run.losses[-1] <= run.losses[0]:
+        outputs.note("coopt: warning: the loss ended above where it began: lower --learning-rate")
     accuracy = model.accuracy(run.parameters, federation.test)
     if outputs.for_people(options):
         _print(run, accuracy)
@@ -121,12 +129,10 @@ def _read(path: Path) -> FixedPlan:
     from coopt.adapters.fixed_plan import FixedPlan
     from coopt.plans.allocation import Allocation
     from coopt.plans.schedule import Schedule
+    from coopt.problem.files import read_text
     from coopt.problem.json_text import json_object
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
+    text = read_text(path)
     if "phases" in json_object(text, f"{path}: not a plan"):
         return FixedPlan.from_schedule(Schedule.from_json(text))
     return FixedPlan.from_allocation(Allocation.from_json(text))
@@ -187,9 +193,15 @@ def _print(run: SimulatedRun, accuracy: float) -> None:
     for place in np.unique(np.linspace(0, last, SHOWN_ROUNDS).round().astype(int)).tolist():
         table.add_row(
             f"after round {place:,}",
-            f"{run.losses[place]:.4f}",
+            _loss(float(run.losses[place])),
             amount(float(run.costs[place])),
             f"{amount(float(run.seconds[place]))} s",
         )
     console.print(table)
-    console.print(f"\n{accuracy:.1%} of the test images right. {run.stopped.value}\n")
+    # What follows the colon names arguments of Python.
+    why = run.stopped.value.partition(":")[0]
+    console.print(f"\n{accuracy:.1%} of the test images right; {why}\n")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < MOST_LOSS else f"{value:.3g}"

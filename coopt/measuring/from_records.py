@@ -148,7 +148,9 @@ def read_reports(path: str | Path) -> list[ClientReport]:
                         reports.append(ClientReport.from_json(line))
                     except InvalidProblemError as error:
                         raise InvalidProblemError(f"{path}, line {number}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InvalidProblemError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
     if not reports:
         raise InvalidProblemError(f"{path}: holds no client reports: write one report.to_json() a line")

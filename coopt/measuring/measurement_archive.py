@@ -35,8 +35,11 @@ def read_archive(
     try:
         with np.load(source, allow_pickle=False) as archive:
             content = {key: archive[key] for key in archive.files}
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidProblemError(f"{name}: is no measurement: {error}") from error
+    except OSError as error:
+        raise InvalidProblemError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except (TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy's own words propose to unpickle what is no archive.
+        raise InvalidProblemError(f"{name}: is no measurement: not an .npz archive of arrays") from error
     if content.pop("format", np.array(0)).tolist() != FORMAT:
         raise InvalidProblemError(f"{name}: is no measurement that this version of coopt reads")
     values: dict[str, Any] = dict.fromkeys(optional)

@@ -54,7 +54,11 @@ def resolve_bound(bound: str | Bound) -> Objective:
     kind = KINDS.get(match[1] if match else bound)
     values = dict(part.partition("=")[::2] for part in match[2].split(", ")) if match else {}
     # Without its parameters a bound has their defaults; with some of them it has no name.
-    if kind is None or (match and list(values) != list(inspect.signature(kind).parameters)):
+    if kind is not None and match and list(values) != list(inspect.signature(kind).parameters):
+        numbers = ", ".join(f"{name}=..." for name in inspect.signature(kind).parameters)
+        wanted = f"{match[1]}({numbers})" if numbers else f"{match[1]}, which takes no numbers"
+        raise InvalidProblemError(f"bound = {shown(bound)}: must be written as {wanted}")
+    if kind is None:
         raise InvalidProblemError(
             f"bound = {shown(bound)}: must be one of {', '.join(map(repr, KINDS))}, or a coopt.Bound"
         )

@@ -51,7 +51,9 @@ class Status(Enum):
     __module__ = "coopt"
 
     OPTIMAL = "proved optimal: no plan within the limits has a smaller bound"
-    GAP_TOLERANCE = "within the requested gap of the optimum: lower gap_tolerance to search on"
+    GAP_TOLERANCE = (
+        "within the requested gap of the optimum: lower gap_tolerance to search on, to 0.01 at a free rate"
+    )
     INTEGRALITY_GAP = "good whole batches found; costs or energies that differ between devices left a gap"
     TIME_LIMIT = "best plan found when the time limit ended the search: raise time_limit to close the gap"
     HEURISTIC = "a plan within all limits, not proved best: its gap bounds how far from the optimum it can be"

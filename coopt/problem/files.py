@@ -173,7 +173,7 @@ def frame_columns(fleet: Fleet) -> dict[str, Any]:
 def read_problem(file: str | Path, fleet: Fleet | None = None) -> tuple[Fleet, Constants, Budget]:
     """Read the parts of a problem from TOML; with `fleet` given, the file holds the other two."""
     path = _path(file)
-    text = _text(path)
+    text = read_text(path)
     try:
         document = tomllib.loads(text, parse_float=finite_float)
     except ValueError as error:
@@ -285,7 +285,10 @@ def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise InvalidProblemError(f"{where}: {' and '.join(map(repr, missing))} {verb} missing")
-    return part(**table)
+    try:
+        return part(**table)
+    except InvalidProblemError as error:
+        raise InvalidProblemError(f"{where}: {error}") from error
 
 
 def refuse_unknown(names: Iterable[str], valid: Iterable[str], where: str) -> None:
@@ -328,10 +331,13 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield stream
     except InvalidProblemError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidProblemError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file; InvalidProblemError says why there is none."""
     with _opened(path) as stream:
         return stream.read()

@@ -143,12 +143,12 @@ def checked_target(objective: str, target_error: float | None, solver: str) -> f
     if objective == "error":
         if target_error is not None:
             raise InvalidProblemError(
-                f"target_error = {target_error!r}: needs objective='cost' or objective='time'"
+                f"target_error = {target_error!r}: needs the objective 'cost' or 'time'"
             )
         return None
     if target_error is None:
         raise InvalidProblemError(
-            f"target_error is missing: objective={objective!r} needs the error to reach"
+            f"target_error is missing: the objective {objective!r} needs the error to reach"
         )
     if solver not in ("auto", "exact"):
         raise InvalidProblemError(
@@ -169,8 +169,8 @@ def _check_own(solver: str, constraints: object, backend: object) -> None:
 def _check_free_rate(problem: Problem, bound: Objective, objective: str, solver: str) -> None:
     if objective != "error" or solver not in ("auto", "exact"):
         raise InvalidProblemError(
-            f"learning_rate = 'auto': needs objective='error' and solver='exact' (or 'auto'), not "
-            f"objective={objective!r} with solver={solver!r}"
+            "learning_rate = 'auto': is chosen for the smallest error, so not for "
+            + (f"objective {objective!r}" if objective != "error" else f"solver {solver!r}")
         )
     # A forecast knows the gradients of the devices that never train.
     if problem.constants.gradient_bias and bound.forecast is None:

@@ -172,6 +172,13 @@ class TestSimulate:
         last = rows_of(capsys.readouterr().out)[-1]
         assert int(last["round"]) == plan.rounds and float(last["cost"]) == pytest.approx(plan.cost)
 
+    def test_training_that_diverges_is_said_in_a_line(self, capsys):
+        given = ("--num-devices", 3, "--rounds", 3, "--local-steps", 2, "--learning-rate", 1e9)
+        assert run("simulate", *given) == 0
+        shown = capsys.readouterr()
+        assert shown.err == "coopt: warning: the loss ended above where it began: lower --learning-rate\n"
+        assert max(map(len, shown.out.splitlines())) <= 80
+
     @pytest.mark.parametrize(
         ("given", "said"),
         [

@@ -313,6 +313,43 @@ def test_every_bound_can_be_named(files: tuple[Path, Path], capsys: pytest.Captu
     assert "tradeoff" in capsys.readouterr().err
     assert run("plan", *files, "--bound", "sertified") == 2
     assert "must be one of 'certified'" in capsys.readouterr().err
+    assert run("plan", *files, "--bound", "certified(gamma=0.3)") == 2
+    assert "must be written as certified(gamma=..., z=...)" in capsys.readouterr().err
+
+
+def test_a_search_ends_when_it_is_told_to(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, status in ((("--gap-tolerance", 0.5), "GAP_TOLERANCE"), (("--time-limit", 0), "TIME_LIMIT")):
+        assert run("plan", *files, *given, "--json", "-") == 0
+        assert json.loads(capsys.readouterr().out)["status"] == status
+    assert run("plan", *files, "--time-limit", -1) == 2
+    assert "time_limit = -1.0: must be" in capsys.readouterr().err
+
+
+def test_files_in_the_wrong_places_are_named(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *files[::-1]) == 2
+    assert "a job stands where the fleet should" in capsys.readouterr().err
+    assert run("plan", *files, "--measurement", files[0]) == 2
+    said = capsys.readouterr().err
+    assert "is no measurement: not an .npz archive" in said and "pickle" not in said
+    assert run("plan", tmp_path / "none.csv", files[1]) == 2
+    assert capsys.readouterr().err.endswith("none.csv: cannot be read: No such file or directory\n")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(files[1].read_text().replace("\ncost = ", "\ncost = -"))
+    assert run("plan", *files, wrong) == 2
+    assert "[budget] of wrong.toml: cost = -" in capsys.readouterr().err
+
+
+def test_a_limit_that_changes_nothing_is_said(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *files, "--energy", "1 kWh", "--json", "-") == 0
+    assert "the limit on energy changes nothing: " in capsys.readouterr().err
+    assert run("plan", *files, "--time", "20min", "--json", "-") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_cheapest_plan_that_reaches_an_error(

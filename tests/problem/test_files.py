@@ -330,15 +330,30 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
             "budget = 5\n" + NO_BUDGET,
             "job.toml: budget = 5: must be a table",
         ),
-        (TABLES.replace("cost = 100.0", "cost = true"), "cost = True: must be a number >= 0"),
-        (TABLES.replace("cost = 100.0", "max_rounds = 2.5"), "max_rounds = 2.5: must be an integer >= 1"),
-        (TABLES.replace("[600, 200]", "[600, 0]"), "samples[1] = 0: must be an integer >= 1"),
+        (
+            TABLES.replace("cost = 100.0", "cost = true"),
+            "[budget] of job.toml: cost = True: must be a number >= 0",
+        ),
+        (
+            TABLES.replace("cost = 100.0", "max_rounds = 2.5"),
+            "[budget] of job.toml: max_rounds = 2.5: must be an integer >= 1",
+        ),
+        (
+            TABLES.replace("[600, 200]", "[600, 0]"),
+            "[fleet] of job.toml: samples[1] = 0: must be an integer >= 1",
+        ),
         (
             TABLES.replace("4.0\ndiv", "07:32:00\ndiv"),
-            "gradient_noise = datetime.time(7, 32): must be a number",
+            "[fleet] of job.toml: gradient_noise = datetime.time(7, 32): must be a number",
         ),
-        (TABLES.replace("[600, 200]", "{a = 1}"), "samples = {'a': 1}: must be a number"),
-        (FLEET_TABLE + "names = 5\n" + REST, "names = 5: must be a sequence of 2 strings"),
+        (
+            TABLES.replace("[600, 200]", "{a = 1}"),
+            "[fleet] of job.toml: samples = {'a': 1}: must be a number",
+        ),
+        (
+            FLEET_TABLE + "names = 5\n" + REST,
+            "[fleet] of job.toml: names = 5: must be a sequence of 2 strings",
+        ),
     ],
 )
 def test_a_wrong_toml_file_is_refused_with_its_table(tmp_path, text, message):

@@ -59,8 +59,8 @@ def problem_of(budget: Budget | None = None, **fleet) -> Problem:
             "solver = 'exakt': must be one of 'auto', 'exact', 'closed-form', 'cvxpy', 'coopt-fl'",
         ),
         ({"objective": "accuracy"}, "objective = 'accuracy': must be one of 'error', 'cost', 'time'"),
-        ({"objective": "cost"}, "target_error is missing: objective='cost' needs the error to reach"),
-        ({"target_error": 0.1}, "target_error = 0.1: needs objective='cost' or objective='time'"),
+        ({"objective": "cost"}, "target_error is missing: the objective 'cost' needs the error to reach"),
+        ({"target_error": 0.1}, "target_error = 0.1: needs the objective 'cost' or 'time'"),
         (
             {"objective": "time", "target_error": -0.1},
             "target_error = -0.1: must be a finite number >= 0",

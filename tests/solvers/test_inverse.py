@@ -126,7 +126,7 @@ def test_an_unreachable_target_names_limits_that_are_set_and_bind(objective, bud
     ("arguments", "message"),
     [
         ({"objective": "cost"}, "target_error is missing"),
-        ({"target_error": 0.1}, "needs objective"),
+        ({"target_error": 0.1}, "needs the objective"),
         ({"objective": "time", "target_error": -1.0}, "target_error = -1.0"),
         ({"objective": "time", "target_error": 1.0, "solver": "coopt-fl"}, "solver = 'coopt-fl'"),
     ],

@@ -140,7 +140,7 @@ def test_no_time_still_gives_a_plan():
 def test_wrong_arguments_are_named():
     with pytest.raises(InvalidProblemError, match="learning_rate = -1"):
         solve_allocation(PROBLEM, learning_rate=-1.0)
-    with pytest.raises(InvalidProblemError, match="needs objective='error'"):
+    with pytest.raises(InvalidProblemError, match="is chosen for the smallest error, so not for"):
         solve_allocation(PROBLEM, learning_rate="auto", objective="cost", target_error=1.0)
 
     class Own:
