@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from coopt.measuring.estimates.average import Average
 from coopt.measuring.estimates.regression import FadingLine
+from coopt.measuring.estimates.steady_mean import SteadyMean
 from coopt.measuring.estimates.step_timing import StepTiming
 from coopt.measuring.estimates.trend import Trend
 from coopt.measuring.estimates.wall_clock import WallClock
@@ -19,7 +20,6 @@ from coopt.problem.saved_state import Reader, consistent, table, whole, wholes
 DEVICE_DECAY = 0.9  # gradient noise changes with the model, but slowly: some 10 reports
 FLEET_DECAY = 0.85  # some 7 rounds
 PAIR_DECAY = 0.5  # curvature depends on the model, and pairs are rare but precise: 2 of them
-SPEED_DECAY = 0.5  # links jump: 2 reports
 LINE_DECAY = 0.9  # the relation of loss and gradient needs a range of losses: some 10 rounds
 
 
@@ -39,8 +39,10 @@ class Estimates:
         Seconds per step and per sample of each device.
     clock : WallClock
         What the server's clock says about the speeds that devices claim.
-    round_seconds, sample_cost : Average, shape (N,)
-        Seconds of communication per round, cost per sample.
+    round_seconds : SteadyMean, shape (N,)
+        Seconds of communication per round.
+    sample_cost : Average, shape (N,)
+        Cost per sample.
     fleet_noise : Average
         Mean M_i over the devices that reported, for those that never did.
     loss : Trend
@@ -72,7 +74,7 @@ class Estimates:
     noise: Average
     timing: StepTiming
     clock: WallClock
-    round_seconds: Average
+    round_seconds: SteadyMean
     sample_cost: Average
     fleet_noise: Average
     loss: Trend
@@ -108,6 +110,7 @@ class Estimates:
             steps=0,
             memory={},
             clock=WallClock(),
+            round_seconds=SteadyMean.empty(len(held)),
             timing=StepTiming.empty(np.broadcast_to(np.asarray(step_worth, dtype=np.float64), held.shape)),
             **parts,
         )
@@ -122,7 +125,8 @@ class Estimates:
         """The same with more devices, of which nothing is known but the samples that they hold."""
         others = type(self).empty(samples)
         parts: dict[str, Any] = {
-            name: getattr(self, name).joined(getattr(others, name)) for name in (*_PER_DEVICE, "timing")
+            name: getattr(self, name).joined(getattr(others, name))
+            for name in (*_PER_DEVICE, "timing", "round_seconds")
         }
         for name in ("samples", "given"):
             parts[name] = np.concatenate([getattr(self, name), getattr(others, name)])
@@ -156,12 +160,11 @@ class Estimates:
         return replace(self, **read)
 
 
-_OTHERS = ("samples", "given", "timing", "clock", "line", "decay", "steps", "memory")
+_OTHERS = ("samples", "given", "timing", "round_seconds", "clock", "line", "decay", "steps", "memory")
 _TRENDS = ("loss", "gradient", "divergence")
 _NOT_NEGATIVE = ("noise", "round_seconds", "sample_cost", "fleet_noise", "pair_step", "coupling_step")
 _PER_DEVICE = {
     "noise": DEVICE_DECAY,
-    "round_seconds": SPEED_DECAY,
     "sample_cost": DEVICE_DECAY,
 }
 

@@ -11,29 +11,28 @@ says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.problem.saved_state import consistent, numbers, table, wholes
+from coopt.measuring.estimates.steadiness import Steadiness, put
+from coopt.problem.saved_state import consistent, numbers, table
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # What the fixed part of a step may be worth: nothing, or from a quarter of a sample to 65,536.
 WORTH = np.concatenate([[0.0], 2.0 ** np.arange(-2.0, 16.25, 0.5)])
-SPEED_DECAY = 0.5  # speeds jump: 2 reports
-SPREAD_DECAY = 0.9  # how much times spread: 10 reports
 # So much of what was learned of r is forgotten by a report that says much about it.
 FORGET = 0.05
-# Spread of times that is reckoned with at first, in logarithms, and the least.
-USUAL_SPREAD, LEAST_SPREAD = 0.1, 0.02
 # Degrees of freedom of Student's law, by which a residual is no worse than its logarithm.
 FREEDOM = 3.0
 # A belief about r from before training is held to be right within this factor of e.
 BELIEF = 1.0
+# Without a belief, how much better two numbers have to predict than one, in units of the loss.
+SIMPLER = 1.5
 LARGEST_LOGARITHM = 1000.0  # of a floating-point number, and more
 
 
@@ -43,14 +42,12 @@ class StepTiming:
 
     Attributes
     ----------
-    count : numpy.ndarray, shape (N,)
-        Rounds taken in.
+    steady : Steadiness
+        Rounds taken in, and how much the logarithms of seconds vary.
     level : numpy.ndarray, shape (N, G)
         Logarithm of the seconds per sample, for each worth of a step in ``WORTH``.
     loss : numpy.ndarray, shape (N, G)
         How badly each of them predicted, minus the logarithm of what was believed beforehand.
-    spread : numpy.ndarray, shape (N,)
-        Spread of the times, in logarithms.
     batch : numpy.ndarray, shape (N,)
         Samples per gradient of the last round.
 
@@ -64,10 +61,9 @@ class StepTiming:
     (True, True)
     """
 
-    count: Ints
+    steady: Steadiness
     level: Floats
     loss: Floats
-    spread: Floats
     batch: Floats
 
     @classmethod
@@ -81,23 +77,27 @@ class StepTiming:
             far = np.log(WORTH / np.where(some, believed, 1.0)[:, None]) / BELIEF
         loss[some] = (0.5 * far**2)[some]
         # Without any idea, one number for the speed is the simplest that there is.
-        loss[~some, 1:] = 0.5
+        loss[~some, 1:] = SIMPLER
         return cls(
-            count=np.zeros(size, dtype=np.int64),
+            steady=Steadiness.empty(size),
             level=np.zeros((size, WORTH.size)),
             loss=loss,
-            spread=np.full(size, USUAL_SPREAD),
             batch=np.ones(size),
         )
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         """Of which devices any time is known."""
-        return np.asarray(self.count > 0)
+        return self.steady.known
+
+    @property
+    def spread(self) -> Floats:
+        """Standard deviation of the logarithm of each device's seconds, shape (N,)."""
+        return self.steady.spread
 
     def add(self, seconds: npt.ArrayLike, gradients: npt.ArrayLike, samples: npt.ArrayLike) -> Self:
         """Take in a round of every device; see `add_of`."""
-        return self.add_of(np.arange(self.count.size), seconds, gradients, samples)
+        return self.add_of(np.arange(self.batch.size), seconds, gradients, samples)
 
     def add_of(
         self,
@@ -119,7 +119,7 @@ class StepTiming:
         usable = np.isfinite(took + count + work) & (took > 0) & (count > 0) & (work > 0)
         seen, took, count, work = devices[usable], took[usable], count[usable], work[usable]
         each = np.log(took)[:, None] - np.log(count[:, None] * WORTH + work[:, None])
-        first = self.count[seen] == 0
+        first = ~self.known[seen]
         level, spread = self.level[seen], self.spread[seen]
         residual = np.where(first[:, None], 0.0, each - level)
         surprise = (FREEDOM + 1) / 2 * np.log1p((residual / spread[:, None]) ** 2 / FREEDOM)
@@ -128,29 +128,23 @@ class StepTiming:
         kept = 1 - FORGET * np.minimum(surprise.max(axis=1, keepdims=True), 1.0)
         loss = kept * loss + surprise
         best = np.take_along_axis(residual, loss.argmin(axis=1)[:, None], axis=1)[:, 0]
-        # Beyond two spreads it is a jump, or a straggler, and no measure of the spread.
-        square = np.minimum(best**2, 4 * spread**2)
-        wider = np.sqrt(SPREAD_DECAY * spread**2 + (1 - SPREAD_DECAY) * square)
-        weight = np.where(first, 1.0, 1 - SPEED_DECAY)[:, None]
+        steady, weights = self.steady.weigh(seen, best)
         return replace(
             self,
-            count=_put(self.count, seen, self.count[seen] + 1),
-            level=_put(self.level, seen, level + weight * (each - level)),
-            loss=_put(self.loss, seen, loss),
-            spread=_put(self.spread, seen, np.where(first, spread, np.maximum(wider, LEAST_SPREAD))),
-            batch=_put(self.batch, seen, work / count),
+            steady=steady,
+            level=put(self.level, seen, level + weights[:, None] * (each - level)),
+            loss=put(self.loss, seen, loss),
+            batch=put(self.batch, seen, work / count),
         )
 
     def joined(self, other: StepTiming) -> Self:
         """The times of more devices appended."""
-        parts = (
-            np.concatenate([getattr(self, each.name), getattr(other, each.name)]) for each in fields(self)
-        )
-        return type(self)(*parts)
+        arrays = (np.concatenate([getattr(self, each), getattr(other, each)]) for each in _ARRAYS)
+        return type(self)(self.steady.joined(other.steady), *arrays)
 
     def seconds(self) -> tuple[Floats, Floats]:
         """Seconds alpha of a step whatever its batch, and 1 / pi of each sample, shape (N,)."""
-        rows = np.arange(self.count.size)
+        rows = np.arange(self.batch.size)
         place, shift = self._best()
         # Between two neighbours in the grid everything is smooth in the logarithm of r.
         other = np.clip(place + np.where(shift < 0, -1, 1), 0, WORTH.size - 1)
@@ -184,7 +178,7 @@ class StepTiming:
 
     def _best(self) -> tuple[Ints, Floats]:
         """The best r in the grid, and how far between its neighbours the minimum of a parabola lies."""
-        rows, place = np.arange(self.count.size), self.loss.argmin(axis=1)
+        rows, place = np.arange(self.batch.size), self.loss.argmin(axis=1)
         inside = (place > 1) & (place < WORTH.size - 1)
         at = np.clip(place, 1, WORTH.size - 2)
         below, here, above = (self.loss[rows, at + k] for k in (-1, 0, 1))
@@ -195,19 +189,19 @@ class StepTiming:
 
     def state_dict(self) -> dict[str, Any]:
         """Lists that `restored` turns back into the same, bit for bit."""
-        return {each.name: getattr(self, each.name).tolist() for each in fields(self)}
+        arrays = {each: getattr(self, each).tolist() for each in _ARRAYS}
+        return {"steady": self.steady.state_dict(), **arrays}
 
     def restored(self, place: str, state: object) -> Self:
         """Return what `state_dict` wrote of so many devices; `place` is for messages."""
-        devices, grid = self.count.shape, self.loss.shape
+        devices, grid = self.batch.shape, self.loss.shape
         read = table(
             place,
             state,
             {
-                "count": wholes(devices),
+                "steady": self.steady.restored,
                 "level": numbers(grid, largest=LARGEST_LOGARITHM),
                 "loss": numbers(grid, minimum=0.0, largest=LARGEST_LOGARITHM**2),
-                "spread": numbers(devices, minimum=LEAST_SPREAD, largest=LARGEST_LOGARITHM),
                 "batch": numbers(devices, minimum=0.0),
             },
         )
@@ -215,7 +209,4 @@ class StepTiming:
         return replace(self, **read)
 
 
-def _put(array: npt.NDArray[Any], places: npt.NDArray[np.intp], values: npt.NDArray[Any]) -> Any:
-    changed = array.copy()
-    changed[places] = values
-    return changed
+_ARRAYS = ("level", "loss", "batch")

@@ -79,7 +79,7 @@ def test_without_a_fixed_part_one_number_is_exact():
 def test_what_the_fleet_says_is_believed_until_times_say_otherwise():
     timing = observe(nothing(worth=ALPHA * THROUGHPUT), [16])
     np.testing.assert_allclose(seconds_at(timing, 128), ALPHA + 128 / THROUGHPUT, rtol=0.05)
-    wrong = observe(nothing(worth=1.0), [8, 32, 16] * 6)
+    wrong = observe(nothing(worth=1.0), [8, 32, 16] * 8)
     np.testing.assert_allclose(seconds_at(wrong, 128), ALPHA + 128 / THROUGHPUT, rtol=0.05)
 
 
@@ -94,7 +94,7 @@ def test_nonsense_is_nothing_and_the_state_is_kept_bit_for_bit():
     bad = np.full(DEVICES, np.nan)
     for seconds, samples in ((bad, 8.0), (np.zeros(DEVICES), 8.0), (np.ones(DEVICES), bad)):
         after = timing.add(seconds, np.ones(DEVICES), samples * np.ones(DEVICES))
-        assert (after.count == timing.count).all() and (after.loss == timing.loss).all()
+        assert (after.steady.count == timing.steady.count).all() and (after.loss == timing.loss).all()
     back = timing.restored("timing", json.loads(json.dumps(timing.state_dict())))
     first, second = observe(timing, [64]), observe(back, [64])
     for one, other in zip(first.seconds(), second.seconds(), strict=True):
