@@ -151,7 +151,10 @@ def solve_allocation(
         constraints=constraints,
         backend=backend,
     )
-    return _answer(question, begun)
+    if question.problem.budget.second_cost:
+        return _rented(question)
+    # Warnings point at the caller of this function, so it is here that the plan is described.
+    return describe(question.problem, *_answer(question), begun)
 
 
 def evaluate(
@@ -207,18 +210,14 @@ def evaluate(
     return describe(problem, Found(Incumbent(value, k, tau, batches, member)), Asked("evaluate"), begun)
 
 
-def _answer(question: Question, begun: float) -> Allocation:
-    if question.problem.budget.second_cost:
-        return _rented(question)
+def _answer(question: Question) -> tuple[Found, Asked]:
     if question.target is not None:
-        answer = _inverse(question, question.target)
-    elif question.free_rate:
-        answer = _at_best_rate(question)
-    elif question.solver in PROPOSERS:
-        answer = _proposed(question, PROPOSERS[question.solver])
-    else:
-        answer = _proved(question)
-    return describe(question.problem, *answer, begun)
+        return _inverse(question, question.target)
+    if question.free_rate:
+        return _at_best_rate(question)
+    if question.solver in PROPOSERS:
+        return _proposed(question, PROPOSERS[question.solver])
+    return _proved(question)
 
 
 def _rented(question: Question) -> Allocation:
@@ -226,11 +225,14 @@ def _rented(question: Question) -> Allocation:
     problem, proves = question.problem, question.solver not in PROPOSERS
     # Raises if not even the smallest plan fits with what it takes in rent.
     feasible_ranges(problem, *question.fixed)
+
+    def without_rent(free: Problem, left: float | None) -> Allocation:
+        begun = time.perf_counter()
+        return describe(free, *_answer(replace(question, problem=free, seconds=left, start=None)), begun)
+
     return solve_rented(
         problem,
-        lambda free, left: _answer(
-            replace(question, problem=free, seconds=left, start=None), time.perf_counter()
-        ),
+        without_rent,
         _least_use(question, "time"),
         Asked(question.solver, proves, question.objective, question.target, question.tolerance),
         question.seconds,
