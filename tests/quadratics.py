@@ -26,6 +26,7 @@ def random_model(seed: int, devices: int, m: int, *, unlike: float = 1.0, noise:
         curvatures=curvatures,
         covariances=roots @ roots.transpose(0, 2, 1),
         samples=samples,
+        parameters=2 * m,
     )
 
 
@@ -56,11 +57,14 @@ def simulated(
     n, m = model.gradients.shape
     roots = np.linalg.cholesky(model.covariances + 1e-12 * np.eye(m))
     roots = roots * np.sqrt(variances(fleet, batches))[:, None, None]
+    lasting = np.sqrt(fleet.step_noise / (model.parameters or 1))[:, None, None]
     z = np.zeros((runs, m))
     for _ in range(rounds):
         local = np.repeat(z[None], n, axis=0)
         for _ in range(local_steps):
             noise = rng.normal(size=local.shape) @ roots.transpose(0, 2, 1)
+            if lasting.any():
+                noise += lasting * rng.normal(size=local.shape)
             local = local - rate * (local @ model.curvatures + model.gradients[:, None, :] + noise)
         counts = np.tile(fleet.weights, (runs, 1))
         if budget.participants is not None and budget.distinct_participants:

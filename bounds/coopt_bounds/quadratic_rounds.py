@@ -93,6 +93,22 @@ LOCAL_NOISE = Lemma(
     source="linearity of expectation",
 )
 
+_lasting = sp.Symbol("U", commutative=False)
+
+STEP_NOISE = Lemma(
+    name="quadratic-rounds/step-noise",
+    words="Noise of a step that no batch removes, of covariance U = V I/D where it is the same along all D "
+    "parameters, adds what a batch of one with U in place of C adds: a term free of s.",
+    hypotheses=(),
+    steps=(
+        Identity(
+            J * _covariance * J + eta**2 * (C / s[i] + _lasting),
+            J * _covariance * J + eta**2 * C / s[i] + eta**2 * _lasting,
+        ),
+    ),
+    source="elementary",
+)
+
 p = sp.Function("p", positive=True)
 averaged, maps, shifts, A, shift = (matrix_function(name) for name in ("zbar", "M", "v", "A", "f"))
 _average = partial_sums(
@@ -364,6 +380,7 @@ _proof: tuple[Lemma, ...] = (
     LOCAL_STEP,
     WEIGHT_DECAY,
     LOCAL_NOISE,
+    STEP_NOISE,
     AVERAGE,
     SYMMETRIC,
     PHASES_MEAN,

@@ -262,6 +262,7 @@ class Measurement:
             self.covariances,
             self.samples,
             self.sample_curvature,
+            self.parameters,
         )
 
     @property

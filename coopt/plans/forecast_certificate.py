@@ -72,6 +72,8 @@ class Averaging:
         Those that train, among the devices measured.
     counted : ndarray, shape (N,)
         With which their noise is added.
+    lasting : ndarray, shape (N,)
+        Variance of the noise of a step along each direction that no batch removes.
     enter : ndarray, shape (size, m)
         How an averaged change enters the state: the model and, behind it, the server's momentum.
     """
@@ -80,6 +82,7 @@ class Averaging:
     problem: Problem
     places: list[int]
     counted: Floats
+    lasting: Floats
     enter: Floats
 
     @classmethod
@@ -94,18 +97,28 @@ class Averaging:
             counted = counted + shares * (1.0 - shares) / taken
         m = model.gradients.shape[1]
         enter = np.concatenate([server.now * np.eye(m), np.eye(m)])[: m if server.momentum == 0.0 else 2 * m]
-        return cls(
-            forecast, problem, list(range(len(model))) if trained is None else list(trained), counted, enter
-        )
+        places = list(range(len(model))) if trained is None else list(trained)
+        return cls(forecast, problem, places, counted, forecast.lasting(fleet), enter)
 
-    def local(self, rate: float, local_steps: int, variances: Floats) -> Affine:
-        """The maps of the devices' local steps, with noise of so many times the covariance of one sample."""
+    def local(self, rate: float, local_steps: int, noise: Floats) -> Affine:
+        """The maps of the devices' local steps, each with gradient noise of this covariance, (N, m, m)."""
         how, m = self.forecast.optimiser.linear, self.enter.shape[1]
-        made = partial(_steps, self.forecast.model, self.places, rate, variances, how)
+        made = partial(_steps, self.forecast.model, self.places, rate, noise, how)
         if how.unbiased:
             # No step of a round is like another.
             return reduce(Affine.then, (made(t + 1) for t in range(local_steps))).upper(m)
         return made(1).repeated(local_steps).upper(m)
+
+    def of_batches(self, variances: Floats) -> Floats:
+        """So many times the covariance of one sample, of every device."""
+        sampled: Floats = variances[:, None, None] * self.forecast.model.covariances[self.places]
+        return sampled
+
+    @property
+    def of_steps(self) -> Floats:
+        """The covariance of what no batch removes, of every device."""
+        spread: Floats = self.lasting[:, None, None] * np.eye(self.enter.shape[1])
+        return spread
 
     def change(self, local: Affine) -> Affine:
         """How the average changes the model."""
@@ -150,7 +163,8 @@ def recomputed(
     size, m = average.enter.shape
     state = Affine(np.zeros((size, size)), np.zeros(size), np.zeros((size, size)))
     for setting, batches in phases:
-        local = average.local(setting.learning_rate, setting.local_steps, _variances(problem, batches))
+        noise = average.of_batches(_variances(problem, batches)) + average.of_steps
+        local = average.local(setting.learning_rate, setting.local_steps, noise)
         change = average.change(local)
         whole = average.round(change)
         if spread == 0.0:
@@ -181,7 +195,7 @@ def _variances(problem: Problem, batches: NDArray[np.int64]) -> Floats:
 
 
 def _steps(
-    model: LocalModel, places: list[int], rate: float, variances: Floats, how: LinearSteps, step: int
+    model: LocalModel, places: list[int], rate: float, noise: Floats, how: LinearSteps, step: int
 ) -> Affine:
     """A local step of every device that trains, of its model and, where it has one, its momentum."""
     values, vectors = np.linalg.eigh(model.curvatures[places])
@@ -190,7 +204,7 @@ def _steps(
     same = (np.abs(values - cut) <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)).all(axis=1)
     rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     curvatures = np.where(same[:, None, None], model.curvatures[places], rebuilt)
-    gradients, noise = model.gradients[places], variances[:, None, None] * model.covariances[places]
+    gradients = model.gradients[places]
     eye = np.eye(values.shape[1])
     if how.momentum == 0.0:
         return Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)

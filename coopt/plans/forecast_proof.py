@@ -114,9 +114,11 @@ def _pairs(
 def _rounds(
     forecast: Forecast, problem: Problem, local_steps: int, first: int, last: int
 ) -> Iterator[tuple[int, float, Floats]]:
-    """After each number of rounds, F - F* without noise, and what a batch of one of each device adds."""
+    """After each number of rounds, F - F* with full batches, and what a batch of one of each device adds."""
     average, rate = Averaging.of(forecast, problem), problem.constants.learning_rate
-    local = average.local(rate, local_steps, np.ones(len(problem.fleet)))
+    local = average.local(rate, local_steps, average.of_batches(np.ones(len(problem.fleet))))
+    # What no batch removes, of all devices together.
+    lasting = average.change(average.local(rate, local_steps, average.of_steps)).noise
     whole, enter, loss = average.round(average.change(local)), average.enter, Parabola.of(forecast.model)
     size, m = enter.shape
     noise = average.counted[:, None, None] * (enter @ local.noise @ enter.T)
@@ -130,7 +132,8 @@ def _rounds(
         state = whole.matrix @ state + whole.shift
         later = bends + whole.matrix.T @ later @ whole.matrix
         if k >= first:
-            yield k, loss.gap(state[:m]), 0.5 * np.einsum("nab,ab->n", noise, later)
+            left = 0.5 * float(np.sum((enter @ lasting @ enter.T) * later))
+            yield k, loss.gap(state[:m]) + left, 0.5 * np.einsum("nab,ab->n", noise, later)
 
 
 def _smallest(

@@ -16,9 +16,7 @@ from coopt import (
     Certified,
     Constants,
     Fleet,
-    Forecast,
     InvalidProblemError,
-    LocalModel,
     NonConvex,
     Problem,
     Status,
@@ -192,13 +190,6 @@ def test_formulas_have_it_in_their_sums_and_never_drop_it():
     )
     with pytest.raises(InvalidProblemError, match=r"step_noise is set: the formula has M\[i\]/s\[i\]"):
         without.value(*plan)
-
-
-def test_a_forecast_says_that_it_does_not_know_it():
-    model = LocalModel([1.0], [[1.0]], [[[1.0]]], [[[0.1]]], [100])
-    problem = Problem(Fleet([100], 0.1, 0.0, step_noise=0.2), Constants(0.1, 1.0, 0.5), Budget(cost=1000))
-    with pytest.raises(InvalidProblemError, match=r"step_noise\[0\] = 0.2: a forecast knows only"):
-        solve_allocation(problem, bound=Forecast(model))
 
 
 def test_a_negative_amount_is_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,9 @@ def test_a_recomputed_forecast_agrees(seed, rounds, local_steps, drawn, rate) ->
     budget = Budget() if drawn is None else Budget(participants=drawn[0], distinct_participants=drawn[1])
     weights = np.full(n, 1.0 / n) if drawn and drawn[1] else None
     problem = problem_of(model, budget, rate, replacement=bool(rng.random() < 0.5), weights=weights)
+    if seed % 2:
+        fleet = replace(problem.fleet, step_noise=rng.choice([0.0, 1.0, 10.0], n))
+        problem = replace(problem, fleet=fleet)
     batches = rng.integers(1, 10, n)
     value = Forecast(model).value(problem, rounds, local_steps, batches)
     whole = [(Setting(rounds, local_steps, rate), batches)]

@@ -31,11 +31,13 @@ def limited(seed: int, kind: str) -> tuple[Forecast, Problem]:
     if kind == "time":
         fleet = replace(fleet, throughput=rng.uniform(2.0, 9.0, n), round_time=0.3)
         budget = replace(budget, time=60.0)
+    if kind == "noise":
+        fleet = replace(fleet, step_noise=rng.choice([0.0, 1.0, 10.0], n))
     return Forecast(model), replace(problem, fleet=fleet, budget=budget)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["equal", "unequal", "energy", "time"]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["equal", "unequal", "energy", "time", "noise"]))
 def test_what_the_solver_proves_is_proved_again(seed: int, kind: str) -> None:
     forecast, problem = limited(seed, kind)
     plan = solve_allocation(problem, bound=forecast, gap_tolerance=1e-9)
@@ -57,7 +59,7 @@ def test_what_the_solver_proves_is_proved_again(seed: int, kind: str) -> None:
     ],
 )
 def test_momentum_is_part_of_the_maps(optimiser: Optimiser) -> None:
-    forecast, problem = limited(3, "unequal")
+    forecast, problem = limited(3, "noise")
     moving = replace(forecast, optimiser=optimiser)
     problem = replace(problem, budget=replace(problem.budget, max_rounds=30))
     plan = solve_allocation(problem, bound=moving, gap_tolerance=1e-9)

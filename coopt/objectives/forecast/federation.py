@@ -23,6 +23,8 @@ from coopt.objectives.forecast.server_rounds import ServerRounds
 LARGEST_STEP = 1.9
 # What the rounds of different numbers of local steps may take of memory, and the noise [bytes].
 ROUNDS_BYTES, NOISE_BYTES = 2**26, 2**27
+# Numbers of local steps for which noise that no batch removes is remembered: one vector each.
+MOST_LASTING = 256
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -52,6 +54,9 @@ class Federation:
         The share of the variance between devices that drawing some of them adds.
     how : LinearSteps
         What devices and server do with gradients and changes.
+    lasting : ndarray, shape (N,)
+        Variance along every direction of the noise of a step that no batch removes, with the shares with
+        which it is added [gradient^2].
     """
 
     loss: Loss
@@ -63,8 +68,10 @@ class Federation:
     noise_shares: Floats
     drawn: float
     how: LinearSteps
+    lasting: Floats
     _rounds: OrderedDict[int, Rounds] = field(default_factory=OrderedDict, repr=False)
     _noise: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
+    _lasting: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
 
     @classmethod
     def of(
@@ -76,6 +83,7 @@ class Federation:
         noise_shares: Floats,
         drawn: float,
         how: LinearSteps,
+        lasting: Floats,
     ) -> Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
@@ -84,7 +92,7 @@ class Federation:
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
         residuals = along + step / rate * best
-        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how)
+        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how, lasting)
 
     def rounds(self, local_steps: int) -> Rounds:
         """Rounds of so many local steps."""
@@ -131,10 +139,30 @@ class Federation:
             lambda: self._steps(local_steps).noise(self.devices, self.noise_rates),
         )
 
+    def lasting_noise(self, local_steps: int) -> Floats:
+        """The covariance that noise which no batch removes adds to a round, packed; zeros without any."""
+        if not self.lasting.any():
+            m = self.loss.best.size
+            return np.zeros(m * (m + 1) // 2)
+        spread = np.broadcast_to(np.eye(self.loss.best.size), self.devices.covariances.shape)
+        return kept(
+            self._lasting,
+            local_steps,
+            MOST_LASTING,
+            lambda: (
+                self._steps(local_steps)
+                .noise(self.devices, self._noise_rates(spread, self.lasting))
+                .sum(axis=0)
+            ),
+        )
+
     @cached_property
     def noise_rates(self) -> Floats:
         """What the noise of steps takes: scaled covariances, without momentum over 1 - j_a j_b, (N, m, m)."""
-        scaled = self.devices.covariances * (self.rate**2 * self.noise_shares)[:, None, None]
+        return self._noise_rates(self.devices.covariances, self.noise_shares)
+
+    def _noise_rates(self, covariances: Floats, shares: Floats) -> Floats:
+        scaled: Floats = covariances * (self.rate**2 * shares)[:, None, None]
         if self.how.momentum > 0.0:
             return scaled
         lost = joint(self.step[:, :, None], self.step[:, None, :])
@@ -146,7 +174,7 @@ class Federation:
         return not self.how.unbiased
 
     def mean(self, rounds: Ints, local_steps: int) -> Floats:
-        """F - F* after these numbers of rounds, but for mini-batch noise, shape (k,)."""
+        """F - F* after these numbers of rounds, but for all noise, shape (k,)."""
         return self.rounds(local_steps).mean(rounds)
 
     def least(self, rounds: int, first: int, last: float, enough: float = -math.inf) -> Floats:
@@ -195,6 +223,17 @@ class Federation:
             if bounds[k] < enough:
                 break
         return bounds
+
+    def left(self, rounds: Ints, local_steps: int, noise_of: int | None = None) -> Floats:
+        """What noise that no batch removes adds after these numbers of rounds, shape (k,).
+
+        It never falls with more rounds; `noise_of` as for :meth:`weights`.
+        """
+        if not self.lasting.any():
+            return np.zeros(rounds.size)
+        noise = self.lasting_noise(local_steps if noise_of is None else noise_of)
+        found: Floats = np.maximum(noise @ self.rounds(local_steps).sensitivity(rounds), 0.0)
+        return found
 
     def weights(self, rounds: Ints, local_steps: int, noise_of: int | None = None) -> Floats:
         """What batches of one add at these numbers of rounds, shape (N, k).

@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import LARGEST_STEP, Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
-from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
+from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
+from coopt.problem.fleet import Fleet
+from coopt.problem.fleet_fields import naming_device
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
 from coopt.problem.validation import count, float_array, instance, optional_real, real, same_value
@@ -212,16 +214,10 @@ class Forecast(Objective):
         Raises
         ------
         InvalidProblemError
-            If the fleet has another number of devices, or step noise, or the learning rate is not below
-            `largest_rate`.
+            If the fleet has another number of devices, or step noise that the model cannot place, or the
+            learning rate is not below `largest_rate`.
         """
         fleet, budget = problem.fleet, problem.budget
-        if fleet.step_noise.any():
-            raise InvalidProblemError(
-                f"step_noise[{int(fleet.step_noise.argmax())}] = {float(fleet.step_noise.max())!r}: "
-                "a forecast knows only the noise of batches, as it was measured; plan with a bound such as "
-                "Certified()"
-            )
         if len(fleet) != self.devices:
             raise InvalidProblemError(
                 f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
@@ -234,15 +230,49 @@ class Forecast(Objective):
                 f"largest curvature that was measured, {self.model.loss.largest:.6g}"
             )
         drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
-        shares, noise_shares = fleet.weights, self._noise_shares(problem)
+        shares, added = fleet.weights, self._noise_shares(problem)
+        noise_shares, lasting = added, added * self.lasting(fleet)
+        if fleet.replacement:
+            # The variance among the samples held is smaller than that of what they are drawn from.
+            noise_shares = added * ((fleet.samples - 1.0) / fleet.samples)
         how = self.optimiser.linear
-        key = (self.trained, rate, float(drawn), how, shares.tobytes(), noise_shares.tobytes())
+        key = (self.trained, rate, float(drawn), how, *(x.tobytes() for x in (shares, noise_shares, lasting)))
         return kept(
             self._known,
             key,
             KEPT,
-            lambda: Federation.of(self.model, self.trained, rate, shares, noise_shares, float(drawn), how),
+            lambda: Federation.of(
+                self.model, self.trained, rate, shares, noise_shares, float(drawn), how, lasting
+            ),
         )
+
+    def lasting(self, fleet: Fleet) -> Floats:
+        """Variance along every direction of the noise of a step that no batch removes, (N,) [gradient^2].
+
+        It is the same in all directions of the whole model, so that each gets V_i / n.
+
+        Raises
+        ------
+        InvalidProblemError
+            If there is such noise, and the model does not say how many directions there are, or Adam measures
+            each parameter in a unit of its own.
+        """
+        if not fleet.step_noise.any():
+            return np.zeros(len(fleet))
+        noisiest = int(fleet.step_noise.argmax())
+        of = naming_device(f"step_noise[{noisiest}] = {float(fleet.step_noise[noisiest])!r}", fleet.names)
+        if isinstance(self.optimiser.client, ClientAdam):
+            raise InvalidProblemError(
+                f"{of}: Adam measures each parameter in a unit of its own, in which this noise is not the "
+                "same in all directions; plan with a bound such as Certified(), or with ClientSGD"
+            )
+        if self.model.parameters is None:
+            raise InvalidProblemError(
+                f"{of}: the forecast does not know over how many parameters this noise spreads; measure "
+                "again, or give LocalModel(..., parameters=...)"
+            )
+        found: Floats = fleet.step_noise / self.model.parameters
+        return found
 
     def _noise_shares(self, problem: Problem) -> Floats:
         """With which the noise of devices is added: squared weights, as often as they are drawn."""
@@ -252,9 +282,6 @@ class Forecast(Objective):
             shares = shares * (len(fleet) / taken)
         elif taken is not None:
             shares = shares + fleet.weights * (1.0 - fleet.weights) / taken
-        if fleet.replacement:
-            # The variance among the samples held is smaller than that of what they are drawn from.
-            shares = shares * ((fleet.samples - 1.0) / fleet.samples)
         return shares
 
     def coefficients(self, problem: Problem, rounds: int, local_steps: int) -> tuple[float, Floats]:
@@ -294,10 +321,11 @@ class Forecast(Objective):
         batches = float_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=0.0, strict=True)
         inverse = inverse_batches(batches, None if problem.fleet.replacement else problem.fleet.samples)
         federation, tau = self.federation(problem), count("local_steps", local_steps)
-        packed = inverse @ federation.noise(tau)
+        packed = inverse @ federation.noise(tau) + federation.lasting_noise(tau)
         values = federation.mean(rounds, tau) + packed @ federation.rounds(tau).sensitivity(rounds)
         return np.where(np.isfinite(values), values, math.inf)
 
     def _at(self, problem: Problem, rounds: NDArray[np.int64], local_steps: int) -> tuple[Floats, Floats]:
         federation, tau = self.federation(problem), count("local_steps", local_steps)
-        return federation.mean(rounds, tau), federation.weights(rounds, tau)
+        mean = federation.mean(rounds, tau) + federation.left(rounds, tau)
+        return mean, federation.weights(rounds, tau)

@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
-from coopt.problem.validation import float_array, integer_array, numeric_array, optional_real, same_value
+from coopt.problem.validation import (
+    count,
+    float_array,
+    integer_array,
+    numeric_array,
+    optional_real,
+    same_value,
+)
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +56,9 @@ class LocalModel:
     sample_curvature : float, optional
         E[c^2] / E[c] of the largest curvatures c of the loss of single samples [curvature]; what a small
         batch may meet. Default: the trace of the mean curvature, which it is at least on average.
+    parameters : int, optional
+        Parameters of the whole model, n >= m: over so many directions the noise spreads that no batch removes
+        (``Fleet.step_noise``). Needed only where a fleet has it.
 
     Raises
     ------
@@ -68,6 +78,7 @@ class LocalModel:
     covariances: Floats
     samples: NDArray[np.int64]
     sample_curvature: float | None
+    parameters: int | None
 
     def __init__(
         self,
@@ -77,6 +88,7 @@ class LocalModel:
         covariances: ArrayLike,
         samples: ArrayLike,
         sample_curvature: float | None = None,
+        parameters: int | None = None,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         devices = held.size
@@ -89,6 +101,7 @@ class LocalModel:
             "covariances": _symmetric("covariances", covariances, devices, m),
             "samples": held,
             "sample_curvature": optional_real("sample_curvature", sample_curvature, minimum=0.0),
+            "parameters": None if parameters is None else count("parameters", parameters, minimum=m),
         }
         total = float(values["weights"].sum())
         if abs(total - 1.0) > 1e-9:

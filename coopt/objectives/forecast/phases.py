@@ -84,13 +84,13 @@ class Phases:
         return mean if fleet.replacement else mean - float(np.sum(weights / fleet.samples)), weights
 
     def parts(self, settings: Sequence[Setting]) -> tuple[float, Floats]:
-        """F - F* but for mini-batch noise, and what batches of one add, shape (P, N)."""
+        """F - F* but for the noise of batches, and what batches of one add, shape (P, N)."""
         own = [self.federation(each.learning_rate) for each in settings]
         passed = [f.rounds(each.local_steps) for f, each in zip(own, settings, strict=True)]
         mean, met = _passed(passed, [each.rounds for each in settings])
-        weights = [
-            f.noise(each.local_steps) @ column for f, each, column in zip(own, settings, met, strict=True)
-        ]
+        placed = list(zip(own, settings, met, strict=True))
+        mean += sum(float(f.lasting_noise(each.local_steps) @ column) for f, each, column in placed)
+        weights = [f.noise(each.local_steps) @ column for f, each, column in placed]
         return mean, np.maximum(np.array(weights), 0.0)
 
     def value(self, settings: Sequence[Setting], batch_sizes: Floats) -> float:
@@ -108,7 +108,8 @@ class Phases:
         for each, inverse in zip(settings, self._inverse(batch_sizes), strict=True):
             own = self.federation(each.learning_rate)
             noise = np.zeros((m, m))
-            noise[rows, columns] = noise[columns, rows] = inverse @ own.noise(each.local_steps)
+            packed = inverse @ own.noise(each.local_steps) + own.lasting_noise(each.local_steps)
+            noise[rows, columns] = noise[columns, rows] = packed
             passed = own.rounds(each.local_steps)
             start = passed.moments if moments is None else moments
             found, moments = passed.follow(start, noise, each.rounds)

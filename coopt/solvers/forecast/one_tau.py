@@ -56,22 +56,24 @@ class Slices:
         self._share = 0.0 if self.plain.budget.energy == math.inf else 0.5
 
     def bounds(self, rounds: Ints, local_steps: int, noise_of: int) -> Floats:
-        """Lower bounds on what batches add at these numbers of rounds, shape (k,).
+        """Lower bounds on what noise adds at these numbers of rounds, shape (k,).
 
         They rest on the noise of `noise_of` local steps, which must not be more than `local_steps`.
         """
         weights = self.federation.weights(rounds, local_steps, noise_of)
-        return self._bounds(weights, rounds, local_steps, self.smallest(local_steps))
+        batches = self._bounds(weights, rounds, local_steps, self.smallest(local_steps))
+        return batches + self.federation.left(rounds, local_steps, noise_of)
 
     def tail(self, local_steps: int) -> float:
-        """A lower bound on what batches add at any number of rounds, at so many local steps or more.
+        """A lower bound on what noise adds at any number of rounds, at so many local steps or more.
 
         With more of either the weights grow and the limits leave less for a step; after one round the weights
         depend on the noise of that round alone.
         """
         one = np.ones(1, dtype=np.int64)
         weights = self.federation.weights(one, local_steps)
-        return float(self._bounds(weights, one, local_steps, self.plain.fleet.batch_range()[0])[0])
+        batches = self._bounds(weights, one, local_steps, self.plain.fleet.batch_range()[0])
+        return float((batches + self.federation.left(one, local_steps))[0])
 
     def _bounds(self, weights: Floats, rounds: Ints, local_steps: int, least: Ints) -> Floats:
         self.solves += rounds.size
@@ -91,7 +93,7 @@ class Slices:
         self.solves += 1
         federation = self.federation
         place = np.array([rounds])
-        mean = float(federation.mean(place, local_steps)[0])
+        mean = float((federation.mean(place, local_steps) + federation.left(place, local_steps))[0])
         weights = federation.weights(place, local_steps)[:, 0]
         offset = mean - float(self._reference(weights[:, None])[0])
         least = self.smallest(local_steps)

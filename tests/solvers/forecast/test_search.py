@@ -62,6 +62,8 @@ def instance(seed: int, how: Optimiser = AVERAGING, **chosen: object) -> tuple[P
         "step_time": rng.choice([0.0, 0.3]),
         "step_cost": rng.choice([0.0, 0.5]),
     }
+    if seed % 2 and not isinstance(how.client, ClientAdam):
+        fleet["step_noise"] = rng.choice([0.0, 0.3, 3.0], n)
     drawn = int(rng.integers(1, 4)) if rng.random() < 0.2 else None
     budget = Budget(
         cost=float(rng.uniform(20.0, 400.0)),
