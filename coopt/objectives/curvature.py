@@ -50,7 +50,8 @@ def required(constants: Constants, name: str, bound: str) -> float:
     value: float | None = getattr(constants, name)
     if value is None:
         raise InvalidProblemError(
-            f"{name} is missing: the {bound} bound needs it, so set Constants({name}=...)"
+            f"{name} is missing: the {bound} bound needs it among the constants; without it there are the "
+            "nonconvex bound, and the forecast of a measurement"
         )
     return value
 

@@ -218,8 +218,9 @@ def young_form(
             found = round_effects(points, fleetwide, tau, lengths)
         found = found[:, back]
         amounts = found[..., :2]
-        # An infinite share of nothing is nothing.
-        terms = np.multiply(young[active], amounts, out=np.zeros_like(amounts), where=amounts > 0.0)
+        # An infinite share of nothing is nothing; what is beyond the largest number is infinite.
+        with np.errstate(over="ignore"):
+            terms = np.multiply(young[active], amounts, out=np.zeros_like(amounts), where=amounts > 0.0)
         return terms[..., 0], terms[..., 1] + found[..., 2]
 
     return NoiseAndDriftForm(

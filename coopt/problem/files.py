@@ -284,7 +284,12 @@ def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
     missing = [each.name for each in needed if each.default is each.empty and each.name not in table]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise InvalidProblemError(f"{where}: {' and '.join(map(repr, missing))} {verb} missing")
+        hint = (
+            ""
+            if part is Fleet
+            else "; `coopt measure` and coopt.measure find them, or guess them to begin with"
+        )
+        raise InvalidProblemError(f"{where}: {' and '.join(map(repr, missing))} {verb} missing{hint}")
     try:
         return part(**table)
     except InvalidProblemError as error:

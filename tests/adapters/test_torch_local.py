@@ -175,3 +175,11 @@ def test_batches_too_small_for_batch_normalisation_name_client_and_cure(probe, l
         InvalidProblemError, match=f"client 3 is told .* batches of {least - 1}.*min_batch={least}"
     ):
         train(least - 1)
+
+
+def test_model_and_loss_in_each_other_s_place_are_named() -> None:
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(InvalidProblemError, match=r"model = .*: must be a torch.nn.Module"):
+        FlatModel(torch.nn.functional.mse_loss, model)
+    with pytest.raises(InvalidProblemError, match="loss = 'mse': must be a function of outputs and targets"):
+        FlatModel(model, "mse")

@@ -469,3 +469,11 @@ def test_a_single_device_does_not_drift_by_noise(kind):
     assert kind().value(problem, 5, 2, [1]) == smallest
     alone = replace(problem, budget=Budget(participants=1, distinct_participants=True))
     assert kind().value(alone, 5, 2, [1]) == smallest
+
+
+def test_a_bound_beyond_the_largest_number_is_infinite_without_a_word(recwarn):
+    speeds = {"throughput": [80.0, 40.0, 25.0, 10.0], "round_time": [4.0, 6.0, 9.0, 12.0]}
+    fleet = Fleet([12_000, 5400, 2300, 800], 4.0, 0.2, **speeds)
+    problem = Problem(fleet, Constants(0.01, 1.0, 2.0, 0.02), Budget(cost=410_000, time=3600))
+    assert solve_allocation(problem).error_bound < 2.0
+    assert [str(each.message) for each in recwarn] == []

@@ -27,6 +27,7 @@ ROWS = "600,4.0,0.1\n200,2.5,0.05\n"
 REST = "[constants]\nlearning_rate = 0.05\nsmoothness = 4.0\ninitial_gap = 2.0\n[budget]\ncost = 100.0\n"
 FLEET_TABLE = "[fleet]\nsamples = [600, 200]\ngradient_noise = 4.0\ndivergence = 0.1\n"
 TABLES = FLEET_TABLE + REST
+HINT = "; `coopt measure` and coopt.measure find them, or guess them to begin with"
 NO_BUDGET = TABLES.replace("[budget]\ncost = 100.0\n", "")
 
 finite = st.floats(0.0, allow_infinity=False)
@@ -318,11 +319,11 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
         ),
         (
             TABLES.replace("smoothness = 4.0\n", ""),
-            "[constants] of job.toml: 'smoothness' is missing",
+            "[constants] of job.toml: 'smoothness' is missing" + HINT,
         ),
         (
             TABLES.replace("smoothness = 4.0\n", "").replace("initial_gap = 2.0\n", ""),
-            "[constants] of job.toml: 'smoothness' and 'initial_gap' are missing",
+            "[constants] of job.toml: 'smoothness' and 'initial_gap' are missing" + HINT,
         ),
         (TABLES.replace("divergence = 0.1\n", ""), "[fleet] of job.toml: 'divergence' is missing"),
         ("fleet = 5\n" + REST, "job.toml: fleet = 5: must be a table or the path of a CSV file"),

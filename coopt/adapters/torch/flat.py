@@ -58,6 +58,12 @@ class FlatModel:
         weight_decay: float = 0.0,
     ) -> None:
         self.device = usable_device(device)
+        if not isinstance(model, nn.Module):
+            raise InvalidProblemError(f"model = {validation.shown(model)}: must be a torch.nn.Module")
+        if not callable(loss):
+            raise InvalidProblemError(
+                f"loss = {validation.shown(loss)}: must be a function of outputs and targets"
+            )
         self.module = copy.deepcopy(model).to(self.device)
         self.loss = loss
         self.weight_decay = validation.real("weight_decay", weight_decay, minimum=0.0)
