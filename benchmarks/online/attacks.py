@@ -108,7 +108,8 @@ class Federation:
         self.held = local if plan.extra_evaluation else None
         self._expect(tau, size)
         self.model = self.weights @ local
-        seconds = float(np.max(busy + self.link))
+        self.answered = busy + self.link
+        seconds = float(np.max(self.answered))
         self.cost += float(processed.sum()) + BUDGET.round_cost
         self.seconds += seconds
         return reports, seconds
@@ -243,7 +244,7 @@ def run(attack: str, seed: int) -> dict[str, object]:
         reports, took = federation.run(plan)
         scene = Scene([r for r in reports if r.client not in liars], took)
         told = [lie(r, scene) if r.client in liars else r for r in reports]
-        ignored = controller.observe(told, seconds=took)
+        ignored = controller.observe(told, seconds=took, answered=federation.answered)
         blamed = {entry.client for entry in ignored}
         named["liars"] += len(blamed & liars)
         named["honest"] += len(blamed - liars)

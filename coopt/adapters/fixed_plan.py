@@ -292,6 +292,7 @@ class FixedPlan:
         reports: Iterable[ClientReport],
         *,
         seconds: float | None = None,
+        answered: ArrayLike | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
         witnessed: bool = False,
@@ -308,6 +309,7 @@ class FixedPlan:
             device_cost=self.fleet.round_cost,
             seconds=seconds,
             absent=absent,
+            answered=answered,
             witnessed=witnessed,
         )
         self._roster.note(plan, closed)

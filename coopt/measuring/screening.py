@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coopt.measuring.answer_times import hold_times
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.observations import GROUPS, VECTORS, Observations, tabulate
 from coopt.measuring.robust import USUAL, deviation
@@ -22,6 +23,7 @@ from coopt.problem.saved_state import listed, number, table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coopt.measuring.answer_times import AnswerTimes
     from coopt.measuring.report import ClientReport
 
 Floats = npt.NDArray[np.float64]
@@ -80,6 +82,7 @@ def screen(
     round: int,  # noqa: A002
     memory: Memory | None = None,
     most_seconds: float = LARGEST,
+    answers: AnswerTimes | None = None,
     planned_samples: Floats | None = None,
     prices: Prices | None = None,
     lowest_loss: float = -math.inf,
@@ -98,6 +101,8 @@ def screen(
         What `remember` kept of the rounds before, to judge by.
     most_seconds : float, optional
         How long the round took by the server's clock: no client can have been busy with it for longer.
+    answers : AnswerTimes, optional
+        When the answer of each device came by that clock, which is then the time that counts.
     planned_samples : numpy.ndarray, shape (devices,), optional
         Samples that each device was to process in the round: what is not believed counts as planned.
     prices : Prices, optional
@@ -125,7 +130,10 @@ def screen(
     kept, ignored = _one_each(reports, devices, round)
     seen = tabulate(kept, round)
     # The limits are those of the round that just ended: a late report is about another one.
-    seconds = np.where(seen.current, most_seconds * CLOCK_TOLERANCE, LARGEST)
+    seconds = np.full(len(kept), most_seconds)
+    if answers is not None:
+        seconds = np.minimum(seconds, answers.seconds[seen.client])
+    seconds = np.where(seen.current, seconds * CLOCK_TOLERANCE, LARGEST)
     most = {"seconds_computing": seconds, "seconds_communicating": seconds}
     if planned_samples is not None:
         work = MOST_OVER_PLAN * planned_samples[seen.client]
@@ -137,7 +145,10 @@ def screen(
         lost = np.isnan(seen["samples_processed"]) & seen.current & (planned > 0)
         seen.column["samples_processed"][lost] = planned[lost]
     _drop_too_low(seen, ignored, lowest_loss)
+    told = seen["seconds_computing"].copy()
     _drop_outliers(seen, ignored, memory or {}, lowest_loss, clock=most_seconds < LARGEST)
+    if answers is not None:
+        ignored.extend(hold_times(seen, answers, told))
     if prices is not None:
         ignored.extend(believe_costs(seen, prices))
     winsorize(seen, lowest_loss)

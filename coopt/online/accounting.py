@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.answer_times import AnswerTimes
 from coopt.measuring.estimates.estimate import gradients_evaluated
+from coopt.measuring.estimates.wall_clock import WallClock
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.observations import Observations
 from coopt.measuring.report import ClientReport
 from coopt.measuring.screening import LARGEST, Memory, screen
 from coopt.measuring.told_costs import Prices
 from coopt.problem.saved_state import consistent, number, table, whole
-from coopt.problem.validation import count, entries, flag, instance, real
+from coopt.problem.validation import count, entries, flag, float_array, instance, real
 
 if TYPE_CHECKING:
     from coopt.online.availability import Availability
@@ -44,12 +46,18 @@ class Closed:
         Devices known not to have worked.
     steps : numpy.ndarray of int, shape (N,)
         Local steps that each device did.
+    seconds : float
+        How long the round took [s].
+    answered : numpy.ndarray, shape (N,), or None
+        When each device's answer came, where the server noted that [s].
     """
 
     seen: Observations
     ignored: list[Ignored]
     absent: npt.NDArray[np.bool_]
     steps: npt.NDArray[np.int64]
+    seconds: float
+    answered: Floats | None
 
 
 @dataclass(eq=False)
@@ -84,6 +92,8 @@ class Account:
         device_cost: Floats,
         seconds: float | None,
         absent: Iterable[int],
+        answered: npt.ArrayLike | None = None,
+        clock: WallClock | None = None,
         witnessed: bool = False,
         memory: Memory | None = None,
         stated_cost: Floats | None = None,
@@ -104,9 +114,14 @@ class Account:
         device_cost : numpy.ndarray, shape (N,)
             Cost of the round on each device that takes part in it.
         seconds : float or None
-            How long the round took by the server's clock; None: what the reports say.
+            How long the round took by the server's clock; None: what `answered` or the reports say.
         absent : iterable of int
             Devices known not to have worked, besides those that were given no work.
+        answered : array_like, shape (N,), optional
+            When each device's answer came, by the server's clock from the beginning of the round; infinite
+            where none did [s].
+        clock : WallClock, optional
+            What that clock said in earlier rounds.
         witnessed : bool, default False
             Whether the server saw the work: if not, a device that says it did less is charged the plan.
         memory : dict, optional
@@ -119,8 +134,8 @@ class Account:
         Raises
         ------
         InvalidProblemError
-            If a report is none, `seconds` is no number of at least 0, or a device is absent that the fleet
-            does not have.
+            If a report is none, `seconds` or an entry of `answered` is no number of at least 0, or a device
+            is absent that the fleet does not have.
         """
         arrived = entries("reports", reports)
         for place, report in enumerate(arrived):
@@ -131,12 +146,18 @@ class Account:
         named = self.marked(entries("absent", absent))
         gone = named.copy()
         gone |= ~np.isin(np.arange(self.devices), plan.participants)
+        times = None
+        if answered is not None:
+            times = self._answer_times(plan, answered, WallClock() if clock is None else clock)
+            if seconds is None:
+                seconds = plan.closes(times.seconds, np.flatnonzero(gone).tolist())
         seen, ignored = screen(
             arrived,
             devices=self.devices,
             round=self.round,
             memory=memory,
             most_seconds=LARGEST if seconds is None else seconds,
+            answers=times,
             # A loop that gives all local steps to a device that was to take fewer made it do that work.
             planned_samples=samples_processed(
                 np.where(plan.steps > 0, plan.local_steps, 0), plan.batch_sizes, plan.extra_evaluation
@@ -151,9 +172,15 @@ class Account:
         )
         self.cost += charge(plan, sample_cost, step_cost, seen, gone, witnessed)
         self.cost += self.round_cost + float(np.sum(device_cost[plan.participants]))
-        self.seconds += duration(plan, seen, gone) if seconds is None else seconds
+        took = duration(plan, seen, gone) if seconds is None else seconds
+        self.seconds += took
         self.round += 1
-        return Closed(seen, ignored, named, steps)
+        return Closed(seen, ignored, named, steps, took, None if times is None else times.seconds)
+
+    def _answer_times(self, plan: RoundPlan, answered: npt.ArrayLike, clock: WallClock) -> AnswerTimes:
+        came = float_array("answered", answered, self.devices, minimum=0.0, infinite=True)
+        came = np.where(came > LARGEST, np.inf, came)
+        return AnswerTimes(came, samples_of(plan), clock.links(self.devices), clock.works(self.devices))
 
     def wait(self, seconds: float) -> None:
         """Charge time that passes outside the rounds; raises InvalidProblemError if it is negative."""

@@ -250,6 +250,7 @@ class Controller(Outlook):
         reports: Iterable[ClientReport],
         *,
         seconds: float | None = None,
+        answered: npt.ArrayLike | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
         witnessed: bool = False,
@@ -261,8 +262,12 @@ class Controller(Outlook):
         reports : iterable of ClientReport
             What arrived, in any order; late reports about earlier rounds included.
         seconds : float, optional
-            How long the round took by the server's clock; default: what the slowest report says, or the
-            deadline if a device is missing.
+            How long the round took by the server's clock; default: when it was over by `answered`, or what
+            the slowest report says, or the deadline if a device is missing.
+        answered : array_like, shape (N,), optional
+            When each device's answer came, by the server's clock from the beginning of the round; infinite
+            where none did. The time that a device was busy is then the server's, and its report only says
+            how much of that was computing: a device can claim to be neither slow nor fast [s].
         absent : iterable of int, optional
             Devices known not to have worked. Others that did not report are charged what was planned for
             them.
@@ -280,8 +285,8 @@ class Controller(Outlook):
         Raises
         ------
         InvalidProblemError
-            If no round was planned, `seconds` or `gradient_error` is no number of at least 0, or a device is
-            absent that the fleet does not have.
+            If no round was planned, `seconds`, `gradient_error` or an entry of `answered` is no number of at
+            least 0, or a device is absent that the fleet does not have.
         """
         plan = self._state.plan
         if plan is None:
@@ -304,13 +309,15 @@ class Controller(Outlook):
             device_cost=self.fleet.round_cost,
             seconds=seconds,
             absent=absent,
+            answered=answered,
+            clock=self.estimates.clock,
             witnessed=witnessed,
             memory=self.estimates.memory,
         )
         if gradient_error is not None:
             self.gradient_error = gradient_error
-        if seconds is not None:
-            self._state.knowledge.time(plan, closed, seconds)
+        if seconds is not None or answered is not None:
+            self._state.knowledge.time(plan, closed, closed.seconds)
         self._state.knowledge.absorb(closed.seen, closed.steps, plan.draws)
         self._state.roster.note(plan, closed)
         took = self.spent_seconds - before

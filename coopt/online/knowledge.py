@@ -62,7 +62,8 @@ class Knowledge:
         self.estimates = replace(self.estimates, clock=self.estimates.clock.late(missing))
         # Whoever never answered may be what the server waited for.
         if not missing.any() or seconds < NEARLY * plan.deadline:
-            clock = self.estimates.clock.add(seconds, told, np.where(here, samples_of(plan), 0.0))
+            work = np.where(here, samples_of(plan), 0.0)
+            clock = self.estimates.clock.add(seconds, told, work, closed.answered)
             self.estimates = replace(self.estimates, clock=clock)
 
     def absorb(self, seen: Observations, steps: Ints, draws: Ints | None) -> None:

@@ -81,12 +81,14 @@ class Planner(Protocol):
         reports: Iterable[ClientReport],
         *,
         seconds: float | None = None,
+        answered: npt.ArrayLike | None = None,
         absent: Iterable[int] = (),
         gradient_error: float | None = None,
         witnessed: bool = False,
     ) -> list[Ignored]:
         """Take in what the clients reported about the planned round; what was not believed, and why.
 
+        `answered` is when the answer of each device came, shape (N,), infinite where none did [s];
         `witnessed` says that the server itself saw how much work was done.
         """
         ...

@@ -8,6 +8,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
 from coopt.adapters.flower.records import ARRAYS, METRICS, REPORT, VECTORS, read_array, unpack_report
@@ -38,12 +39,15 @@ class Contribution:
         Its model, if it has the shape of the one sent and is finite.
     report : ClientReport or None
         Its report, if it can be read.
+    seconds : float
+        How long it took by the server's clock [s].
     """
 
     device: int
     message: Message
     arrays: ArrayRecord | None
     report: ClientReport | None
+    seconds: float
 
 
 def read_reply(reply: Reply, model: ArrayRecord) -> Contribution:
@@ -74,7 +78,15 @@ def read_reply(reply: Reply, model: ArrayRecord) -> Contribution:
         report = replace(report, seconds_computing=computing, seconds_communicating=reply.seconds - computing)
     except InvalidProblemError as error:
         logger.warning("device %d, round %d: %s", sent.device, sent.round, error)
-    return Contribution(sent.device, reply.message, arrays, report)
+    return Contribution(sent.device, reply.message, arrays, report, reply.seconds)
+
+
+def answer_times(contributions: Iterable[Contribution], devices: int) -> npt.NDArray[np.float64]:
+    """When each device's reply came, infinite where none did, shape (devices,) [s]."""
+    found = np.full(devices, np.inf)
+    for item in contributions:
+        found[item.device] = item.seconds
+    return found
 
 
 def _model_in(content: RecordDict, model: ArrayRecord) -> ArrayRecord:

@@ -15,13 +15,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import ArrayLike
 
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
 from coopt.adapters.flower.partial_work import normalised
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task
-from coopt.adapters.flower.replies import read_reply, to_aggregate
+from coopt.adapters.flower.replies import answer_times, read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics
 from coopt.errors import CooptError, InvalidProblemError
@@ -334,6 +335,7 @@ class CoOptStrategy(Strategy):
             result,
             reports=[report for report in reports if report is not None],
             late=[report for report in late if report is not None],
+            answered=answer_times(contributions, len(everyone)),
             absent=sorted(everyone - {item.device for item in sent}),
             arrived=sum(item.arrays is not None for item in contributions),
             seconds=time.monotonic() - began,
@@ -355,6 +357,7 @@ class CoOptStrategy(Strategy):
         *,
         reports: list[ClientReport],
         late: list[ClientReport],
+        answered: ArrayLike | None,
         absent: list[int],
         arrived: int,
         seconds: float,
@@ -362,7 +365,8 @@ class CoOptStrategy(Strategy):
     ) -> None:
         """Hand the reports to the controller, and note what it makes of them."""
         weights = self._weights(plan)
-        for ignored in self.controller.observe([*reports, *late], seconds=seconds, absent=absent):
+        clock: dict[str, Any] = {"seconds": seconds, "answered": answered, "absent": absent}
+        for ignored in self.controller.observe([*reports, *late], **clock):
             logger.info("coopt: %s", ignored)
         losses = [(weights[report.client], report.loss) for report in reports if math.isfinite(report.loss)]
         total = sum(weight for weight, _ in losses)
@@ -424,6 +428,7 @@ class CoOptStrategy(Strategy):
                 saved.result,
                 reports=[],
                 late=[],
+                answered=None,
                 absent=saved.begun.absent,
                 arrived=0,
                 seconds=min(passed, plan.deadline),

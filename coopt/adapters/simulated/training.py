@@ -193,6 +193,7 @@ def simulate(
                     for i in np.flatnonzero(arrived).tolist()
                 ],
                 seconds=seconds,
+                answered=np.where(arrived, times.total, np.inf),
                 absent=np.flatnonzero(times.absent).tolist(),
                 witnessed=True,
             )

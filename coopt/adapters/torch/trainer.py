@@ -349,7 +349,7 @@ class FederatedTrainer:
         arrived, absent = rows.counts > 0, rows.counts == 0
         absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
         arrived &= ~absent
-        seconds, times, done = None, None, plan
+        seconds, answered, times, done = None, None, None, plan
         if self.system is not None:
             probing = self._probe is not None
             # Some may be cut short: what they take and give is by what they do.
@@ -366,6 +366,7 @@ class FederatedTrainer:
             clock = self.system.round(plan.round, samples_of(done), gradients)
             seconds, arrived = clock.under(plan, absent)
             absent |= clock.absent
+            answered = np.where(arrived, clock.total, np.inf)
             times = np.stack([clock.computing, clock.communicating], axis=1)[arrived]
         shares = aggregation_shares(weights, arrived)
         clients = np.flatnonzero(arrived)
@@ -399,6 +400,7 @@ class FederatedTrainer:
         ignored = planner.observe(
             reports,
             seconds=seconds,
+            answered=answered,
             absent=np.flatnonzero(absent).tolist(),
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
             witnessed=True,

@@ -155,6 +155,8 @@ class Estimates:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         readers |= {name: part.restored for name, part in parts.items() if name not in readers}
         read = table(place, state, readers)
+        fits = len(read["clock"].shortest) <= len(self.samples)
+        consistent(f"{place}.clock.shortest", fits, f"there are {len(self.samples)} devices")
         for name in _NOT_NEGATIVE:
             consistent(f"{place}.{name}.mean", read[name].mean >= 0, "what it averages is not negative")
         return replace(self, **read)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from coopt.problem.saved_state import Reader, listed, number, optional, table
+from coopt.problem.saved_state import Reader, consistent, listed, number, optional, table
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,8 +35,10 @@ class WallClock:
     overhead : float
         Least seconds that a round took beyond what the slowest device said; None before the first [s].
     shortest : tuple of float
-        Seconds of the shortest round of late that each device took part in, infinite before the first: its
-        link is faster than that [s].
+        Seconds of the shortest answer of each device of late, infinite before the first: its link is faster
+        than that. Where the server did not note when answers came, those of the round [s].
+    work : tuple of float
+        Samples that it had to process then.
     least : float
         Seconds a sample below which no claim is believed [s].
 
@@ -54,8 +56,9 @@ class WallClock:
     overhead: float | None = None
     least: float = 0.0
     shortest: tuple[float, ...] = ()
+    work: tuple[float, ...] = ()
 
-    def add(self, seconds: float, told: Floats, work: Floats) -> Self:
+    def add(self, seconds: float, told: Floats, work: Floats, answered: Floats | None = None) -> Self:
         """Take in a round.
 
         Parameters
@@ -66,6 +69,8 @@ class WallClock:
             Seconds that devices say they were busy with it; NaN where they do not.
         work : numpy.ndarray, shape (N,)
             Samples that devices had to process; 0 for those that did not take part.
+        answered : numpy.ndarray, shape (N,), optional
+            When the answer of each device came, infinite where none did; default: with the round's end [s].
         """
         told = told[np.isfinite(told)]
         most = float(np.max(work, initial=0.0))
@@ -75,19 +80,26 @@ class WallClock:
         beyond = max(seconds - slowest, 0.0)
         overhead = beyond if self.overhead is None else min(self.overhead, beyond)
         possible = max(seconds - overhead, 0.0) / most
-        links = self.links(len(work))
+        before = self.links(len(work))
+        links = np.where(work > 0.0, FORGET * before, before)
+        took = np.full(len(work), seconds)
+        if answered is not None:
+            took = np.where(np.isfinite(answered), answered, took)
+        shorter = (work > 0.0) & (took <= links)
         doubtful = seconds > DOUBT * (slowest + overhead)
         # Whoever had the most work did it in the time that the round took.
         return replace(
             self,
             overhead=overhead,
             least=possible if doubtful else min(self.least, possible),
-            shortest=tuple(np.where(work > 0.0, np.minimum(seconds, FORGET * links), links).tolist()),
+            shortest=tuple(np.where(shorter, took, links).tolist()),
+            work=tuple(np.where(shorter, work, self.works(len(work))).tolist()),
         )
 
     def late(self, missing: npt.NDArray[np.bool_]) -> Self:
         """Forget how fast the links of devices were that the server waited for in vain, shape (N,)."""
-        return replace(self, shortest=tuple(np.where(missing, math.inf, self.links(len(missing))).tolist()))
+        shortest = np.where(missing, math.inf, self.links(len(missing)))
+        return replace(self, shortest=tuple(shortest.tolist()), work=tuple(self.works(len(missing)).tolist()))
 
     def links(self, devices: int) -> Floats:
         """Seconds below which the time of every device's link lies, shape (N,) [s]."""
@@ -95,10 +107,16 @@ class WallClock:
         found[: len(self.shortest)] = self.shortest
         return found
 
+    def works(self, devices: int) -> Floats:
+        """Samples of the shortest answer of every device, 0 before the first, shape (N,)."""
+        found = np.zeros(devices)
+        found[: len(self.work)] = self.work
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """Numbers that `restored` turns back into the same."""
         known = [seconds if math.isfinite(seconds) else None for seconds in self.shortest]
-        return asdict(self) | {"shortest": known}
+        return asdict(self) | {"shortest": known, "work": list(self.work)}
 
     def restored(self, place: str, state: object) -> Self:
         """Return what `state_dict` wrote; `place` is for messages."""
@@ -107,7 +125,10 @@ class WallClock:
             "overhead": optional(seconds),
             "least": seconds,
             "shortest": listed(optional(seconds)),
+            "work": listed(seconds),
         }
         read = table(place, state, readers)
+        same = len(read["work"]) == len(read["shortest"])
+        consistent(f"{place}.work", same, "there is one for each shortest answer")
         known = tuple(math.inf if each is None else each for each in read["shortest"])
-        return replace(self, **(read | {"shortest": known}))
+        return replace(self, **(read | {"shortest": known, "work": tuple(read["work"])}))

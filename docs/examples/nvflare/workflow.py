@@ -1,7 +1,6 @@
 """The server's part: a workflow that sends each client a plan of its own."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
@@ -23,6 +22,7 @@ class CoOptWorkflow(ModelController):
                 f"round {plan.round}: {plan.local_steps} local steps, batches {plan.batch_sizes}", flush=True
             )
             self.start, self.reports, self.models = time.monotonic(), [], []
+            self.answered = np.full(len(SAMPLES), np.inf)
             for site, size in zip(SAMPLES, plan.batch_sizes.tolist(), strict=True):
                 work = {"steps": plan.local_steps, "size": size, "extra": plan.extra_evaluation}
                 data = FLModel(params={"model": model}, meta=work, current_round=plan.round)
@@ -30,7 +30,8 @@ class CoOptWorkflow(ModelController):
                 self.send_model(data=data, targets=[site], timeout=wait, callback=self.receive)
             while self.get_num_standing_tasks() and not self.abort_signal.triggered:
                 time.sleep(0.05)
-            controller.observe(self.reports, seconds=time.monotonic() - self.start)
+            seconds = time.monotonic() - self.start
+            controller.observe(self.reports, seconds=seconds, answered=self.answered)
             if self.models:
                 weights = [report.samples for report in self.reports]
                 model = np.average(self.models, axis=0, weights=weights)
@@ -39,6 +40,6 @@ class CoOptWorkflow(ModelController):
     def receive(self, answer):
         report = ClientReport.from_json(answer.meta["report"])
         # Clients ask for work every so often: only the server sees how long a round trip takes.
-        waiting = time.monotonic() - self.start - report.seconds_computing
-        self.reports.append(replace(report, seconds_communicating=waiting))
+        self.answered[report.client] = time.monotonic() - self.start
+        self.reports.append(report)
         self.models.append(answer.params["model"])
