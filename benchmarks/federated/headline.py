@@ -63,18 +63,16 @@ class Contender:
         return tuned(instance, self.method, tuning, device, rates=self.rates)
 
 
+# DYNAMITE's other rules for the batches are left out: tuned, none was .7 points from it on four federations.
 CONTENDERS = (
-    Contender("DYNAMITE"),
-    Contender("uniform"),
-    Contender("no straggler"),
-    Contender("proportional to samples"),
     Contender("AdaCoOpt"),
     Contender("AdaCoOpt", rates=True),
-    Contender("Dynamic-tau"),
-    Contender("FedAvg", rates=True),
-    Contender("FedAvgM", rates=True),
     Contender(CAPPED, hindsight=True),
     Contender(CAPPED, rates=True, hindsight=True),
+    Contender("FedAvg", rates=True),
+    Contender("FedAvgM", rates=True),
+    Contender("DYNAMITE"),
+    Contender("Dynamic-tau"),
 )
 
 
@@ -107,7 +105,7 @@ COMPARISONS = {
             stream=("reservoir", "random", "ordered"),
         )
     ),
-    # A run takes ten times as long here: fewer seeds, and none of the baselines that are alike elsewhere.
+    # A run takes ten times as long here: fewer seeds.
     "CIFAR-10 at 32 x 32, network": Comparison(
         Instance(
             "cifar10",
@@ -122,7 +120,7 @@ COMPARISONS = {
             evaluate_every=20,
             test=1000,
         ),
-        [c for c in CONTENDERS if c.method in ("DYNAMITE", "AdaCoOpt", "FedAvg", "FedAvgM", CAPPED)],
+        [contender for contender in CONTENDERS if contender.method != "Dynamic-tau"],
         range(30, 35),
         range(100, 101),
     ),
