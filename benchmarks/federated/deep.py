@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.federated.federation import Instance
-from benchmarks.federated.methods import METHODS, ONCE, OURS
+from benchmarks.federated.methods import METHODS, ONCE, OURS, SCHEDULE
 from benchmarks.federated.report import cell_row, command_line, interval, points, write_cells
 from benchmarks.federated.runner import Record, cell
 from benchmarks.theory.report import Row, picture, save
@@ -36,6 +36,7 @@ SMALL = Instance(
     evaluate_every=3,
 )
 QUICK = Instance("digits", 1, "cnn", devices=3, samples=80, rounds=2, rate=0.1, speeds=10, widths=(2, 4, 8))
+NAMES = {SCHEDULE: "coopt", OURS: "coopt, by reports alone"}
 COMPARED = ("DYNAMITE", "AdaCoOpt", "FedAvg", *(f"planned once, {bound}" for bound in ONCE))
 
 
@@ -43,7 +44,7 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
     instances = {"iid": SMALL, "half of each device one class": replace(SMALL, case="skew", alpha=0.5)}
     if quick:
         instances = {"digits": QUICK}
-    methods = (OURS, "FedAvg") if quick else (OURS, *COMPARED)
+    methods = (SCHEDULE, "FedAvg") if quick else (SCHEDULE, OURS, *COMPARED)
     seeds = range(2) if quick else range(5)
     table: list[Row] = []
     cells: list[Row] = []
@@ -55,11 +56,12 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
             cells += [
                 cell_row(where, method, "default", setting, s, r) for s, r in zip(seeds, records, strict=True)
             ]
-            drawn[f"{where}: {method}"] = records
+            name = NAMES.get(method, method)
+            drawn[f"{where}: {name}"] = records
             table.append(
                 {
                     "partition": where,
-                    "method": method,
+                    "method": name,
                     "accuracy, %": points(r.accuracy for r in records),
                     "test loss": interval(r.loss for r in records)[0],
                     "rounds": int(np.median([r.rounds for r in records])),

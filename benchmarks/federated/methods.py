@@ -33,6 +33,7 @@ Setting = tuple[float, ...]
 
 OURS, ALIKE = "coopt", "coopt, same batch everywhere"
 SCHEDULE, FREE = "coopt, schedule", "coopt, schedule, free rates"
+SCHEDULE_ALIKE = f"{SCHEDULE}, same batch everywhere"
 CAPPED = "fixed plan, capped"
 ONCE = ("certified", "nonconvex")
 
@@ -61,24 +62,29 @@ class Method:
 
 @dataclass(frozen=True)
 class SameBatch:
-    """Horizon planning, but one batch size for all devices, in no more time and for no more cost."""
+    """What a rule plans, but one batch size for all devices, in no more time and for no more cost."""
 
+    rule: Horizon | Scheduled
     name: str = "same batch"
     needs_estimates: bool = True
     measures_curvature: bool = True
 
     def choose(self, situation: Situation) -> Choice:
         """Take the planned round's duration, and the largest common batch up to its mean that fits it."""
-        planned, fleet = Horizon().choose(situation), situation.problem.fleet
+        planned, fleet = self.rule.choose(situation), situation.problem.fleet
         tau, sizes = planned.local_steps, planned.batch_sizes
         seconds = float(limits.device_times(situation.problem, 1, tau, sizes).max())
         spare = (seconds - fleet.round_time) / tau - fleet.step_time
         common = min(float(np.mean(sizes)), float(np.min(spare * fleet.throughput)))
         return replace(planned, batch_sizes=fleet.rounded_down(np.full(len(fleet), common)))
 
+    def departed(self, situation: Situation) -> bool:
+        """Whether the rule would have the fleet measured again."""
+        return isinstance(self.rule, Scheduled) and self.rule.departed(situation)
+
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: np.ndarray) -> float:
-        """What horizon planning expects after such a round."""
-        return Horizon().gap_after(situation, local_steps, batch_sizes)
+        """What the rule expects after such a round."""
+        return self.rule.gap_after(situation, local_steps, batch_sizes)
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,8 @@ METHODS: dict[str, Method] = {
     OURS: Method(lambda _federation, _setting: Horizon(), ours=True),
     SCHEDULE: Method(lambda _federation, _setting: Scheduled(), ours=True),
     FREE: Method(lambda _federation, _setting: Scheduled(rates="free"), ours=True),
-    ALIKE: Method(lambda _federation, _setting: SameBatch(), ours=True),
+    ALIKE: Method(lambda _federation, _setting: SameBatch(Horizon()), ours=True),
+    SCHEDULE_ALIKE: Method(lambda _federation, _setting: SameBatch(Scheduled()), ours=True),
     "planned once, certified": Method(lambda _federation, _setting: PlanOnce("certified"), ours=True),
     "planned once, nonconvex": Method(lambda _federation, _setting: PlanOnce("nonconvex"), ours=True),
     "DYNAMITE": _published(Marginal),

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.federated.federation import Instance
-from benchmarks.federated.methods import ALIKE, METHODS, OURS
+from benchmarks.federated.methods import METHODS, SCHEDULE, SCHEDULE_ALIKE
 from benchmarks.federated.report import cell_row, command_line, interval, write_cells
 from benchmarks.federated.runner import cell
 from benchmarks.theory.report import Row, picture, save
 
 SHARES, RATIOS = (0.0, 0.5, 1.0), (1, 10, 100)
 BASE = Instance("mnist", 2, "svm", devices=10, rounds=25)
-COMPARED = (ALIKE, "FedAvg")
+COMPARED = (SCHEDULE_ALIKE, "FedAvg")
 
 
 def run(quick: bool, folder: Path, device: str) -> list[Row]:
@@ -35,13 +35,15 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
         for ratio in ratios:
             instance = replace(base, alpha=alpha, speeds=float(ratio))
             where = f"alpha {alpha:g}, speeds 1:{ratio}"
-            ours = [cell(instance, OURS, (), seed, device) for seed in seeds]
+            ours = [cell(instance, SCHEDULE, (), seed, device) for seed in seeds]
             row: Row = {
                 "one digit, share": alpha,
                 "speeds": f"1:{ratio}",
                 "coopt, %": 100 * interval(r.accuracy for r in ours)[0],
             }
-            cells += [cell_row(where, OURS, "default", (), s, r) for s, r in zip(seeds, ours, strict=True)]
+            cells += [
+                cell_row(where, SCHEDULE, "default", (), s, r) for s, r in zip(seeds, ours, strict=True)
+            ]
             for method in COMPARED:
                 setting = METHODS[method].default
                 other = [cell(instance, method, setting, seed, device) for seed in seeds]
@@ -50,7 +52,7 @@ def run(quick: bool, folder: Path, device: str) -> list[Row]:
                     for s, r in zip(seeds, other, strict=True)
                 ]
                 pairs = list(zip(ours, other, strict=True))
-                name = "same batch" if method == ALIKE else "FedAvg"
+                name = "same batch" if method == SCHEDULE_ALIKE else "FedAvg"
                 gain, half = interval(100 * (a.accuracy - b.accuracy) for a, b in pairs)
                 row |= {f"over {name}, points": gain, f"{name}, 95 % ±": half}
                 loss, half = interval(100 * (1 - a.loss / b.loss) for a, b in pairs)
