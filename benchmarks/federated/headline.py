@@ -63,7 +63,8 @@ class Contender:
         return tuned(instance, self.method, tuning, device, rates=self.rates)
 
 
-# DYNAMITE's other rules for the batches are left out: tuned, none was .7 points from it on four federations.
+# The other rules for the batches of DYNAMITE are left out: tuned, none was more than .7 points away from
+# its own on four federations.
 CONTENDERS = (
     Contender("AdaCoOpt"),
     Contender("AdaCoOpt", rates=True),

@@ -172,7 +172,7 @@ RATES = (2.0, 3.5)
 
 
 def _published(make: Callable[[int], Policy]) -> Method:
-    grid = tuple((float(samples),) for samples in (15, 30, 60, 120))
+    grid = tuple((float(samples),) for samples in (15, 30, 60))
     return Method(
         lambda federation, setting: make(preset_rounds(federation, setting[0])),
         (float(REFERENCE_SAMPLES),),
@@ -204,12 +204,12 @@ METHODS: dict[str, Method] = {
     "Dynamic-tau": Method(
         lambda _federation, setting: DynamicTau(int(setting[0]), setting[1]),
         (32.0, 0.025),
-        ((8.0, 0.025), (16.0, 0.025), (8.0, 0.0025)),
+        ((8.0, 0.025), (8.0, 0.0025)),
     ),
     "FedAvg": Method(  # zero steps: one epoch
         _fed_avg,
         (0.0, 32.0),
-        ((1.0, 8.0), (1.0, 32.0), (5.0, 8.0), (5.0, 32.0), (10.0, 8.0), (20.0, 8.0), (20.0, 32.0)),
+        ((1.0, 8.0), (5.0, 8.0), (10.0, 8.0), (20.0, 8.0), (20.0, 32.0)),
         RATES,
     ),
     "FedAvgM": Method(  # steps, batch, momentum and rate of the server
@@ -230,7 +230,7 @@ METHODS: dict[str, Method] = {
             (float(steps), float(batch))
             for steps in (1, 2, 4, 8, 16)
             for batch in (2, 4, 8, 16, 32)
-            if 4 <= steps * batch <= 160
+            if 4 <= steps * batch <= 64
         ),
         RATES,
     ),

@@ -12,7 +12,7 @@ from benchmarks.federated.methods import METHODS, Setting
 from benchmarks.federated.runner import cell
 
 # So many settings are tried at other rates; so many are run on all seeds where the best is told in hindsight.
-REFINED, FINALISTS = 2, 3
+REFINED, FINALISTS = 2, 2
 
 
 def ranked(instance: Instance, method: str, seeds: range, device: str, *, rates: bool) -> list[Setting]:
