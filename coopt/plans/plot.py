@@ -352,11 +352,28 @@ def _draw_batches(axes: Axes, allocation: Allocation) -> None:
     _dress(axes, "Batch size of each device", horizontal, "samples per local step")
 
 
+def label_ticks(axes: Axes, *, whole: bool = False) -> None:
+    """Write numbers at the ticks as people do: no powers of ten, thousands apart, few enough not to touch.
+
+    With `whole` the vertical axis counts something that has no parts.
+    """
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
+        if scale == "log":
+            _label_log_axis(axis)
+            continue
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(MaxNLocator(5, integer=whole and axis is axes.yaxis))
+        if max(abs(low), abs(high)) >= 1000.0:
+            axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
 def _label_log_axis(axis: Axis) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    axis.set_major_formatter("{x:,.0f}")
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1.0 else f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.plans.plot import CHOSEN, COST, HELD, INK, TIME, new_figure, plain
+from coopt.plans.plot import CHOSEN, COST, HELD, INK, TIME, label_ticks, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +52,9 @@ def plot_losses(runs: Mapping[str, tuple[Floats, Floats, Floats]]) -> DescribedF
     left.set_xlabel("cost")
     right.set_xlabel("time [s]")
     left.set_ylabel("loss")
-    for axes in (left, right):
-        plain(axes)
+    for axes, title in ((left, "The loss for what was spent"), (right, "and for the time it took")):
+        plain(axes, title=title)
+        label_ticks(axes)
     if len(runs) > 1:
         right.legend(frameon=False, fontsize=8)
     return figure
@@ -109,6 +110,8 @@ def plot_rounds(columns: Mapping[str, Floats], batch_sizes: NDArray[np.int64]) -
     clock.spines["top"].set_visible(False)
     for axes in (loss, metric, rate, steps, batches, spend):
         plain(axes)
+        label_ticks(axes, whole=axes is steps)
+    label_ticks(clock)
     spend.yaxis.label.set_color(COST)
     for axes in (steps, batches, spend):
         axes.set_xlabel("round")

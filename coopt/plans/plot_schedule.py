@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.plans.plot import CHOSEN, HELD, INK, TIME, new_figure, plain
+from coopt.plans.plot import CHOSEN, HELD, INK, TIME, label_ticks, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 # Points of a curve beyond which no more can be seen.
 MOST_POINTS = 2000
+# The row of local steps.
+STEPS = 1
 
 
 def plot_schedule(schedule: Schedule, forecast: Forecast) -> DescribedFigure:
@@ -69,8 +71,10 @@ def plot_schedule(schedule: Schedule, forecast: Forecast) -> DescribedFigure:
     )
     for axes, label in zip(grid[:, 0], labels, strict=True):
         axes.set_ylabel(label)
-    for axes in grid.ravel():
-        plain(axes)
+    for place, row in enumerate(grid):
+        for axes in row:
+            plain(axes)
+            label_ticks(axes, whole=place == STEPS)
     return figure
 
 

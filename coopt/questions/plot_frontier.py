@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coopt.plans.plot import BEYOND, CHOSEN, INK, new_figure, plain
+from coopt.plans.plot import BEYOND, CHOSEN, INK, label_ticks, new_figure, plain
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
@@ -67,7 +67,10 @@ def plot_frontier(frontier: Frontier) -> DescribedFigure:
         axes.set_yscale("log")
     axes.set_xlabel(UNITS[frontier.vary])
     axes.set_ylabel(f"smallest {UNITS[frontier.objective]}")
+    # Room for what is written beside the last point.
+    axes.margins(x=0.12)
     plain(axes, title="What more of it buys: rounds$\\times$local steps at each optimum")
+    label_ticks(axes)
     return figure
 
 
