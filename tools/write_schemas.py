@@ -152,6 +152,7 @@ def plan_schema() -> Schema:
             "rounds": {**INTEGER, "minimum": 1},
             "local_steps": {**INTEGER, "minimum": 1},
             "batch_sizes": listed({**INTEGER, "minimum": 1}),
+            "device_steps": listed({**INTEGER, "minimum": 1}),
             "predicted_error": NUMBER,
             "error_bound": {**NUMBER, "description": "The proved bound on the error."},
             "objective": {"enum": ["error", "cost", "time"]},
@@ -184,7 +185,7 @@ def plan_schema() -> Schema:
             },
             "forecast": source(),
         },
-        optional=("predicted_error", "error_bound", "forecast"),
+        optional=("predicted_error", "error_bound", "forecast", "device_steps"),
     )
     return {**made, "oneOf": [{"required": ["error_bound"]}, {"required": ["predicted_error", "forecast"]}]}
 

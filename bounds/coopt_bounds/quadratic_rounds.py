@@ -153,6 +153,19 @@ AVERAGE = Lemma(
     source="linearity; Charles & Konecny 2021, arXiv 2103.05032",
 )
 
+_count = sp.Symbol("c_i", positive=True)
+
+UNEQUAL_STEPS = Lemma(
+    name="quadratic-rounds/unequal-steps",
+    words="Changes that count c_i = p_i tau_eff/tau_i times in place of p_i leave a round affine: M = I + "
+    "sum c_i (A_i - I) and v = sum c_i f_i, and noise of device i counts c_i^2 times.",
+    hypotheses=(),
+    steps=(
+        Identity(z + _count * ((A(n) * z - shift(n)) - z), (1 + _count * (A(n) - 1)) * z - _count * shift(n)),
+    ),
+    source="normalised averaging: Wang et al. 2020, arXiv 2007.07481",
+)
+
 turned_maps, A_t = matrix_function("M^T"), matrix_function("A^T")
 _turned = partial_sums(turned_maps, p(n) * A_t(n), "the transpose of M, the sum of p_i A_i^T")
 _each_symmetric = Assumption("lemma matrices/symmetric-power for A_i = J_i^tau", equal(A_t(n), A(n)))
@@ -382,6 +395,7 @@ _proof: tuple[Lemma, ...] = (
     LOCAL_NOISE,
     STEP_NOISE,
     AVERAGE,
+    UNEQUAL_STEPS,
     SYMMETRIC,
     PHASES_MEAN,
     PHASES_NOISE,

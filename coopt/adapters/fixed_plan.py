@@ -201,6 +201,7 @@ class FixedPlan:
             second_cost=problem.budget.second_cost,
             participants=problem.budget.participants,
             distinct_participants=problem.budget.distinct_participants,
+            device_steps=allocation.device_steps,
         )
 
     @classmethod

@@ -18,6 +18,8 @@ from coopt.objectives.forecast.source import Source
 from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.device_rows import device_rows
+from coopt.plans.plan_text import plan_text
+from coopt.problem.device_steps import at_device_steps, checked_steps
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 
 # What a file calls the value of a plan: a forecast, or a bound.
 VALUE = ("predicted_error", "error_bound")
-# Batch sizes are listed one by one up to this many devices, and summarised beyond.
-LISTED_DEVICES = 20
 
 
 class Status(Enum):
@@ -189,6 +189,8 @@ class Allocation(ResultTable):
         user's own, a learning rate that was chosen as well), or nothing is claimed. Not compared.
     source : Source or None
         The measurement that a forecast was made from (its SHA-256 in ``measurement``); None for a bound.
+    device_steps : ndarray of int64, shape (N,), or None
+        tau_i, where some devices take fewer local steps than `local_steps`.
 
     Notes
     -----
@@ -219,12 +221,27 @@ class Allocation(ResultTable):
     custom_bound: Bound | None = field(compare=False, default=None, repr=False)
     claim: Claim | None = field(compare=False, default=None, repr=False)
     source: Source | None = field(default=None, repr=False)
+    device_steps: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self.batch_sizes.flags.writeable = False
+        if self.device_steps is not None:
+            self.device_steps.flags.writeable = False
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """tau_i: the local steps that each device takes in a round, shape (N,)."""
+        if self.device_steps is not None:
+            return self.device_steps
+        return np.full(self.batch_sizes.shape, self.local_steps)
+
+    @property
+    def as_run(self) -> Problem:
+        """The problem in which tau local steps of a device use what its own steps do in this plan."""
+        return at_device_steps(self.problem, self.local_steps, self.device_steps)
 
     @property
     def is_bound(self) -> bool:
@@ -264,7 +281,7 @@ class Allocation(ResultTable):
     @property
     def energy(self) -> float:
         """What the plan uses of ``Budget.energy`` [J]."""
-        return self.problem.energy(self.rounds, self.local_steps, self.batch_sizes)
+        return self.as_run.energy(self.rounds, self.local_steps, self.batch_sizes)
 
     @property
     def parts(self) -> Parts | None:
@@ -282,7 +299,7 @@ class Allocation(ResultTable):
         """
         from coopt.plans.describe import cap_prices
 
-        return cap_prices(self.problem, self.bound_object, self.rounds, self.local_steps)
+        return cap_prices(self.as_run, self.bound_object, self.rounds, self.local_steps)
 
     @property
     def bound_object(self) -> Objective:
@@ -381,6 +398,7 @@ class Allocation(ResultTable):
                 "local_steps": self.claim.local_steps,
             },
             **({} if self.source is None else {"forecast": self.source.to_dict()}),
+            **({} if self.device_steps is None else {"device_steps": self.device_steps.tolist()}),
         }
 
     @classmethod
@@ -397,6 +415,9 @@ class Allocation(ResultTable):
             ).copy()
             for name in ("rounds", "local_steps"):
                 values[name] = count(name, values[name])
+            steps = values.get("device_steps")
+            if steps is not None:
+                values["device_steps"] = checked_steps(steps, values["local_steps"], devices)
             made_from = values.pop("forecast", None)
             values["source"] = None if made_from is None else Source.from_dict(made_from)
             values["predicted_error"] = values.pop(VALUE[values["source"] is None])
@@ -433,7 +454,7 @@ class Allocation(ResultTable):
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a device: what the plan asks of it, and what that takes in all rounds [cost, s]."""
-        return device_rows(self.problem, self)
+        return device_rows(self.problem, self, device_steps=self.device_steps)
 
     def _shown(self) -> list[Fact]:
         names = ("rounds", "local_steps", "batch_sizes", "predicted_error", "cost", "time", "gap", "bound")
@@ -441,7 +462,7 @@ class Allocation(ResultTable):
         return [f"{len(self.batch_sizes)} devices", *pairs, self.status.name]
 
     def _first_rows(self, count: int) -> tuple[list[dict[str, Any]], int]:
-        return device_rows(self.problem, self, count), len(self.batch_sizes)
+        return device_rows(self.problem, self, count, self.device_steps), len(self.batch_sizes)
 
     def plot(self) -> DescribedFigure:
         """Draw the predicted error over (K, tau) and the batch sizes; needs the extra ``plot``."""
@@ -450,45 +471,7 @@ class Allocation(ResultTable):
         return plot_allocation(self)
 
     def __str__(self) -> str:
-        limits = self.problem.budget
-        expected = "" if limits.participants is None else ", expected"
-        lines = [
-            f"rounds         {self.rounds}",
-            *_participants_lines(self.problem),
-            f"local steps    {self.local_steps}",
-            f"batch sizes    {_batches_text(self.batch_sizes)}",
-            f"{self.quantity.lower():14} {self.predicted_error:.6g} ({self.bound})",
-        ]
-        parts = self.parts
-        if parts is not None:
-            lines.append(
-                f"  of which     transient {parts.transient:.4g}, noise {parts.noise:.4g}, "
-                f"drift {parts.drift:.4g}"
-            )
-        lines += [
-            f"cost           {self.cost:.6g} of {limits.cost:.6g}{expected}",
-            f"time           {self.time:.6g} s of {limits.time:.6g} s",
-            *([f"energy         {self.energy:.6g} J of {limits.energy:.6g} J"] * (limits.energy < math.inf)),
-            f"binding        {', '.join(self.binding) or 'nothing'}",
-            f"gap            {self.gap:.2g}" if math.isfinite(self.lower_bound) else "gap            unknown",
-            f"status         {self.status.advice(proved=self.is_bound)}",
-        ]
-        return "\n".join(lines)
-
-
-def _participants_lines(problem: Problem) -> list[str]:
-    budget = problem.budget
-    if budget.participants is None:
-        return []
-    kind = "distinct" if budget.distinct_participants else "drawn independently"
-    return [f"participants   {budget.participants} a round of {len(problem.fleet)}, {kind}"]
-
-
-def _batches_text(batches: NDArray[np.int64]) -> str:
-    if batches.size <= LISTED_DEVICES:
-        return " ".join(map(str, batches.tolist()))
-    low, middle, high = np.percentile(batches, [0, 50, 100])
-    return f"{batches.size} devices, {low:.0f} to {high:.0f}, median {middle:.0f}"
+        return plan_text(self)
 
 
 def _only_bounds(value: float, is_bound: bool) -> float:

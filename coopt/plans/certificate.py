@@ -25,6 +25,7 @@ from coopt.plans.forecast_proof import Enumerated, prove_forecast
 from coopt.plans.proof import Checker, Proof
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
+from coopt.problem.validation import shown
 
 AGREEMENT = 1e-11
 # Forecasts have terms that cancel: the loss is small where the model is close to the best one.
@@ -126,6 +127,16 @@ def _check_counts(allocation: Allocation) -> None:
     shape, size = allocation.batch_sizes.shape, len(allocation.problem.fleet)
     if shape != (size,):
         raise CertificateError(f"batch_sizes has shape {shape}: must be ({size},), one batch a device")
+    steps = allocation.device_steps
+    if steps is None:
+        return
+    if steps.shape != (size,) or steps.min() < 1 or steps.max() != allocation.local_steps:
+        raise CertificateError(
+            f"device_steps = {shown(steps.tolist())}: must be from 1 to local_steps = "
+            f"{allocation.local_steps}, one number a device, and the largest as many"
+        )
+    if allocation.is_bound:
+        raise CertificateError("device_steps: a bound says nothing of devices with steps of their own")
 
 
 def _check_claims(allocation: Allocation) -> None:
@@ -180,15 +191,16 @@ def _not_among(batches: NDArray[np.int64], choices: tuple[tuple[int, ...], ...] 
 def _cost(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
     step = fleet.sample_cost * allocation.batch_sizes + fleet.step_cost
-    spent = allocation.local_steps * step + fleet.round_cost
+    spent = allocation.steps * step + fleet.round_cost
     return allocation.rounds * math.fsum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
 
 
 def _seconds(problem: Problem, allocation: Allocation) -> float:
     fleet, batches = problem.fleet, allocation.batch_sizes
     slowest: float = max(
-        allocation.rounds * (allocation.local_steps * (alpha * -(-s // m) + s / pi) + u)
-        for s, m, alpha, pi, u in zip(
+        allocation.rounds * (steps * (alpha * -(-s // m) + s / pi) + u)
+        for steps, s, m, alpha, pi, u in zip(
+            allocation.steps.tolist(),
             batches.tolist(),
             (batches if fleet.micro_batch is None else fleet.micro_batch).tolist(),
             fleet.step_time.tolist(),
@@ -203,7 +215,7 @@ def _seconds(problem: Problem, allocation: Allocation) -> float:
 def _energy(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
     step = fleet.sample_energy * allocation.batch_sizes + fleet.step_energy
-    burnt = allocation.local_steps * step + fleet.round_energy
+    burnt = allocation.steps * step + fleet.round_energy
     return allocation.rounds * math.fsum(_expected(problem, burnt).tolist())
 
 
@@ -275,7 +287,8 @@ def _made_from(allocation: Allocation, forecast: Forecast | None) -> Forecast:
             f"{given[:12]}..."
         )
     source = allocation.source
-    return Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
+    made = Forecast(forecast.model, trained=source.trained, optimiser=source.optimiser)
+    return made.with_device_steps(allocation.device_steps)
 
 
 def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from coopt.objectives.registry import has_name
 from coopt.objectives.users_own import completed
 from coopt.plans.allocation import Allocation, Claim, Status
 from coopt.problem import limits
+from coopt.problem.device_steps import at_device_steps
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found, Incumbent
@@ -63,10 +64,11 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         problem = replace(problem, constants=replace(problem.constants, learning_rate=best.learning_rate))
     warn_of(problem, best)
     judged = completed(best.bound)
-    taken = limits.longest(problem, rounds, local_steps, batches)[0]
+    run = at_device_steps(problem, local_steps, best.device_steps)
+    taken = limits.longest(run, rounds, local_steps, batches)[0]
     used = {
         "error": best.value,
-        "cost": limits.cost(problem, rounds, local_steps, batches),
+        "cost": limits.cost(run, rounds, local_steps, batches),
         "time": taken,
     }
     return Allocation(
@@ -81,8 +83,8 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         cost=used["cost"],
         time=used["time"],
         status=_status(found, asked, used[asked.objective]),
-        binding=binding_limits(problem, rounds, local_steps, batches),
-        shadow_prices=shadow_prices(_rent_paid(problem, taken), best.bound, rounds, local_steps),
+        binding=binding_limits(run, rounds, local_steps, batches),
+        shadow_prices=shadow_prices(_rent_paid(run, taken), best.bound, rounds, local_steps),
         solver=asked.solver,
         bound=best.bound.name,
         learning_rate=problem.constants.learning_rate,
@@ -92,6 +94,7 @@ def describe(problem: Problem, found: Found, asked: Asked, begun: float) -> Allo
         custom_bound=None if has_name(best.bound) else judged.original,
         claim=asked.claim,
         source=None if judged.forecast is None else judged.forecast.source,
+        device_steps=best.device_steps,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.problem import limits
+from coopt.problem.device_steps import at_device_steps
 from coopt.problem.problem import Problem
 
 
@@ -30,19 +31,24 @@ class Rounds(Protocol):
         ...
 
 
-def device_rows(problem: Problem, plan: Rounds, count: int | None = None) -> list[dict[str, Any]]:
+def device_rows(
+    problem: Problem, plan: Rounds, count: int | None = None, device_steps: NDArray[np.int64] | None = None
+) -> list[dict[str, Any]]:
     """One flat dict a device, named where the fleet names it; the first `count` where that is given.
+
+    ``local_steps`` is in it where devices take steps of their own.
 
     ``cost`` and ``seconds`` are those of all rounds, without the server's ``round_cost``; where only some
     devices take part in a round, they are those of a device that takes part in each.
     """
+    problem = at_device_steps(problem, plan.local_steps, device_steps)
     fleet, batches = problem.fleet, plan.batch_sizes
     step = fleet.sample_cost * batches + fleet.step_cost
     cost = plan.rounds * (plan.local_steps * step + fleet.round_cost)
     seconds = limits.device_times(problem, plan.rounds, plan.local_steps, batches)
     names = fleet.names or tuple(map(str, range(len(fleet))))
     columns = (batches, fleet.samples, *fleet.batch_range(), cost, seconds)
-    return [
+    rows = [
         {
             "device": name,
             "batch_size": batch,
@@ -56,3 +62,6 @@ def device_rows(problem: Problem, plan: Rounds, count: int | None = None) -> lis
             names[:count], *(column[:count].tolist() for column in columns), strict=True
         )
     ]
+    if device_steps is None:
+        return rows
+    return [row | {"local_steps": n} for row, n in zip(rows, device_steps[:count].tolist(), strict=True)]

@@ -104,10 +104,36 @@ class Averaging:
         """The maps of the devices' local steps, each with gradient noise of this covariance, (N, m, m)."""
         how, m = self.forecast.optimiser.linear, self.enter.shape[1]
         made = partial(_steps, self.forecast.model, self.places, rate, noise, how)
-        if how.unbiased:
-            # No step of a round is like another.
-            return reduce(Affine.then, (made(t + 1) for t in range(local_steps))).upper(m)
-        return made(1).repeated(local_steps).upper(m)
+
+        def after(steps: int) -> Affine:
+            if how.unbiased:
+                # No step of a round is like another.
+                return reduce(Affine.then, (made(t + 1) for t in range(steps))).upper(m)
+            return made(1).repeated(steps).upper(m)
+
+        own = self.steps(local_steps)
+        maps = {steps: after(steps) for steps in set(own)}
+        return Affine(
+            np.stack([maps[steps].matrix[i] for i, steps in enumerate(own)]),
+            np.stack([maps[steps].shift[i] for i, steps in enumerate(own)]),
+            np.stack([maps[steps].noise[i] for i, steps in enumerate(own)]),
+        )
+
+    def steps(self, local_steps: int) -> list[int]:
+        """Local steps of every device."""
+        most = self.forecast.device_steps
+        return [local_steps] * len(self.places) if most is None else [min(n, local_steps) for n in most]
+
+    def factors(self, local_steps: int) -> Floats:
+        """By what the change of every device is multiplied."""
+        own, how = self.steps(local_steps), self.forecast.optimiser.linear
+        if len(set(own)) == 1:
+            return np.ones(len(own))
+        kept = 0.0 if how.unbiased else how.momentum
+        # Gradients, each as often as the momentum adds it.
+        counts = np.array([math.fsum((1 - kept**j) / (1 - kept) for j in range(1, n + 1)) for n in own])
+        factors: Floats = float(self.problem.fleet.weights @ counts) / counts
+        return factors
 
     def of_batches(self, variances: Floats) -> Floats:
         """So many times the covariance of one sample, of every device."""
@@ -120,13 +146,14 @@ class Averaging:
         spread: Floats = self.lasting[:, None, None] * np.eye(self.enter.shape[1])
         return spread
 
-    def change(self, local: Affine) -> Affine:
+    def change(self, local: Affine, local_steps: int) -> Affine:
         """How the average changes the model."""
-        shares, m = self.problem.fleet.weights, self.enter.shape[1]
+        factors, m = self.factors(local_steps), self.enter.shape[1]
+        shares = self.problem.fleet.weights * factors
         return Affine(
-            np.einsum("n,nab->ab", shares, local.matrix) - np.eye(m),
+            np.einsum("n,nab->ab", shares, local.matrix - np.eye(m)),
             shares @ local.shift,
-            np.einsum("n,nab->ab", self.counted, local.noise),
+            np.einsum("n,nab->ab", self.counted * factors**2, local.noise),
         )
 
     def round(self, change: Affine) -> Affine:
@@ -165,7 +192,7 @@ def recomputed(
     for setting, batches in phases:
         noise = average.of_batches(_variances(problem, batches)) + average.of_steps
         local = average.local(setting.learning_rate, setting.local_steps, noise)
-        change = average.change(local)
+        change = average.change(local, setting.local_steps)
         whole = average.round(change)
         if spread == 0.0:
             state = state.then(whole.repeated(setting.rounds))

@@ -118,8 +118,12 @@ def _rounds(
     average, rate = Averaging.of(forecast, problem), problem.constants.learning_rate
     local = average.local(rate, local_steps, average.of_batches(np.ones(len(problem.fleet))))
     # What no batch removes, of all devices together.
-    lasting = average.change(average.local(rate, local_steps, average.of_steps)).noise
-    whole, enter, loss = average.round(average.change(local)), average.enter, Parabola.of(forecast.model)
+    lasting = average.change(average.local(rate, local_steps, average.of_steps), local_steps).noise
+    whole, enter, loss = (
+        average.round(average.change(local, local_steps)),
+        average.enter,
+        Parabola.of(forecast.model),
+    )
     size, m = enter.shape
     noise = average.counted[:, None, None] * (enter @ local.noise @ enter.T)
     if problem.fleet.replacement:

@@ -165,7 +165,7 @@ def bound_surface(
     -------
     ndarray, shape (k, t)
     """
-    problem = allocation.problem
+    problem = allocation.as_run
     family = _family(allocation)
     lower, _ = problem.fleet.batch_range()
     surface = np.full((rounds.size, local_steps.size), np.nan)
@@ -213,11 +213,11 @@ def _members(
     members: list[Bound] = [allocation.bound_object]
     if family is not None:
         for count in {int(rounds[0]), int(rounds[rounds.size // 2]), int(rounds[-1])}:
-            _, batches = _relaxed(allocation.problem, members[0], count, tau)
+            _, batches = _relaxed(allocation.as_run, members[0], count, tau)
             for _ in range(2):
                 values = member_values(family, count, tau, batches.astype(np.float64))
                 best = family.members[int(values.argmin())]
-                _, batches = _relaxed(allocation.problem, best, count, tau)
+                _, batches = _relaxed(allocation.as_run, best, count, tau)
             members.append(best)
     return [member for place, member in enumerate(members) if member not in members[:place]]
 
@@ -273,7 +273,7 @@ def _draw_bound(axes: Axes, allocation: Allocation) -> None:
 def _grid(allocation: Allocation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rounds and local steps around the plan, far enough to see what the limits cut off."""
     lower, _ = allocation.problem.fleet.batch_range()
-    most = limits.most_rounds(allocation.problem, 1, lower)
+    most = limits.most_rounds(allocation.as_run, 1, lower)
     top = allocation.rounds * 10 if most is None else min(round(most * 1.3) + 1, allocation.rounds * 100)
     bottom = max(allocation.rounds // 20, 1)
     right = max(allocation.local_steps * 10, 20)
@@ -291,7 +291,7 @@ def _limit_curves(
     allocation: Allocation, tau: NDArray[np.float64]
 ) -> list[tuple[str, str, str, NDArray[np.float64]]]:
     """Label, colour, line style and largest K over tau, of each limit, at the batch sizes of the plan."""
-    problem, batches = allocation.problem, allocation.batch_sizes
+    problem, batches = allocation.as_run, allocation.batch_sizes
     fleet, budget = problem.fleet, problem.budget
     curves = []
     with np.errstate(divide="ignore"):
@@ -307,7 +307,7 @@ def _limit_curves(
 
 
 def _draw_batches(axes: Axes, allocation: Allocation) -> None:
-    problem = allocation.problem
+    problem = allocation.as_run
     fleet = problem.fleet
     size = len(fleet)
     batches = allocation.batch_sizes.astype(float)

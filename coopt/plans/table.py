@@ -109,7 +109,7 @@ def _use(allocation: Allocation) -> Table:
 
 def _held_up(allocation: Allocation) -> list[str]:
     """A hint where a few devices hold up all others whatever their batches are."""
-    problem, rounds, steps = allocation.problem, allocation.rounds, allocation.local_steps
+    problem, rounds, steps = allocation.as_run, allocation.rounds, allocation.local_steps
     least = limits.device_times(problem, rounds, steps, problem.fleet.batch_range()[0])
     typical = float(np.quantile(least, 1.0 - FEW))
     if "time" not in allocation.binding or least.max() < max(HELD_UP * typical, allocation.time / 2.0):
@@ -121,17 +121,19 @@ def _held_up(allocation: Allocation) -> list[str]:
 
 
 def _devices(allocation: Allocation) -> Table:
-    problem = allocation.problem
+    problem = allocation.as_run
     fleet = problem.fleet
     timed = limits.time_caps(problem, allocation.rounds, allocation.local_steps)
     times = _device_times(allocation)
     table = new_table("Devices")
-    for heading in ("batch size", "largest allowed", "largest in time", "busy"):
+    own_steps = allocation.device_steps is not None
+    for heading in (*["local steps"] * own_steps, "batch size", "largest allowed", "largest in time", "busy"):
         table.add_column(heading, justify="right")
     for i, batch in enumerate(allocation.batch_sizes.tolist()):
         in_time = f"{np.floor(timed[i]):,.0f}" if np.isfinite(timed[i]) else "any"
         table.add_row(
             _name(allocation, i),
+            *[f"{allocation.steps[i]:,}"] * own_steps,
             f"[bold]{batch:,}[/bold]",
             f"{fleet.max_batch[i]:,}",
             in_time,
@@ -178,7 +180,7 @@ def _name(allocation: Allocation, device: int) -> str:
 
 def _device_times(allocation: Allocation) -> limits.Floats:
     return limits.device_times(
-        allocation.problem, allocation.rounds, allocation.local_steps, allocation.batch_sizes
+        allocation.as_run, allocation.rounds, allocation.local_steps, allocation.batch_sizes
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from coopt.errors import InvalidProblemError
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation, Claim
@@ -47,6 +48,8 @@ class Question:
     constraints : callable or None
     backend : str or None
         Both for solver "cvxpy".
+    own_steps : bool
+        Whether devices may take fewer local steps than others.
     """
 
     problem: Problem
@@ -61,6 +64,7 @@ class Question:
     start: Allocation | None
     constraints: Constraints | None
     backend: str | None
+    own_steps: bool = False
 
     @classmethod
     def asked(
@@ -79,6 +83,7 @@ class Question:
         warm_start: Allocation | None,
         constraints: Constraints | None,
         backend: str | None,
+        device_steps: str | None = None,
     ) -> Self:
         """What the arguments ask; raises InvalidProblemError, which names the one that is wrong."""
         # What is proposed, minimised for one target after the other, and bounded has one form.
@@ -98,7 +103,7 @@ class Question:
             _check_published(problem)
         if warm_start is not None:
             instance("warm_start", warm_start, Allocation)
-        return cls(
+        question = cls(
             problem,
             judge,
             learning_rate == "auto",
@@ -113,7 +118,12 @@ class Question:
             start=warm_start,
             constraints=constraints,
             backend=backend,
+            own_steps=device_steps is not None,
         )
+        if device_steps is not None:
+            choice("device_steps", device_steps, ("auto",))
+            check_own_steps(question)
+        return question
 
     @property
     def claim(self) -> Claim | None:
@@ -155,6 +165,37 @@ def checked_target(objective: str, target_error: float | None, solver: str) -> f
             f"solver = {solver!r}: objective={objective!r} is answered by 'exact', or 'auto'"
         )
     return real("target_error", target_error, minimum=0.0)
+
+
+def forecast_for_own_steps(bound: Objective) -> Forecast:
+    """The forecast among objectives, which alone knows devices with steps of their own."""
+    if bound.forecast is None:
+        raise InvalidProblemError(
+            f"device_steps: bound {bound.name!r} holds where all devices take tau steps: with unequal ones "
+            "changes are stretched, and their noise and drift with them, which it does not cover; take a "
+            "Forecast"
+        )
+    return bound.forecast
+
+
+def check_own_steps(question: Question) -> None:
+    """Raise InvalidProblemError where steps of each device's own cannot be chosen."""
+    _ = forecast_for_own_steps(question.bound)
+    budget = question.problem.budget
+    for name, given, plain in (
+        ("solver", question.solver, ("auto", "exact")),
+        ("objective", question.objective, ("error",)),
+        ("rounds", question.fixed[0], (None,)),
+        ("local_steps", question.fixed[1], (None,)),
+        ("learning_rate", "auto" if question.free_rate else None, (None,)),
+        ("participants", budget.participants, (None,)),
+        ("second_cost", budget.second_cost, (0.0,)),
+    ):
+        if given not in plain:
+            raise InvalidProblemError(
+                f"{name} = {shown(given)}: device_steps='auto' finds the smallest forecast at a given rate, "
+                "with all devices, free rounds and local steps, and no price of seconds"
+            )
 
 
 def _check_own(solver: str, constraints: object, backend: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -11,18 +12,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InfeasibleError, SolverError
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.protocol import Bound, Objective
 from coopt.plans.allocation import Allocation
 from coopt.plans.describe import Asked, binding_limits, describe
+from coopt.problem.device_steps import at_device_steps, checked_steps
 from coopt.problem.problem import Problem
 from coopt.problem.validation import count, integer_array
 from coopt.questions.proposers import PROPOSERS
-from coopt.questions.question import Question, at_rate, checked_bound
+from coopt.questions.question import Question, at_rate, checked_bound, forecast_for_own_steps
 from coopt.questions.rented import solve_rented
 from coopt.solvers import exhaustive, inverse
 from coopt.solvers import learning_rate as rates
 from coopt.solvers.contract import Found, Incumbent, Solver
 from coopt.solvers.exact import box_search as exact
+from coopt.solvers.forecast import device_steps as uneven
 from coopt.solvers.forecast import search as forecasts
 from coopt.solvers.forecast.rates import best_rate
 from coopt.solvers.proposers import convex
@@ -56,6 +60,7 @@ def solve_allocation(
     warm_start: Allocation | None = None,
     constraints: Constraints | None = None,
     backend: str | None = None,
+    device_steps: Literal["auto"] | None = None,
 ) -> Allocation:
     """Find the rounds, local steps and batch sizes with the smallest predicted error within the budget.
 
@@ -92,6 +97,11 @@ def solve_allocation(
         returns a list of convex cvxpy constraints. Only for solver "cvxpy".
     backend : str, optional
         Name of an installed cvxpy solver; default Clarabel. Only for solver "cvxpy".
+    device_steps : {"auto"}, optional
+        "auto" lets devices take fewer local steps than others where their smallest batches take long, under a
+        limit on time; their changes then count as often as those of the others. Only for a forecast: a bound
+        says nothing of unequal steps. The plan is at least as good as the best one with equal steps, and not
+        proved the best: its lower bound is that of the loss.
 
     Returns
     -------
@@ -150,6 +160,7 @@ def solve_allocation(
         warm_start=warm_start,
         constraints=constraints,
         backend=backend,
+        device_steps=device_steps,
     )
     if question.problem.budget.second_cost:
         return _rented(question)
@@ -163,6 +174,7 @@ def evaluate(
     local_steps: int,
     batch_sizes: ArrayLike,
     bound: str | Bound = "certified",
+    device_steps: ArrayLike | None = None,
 ) -> Allocation:
     """Judge a plan that somebody else made.
 
@@ -174,6 +186,9 @@ def evaluate(
     batch_sizes : array_like of int, shape (N,) or scalar
         s_i.
     bound : str or Bound, default "certified"
+    device_steps : array_like of int, shape (N,), optional
+        tau_i, where some devices take fewer local steps than `local_steps`, which is the largest of them.
+        Only for a forecast: a bound says nothing of unequal steps.
 
     Returns
     -------
@@ -202,12 +217,16 @@ def evaluate(
     chosen = checked_bound(problem, bound)
     k, tau = count("rounds", rounds), count("local_steps", local_steps)
     batches = integer_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=1).copy()
-    broken = problem.violations(k, tau, batches)
+    steps = None if device_steps is None else checked_steps(device_steps, tau, len(problem.fleet))
+    broken = at_device_steps(problem, tau, steps).violations(k, tau, batches)
     if broken:
         raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
     problem, chosen = at_rate(problem, chosen, None)
+    if steps is not None:
+        chosen = forecast_for_own_steps(chosen).with_device_steps(steps)
     value, member = chosen.best_member(problem, k, tau, batches)
-    return describe(problem, Found(Incumbent(value, k, tau, batches, member)), Asked("evaluate"), begun)
+    best = Incumbent(value, k, tau, batches, member, device_steps=steps)
+    return describe(problem, Found(best), Asked("evaluate"), begun)
 
 
 def _answer(question: Question) -> tuple[Found, Asked]:
@@ -215,6 +234,9 @@ def _answer(question: Question) -> tuple[Found, Asked]:
         return _inverse(question, question.target)
     if question.free_rate:
         return _at_best_rate(question)
+    if question.own_steps and question.problem.budget.time < math.inf:
+        # Fewer steps save nothing but time.
+        return _own_steps(question, forecast_for_own_steps(question.bound))
     if question.solver in PROPOSERS:
         return _proposed(question, PROPOSERS[question.solver])
     return _proved(question)
@@ -302,6 +324,16 @@ def _proposed(question: Question, propose: Solver) -> tuple[Found, Asked]:
     lower = min(max(found.lower_bound, proposed.lower_bound), best.value)
     answer = replace(proposed, best=best, lower_bound=lower, trace=trace, finished=found.finished)
     return answer, Asked(question.solver, False, gap_tolerance=question.tolerance, claim=question.claim)
+
+
+def _own_steps(question: Question, forecast: Forecast) -> tuple[Found, Asked]:
+    """The better of the best plan with equal steps and what is found with steps of each device's own."""
+    begun = time.perf_counter()
+    equal = _minimise(question)
+    left = question.seconds
+    if left is not None:
+        left = max(left - (time.perf_counter() - begun), 0.0)
+    return uneven.search(question.problem, forecast, equal.best, left), Asked("exact", proves=False)
 
 
 def _proved(question: Question) -> tuple[Found, Asked]:

@@ -41,6 +41,8 @@ class Incumbent:
         The one with numbers, where the solver was given a family.
     learning_rate : float or None
         Where it was chosen with the plan; None if it is the problem's.
+    device_steps : ndarray of int64, shape (N,), or None
+        Where some devices take fewer local steps.
     """
 
     value: float
@@ -49,6 +51,7 @@ class Incumbent:
     batch_sizes: Ints
     bound: Bound
     learning_rate: float | None = None
+    device_steps: Ints | None = None
 
     @property
     def rank(self) -> tuple[float, int, int]:

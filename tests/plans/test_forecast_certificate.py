@@ -37,6 +37,12 @@ def test_a_recomputed_forecast_agrees(seed, rounds, local_steps, drawn, rate) ->
     value = Forecast(model).value(problem, rounds, local_steps, batches)
     whole = [(Setting(rounds, local_steps, rate), batches)]
     assert recomputed(Forecast(model), problem, whole) == pytest.approx(value, rel=1e-9)
+    if drawn is None:
+        # With steps of each device's own.
+        uneven = Forecast(model).with_device_steps(rng.integers(1, local_steps + 1, n))
+        value = uneven.value(problem, rounds, local_steps, batches)
+        if value < 1e3 * uneven.initial_gap:  # and not where it overshoots
+            assert recomputed(uneven, problem, whole) == pytest.approx(value, rel=1e-8)
     # In phases, the last of which is another.
     parts = [
         *((Setting(k, local_steps, rate), batches) for k in (rounds, 2)),

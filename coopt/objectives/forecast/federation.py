@@ -57,6 +57,9 @@ class Federation:
     lasting : ndarray, shape (N,)
         Variance along every direction of the noise of a step that no batch removes, with the shares with
         which it is added [gradient^2].
+    most_steps : ndarray of int64, shape (N,), or None
+        Local steps that a device takes at most. Where they are unequal, changes are averaged as FedNova does:
+        multiplied by tau_eff / tau_i, with tau_eff = sum q_i tau_i.
     """
 
     loss: Loss
@@ -69,6 +72,7 @@ class Federation:
     drawn: float
     how: LinearSteps
     lasting: Floats
+    most_steps: Ints | None = None
     _rounds: OrderedDict[int, Rounds] = field(default_factory=OrderedDict, repr=False)
     _noise: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
     _lasting: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
@@ -84,6 +88,7 @@ class Federation:
         drawn: float,
         how: LinearSteps,
         lasting: Floats,
+        most_steps: Ints | None = None,
     ) -> Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
@@ -92,7 +97,9 @@ class Federation:
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
         residuals = along + step / rate * best
-        return cls(model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how, lasting)
+        return cls(
+            model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how, lasting, most_steps
+        )
 
     def rounds(self, local_steps: int) -> Rounds:
         """Rounds of so many local steps."""
@@ -107,12 +114,13 @@ class Federation:
         )
 
     def _new_rounds(self, local_steps: int) -> Rounds:
-        devices, shares, steps = self.devices, self.shares, self._steps(local_steps)
+        devices, steps = self.devices, self._steps(local_steps)
+        shares = self.shares * self._factors(local_steps)
         contraction = steps.contraction(devices, shares)
         moves = self.rate * steps.summed * self.residuals
         drift = devices.columns @ (shares[:, None] * moves).ravel()
         full: FullRounds | ServerRounds
-        if self.how.plain:
+        if self.how.plain and not self._overshoots(contraction):
             full = FullRounds.of(self.loss, contraction, drift)
         else:
             full = ServerRounds.of(self.loss, contraction, drift, self.how.server)
@@ -125,9 +133,28 @@ class Federation:
         return SampledRounds(full, contraction, drift, self.how.server, changes, self.drawn * shares)
 
     def _steps(self, local_steps: int) -> Steps | MomentumSteps:
+        if self.most_steps is None:
+            if self.how.momentum == 0.0:
+                return Steps.of(self.step, local_steps)
+            return MomentumSteps.of(self.step, local_steps, self.how)
+        own = np.minimum(self.most_steps, local_steps)
         if self.how.momentum == 0.0:
-            return Steps.of(self.step, local_steps)
-        return MomentumSteps.of(self.step, local_steps, self.how)
+            return Steps.of(self.step, own[:, None])
+        return MomentumSteps.of_each(self.step, own, self.how)
+
+    def _factors(self, local_steps: int) -> Floats:
+        """By what the changes of devices are multiplied, so that few steps count as much as many, (N,)."""
+        if self.most_steps is None:
+            return np.ones_like(self.shares)
+        lengths = self.how.lengths(np.minimum(self.most_steps, local_steps))
+        factors: Floats = float(self.shares @ lengths) / lengths
+        return factors
+
+    def _overshoots(self, contraction: Floats) -> bool:
+        """Whether some direction of I - M is not below 2: changes of few steps that count more can be."""
+        if self.most_steps is None or not np.isfinite(contraction).all():
+            return False
+        return bool(np.linalg.eigvalsh(contraction)[-1] >= 2.0)
 
     def noise(self, local_steps: int) -> Floats:
         """P_i of every device at so many local steps and a batch of one, packed; they never fall in tau."""
@@ -136,7 +163,7 @@ class Federation:
             self._noise,
             local_steps,
             most,
-            lambda: self._steps(local_steps).noise(self.devices, self.noise_rates),
+            lambda: self._own_noise(local_steps, self.noise_rates),
         )
 
     def lasting_noise(self, local_steps: int) -> Floats:
@@ -149,12 +176,13 @@ class Federation:
             self._lasting,
             local_steps,
             MOST_LASTING,
-            lambda: (
-                self._steps(local_steps)
-                .noise(self.devices, self._noise_rates(spread, self.lasting))
-                .sum(axis=0)
-            ),
+            lambda: self._own_noise(local_steps, self._noise_rates(spread, self.lasting)).sum(axis=0),
         )
+
+    def _own_noise(self, local_steps: int, rates: Floats) -> Floats:
+        if self.most_steps is not None:
+            rates = rates * self._factors(local_steps)[:, None, None] ** 2
+        return self._steps(local_steps).noise(self.devices, rates)
 
     @cached_property
     def noise_rates(self) -> Floats:

@@ -15,6 +15,7 @@ from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import LARGEST_STEP, Federation, kept
 from coopt.objectives.forecast.model import Floats, LocalModel
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
+from coopt.objectives.forecast.round_map import Ints
 from coopt.objectives.forecast.source import Source
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
@@ -23,7 +24,15 @@ from coopt.problem.fleet import Fleet
 from coopt.problem.fleet_fields import naming_device
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
-from coopt.problem.validation import count, float_array, instance, optional_real, real, same_value
+from coopt.problem.validation import (
+    count,
+    float_array,
+    instance,
+    integer_array,
+    optional_real,
+    real,
+    same_value,
+)
 
 # From here on steps along the largest curvature of the average loss overshoot by more than they correct.
 STABLE = 2.0
@@ -81,6 +90,10 @@ class Forecast(Objective):
     rate_growth : float, default inf
         Where learning rates are chosen, none is more than so many times the one that is given: its own, or
         that of the problem. A :class:`Measurement` of a loss that is not convex gives 1.
+    device_steps : tuple of int, optional
+        Local steps that each device that trains takes at most, those of a plan in which some take fewer;
+        their changes are multiplied by sum p_i tau_i / tau_i (FedNova), as the adapters do. Default: all
+        devices take tau steps.
 
     Notes
     -----
@@ -119,6 +132,7 @@ class Forecast(Objective):
     trained: tuple[int, ...] | None = None
     optimiser: Optimiser = AVERAGING
     rate_growth: float = math.inf
+    device_steps: tuple[int, ...] | None = None
     # What was computed for one federation serves every plan for it, and every copy of the forecast.
     _known: OrderedDict[object, Federation] = field(default_factory=OrderedDict, repr=False, compare=False)
 
@@ -134,6 +148,9 @@ class Forecast(Objective):
         object.__setattr__(self, "rate_growth", growth)
         rate = optional_real("learning_rate", self.learning_rate, minimum=0.0, strict=True)
         object.__setattr__(self, "learning_rate", rate)
+        if self.device_steps is not None:
+            steps = integer_array("device_steps", self.device_steps, self.devices, minimum=1)
+            object.__setattr__(self, "device_steps", tuple(steps.tolist()))
 
     def __eq__(self, other: object) -> bool:
         return same_value(self, other)
@@ -178,6 +195,10 @@ class Forecast(Objective):
         """The same at another learning rate; None leaves it to the problem."""
         return replace(self, learning_rate=learning_rate)
 
+    def with_device_steps(self, device_steps: Ints | None) -> Forecast:
+        """The same where each device takes at most so many local steps; None: as many as the plan says."""
+        return replace(self, device_steps=None if device_steps is None else tuple(device_steps.tolist()))
+
     def restricted(self, devices: Iterable[int]) -> Forecast:
         """The forecast where only these of its devices train.
 
@@ -198,7 +219,8 @@ class Forecast(Objective):
                 raise InvalidProblemError(
                     f"devices = {place}: must be below {len(own)}, the devices of the forecast"
                 )
-        return replace(self, trained=tuple(own[place] for place in places))
+        steps = None if self.device_steps is None else tuple(self.device_steps[place] for place in places)
+        return replace(self, trained=tuple(own[place] for place in places), device_steps=steps)
 
     def rate(self, problem: Problem) -> float:
         """The learning rate: its own, or that of the problem."""
@@ -214,8 +236,8 @@ class Forecast(Objective):
         Raises
         ------
         InvalidProblemError
-            If the fleet has another number of devices, or step noise that the model cannot place, or the
-            learning rate is not below `largest_rate`.
+            If the fleet has another number of devices or step noise that the model cannot place, the learning
+            rate is not below `largest_rate`, or devices with steps of their own are drawn for each round.
         """
         fleet, budget = problem.fleet, problem.budget
         if len(fleet) != self.devices:
@@ -229,6 +251,12 @@ class Forecast(Objective):
                 f"learning_rate = {rate!r}: training is unstable from {self.largest_rate:.6g} on, by the "
                 f"largest curvature that was measured, {self.model.loss.largest:.6g}"
             )
+        if self.device_steps is not None and budget.participants is not None:
+            raise InvalidProblemError(
+                f"device_steps with participants = {budget.participants}: by what a change counts depends on "
+                "who else is drawn, which no forecast knows; let all devices take part, or give all the same "
+                "steps"
+            )
         drawn = variance_share(len(fleet), budget.participants, budget.distinct_participants)
         shares, added = fleet.weights, self._noise_shares(problem)
         noise_shares, lasting = added, added * self.lasting(fleet)
@@ -236,13 +264,15 @@ class Forecast(Objective):
             # The variance among the samples held is smaller than that of what they are drawn from.
             noise_shares = added * ((fleet.samples - 1.0) / fleet.samples)
         how = self.optimiser.linear
-        key = (self.trained, rate, float(drawn), how, *(x.tobytes() for x in (shares, noise_shares, lasting)))
+        arrays = shares, noise_shares, lasting
+        key = (self.trained, rate, float(drawn), how, self.device_steps, *(x.tobytes() for x in arrays))
+        most = None if self.device_steps is None else np.array(self.device_steps)
         return kept(
             self._known,
             key,
             KEPT,
             lambda: Federation.of(
-                self.model, self.trained, rate, shares, noise_shares, float(drawn), how, lasting
+                self.model, self.trained, rate, shares, noise_shares, float(drawn), how, lasting, most
             ),
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from coopt.objectives.forecast.model import Devices, Floats
 from coopt.objectives.forecast.optimiser import LinearSteps
-from coopt.objectives.forecast.round_map import packed_places
+from coopt.objectives.forecast.round_map import Ints, packed_places
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,18 @@ class MomentumSteps:
     decayed: Floats
     summed: Floats
     responses: Floats
+
+    @classmethod
+    def of_each(cls, step: Floats, local_steps: Ints, how: LinearSteps) -> MomentumSteps:
+        """The same with a number of steps for every device, shape (N,)."""
+        n, m = step.shape
+        decayed, summed = np.empty((n, m)), np.empty((n, m))
+        responses = np.zeros((n, int(local_steps.max()), m))
+        for many in np.unique(local_steps).tolist():
+            own = local_steps == many
+            part = cls.of(step[own], many, how)
+            decayed[own], summed[own], responses[own, :many] = part.decayed, part.summed, part.responses
+        return cls(decayed, summed, responses)
 
     @classmethod
     def of(cls, step: Floats, local_steps: int, how: LinearSteps) -> MomentumSteps:

@@ -17,6 +17,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
 from coopt.problem.validation import flag, real, shown
@@ -200,6 +203,18 @@ class LinearSteps:
         """How far step t = 1, 2, ... of a round goes along the momentum."""
         beta = self.momentum
         return (1.0 - beta) / (1.0 - beta**step) if self.unbiased else 1.0
+
+    def lengths(self, local_steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How many gradients the change of a device adds up to: by it changes of unequal steps are divided.
+
+        With momentum beta gradient k of tau counts (1 - beta^(tau - k)) / (1 - beta) times; where momentum is
+        a running mean, once.
+        """
+        tau, rest = local_steps.astype(np.float64), 1.0 - self.momentum
+        if self.unbiased:
+            return tau
+        found: NDArray[np.float64] = (tau - self.momentum * (1.0 - self.momentum**tau) / rest) / rest
+        return found
 
     def reach(self, local_steps: int) -> float:
         """How many times as far a rate goes as in plain averaging, over many rounds of so many steps."""

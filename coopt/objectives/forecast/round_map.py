@@ -51,6 +51,8 @@ class Steps:
     ----------
     step : ndarray
         eta times the curvatures: one step leaves 1 - step of a component.
+    local_steps : int or ndarray of shape (N, 1)
+        tau, or that of each device.
     decayed : ndarray
         1 - (1 - step)^tau.
     summed : ndarray
@@ -60,13 +62,14 @@ class Steps:
     step: Floats
     decayed: Floats
     summed: Floats
-    local_steps: int
+    local_steps: int | Ints
 
     @classmethod
-    def of(cls, step: Floats, local_steps: int) -> Steps:
-        """So many steps."""
-        decayed = decay(step, local_steps)
-        return cls(step, decayed, ratio(decayed, step, local_steps), local_steps)
+    def of(cls, step: Floats, local_steps: int | Ints) -> Steps:
+        """So many steps, of all devices or, with shape (N, 1), of each."""
+        times = np.asarray(local_steps, dtype=np.float64)
+        decayed = decay(step, times)
+        return cls(step, decayed, ratio(decayed, step, times), local_steps)
 
     def contraction(self, devices: Devices, shares: Floats) -> Floats:
         """I - M, shape (m, m)."""
@@ -85,7 +88,8 @@ class Steps:
         still = self.step == 0.0
         if still.any():
             # Along directions without curvature the noise of every step stays.
-            sums[still[:, :, None] & still[:, None, :]] = self.local_steps
+            both = still[:, :, None] & still[:, None, :]
+            np.copyto(sums, np.reshape(self.local_steps, (-1, 1, 1)), where=both)
         sums *= rates
         matrices = devices.vectors @ sums @ devices.vectors.transpose(0, 2, 1)
         m = self.step.shape[1]

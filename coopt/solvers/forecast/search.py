@@ -23,10 +23,12 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.federation import Federation
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.problem.validation import shown
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.forecast.one_tau import Slices, Smallest, Solved
 from coopt.solvers.ranges import Ranges
@@ -82,6 +84,11 @@ def search(
     within : Problem, optional
         Whose limits hold, in place of the problem's own; of the same fleet.
     """
+    if forecast.device_steps is not None:
+        raise InvalidProblemError(
+            f"device_steps = {shown(forecast.device_steps)} of the forecast: they are those of one plan, for "
+            'evaluate; solve_allocation(device_steps="auto") chooses them'
+        )
     deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
     least = smallest or (lambda _: ranges.lower)
     federation = forecast.federation(problem)
