@@ -40,7 +40,7 @@ class FakeTime:
 def install_clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """Let the strategy live on a simulated clock, in a process that looks like Flower's server."""
     fake = FakeTime()
-    for module in ("mailbox", "exchange", "strategy"):
+    for module in ("mailbox", "exchange", "measuring", "strategy"):
         monkeypatch.setattr(f"coopt.adapters.flower.{module}.time", fake)
     for name in ("_run_id", "_node_id", "_task_id"):  # Flower sets them where it starts a server
         monkeypatch.setattr(TaskIdentity, name, 1)
@@ -57,6 +57,7 @@ class Node:
     fails: Callable[[Message], bool] = lambda message: False
     spoil: Callable[[Message], Message] = lambda reply: reply
     received: list[Message] = dataclasses.field(default_factory=list)
+    state: RecordDict = dataclasses.field(default_factory=RecordDict)
 
 
 class FakeGrid(Grid):
@@ -103,7 +104,7 @@ class FakeGrid(Grid):
     def _answer(self, node: Node, message: Message) -> Message:
         if node.fails(message):
             return Message(Error(8, "the app crashed"), reply_to=message)
-        context = Context(1, message.metadata.dst_node_id, {"partition-id": node.device}, RecordDict(), {})
+        context = Context(1, message.metadata.dst_node_id, {"partition-id": node.device}, node.state, {})
         try:
             return node.spoil(node.app(message, context))
         except ValueError as error:
@@ -123,9 +124,17 @@ class Quadratic:
         self.throughput = throughput
         self.tasks: list[Task] = []
 
-    def node(self, device: int, **behaviour: Any) -> Node:
-        app = client_app(self.train, lambda context: len(self.data[device]))
+    def node(self, device: int, *, measured: bool = False, **behaviour: Any) -> Node:
+        """A node, and whether it can be measured."""
+        asked: dict[str, Any] = {"gradient": self.gradient, "data": lambda context: self.data[device]}
+        app = client_app(self.train, lambda context: len(self.data[device]), **(asked if measured else {}))
         return Node(device, app, **behaviour)
+
+    @staticmethod
+    def gradient(model: dict[str, np.ndarray], rows: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        """Mean loss over some rows, and its derivative by each array."""
+        error = model["w"] - rows
+        return 0.5 * float(np.mean(np.sum(error**2, axis=1))), {"w": error.mean(axis=0)}
 
     def train(
         self, model: dict[str, np.ndarray], task: Task, context: Context

@@ -52,6 +52,25 @@ class Findings:
     fresh: Vector
 
 
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """What a device has computed so far, enough to go on in another process.
+
+    Attributes
+    ----------
+    moved : list of numpy.ndarray
+        The gradient along each direction, in the basis of its time.
+    loss, square : float
+        Mean loss and squared norm of the gradient, on the first rows.
+    samples_used : int
+    """
+
+    moved: list[Vector]
+    loss: float
+    square: float
+    samples_used: int
+
+
 def check_finite(name: str, loss: float, gradient: bool, rows: int) -> None:
     """Raise InvalidProblemError, with the device's name, where its loss or its gradient is not finite."""
     if not (math.isfinite(loss) and gradient):
@@ -112,6 +131,15 @@ class DeviceGradients:
         del self._moved[len(basis) - 1 :]
         self._moved.append(basis @ value)
         return value
+
+    def begun(self) -> Begun:
+        """What it has computed so far."""
+        return Begun(self._moved, self._loss, self._square, self.samples_used)
+
+    def go_on(self, begun: Begun) -> None:
+        """Go on from what was computed at the same model, on the same rows."""
+        self._moved, self._loss, self._square = list(begun.moved), begun.loss, begun.square
+        self.samples_used = begun.samples_used
 
     def check_repeats(self, precision: float) -> None:
         """Raise InvalidProblemError where two calls with the same arguments differ."""

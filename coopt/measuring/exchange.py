@@ -31,7 +31,7 @@ from coopt.measuring.answers import (
 )
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis
-from coopt.measuring.device_gradients import DeviceGradients, Findings, Gradient, precision_of
+from coopt.measuring.device_gradients import Begun, DeviceGradients, Findings, Gradient, precision_of
 from coopt.measuring.differences import KIND, Start, explore
 from coopt.measuring.from_gradients import Client, flat_model
 from coopt.measuring.measurement import Measurement
@@ -117,7 +117,8 @@ class ClientMeasure:
         self._basis: list[Vector] = []
         self._steps: list[float] = []
         self._first: Vector = np.zeros(0)
-        self._dtype: Any = np.float64
+        self._model: NDArray[Any] = np.zeros(0)
+        self._drawn = (0, 0)  # how many rows, and the seed
 
     def answer(self, message: Message) -> Message:
         """Do what a message asks for.
@@ -141,11 +142,11 @@ class ClientMeasure:
             self._basis[place:] = [values["direction"].astype(np.float64)]
             self._steps[place:] = [step]
             moved = device.move(np.array(self._basis), step)
-            return Message("product", {"product": ((moved - self._first) / step).astype(self._dtype)})
+            return Message("product", {"product": ((moved - self._first) / step).astype(self._model.dtype)})
         precision = precision_of(bool(values["single"]))
         found = device.finish(np.array(self._basis), self._steps, precision)
         told = {field.name: np.asarray(getattr(found, field.name)) for field in fields(Findings)}
-        told["fresh"] = told["fresh"].astype(self._dtype)
+        told["fresh"] = told["fresh"].astype(self._model.dtype)
         self._device, self._basis = None, []
         return Message("finish", told | {"used": np.array(device.samples_used)})
 
@@ -158,16 +159,51 @@ class ClientMeasure:
         return int(told[self.client])
 
     def _start(self, values: Mapping[str, NDArray[Any]]) -> Message:
-        model = flat_model(values["parameters"])
-        rows = draw_rows_of(len(self._data), self._rows(values["rows"]), int(values["seed"]), self.client)
-        device = DeviceGradients(self._gradient, model, self._data.take, rows, str(self.client))
+        self._drawn = self._rows(values["rows"]), int(values["seed"])
+        device = self._begin(flat_model(values["parameters"]))
         loss, value, single = device.start()
         device.check_repeats(precision_of(single))
-        self._device, self._basis, self._steps = device, [], []
-        self._first, self._dtype = value, model.dtype
+        self._basis, self._steps, self._first = [], [], value
         told = {"held": len(self._data), "loss": loss, "single": single}
         sent = {name: np.asarray(part) for name, part in told.items()}
-        return Message("gradient", sent | {"gradient": value.astype(model.dtype)})
+        return Message("gradient", sent | {"gradient": value.astype(self._model.dtype)})
+
+    def _begin(self, model: NDArray[Any]) -> DeviceGradients:
+        rows = draw_rows_of(len(self._data), *self._drawn, self.client)
+        self._model = model
+        self._device = DeviceGradients(self._gradient, model, self._data.take, rows, str(self.client))
+        return self._device
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What `resume` needs, in a process of its own for each message; empty between measurements."""
+        if self._device is None:
+            return {}
+        begun = self._device.begun()
+        return {
+            "parameters": self._model,
+            "drawn": np.array(self._drawn, dtype=np.int64),
+            "basis": np.array(self._basis, dtype=self._model.dtype).reshape(-1, self._model.size),
+            "steps": np.array(self._steps, dtype=np.float64),
+            "first": self._first,
+            "moved": np.concatenate([np.zeros(0), *begun.moved]),
+            "found": np.array([begun.loss, begun.square]),
+            "used": np.array(begun.samples_used),
+        }
+
+    def resume(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `state`; from an empty one, anew."""
+        if not state:
+            return
+        rows, seed = state["drawn"].tolist()
+        self._drawn = (rows, seed)
+        device = self._begin(state["parameters"])
+        self._basis = list(state["basis"].astype(np.float64))
+        self._steps, self._first = state["steps"].tolist(), state["first"]
+        # The k-th direction was seen in a basis of k.
+        ends = np.cumsum(np.arange(1, len(self._basis)))
+        loss, square = state["found"].tolist()
+        moved = np.split(state["moved"], ends) if self._basis else []
+        device.go_on(Begun(moved, loss, square, int(state["used"])))
 
 
 def measure_clients(

@@ -221,7 +221,7 @@ class Controller(Outlook):
         else:
             choice = self.policy.choose(situation)
             if choice.rounds == 0:
-                return self._stop(StopReason.TIME if self.budget.time < math.inf else StopReason.COST)
+                return self._stop(self._scarcest())
             gap = situation.problem.constants.initial_gap if choice.gap is None else choice.gap
             hopeless = choice.predicted_error > (1 - self.min_gain) * gap
             if (
@@ -429,6 +429,11 @@ class Controller(Outlook):
 
     def _stop(self, reason: StopReason) -> Stopped:
         return Stopped(reason, self.round, self.spent_cost, self.spent_seconds)
+
+    def _scarcest(self) -> StopReason:
+        """The limit of which the smaller share is left."""
+        time, cost = self.time_left / self.budget.time, 1.0 - self.spent_cost / self.budget.cost
+        return StopReason.TIME if self.budget.time < math.inf and time < cost else StopReason.COST
 
     def _probes(self) -> bool:
         return self._probing and (self.round < self.warm_up_rounds or self.round % self.probe_every == 0)

@@ -16,7 +16,7 @@ from coopt.adapters.flower.result import CoOptResult, FlowerRound
 from coopt.errors import InvalidProblemError
 from coopt.online.checkpoint_file import CheckpointFile
 from coopt.online.fingerprint import Fingerprint
-from coopt.problem.saved_state import anything, listed, number, table, text, whole
+from coopt.problem.saved_state import anything, listed, number, optional, table, text, whole
 from coopt.problem.validation import flag
 
 RUN, BEGUN = "run.npz", "begun.npz"
@@ -27,7 +27,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Begun:
-    """A round that has begun.
+    """A round, or a measurement before it, that has begun.
 
     Attributes
     ----------
@@ -35,10 +35,13 @@ class Begun:
         When, by the server's wall clock.
     absent : list of int
         Devices that were given no work.
+    measuring : tuple of float, or None
+        What the measurement costs, and the most seconds that it takes; None: it is a round.
     """
 
     at: float
     absent: list[int]
+    measuring: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -197,9 +200,16 @@ class Checkpoint:
         read = table(
             "begun",
             state,
-            {"of": text, "controller": anything, "at": number(), "absent": listed(whole())},
+            {
+                "of": text,
+                "controller": anything,
+                "at": number(),
+                "absent": listed(whole()),
+                "measuring": optional(listed(number(minimum=0.0, infinite=True), 2)),
+            },
         )
-        return read["controller"], Begun(read["at"], read["absent"])
+        measuring = None if read["measuring"] is None else (read["measuring"][0], read["measuring"][1])
+        return read["controller"], Begun(read["at"], read["absent"], measuring)
 
 
 def _arrays(place: str, value: object) -> Arrays:
@@ -221,6 +231,7 @@ def _round(place: str, value: object) -> FlowerRound:
             "train_loss": number(nan=True, infinite=True),
             **dict.fromkeys(("cost", "seconds"), spent),
             "interrupted": flag,
+            "policy": text,
         },
     )
     return FlowerRound(**{**row, "batch_sizes": tuple(row["batch_sizes"])})

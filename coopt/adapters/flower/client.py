@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from coopt.adapters.flower.client_measuring import Model, ModelGradient, answer_measurements
 from coopt.adapters.flower.records import (
     ARRAYS,
     DEVICE,
+    MEASURES,
     METRICS,
     NUM_EXAMPLES,
     QUERY,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from coopt.adapters.torch import FlatModel, ProbeOptions
 
 __all__ = ["Task", "answer_queries", "client_app", "partition_id", "reply", "task_of", "torch_client_app"]
-
-Model = dict[str, npt.NDArray[Any]]
 
 
 def partition_id(context: Context) -> int:
@@ -55,7 +55,12 @@ def partition_id(context: Context) -> int:
 
 
 def answer_queries(
-    app: ClientApp, samples: Callable[[Context], int], device: Callable[[Context], int] = partition_id
+    app: ClientApp,
+    samples: Callable[[Context], int],
+    device: Callable[[Context], int] = partition_id,
+    *,
+    gradient: ModelGradient | None = None,
+    data: Callable[[Context], Any] | None = None,
 ) -> None:
     """Let an app answer the server's question which device it is, and how much it holds.
 
@@ -67,13 +72,31 @@ def answer_queries(
         ``samples(context) -> int``: samples that this device holds.
     device : callable, optional
         ``device(context) -> int``: index of this device in the fleet; by default the partition id.
+    gradient, data : callable, optional
+        For devices that can be measured between rounds, so that the controller plans by a forecast; without
+        them it plans by the reports alone. ``data(context)`` gives this device's rows, with ``len()`` and
+        indexing by an array of integers, or a tuple of arrays; ``gradient(model, rows) -> (loss, gradient)``
+        the mean loss over some of them at a dictionary of numpy arrays, and its derivative as such a
+        dictionary. It is the same for the same arguments: without dropout, and with batch normalisation in
+        evaluation mode.
+
+    Raises
+    ------
+    InvalidProblemError
+        If only one of `gradient` and `data` is given.
     """
+    if (gradient is None) != (data is None):
+        raise InvalidProblemError("gradient and data belong together: give both, or none")
 
     def answer(message: Message, context: Context) -> Message:
-        values = MetricRecord({DEVICE: device(context), NUM_EXAMPLES: samples(context)})
-        return Message(RecordDict({REPORT: values}), reply_to=message)
+        told = MetricRecord({DEVICE: device(context), NUM_EXAMPLES: samples(context)})
+        if gradient is not None:
+            told[MEASURES] = 1
+        return Message(RecordDict({REPORT: told}), reply_to=message)
 
     app.query(QUERY.partition(".")[2])(answer)
+    if gradient is not None and data is not None:
+        answer_measurements(app, gradient, data, device)
 
 
 def reply(
@@ -112,6 +135,8 @@ def client_app(
     samples: Callable[[Context], int],
     *,
     device: Callable[[Context], int] = partition_id,
+    gradient: ModelGradient | None = None,
+    data: Callable[[Context], Any] | None = None,
 ) -> ClientApp:
     """Make a ClientApp of a training function in any framework.
 
@@ -123,14 +148,16 @@ def client_app(
         ``samples(context) -> int``: samples that this device holds.
     device : callable, optional
         ``device(context) -> int``: index of this device in the fleet; by default the partition id.
+    gradient, data : callable, optional
+        As :func:`answer_queries` takes them, for devices that can be measured.
 
     Returns
     -------
     flwr.clientapp.ClientApp
-        Trains and answers the server's question; an ``@app.evaluate()`` of your own may be added.
+        Trains and answers the server's questions; an ``@app.evaluate()`` of your own may be added.
     """
     app = ClientApp()
-    answer_queries(app, samples, device)
+    answer_queries(app, samples, device, gradient=gradient, data=data)
 
     @app.train()
     def run(message: Message, context: Context) -> Message:
@@ -171,7 +198,8 @@ def torch_client_app(
     Returns
     -------
     flwr.clientapp.ClientApp
-        Trains and answers the server's question; an ``@app.evaluate()`` of your own may be added.
+        Trains, and answers the server's questions, those of a measurement included; an ``@app.evaluate()`` of
+        your own may be added.
 
     Notes
     -----
@@ -179,6 +207,8 @@ def torch_client_app(
     depends on seed, round and device alone. The proximal term that FedProx asks of clients is not among it:
     a message that asks for one is answered with an error.
     """
+    from torch import from_numpy
+
     from coopt.adapters.torch import LocalWork, ProbeOptions, local_update
     from coopt.adapters.torch.data import tensors_of
 
@@ -188,7 +218,22 @@ def torch_client_app(
     def held(context: Context) -> tuple[Tensor, Tensor]:
         return tensors_of("data(context)", data(context))
 
-    answer_queries(app, lambda context: len(held(context)[1]), device)
+    measured = cache(model)
+
+    def gradient(arrays: Model, rows: tuple[Tensor, Tensor]) -> tuple[float, Model]:
+        workspace = measured()
+        workspace.module.load_state_dict({name: from_numpy(array) for name, array in arrays.items()})
+        workspace.module.eval()
+        inputs, targets = (part.to(workspace.device) for part in rows)
+        loss = workspace.evaluate(inputs, targets)
+        trained = {
+            name: parameter.grad.cpu().numpy()
+            for name, parameter in workspace.module.named_parameters()
+            if parameter.grad is not None
+        }
+        return float(loss), trained
+
+    answer_queries(app, lambda context: len(held(context)[1]), device, gradient=gradient, data=held)
 
     @app.train()
     def run(message: Message, context: Context) -> Message:

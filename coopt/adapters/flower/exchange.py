@@ -70,6 +70,10 @@ class Exchange:
         """Devices that said they hold no samples."""
         return sorted(self._nodes.empty)
 
+    def measuring(self) -> dict[int, int]:
+        """Node of each device that is ready, and has said that it can be measured."""
+        return {device: node for device, node in self.ready().items() if device in self._nodes.measuring}
+
     def devices(self) -> dict[int, int]:
         """Device of each node that has said so."""
         return self._nodes.devices()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from coopt.adapters.flower.records import DEVICE, NUM_EXAMPLES, QUERY, REPORT
+from coopt.adapters.flower.records import DEVICE, MEASURES, NUM_EXAMPLES, QUERY, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,12 +37,15 @@ class Nodes:
         Samples that each device said it holds.
     empty : set of int
         Devices that said they hold none: there is nothing that they could train on.
+    measuring : set of int
+        Devices that said they can be measured.
     """
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
         self.samples: dict[int, int] = {}
         self.empty: set[int] = set()
+        self.measuring: set[int] = set()
         self._device_of: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._connected: set[int] = set()
@@ -84,6 +87,8 @@ class Nodes:
         self._device_of = {old: index for old, index in self._device_of.items() if index != device}
         self._device_of[node] = device
         self.samples[device] = samples
+        able = reply.message.content.metric_records[REPORT].get(MEASURES, 0) == 1
+        self.measuring = self.measuring | {device} if able else self.measuring - {device}
 
     def connected(self) -> dict[int, int]:
         """Node of each device that is known and connected."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.exchange import Message
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD, Optimiser
 
 QUERY = "query.coopt"
+MEASURE = "query.coopt_measure"
 REPORT = "coopt"
 VECTORS = "coopt-vectors"
 ARRAYS = "arrays"
 METRICS = "metrics"
+MEASURING = "coopt-measure"
+MEASURED = "coopt-measured"
 DEVICE = "device"
 NUM_EXAMPLES = "num-examples"
+MEASURES = "measures"
 OPTIMISER = "optimiser"
 PLAIN = ClientSGD()
 _VECTOR_NAMES = ("gradient", "change")
@@ -114,6 +120,14 @@ def task_of(content: RecordDict) -> Task:
     return Task.from_config(merged)
 
 
+def with_task(content: RecordDict, task: Task) -> RecordDict:
+    """Copy a message's records with the task in its configuration: Flower's strategies share one for all."""
+    records = dict(content)
+    key = next(iter(content.config_records), "config")
+    records[key] = ConfigRecord(dict(content.config_records.get(key, {})) | task.to_config())
+    return RecordDict(records)
+
+
 def pack_report(report: ClientReport) -> dict[str, MetricRecord | ArrayRecord]:
     """Turn a report into the records that carry it: scalars, and the vectors if there are any."""
     records: dict[str, MetricRecord | ArrayRecord] = {REPORT: MetricRecord(dict(report.to_scalars()))}
@@ -154,3 +168,27 @@ def read_array(name: str, array: Array) -> npt.NDArray[Any]:
     if values.dtype.kind not in "biuf":
         raise InvalidProblemError(f"array {name!r} holds {values.dtype}, not numbers")
     return values
+
+
+def pack_message(message: Message, arrays: ArrayRecord | None = None) -> RecordDict:
+    """Turn a message of a measurement into the records that carry it, with a model if one is given."""
+    values = {name: Array(np.asarray(value)) for name, value in message.values.items()}
+    content = RecordDict({MEASURING: ConfigRecord({"kind": message.kind}), MEASURED: ArrayRecord(values)})
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    return content
+
+
+def unpack_message(content: RecordDict) -> Message:
+    """Read the message of a measurement.
+
+    Raises
+    ------
+    InvalidProblemError
+        If there is none, or it is malformed.
+    """
+    kind = content.config_records.get(MEASURING, ConfigRecord()).get("kind")
+    if not isinstance(kind, str):
+        raise InvalidProblemError(f"the message has no ConfigRecord {MEASURING!r} with its kind")
+    record = content.array_records.get(MEASURED, ArrayRecord())
+    return Message(kind, {name: read_array(name, array) for name, array in record.items()})

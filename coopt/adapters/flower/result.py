@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.serverapp.strategy import Result
 
-from coopt.online.round_plan import Stopped
+from coopt.online.planner import Planner
+from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.readable import readable
 from coopt.problem.result_table import ResultTable
 
@@ -46,6 +47,8 @@ class FlowerRound:
         Spent since the start of training, this round included.
     interrupted : bool
         Whether the server died in the middle: the work is charged, and lost.
+    policy : str
+        The rule that planned it: "warm-up", "schedule" after a measurement, "horizon" without one.
     """
 
     round: int
@@ -60,6 +63,7 @@ class FlowerRound:
     cost: float
     seconds: float
     interrupted: bool = False
+    policy: str = ""
 
 
 @dataclass(repr=False)
@@ -96,3 +100,14 @@ class CoOptResult(Result, ResultTable):
         unknown = np.full(len(rows), math.nan)
         batches = np.array([record.batch_sizes for record in self.rounds])
         return plot_rounds({**columns, "test_loss": unknown, "metric": unknown}, batches)
+
+
+def one_line(plan: RoundPlan, planner: Planner) -> str:
+    """What a round is about to do, and what was spent so far, for the log."""
+    sizes, rule = plan.batch_sizes, plan.policy or type(planner).__name__
+    return (
+        f"round {plan.round}, planned by {rule}: {plan.local_steps} local steps, "
+        f"batches of {sizes.min()} to {sizes.max()} ({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
+        f"spent {planner.spent_cost:.6g} of {planner.budget.cost:.6g} "
+        f"and {planner.spent_seconds:.3g} of {planner.budget.time:.3g} s"
+    )

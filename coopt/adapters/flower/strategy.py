@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
+from coopt.adapters.flower.measuring import measure_where_wanted
 from coopt.adapters.flower.partial_work import normalised
-from coopt.adapters.flower.records import NUM_EXAMPLES, Task
+from coopt.adapters.flower.records import NUM_EXAMPLES, Task, with_task
 from coopt.adapters.flower.replies import answer_times, read_reply, to_aggregate
-from coopt.adapters.flower.result import CoOptResult, FlowerRound
+from coopt.adapters.flower.result import CoOptResult, FlowerRound, one_line
 from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
@@ -78,6 +79,9 @@ class CoOptStrategy(Strategy):
     :func:`coopt.adapters.aggregate.step_factors` says. The base strategy weights the models by the fleet's
     weights, whatever numbers of examples clients report; for a fleet that receives data while training, by
     the numbers that the controller believes.
+
+    Where the controller wants to measure, nodes whose app can do that are measured between two rounds, in
+    some exchanges as long as a model each, which are charged; unless the base strategy wraps another one.
 
     Time is what passes on the server's clock from the beginning of the first round, without evaluation and
     without the time during which the server does not run.
@@ -160,7 +164,7 @@ class CoOptStrategy(Strategy):
                 micro_batch=0 if micro is None else int(micro[device]),
                 optimiser=self.optimiser.client,
             )
-            messages.append(Message(_with_task(message.content, task), node, message.metadata.message_type))
+            messages.append(Message(with_task(message.content, task), node, message.metadata.message_type))
         if not chosen:
             raise InvalidProblemError("the base strategy chose no node: is its fraction_train 0?")
         return messages
@@ -264,6 +268,7 @@ class CoOptStrategy(Strategy):
             exchange.resize(len(self.controller.fleet))  # devices may have joined
             exchange.wait(self._least("train"), seconds=left)
             self.controller.wait(time.monotonic() - mark)
+            self._measure(exchange, result)
             plan = self._next_plan(exchange)
             if isinstance(plan, Stopped):
                 result.stopped = plan
@@ -275,6 +280,15 @@ class CoOptStrategy(Strategy):
             mark += self._evaluate(exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout)
         self._save(result)
         return result
+
+    def _measure(self, exchange: Exchange, result: CoOptResult) -> None:
+        """Measure the nodes if the planner wants that; not behind a wrapper, which may be there to hide."""
+
+        def begins(cost: float, longest: float) -> None:
+            self._save(result, begun=Begun(time.time(), [], (cost, longest)))
+
+        if not isinstance(getattr(self.base, "strategy", None), Strategy):
+            measure_where_wanted(self.controller, exchange, result.arrays, self.seed, begins)
 
     def _next_plan(self, exchange: Exchange) -> RoundPlan | Stopped:
         """Plan the next round; who is not connected is not drawn. Wait until it begins."""
@@ -294,7 +308,7 @@ class CoOptStrategy(Strategy):
         """Run one round."""
         began = time.monotonic()
         self._devices = exchange.devices()
-        logger.info("coopt: %s", self._one_line(plan))
+        logger.info("coopt: %s", one_line(plan, self.controller))
         messages = self.configure_train(plan.round + 1, result.arrays, config, exchange.grid())
         everyone = set(range(len(self.controller.fleet)))
         absent = everyone - {self._devices[message.metadata.dst_node_id] for message in messages}
@@ -320,7 +334,7 @@ class CoOptStrategy(Strategy):
                 self._setting("weighted_by_key", NUM_EXAMPLES),
             ),
         )
-        if arrays is not None and not _all_finite(arrays):
+        if arrays is not None and not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
             # What is averaged is finite; the base strategy's own arithmetic can still overflow.
             raise CooptError(
                 f"the base strategy {type(self.base).__name__} made a model that is not finite in round "
@@ -341,7 +355,7 @@ class CoOptStrategy(Strategy):
             seconds=time.monotonic() - began,
         )
         self._overhead = max(self._overhead, time.monotonic() - answered)
-        failed = bool(replies) and all(reply.message.has_error() for reply in replies)
+        failed = replies and all(reply.message.has_error() for reply in replies)
         self._failures = self._failures + 1 if failed else 0
         if self._failures >= MOST_FAILURES:
             self._save(result, model=True)
@@ -384,6 +398,7 @@ class CoOptStrategy(Strategy):
                 cost=self.controller.spent_cost,
                 seconds=self.controller.spent_seconds,
                 interrupted=interrupted,
+                policy=plan.policy,
             )
         )
 
@@ -421,7 +436,12 @@ class CoOptStrategy(Strategy):
         self.controller.load_state_dict(saved.controller)
         base_state.load(self.base, saved.base, saved.arrays)
         logger.info("coopt: goes on after %d rounds", len(saved.result.rounds))
-        if saved.begun is not None and isinstance(plan := self.controller.plan(), RoundPlan):
+        if saved.begun is not None and saved.begun.measuring is not None:
+            cost, longest = saved.begun.measuring
+            passed = min(max(time.time() - saved.begun.at, 0.0), longest)
+            self.controller.measured(None, seconds=passed, cost=cost)
+            self._save(saved.result)
+        elif saved.begun is not None and isinstance(plan := self.controller.plan(), RoundPlan):
             passed = max(time.time() - saved.begun.at, 0.0)
             self._observe(
                 plan,
@@ -459,15 +479,6 @@ class CoOptStrategy(Strategy):
             model=shapes,
         )
 
-    def _one_line(self, plan: RoundPlan) -> str:
-        sizes = plan.batch_sizes
-        return (
-            f"round {plan.round}: {plan.local_steps} local steps, batches of {sizes.min()} to {sizes.max()} "
-            f"({sizes.sum()} in all), deadline {plan.deadline:.3g} s; "
-            f"spent {self.controller.spent_cost:.6g} of {self.controller.budget.cost:.6g} "
-            f"and {self.controller.spent_seconds:.3g} of {self.controller.budget.time:.3g} s"
-        )
-
     def _weights(self, plan: RoundPlan) -> dict[int, float]:
         """Weight of each device, in samples as Flower's own strategies have it, or how often it was drawn."""
         weights = self.controller.samples if plan.draws is None else plan.draws
@@ -484,18 +495,6 @@ class CoOptStrategy(Strategy):
         while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
             strategy = inner
         return getattr(strategy, name, default)
-
-
-def _with_task(content: RecordDict, task: Task) -> RecordDict:
-    """Copy a message's records with the task in its configuration: Flower's strategies share one for all."""
-    records = dict(content)
-    key = next(iter(content.config_records), "config")
-    records[key] = ConfigRecord(dict(content.config_records.get(key, {})) | task.to_config())
-    return RecordDict(records)
-
-
-def _all_finite(arrays: ArrayRecord) -> bool:
-    return all(bool(np.isfinite(array.numpy()).all()) for array in arrays.values())
 
 
 def _add(metrics: dict[int, MetricRecord], number: int, new: MetricRecord | None) -> None:
