@@ -151,14 +151,15 @@ def test_claims_about_runs_that_measure_are_those_of_the_result_file() -> None:
 
 
 def test_claims_about_lies_and_kills_are_those_of_the_result_files() -> None:
-    rows = table("benchmarks/online/results/attacks_after.csv")
-    gaps: dict[str, list[float]] = {}
-    for row in rows:
-        gaps.setdefault(row["attack"], []).append(math.log(float(row["gap"])))
-    means = {attack: math.exp(sum(each) / len(each)) for attack, each in gaps.items()}
-    worst = max(means.values()) / means["none"]
-    assert f"at most {worst:.2f} times" in claim("lying clients do?") and len(means) == 13
-    assert all(float(row["cost"]) <= 1.0 + 1e-9 for row in rows)
+    for limits, said in (("both", "at most {:.2f} times"), ("time", "{:.2f} under one on time")):
+        rows = table(f"benchmarks/online/results/attacks_{limits}_after.csv")
+        gaps: dict[str, list[float]] = {}
+        for row in rows:
+            gaps.setdefault(row["attack"], []).append(math.log(float(row["gap"])))
+        means = {attack: math.exp(sum(each) / len(each)) for attack, each in gaps.items()}
+        worst = max(means.values()) / means["none"]
+        assert said.format(worst) in claim("lying clients do?") and len(means) == 14
+        assert all(float(row["cost"]) <= 1.0 + 1e-9 and float(row["honest_named"]) < 0.01 for row in rows)
     kills = {row["loop"]: row for row in table("benchmarks/online/results/kills.csv")}
     assert all(row["overruns"] == "0" and row["as_expected"] == row["trainings"] for row in kills.values())
     said = f"[{kills['torch']['killed']} kills]"

@@ -1,7 +1,7 @@
 """What a fifth of lying clients does to a training: 30 devices, ten seeds, every lie against the honest run.
 
-    python benchmarks/online/attacks.py             # this version of coopt: about two minutes
-    python benchmarks/online/attacks.py --report    # table and picture from the committed results
+    python benchmarks/online/attacks.py             # this version of coopt: about four minutes
+    python benchmarks/online/attacks.py --report    # tables and picture from the committed results
 
 Six of thirty devices lie in their reports; their models are honest. The plans that the controller makes are
 judged by the expected gap F - F* that they lead to, which for these quadratic losses is a sum over
@@ -17,6 +17,7 @@ import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,13 @@ DEVICES, LIARS, DIMENSION, SEEDS = 30, 6, 10, range(10)
 LEARNING_RATE = 0.1
 MOST_ROUNDS = 1500
 VERSIONS = ("before", "after")
-BUDGET = Budget(cost=30_000, time=22, round_cost=300)  # both bind where nobody lies
+ROUND_COST = 300
+LIMITS = {
+    "both": Budget(cost=30_000, time=22, round_cost=ROUND_COST),  # both bind where nobody lies
+    "time": Budget(time=22, round_cost=ROUND_COST),
+}
+# What an older version is, by the limits that it was measured under.
+OLDER = {"both": "5ac7691, any lie as it comes", "time": "8efb826, the server's clock for a round as a whole"}
 Floats = np.ndarray
 
 
@@ -108,9 +115,9 @@ class Federation:
         self.held = local if plan.extra_evaluation else None
         self._expect(tau, size)
         self.model = self.weights @ local
-        self.answered = busy + self.link
+        self.answered = busy + self.link  # by the server's clock
         seconds = float(np.max(self.answered))
-        self.cost += float(processed.sum()) + BUDGET.round_cost
+        self.cost += float(processed.sum()) + ROUND_COST
         self.seconds += seconds
         return reports, seconds
 
@@ -215,6 +222,11 @@ ATTACKS: dict[str, Lie] = {
     "twice the samples processed": lambda r, s: replace(r, samples_processed=2 * r.samples_processed),
     "computing 29 times as long": lambda r, s: replace(r, seconds_computing=29 * r.seconds_computing),
     "computing in no time": lambda r, s: replace(r, seconds_computing=r.seconds_computing / 29),
+    "all of its time is the link's": lambda r, s: replace(
+        r,
+        seconds_computing=1e-6 * r.seconds_computing,
+        seconds_communicating=r.seconds_communicating + r.seconds_computing,
+    ),
     "noise x 29": lambda r, s: replace(r, halves=_halves(r, 29.0)),
     "loss x -20": lambda r, s: replace(r, loss=-20 * r.loss),
     "gradient x -5": lambda r, s: _gradient(r, -5 * r.gradient),
@@ -231,10 +243,10 @@ ATTACKS: dict[str, Lie] = {
 }
 
 
-def run(attack: str, seed: int) -> dict[str, object]:
+def run(attack: str, seed: int, limits: str, version: str) -> dict[str, object]:
     """One training under one attack."""
-    federation, lie = Federation(seed), ATTACKS[attack]
-    controller = Controller(Fleet(federation.samples, 1.0, 1.0), BUDGET, LEARNING_RATE, curvature_floor=0.0)
+    federation, lie, budget = Federation(seed), ATTACKS[attack], LIMITS[limits]
+    controller = Controller(Fleet(federation.samples, 1.0, 1.0), budget, LEARNING_RATE, curvature_floor=0.0)
     liars = set(range(LIARS))
     named = dict.fromkeys(("liars", "honest"), 0)
     steps, batches = [], []
@@ -244,7 +256,8 @@ def run(attack: str, seed: int) -> dict[str, object]:
         reports, took = federation.run(plan)
         scene = Scene([r for r in reports if r.client not in liars], took)
         told = [lie(r, scene) if r.client in liars else r for r in reports]
-        ignored = controller.observe(told, seconds=took, answered=federation.answered)
+        clock = {"answered": federation.answered} if version == "after" else {}
+        ignored = controller.observe(told, seconds=took, **clock)
         blamed = {entry.client for entry in ignored}
         named["liars"] += len(blamed & liars)
         named["honest"] += len(blamed - liars)
@@ -254,8 +267,8 @@ def run(attack: str, seed: int) -> dict[str, object]:
         "attack": attack,
         "seed": seed,
         "gap": f"{federation.expected_gap():.6g}",
-        "cost": f"{federation.cost / BUDGET.cost:.4f}",
-        "time": f"{federation.seconds / BUDGET.time:.4f}",
+        "cost": f"{federation.cost / budget.cost:.4f}",
+        "time": f"{federation.seconds / budget.time:.4f}",
         "rounds": len(steps),
         "steps": f"{np.mean(steps):.2f}",
         "most_steps": max(steps),
@@ -272,20 +285,24 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
         table.writerows(rows)
 
 
-def measure(version: str) -> None:
-    """Run all attacks, and keep what came out."""
-    rows: list[dict[str, object]] = []
-    for attack in ATTACKS:
-        rows += [run(attack, seed) for seed in SEEDS]
-        print(version, attack, [row["gap"] for row in rows[-len(SEEDS) :]], flush=True)
-        write(RESULTS / f"attacks_{version}.csv", rows)
+def path(limits: str, version: str) -> Path:
+    return RESULTS / f"attacks_{limits}_{version}.csv"
 
 
-def read(version: str) -> dict[str, list[dict[str, str]]]:
-    rows: dict[str, list[dict[str, str]]] = {}
-    with (RESULTS / f"attacks_{version}.csv").open(encoding="utf-8") as file:
+def measure(limits: str, version: str, attacks: Sequence[str]) -> None:
+    """Run attacks, and keep what came out beside what is there of others."""
+    found = read(limits, version) if path(limits, version).exists() else {}
+    for attack in attacks:
+        found[attack] = [run(attack, seed, limits, version) for seed in SEEDS]
+        print(limits, version, attack, [row["gap"] for row in found[attack]], flush=True)
+        write(path(limits, version), [row for name in ATTACKS for row in found.get(name, [])])
+
+
+def read(limits: str, version: str) -> dict[str, list[dict[str, object]]]:
+    rows: dict[str, list[dict[str, object]]] = {}
+    with path(limits, version).open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            rows.setdefault(row["attack"], []).append(row)
+            rows.setdefault(row["attack"], []).append(dict(row))
     return rows
 
 
@@ -297,13 +314,64 @@ def interval(values: Floats) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(mean - width), math.exp(mean + width)
 
 
-def report() -> None:
-    """Write the table and draw the picture."""
+def column(rows: Sequence[dict[str, object]], name: str) -> Floats:
+    return np.array([float(str(row[name])) for row in rows])
+
+
+def table(limits: str) -> list[str]:
+    """The rows of the table of one setting, and how the runs without lies compare."""
+    tables = {version: read(limits, version) for version in VERSIONS}
+    costly = limits == "both"
+    shown = ["gap", *(["cost"] if costly else []), "time", "batch"]
+    heads = ["lie", *(f"{name}{when}" for name in shown for when in (" before", "")), "L", "H"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for attack in ATTACKS:
+        cells = []
+        for version in VERSIONS:
+            gaps = column(tables[version][attack], "gap") / column(tables[version]["none"], "gap")
+            cells.append("{:.2f} ({:.2f} to {:.2f})".format(*interval(gaps)))
+        for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
+            if costly or name != "cost":
+                cells += [f"{reduce(column(tables[version][attack], name)):.3f}" for version in VERSIONS]
+        rows = tables["after"][attack]
+        liars, others = (float(np.mean(column(rows, f"{who}_named"))) for who in ("liars", "honest"))
+        lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
+    same = interval(column(tables["after"]["none"], "gap") / column(tables["before"]["none"], "gap"))
+    lines += [
+        "",
+        "Where nobody lies the gap is now {:.2f} ({:.2f} to {:.2f}) times that before.".format(*same),
+    ]
+    return lines
+
+
+def draw() -> None:
+    """Draw the gaps of both settings side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    figure, axes = plt.subplots(1, len(LIMITS), figsize=(11, 5), sharey=True)
+    for axis, (limits, title) in zip(axes, (("both", "cost and time"), ("time", "time alone")), strict=True):
+        for version, colour in zip(VERSIONS, ("tab:red", "k"), strict=True):
+            found = read(limits, version)
+            for place, attack in enumerate(ATTACKS):
+                gaps = column(found[attack], "gap") / column(found["none"], "gap")
+                mean, low, high = interval(gaps)
+                axis.plot([low, high], [place, place], color=colour, lw=1)
+                axis.plot(mean, place, "o", color=colour, ms=4, label=version if place == 0 else None)
+        axis.axvline(1, color="grey", lw=0.8)
+        axis.axvline(2, color="grey", lw=0.8, ls=":")
+        axis.set(xscale="log", xlabel="gap over that where nobody lies", title=f"limits on {title}")
+    axes[0].set_yticks(range(len(ATTACKS)), list(ATTACKS))
+    axes[0].invert_yaxis()
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / "attacks.png", dpi=130)
+
+
+def report() -> None:
+    """Write the tables and draw the picture."""
     lines = [
         "# A fifth of lying clients",
         "",
@@ -311,44 +379,17 @@ def report() -> None:
         "the plans over that of the same version's plans where nobody lies, geometric mean with its 95 %",
         "interval. Cost and time: largest true share of the budget. Batch: mean batch of liars over that of",
         "the others. L and H: share of rounds in which a liar, and an honest client, is named.",
-        "Before: commit 5ac7691. `python benchmarks/online/attacks.py` makes this table.",
+        "`python benchmarks/online/attacks.py` makes these tables.",
         "",
-        "| lie | gap before | gap | cost before | cost | time before | time | batch before | batch | L | H |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    figure, axis = plt.subplots(figsize=(8, 5))
-    tables = {version: read(version) for version in VERSIONS}
-    before, now = (np.array([float(row["gap"]) for row in tables[version]["none"]]) for version in VERSIONS)
-    same = interval(now / before)
-    for place, attack in enumerate(ATTACKS):
-        gaps = {}
-        for version, table in tables.items():
-            own = np.array([float(row["gap"]) for row in table[attack]])
-            honest = np.array([float(row["gap"]) for row in table["none"]])
-            gaps[version] = interval(own / honest)
-            mean, low, high = gaps[version]
-            colour = "tab:red" if version == "before" else "k"
-            axis.plot([low, high], [place, place], color=colour, lw=1)
-            axis.plot(mean, place, "o", color=colour, ms=4, label=version if place == 0 else None)
-        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*gaps[version]) for version in VERSIONS]
-        for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
-            columns = ([float(row[name]) for row in tables[version][attack]] for version in VERSIONS)
-            cells += [f"{reduce(column):.3f}" for column in columns]
-        rows = tables["after"][attack]
-        liars, others = (np.mean([float(row[f"{who}_named"]) for row in rows]) for who in ("liars", "honest"))
-        lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
-    lines += [
+        f"Limits on cost and time. Before: commit {OLDER['both']}.",
         "",
-        "Where nobody lies the gap is now {:.2f} ({:.2f} to {:.2f}) times that before.".format(*same),
+        *table("both"),
+        "",
+        f"A limit on time alone. Before: commit {OLDER['time']}.",
+        "",
+        *table("time"),
     ]
-    axis.axvline(1, color="grey", lw=0.8)
-    axis.axvline(2, color="grey", lw=0.8, ls=":")
-    axis.set(xscale="log", xlabel="gap over that where nobody lies")
-    axis.set_yticks(range(len(ATTACKS)), list(ATTACKS))
-    axis.invert_yaxis()
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(RESULTS / "attacks.png", dpi=130)
+    draw()
     (RESULTS / "attacks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
@@ -356,11 +397,14 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--as", dest="version", default="after", choices=VERSIONS)
-    parser.add_argument("--report", action="store_true", help="only table and picture")
+    parser.add_argument("--limits", choices=LIMITS, help="only these")
+    parser.add_argument("--lies", nargs="+", default=list(ATTACKS), choices=ATTACKS, help="only these")
+    parser.add_argument("--report", action="store_true", help="only tables and picture")
     options = parser.parse_args()
     if not options.report:
-        measure(options.version)
-    if options.version == "after":
+        for limits in [options.limits] if options.limits else LIMITS:
+            measure(limits, options.version, options.lies)
+    if options.version == "after" and all(path(*each).exists() for each in product(LIMITS, VERSIONS)):
         report()
 
 

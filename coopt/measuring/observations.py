@@ -74,9 +74,9 @@ def tabulate(reports: Sequence[ClientReport], now: int) -> Observations:
     for prefix, names in (("", SCALARS), ("halves", HALVES), ("pair", PAIR)):
         parts = [getattr(report, prefix) if prefix else report for report in reports]
         for name in names:
-            values = [getattr(part, name.removeprefix(f"{prefix}_"), None) for part in parts]
+            attribute = name.removeprefix(f"{prefix}_")
             # None becomes NaN.
-            column[name] = np.array(values, dtype=np.float64)
+            column[name] = np.array([getattr(part, attribute, None) for part in parts], dtype=np.float64)
     vectors = {name: [getattr(report, name) for report in reports] for name in VECTORS}
     with np.errstate(over="ignore", invalid="ignore"):
         for name in VECTORS:

@@ -28,7 +28,10 @@ Vector = npt.NDArray[np.float64]
 def _check_numbers(report: object, names: Iterable[str]) -> None:
     """Refuse what is no number: a wrong number is judged by `screening`, any other thing would end a run."""
     for name in names:
-        object.__setattr__(report, name, any_real(name, getattr(report, name)))
+        value = getattr(report, name)
+        checked = any_real(name, value)
+        if checked is not value:
+            object.__setattr__(report, name, checked)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def optional_real(
 
 def any_real(name: str, value: object) -> Any:
     """Return `value` if it is a number, which may be infinite or NaN; what float64 holds only so, as that."""
-    if type(value) is float:
+    if type(value) is float or (type(value) is int and -LARGEST_COUNT <= value <= LARGEST_COUNT):
         return value
     if not _is_number(value):
         raise InvalidProblemError(f"{name} = {shown(value)}: must be a number")
