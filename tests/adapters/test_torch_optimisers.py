@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_bit_for_bit(server: ServerSGD | ServerAdam, tmp_pa
         trainer(replace(how, client=ClientSGD(0.6)), checkpoint=path).run(plan(6))
     again = trainer(how, checkpoint=path)
     again.run(plan(6))
-    assert torch.equal(again._state, whole._state)
+    assert torch.equal(again._global.state, whole._global.state)
 
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)

@@ -178,3 +178,15 @@ def _kinds(data: object) -> str:
     if isinstance(data, tuple | list) and 0 < len(data) <= 3:
         return f"a {type(data).__name__} of {', '.join(type(part).__name__ for part in data)}"
     return f"a {type(data).__name__}"
+
+
+def row_source(data: SharedData) -> Callable[[int], ClientRows]:
+    """Make a function that tells what every client holds in a round."""
+    samples, rows = len(data.inputs), data.rows
+    if callable(rows):
+        return lambda now: client_rows(rows(now), samples)
+    fixed = client_rows(rows, samples)
+    if (fixed.counts == 0).any():
+        client = int(np.argmin(fixed.counts))
+        raise InvalidProblemError(f"rows of client {client} are empty: give every client a sample")
+    return lambda now: fixed

@@ -16,30 +16,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
+from coopt.adapters.aggregate import aggregation_shares
 from coopt.adapters.torch.checkpoint import (
     MAY_DIFFER,
     as_array,
     describe_data,
     describe_model,
-    restored_model,
     without_tensors,
 )
-from coopt.adapters.torch.data import ClientRows, SharedData, client_rows, gather
+from coopt.adapters.torch.data import SharedData, gather, row_source
 from coopt.adapters.torch.engine import RoundWork
 from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
 from coopt.adapters.torch.flat import FlatModel, LossFunction
+from coopt.adapters.torch.global_model import GlobalModel
 from coopt.adapters.torch.history import History, RoundRecord
 from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 from coopt.adapters.torch.modes import choose_engine
-from coopt.adapters.torch.optimisers import ServerSteps
+from coopt.adapters.torch.round_course import course_of
 from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser
-from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.checkpoint_file import CheckpointFile
 from coopt.online.fingerprint import Fingerprint, fingerprint
 from coopt.online.planner import Planner, check_planner
@@ -174,7 +173,7 @@ class FederatedTrainer:
         self._model = FlatModel(model, loss, device, weight_decay=weight_decay)
         validation.instance("optimiser", optimiser, Optimiser)
         self.optimiser = optimiser
-        self._server = ServerSteps(optimiser.server, self._model.size)
+        self._global = GlobalModel(self._model, optimiser)
         device = self._model.device
         self._test = None
         if test is not None:
@@ -183,11 +182,10 @@ class FederatedTrainer:
                     f"test has {len(test[0])} inputs and {len(test[1])} targets: give one each a sample"
                 )
             self._test = test[0].to(device), test[1].to(device)
-        self._state = self._model.state.clone()
         self._describe_data = partial(describe_data, data)
         self._notes: list[str] = []
         self._samples = len(data.inputs)
-        self._rows_of = _row_source(data)
+        self._rows_of = row_source(data)
         # What clients hold in the present round; data that arrive are not there before the first.
         self._held = None if callable(data.rows) else self._rows_of(0)
         inputs, targets = data.inputs.to(device), data.targets.to(device)
@@ -212,7 +210,7 @@ class FederatedTrainer:
     @property
     def model(self) -> nn.Module:
         """The module with the present global parameters; a copy of it is yours to keep."""
-        self._model.state.copy_(self._state)
+        self._model.state.copy_(self._global.state)
         return self._model.module
 
     def measure(self, **options: Any) -> Measurement:
@@ -332,132 +330,104 @@ class FederatedTrainer:
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
         rows = self._held = self._rows_of(plan.round)
-        if len(plan.batch_sizes) != len(rows.counts):
-            raise InvalidProblemError(
-                f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
-                f"{len(rows.counts)}: give one data set for each device of the fleet"
-            )
-        if self.system is not None and len(self.system) != len(rows.counts):
-            raise InvalidProblemError(
-                f"system has {len(self.system)} devices, client_datasets {len(rows.counts)}: give as many"
-            )
-        weights: npt.NDArray[Any] = rows.counts
-        if self.weights is not None:
-            weights = validation.float_array("weights", self.weights, len(rows.counts), minimum=0.0)
-        if plan.draws is not None:
-            weights = plan.draws
-        arrived, absent = rows.counts > 0, rows.counts == 0
-        absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
-        arrived &= ~absent
-        seconds, answered, times, done = None, None, None, plan
-        if self.system is not None:
-            probing = self._probe is not None
-            # Some may be cut short: what they take and give is by what they do.
-            planned = plan.steps
-            steps = self.system.round(plan.round, 0.0).steps(planned)
-            done = plan if steps is planned else replace(plan, device_steps=steps)
-            gradients = gradients_planned(
-                done.steps,
-                plan.batch_sizes,
-                plan.extra_evaluation and probing,
-                probing,
-                planner.fleet.micro_batch,
-            )
-            clock = self.system.round(plan.round, samples_of(done), gradients)
-            seconds, arrived = clock.under(plan, absent)
-            absent |= clock.absent
-            answered = np.where(arrived, clock.total, np.inf)
-            times = np.stack([clock.computing, clock.communicating], axis=1)[arrived]
-        shares = aggregation_shares(weights, arrived)
-        clients = np.flatnonzero(arrived)
+        self._check(plan, len(rows.counts))
+        probing, micro = self._probe is not None, planner.fleet.micro_batch
+        course = course_of(plan, rows.counts > 0, self.system, probing=probing, micro_batch=micro)
+        shares = aggregation_shares(self._weights(plan, rows.counts), course.arrived)
+        clients = np.flatnonzero(course.arrived)
+        shares, steps = shares[clients], course.steps[clients]
         reports: list[ClientReport] = []
         usable = np.zeros(0, dtype=bool)
-        lengths = effective_steps(done.steps[clients], getattr(self.optimiser.client, "momentum", 0.0))
-        counts = shares[clients] * step_factors(shares[clients], lengths)
         if len(clients):
             work = RoundWork(
                 round=plan.round,
                 clients=clients,
-                local_steps=done.steps[clients],
+                local_steps=steps,
                 batch_sizes=plan.batch_sizes[clients],
-                shares=aggregation_shares(counts, counts > 0),
+                shares=self._global.counts(shares, steps),
                 rows=rows,
                 learning_rate=plan.learning_rate,
                 extra_evaluation=plan.extra_evaluation,
-                seconds=times,
-                micro_batches=None
-                if planner.fleet.micro_batch is None
-                else planner.fleet.micro_batch[clients],
+                seconds=None if course.times is None else course.times[clients],
+                micro_batches=None if micro is None else micro[clients],
             )
-            result = self._engine.run(self._state, work)
+            result = self._engine.run(self._global.state, work)
             reports, usable = result.reports, result.usable
-            average = self._stretched(result.state, aggregation_shares(shares[clients], usable), lengths)
-            after = self._stepped(average) if shares[clients[usable]].any() else self._state
-            if torch.isfinite(after).all():
-                self._state = after
-            else:  # finite models of which the average, or the server's step from it, is not
+            if not self._global.take(result.state, shares * usable, steps):
+                # The models are finite, and their average, or the server's step from it, is not.
                 usable = np.zeros_like(usable)
         ignored = planner.observe(
             reports,
-            seconds=seconds,
-            answered=answered,
-            absent=np.flatnonzero(absent).tolist(),
+            seconds=course.seconds,
+            answered=course.answered,
+            absent=np.flatnonzero(course.absent).tolist(),
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
             witnessed=True,
         )
-        told = np.array([report.loss for report in reports])
-        known = (shares[clients] > 0) & np.isfinite(told)
         left_out = [f"client {client}: model or loss is not finite" for client in clients[~usable]]
+        self._record(plan, planner, reports, shares, (*self._notes, *left_out, *map(str, ignored)))
+        self._notes.clear()
+        return bool(usable.any()) or len(clients) == 0
+
+    def _check(self, plan: RoundPlan, clients: int) -> None:
+        if len(plan.batch_sizes) != clients:
+            raise InvalidProblemError(
+                f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
+                f"{clients}: give one data set for each device of the fleet"
+            )
+        if self.system is not None and len(self.system) != clients:
+            raise InvalidProblemError(
+                f"system has {len(self.system)} devices, client_datasets {clients}: give as many"
+            )
+
+    def _weights(self, plan: RoundPlan, counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Aggregation weights of all clients, or how often each was drawn."""
+        if plan.draws is not None:
+            return plan.draws
+        if self.weights is None:
+            return counts
+        return validation.float_array("weights", self.weights, len(counts), minimum=0.0)
+
+    def _record(
+        self,
+        plan: RoundPlan,
+        planner: Planner,
+        reports: list[ClientReport],
+        shares: npt.NDArray[np.float64],
+        ignored: tuple[str, ...],
+    ) -> None:
+        """Add the round to the history, with the test data's view of the new model if its turn has come."""
+        told = np.array([report.loss for report in reports])
+        known = (shares > 0) & np.isfinite(told)
         test_loss, metric = math.nan, math.nan
         if self._test is not None and (len(self.history) + 1) % self.evaluate_every == 0:
-            test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
+            test_loss, metric = evaluate(self._model, self._global.state, *self._test, self._metric)
         self.history.records.append(
             RoundRecord(
                 round=plan.round,
                 local_steps=plan.local_steps,
                 batch_sizes=tuple(plan.batch_sizes.tolist()),
                 learning_rate=plan.learning_rate,
-                arrived=len(clients),
-                train_loss=float(np.average(told[known], weights=shares[clients][known]))
-                if known.any()
-                else math.nan,
+                arrived=len(reports),
+                train_loss=float(np.average(told[known], weights=shares[known])) if known.any() else math.nan,
                 test_loss=test_loss,
                 metric=metric,
                 cost=planner.spent_cost,
                 seconds=planner.spent_seconds,
-                ignored=(*self._notes, *left_out, *map(str, ignored)),
+                ignored=ignored,
             )
         )
-        self._notes.clear()
-        return bool(usable.any()) or len(clients) == 0
-
-    def _stretched(self, average: Tensor, shares: npt.NDArray[np.float64], lengths: Any) -> Tensor:
-        """The average whose changes count by `step_factors`, from the one whose weights are in proportion."""
-        stretch = float(shares @ step_factors(shares, lengths))
-        if stretch in (0.0, 1.0):
-            return average
-        size, after = self._model.size, average.clone()
-        after[:size] = self._state[:size] + stretch * (average[:size] - self._state[:size])
-        return after
-
-    def _stepped(self, average: Tensor) -> Tensor:
-        """The state after the server's step; where that is not finite, the server remembers nothing of it."""
-        before = {name: memory.clone() for name, memory in self._server.state_dict().items()}
-        after = self._server.step(self._state, average)
-        if not torch.isfinite(after).all():
-            self._server.load_state_dict(before, self._state)
-        return after
 
     def _evaluate_last(self) -> None:
         records = self.history.records
         if records and self._test is not None and math.isnan(records[-1].test_loss):
-            test_loss, metric = evaluate(self._model, self._state, *self._test, self._metric)
+            test_loss, metric = evaluate(self._model, self._global.state, *self._test, self._metric)
             records[-1] = replace(records[-1], test_loss=test_loss, metric=metric)
 
     def _fingerprint(self) -> Fingerprint:
         """What the training was set up with, but for what the planner says of itself."""
         return {
-            **describe_model(self._model.module, self._state),
+            **describe_model(self._model.module, self._global.state),
             **self._describe_data(),
             **fingerprint(
                 mode=self.mode,
@@ -479,9 +449,8 @@ class FederatedTrainer:
 
     def _run_state(self, planner: Planner, ended: bool) -> dict[str, Any]:
         state = {
-            "model": self._state,
+            **self._global.state_dict(),
             "engine": self._engine.state_dict(),
-            "server": self._server.state_dict(),
             "history": self.history.state_dict(),
             "planner": planner.state_dict(),
             "ended": ended,
@@ -495,12 +464,11 @@ class FederatedTrainer:
             return False
         parts = dict.fromkeys(("engine", "server", "history", "planner"), anything)
         read = table("run", state, parts | {"model": anything, "ended": validation.flag})
-        model = restored_model(read["model"], self._state)
         history = History.from_state("run.history", read["history"])
+        self._global.load_state_dict(read)
         self._engine.load_state_dict(read["engine"])
-        self._server.load_state_dict(read["server"], self._state)
         planner.load_state_dict(read["planner"])
-        self._state, self.history = model, history
+        self.history = history
         self.history.stopped = None
         for record in self.history:  # what has arrived before arrives again
             self._held = self._rows_of(record.round)
@@ -525,15 +493,3 @@ class FederatedTrainer:
         }
         bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
         bar.update()
-
-
-def _row_source(data: SharedData) -> Callable[[int], ClientRows]:
-    """Make a function that tells what every client holds in a round."""
-    samples, rows = len(data.inputs), data.rows
-    if callable(rows):
-        return lambda now: client_rows(rows(now), samples)
-    fixed = client_rows(rows, samples)
-    if (fixed.counts == 0).any():
-        client = int(np.argmin(fixed.counts))
-        raise InvalidProblemError(f"rows of client {client} are empty: give every client a sample")
-    return lambda now: fixed
