@@ -8,8 +8,13 @@ four. A round is tau - 1 steps and one that synchronises; medians over a run wit
 which warm up. In each way of training and behind each link, alpha + s/pi and u are fitted to rounds of 1 and
 32 local steps, and rounds of 8 and 128 are predicted; those of 128 hold the only synchronisation of their
 run, which sets up the connections too. With one batch size the two parts of a step cannot be told apart, and
-need not be. Then links are predicted that none of the rounds was behind, from latency and bits over bandwidth
-fitted to the fastest and the slowest but one.
+need not be.
+
+Then links are predicted that none of the rounds was behind, in two ways. The first is latency and bits over
+bandwidth, both fitted to the fastest link and the slowest but one. The second knows the bits that a device
+sends in a ring, and lets a link lose a share of its bandwidth that grows as one over its root; that share and
+the latency are fitted to the fastest and the slowest link. Last, each link is measured once, by one round of
+the other way of training, and all rounds behind it are predicted from that.
 
 This machine: rounds of four steps of plain SGD with three torch models and batches from 1 to 256, in turns,
 and the median of the processor's time. alpha and pi are fitted to batches of 2, 16 and 128, as
@@ -40,6 +45,9 @@ FIELDS = ("part", "group", "fitted", "setting", "measured", "predicted", "contro
 WARM_UP = 20
 FITTED_STEPS = (1, 32)
 FITTED_LINKS = (5000.0, 200.0)
+# What a device sends in a ring of four that averages 30,846,720 numbers of 32 bits.
+RING_MEGABITS = 2 * 3 / 4 * 30_846_720 * 32 / 1e6
+OTHER_WAY = {"diloco": "localsgd", "localsgd": "diloco"}
 FITTED_BATCHES, BLIND = (2, 16, 128), 16
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TAU, REPEATS = 4, 300
@@ -84,14 +92,27 @@ def data_centre(folder: Path) -> list[dict[str, object]]:
         fast, slow = FITTED_LINKS
         bits = (known[slow][1] - known[fast][1]) / (1.0 / slow - 1.0 / fast)
         latency = known[fast][1] - bits / fast
+        other = links[OTHER_WAY[algorithm]]
+        waits = lossy_ring({link: wait for link, (_, wait) in known.items()})
         for link, (step, _) in sorted(known.items()):
             for tau, seconds in sorted(rounds[algorithm, link].items()):
-                predicted = tau * step + latency + bits / link
                 setting = f"{link:g} Mbit/s, tau {tau}"
-                rows.append(
-                    row("links", algorithm, link in FITTED_LINKS, setting, seconds, predicted, one=predicted)
-                )
+                for part, fitted, wait in (
+                    ("links", link in FITTED_LINKS, latency + bits / link),
+                    ("ring", link in (min(known), max(known)), waits[link]),
+                    ("once", False, other[link][1]),
+                ):
+                    predicted = tau * step + wait
+                    rows.append(row(part, algorithm, fitted, setting, seconds, predicted, one=predicted))
     return rows
+
+
+def lossy_ring(waits: dict[float, float]) -> dict[float, float]:
+    """Seconds behind each link by latency and lost share fitted to the fastest and the slowest."""
+    ends = np.array([max(waits), min(waits)])
+    beyond = np.array([waits[link] - RING_MEGABITS / link for link in ends])
+    latency, lost = np.linalg.solve(np.column_stack([np.ones(2), ends**-1.5]), beyond)
+    return {link: RING_MEGABITS / link + latency + lost * link**-1.5 for link in waits}
 
 
 def models() -> dict[str, tuple[object, tuple[int, ...]]]:
@@ -186,7 +207,9 @@ def errors(rows: list[dict[str, str]], column: str) -> list[float]:
 def table(rows: list[dict[str, str]]) -> str:
     said = {
         "steps": "data centre, step counts that were not fitted",
-        "links": "data centre, links that were not fitted",
+        "links": "data centre, links that were not fitted: latency and bits over bandwidth",
+        "ring": "data centre, links that were not fitted: bits of a ring, and a lost share",
+        "once": "data centre, each link measured once, by the other way of training",
         "batches": "this machine, batches that were not fitted",
     }
     lines = [
@@ -206,7 +229,7 @@ def table(rows: list[dict[str, str]]) -> str:
                 found = errors(kept, column)
                 cells.append(f"{statistics.median(found):.1%}, {max(found):.1%}")
             if part != "batches":
-                cells[1] = cells[2] = "-" if part == "links" else "the same: one batch size"
+                cells[1] = cells[2] = "the same: one batch size" if part == "steps" else "-"
             label = f"**{name}**" if name == words else f"&nbsp; {name}"
             lines.append(f"| {label} | {len(kept)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -218,7 +241,9 @@ def picture(rows: list[dict[str, str]], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for axis, part, column, label, marker in (
         (axes[0], "steps", "predicted", "other step counts", "o"),
-        (axes[0], "links", "predicted", "other links", "^"),
+        (axes[0], "links", "predicted", "other links, latency and bits over bandwidth", "^"),
+        (axes[0], "ring", "predicted", "other links, with a lost share", "v"),
+        (axes[0], "once", "predicted", "links that were measured once", "."),
         (axes[1], "batches", "predicted", "with the time of a step", "o"),
         (axes[1], "batches", "one_number", "one number, measured at 16", "x"),
     ):

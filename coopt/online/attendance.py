@@ -60,7 +60,7 @@ class Attendance:
         missed, in_vain = self.missed.copy(), self.in_vain.copy()
         missed[plan.participants] += 1
         # Where enough have answered the round is over, and has not lasted longer for those that have not.
-        if len(arrived) < np.ceil(plan.quorum * len(plan.participants)):
+        if len(arrived) < plan.enough(len(plan.participants)):
             waited = plan.expected[~absent[plan.expected]]
             in_vain[waited] += 1
         missed[answered] = 0

@@ -91,6 +91,9 @@ class Controller(Outlook):
     quorum : float, default 1
         Share of the devices at work whose answers end a round. Below 1 the same slow devices are left out of
         most averages, which favours the data of the fast ones.
+    quorum_count : int, optional
+        So many answers end a round, too: with more devices drawn than that, those that are slow this time are
+        not waited for. What comes later is heard and not averaged.
     min_gain : float, default 0
         Stop if the policy expects the rest of the budget to reduce the error by a smaller share than this; at
         0, only in the last three rounds, and only if they would do harm.
@@ -145,6 +148,7 @@ class Controller(Outlook):
         deadline_slack: float = 2.0,
         patience: int = 3,
         quorum: float = 1.0,
+        quorum_count: int | None = None,
         min_gain: float = 0.0,
         streaming: bool = False,
         availability: Availability | None = None,
@@ -167,6 +171,7 @@ class Controller(Outlook):
         self.quorum = validation.real("quorum", quorum, minimum=0.0, strict=True)
         if self.quorum > 1:
             raise InvalidProblemError(f"quorum = {quorum!r}: must be > 0 and <= 1, a share of the devices")
+        self.quorum_count = validation.optional_count("quorum_count", quorum_count)
         self.min_gain = validation.real("min_gain", min_gain, minimum=0.0)
         self.streaming = validation.flag("streaming", streaming)
         self._state = ControllerState(
@@ -473,6 +478,7 @@ class Controller(Outlook):
             participants=call.participants,
             expected=expected,
             quorum=self.quorum,
+            quorum_count=self.quorum_count,
             slack=slack,
             draws=call.draws,
             device_steps=None if np.all(found.steps == found.local_steps) else found.steps,

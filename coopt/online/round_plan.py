@@ -49,6 +49,7 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "participants": _devices,
     "expected": _devices,
     "quorum": number(minimum=0.0, strict=True),
+    "quorum_count": optional(whole(1)),
     "slack": number(minimum=0.0, infinite=True),
     "draws": optional(_counts(0)),
     "device_steps": optional(_counts(0)),
@@ -91,6 +92,8 @@ class RoundPlan:
         answer before the round is over.
     quorum : float
         Share of the participants whose answers end the round.
+    quorum_count : int or None
+        So many answers end it too, whoever gives them; None: only the share does.
     slack : float
         Where nobody knows how fast the devices are, the round ends when it has lasted so many times as long
         as the last answer took, and more where many are missing, see `closes`; infinite where speeds are
@@ -131,6 +134,7 @@ class RoundPlan:
     device_steps: Ints | None = None
     starts_in: float = 0.0
     policy: str = ""
+    quorum_count: int | None = None
 
     def __post_init__(self) -> None:
         if self.participants is _ALL:
@@ -150,6 +154,11 @@ class RoundPlan:
         if self.device_steps is not None:
             return self.device_steps
         return np.full(len(self.batch_sizes), self.local_steps, dtype=np.int64)
+
+    def enough(self, asked: int) -> int:
+        """Count the answers that end a round of so many devices."""
+        share = math.ceil(self.quorum * asked)
+        return share if self.quorum_count is None else min(share, self.quorum_count)
 
     def closes(self, seconds: npt.ArrayLike, absent: Iterable[int] = ()) -> float:
         """When the round is over, as far as the answers tell.
@@ -194,7 +203,7 @@ class RoundPlan:
             waited = asked
         times = np.sort(answered[waited])
         ends = min(float(times[-1]), self.deadline)
-        enough = math.ceil(self.quorum * asked.size)
+        enough = self.enough(asked.size)
         if enough < asked.size:
             ends = min(ends, float(np.partition(answered[asked], enough - 1)[enough - 1]))
         if self.slack < math.inf and times.size > 1:

@@ -48,7 +48,8 @@ def one_after_the_other(plan: RoundPlan, seconds: np.ndarray, absent: list[int])
             return limit
         answered.add(device)
         missing = [i for i in waited if i not in answered]
-        if not missing or len(answered) >= math.ceil(plan.quorum * len(asked)):
+        enough = len(answered) >= math.ceil(plan.quorum * len(asked))
+        if not missing or enough or len(answered) == plan.quorum_count:
             return float(seconds[device])
         if device in waited:
             share = len(missing) / len(waited)
@@ -67,6 +68,7 @@ def test_a_round_is_over_when_a_server_that_waits_says_so(data: st.DataObject, d
         participants=asked,
         expected=expected,
         quorum=data.draw(st.sampled_from([1.0, 0.9, 0.5, 0.1])),
+        quorum_count=data.draw(st.sampled_from([None, 1, 3, 20])),
         slack=data.draw(st.sampled_from([1.0, 2.0, math.inf])),
         deadline=data.draw(st.sampled_from([math.inf, 30.0])),
     )
@@ -76,7 +78,15 @@ def test_a_round_is_over_when_a_server_that_waits_says_so(data: st.DataObject, d
 
 
 def test_what_a_plan_says_of_waiting_survives_json() -> None:
-    made = plan(4, participants=[0, 2, 3], expected=[2, 3], quorum=0.5, draws=[1, 0, 2, 1], starts_in=3.0)
+    made = plan(
+        4,
+        participants=[0, 2, 3],
+        expected=[2, 3],
+        quorum=0.5,
+        quorum_count=2,
+        draws=[1, 0, 2, 1],
+        starts_in=3.0,
+    )
     again = RoundPlan.from_dict(json.loads(json.dumps(made.to_dict())))
     assert again == made and again.expected.tolist() == [2, 3]
     with pytest.raises(ValueError, match="read-only"):

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.draws import draw_positions
+from coopt.adapters.late_answers import LateAnswers
 from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
@@ -107,7 +108,8 @@ def simulate(
     clients : sequence of (inputs, labels)
         What each device holds: a tuple of arrays with one row a sample.
     system : SystemModel
-        How long devices take, and who is missing.
+        How long devices take, and who is missing. Whoever is late is not averaged, is given no new work until
+        it is done, and is heard then.
     weights : array_like, shape (N,), optional
         Aggregation weights; default: the samples held.
     optimiser : Optimiser
@@ -154,11 +156,13 @@ def simulate(
     measure_for = _Measuring(planner, gradient, clients, system, weights, seed)
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
     measure_for(model)
-    plan = _next_plan(planner, system)
+    late = LateAnswers()
+    plan = _next_plan(planner, system, late)
     total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
-            planner.wait(plan.starts_in)
+            began = planner.spent_seconds
+            busy = late.busy(len(workers), began)
             done = replace(plan, device_steps=system.round(plan.round, 0.0).steps(plan.steps))
             results = {i: workers[i].train(model, done) for i in plan.participants.tolist()}
             processed = samples_of(done)
@@ -171,7 +175,17 @@ def simulate(
                 micro_batch=planner.fleet.micro_batch,
             )
             times = system.round(plan.round, processed, gradients)
-            seconds, arrived = times.under(plan)
+            seconds, arrived = times.under(plan, busy)
+            absent = times.absent | busy
+            told = [
+                replace(
+                    report,
+                    seconds_computing=float(times.computing[i]),
+                    seconds_communicating=float(times.communicating[i]),
+                )
+                for i, (_, report) in results.items()
+                if not absent[i]
+            ]
             finite = np.zeros(len(workers), dtype=bool)
             for i, (local, report) in results.items():
                 finite[i] = bool(np.isfinite(local).all()) and math.isfinite(report.loss)
@@ -184,17 +198,10 @@ def simulate(
                 model = model + how.server.now * change + how.server.kept * memory
                 memory = how.server.momentum * memory + change
             planner.observe(
-                [
-                    replace(
-                        results[i][1],
-                        seconds_computing=float(times.computing[i]),
-                        seconds_communicating=float(times.communicating[i]),
-                    )
-                    for i in np.flatnonzero(arrived).tolist()
-                ],
+                late.heard(told, began + times.total, began + seconds),
                 seconds=seconds,
                 answered=np.where(arrived, times.total, np.inf),
-                absent=np.flatnonzero(times.absent).tolist(),
+                absent=np.flatnonzero(absent).tolist(),
                 witnessed=True,
             )
             trail.append((_loss(gradient, model, clients, shares), planner.spent_cost, planner.spent_seconds))
@@ -206,7 +213,7 @@ def simulate(
                 )
                 break
             measure_for(model)
-            plan = _next_plan(planner, system)
+            plan = _next_plan(planner, system, late)
     losses, costs, seconds = np.array(trail).T
     return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
 
@@ -221,11 +228,19 @@ def _linear(optimiser: Optimiser) -> LinearSteps:
     return optimiser.linear
 
 
-def _next_plan(planner: Planner, system: SystemModel) -> RoundPlan | Stopped:
-    """Plan the next round; who is away is not drawn."""
-    if planner.budget.participants is None:
-        return planner.plan()
-    return planner.plan(absent=np.flatnonzero(system.round(planner.round, 0.0).absent).tolist())
+def _next_plan(planner: Planner, system: SystemModel, late: LateAnswers) -> RoundPlan | Stopped:
+    """Plan the next round; who is away or busy is not drawn. Wait until it begins."""
+    away: list[int] = []
+    if planner.budget.participants is not None:
+        absent = system.round(planner.round, 0.0).absent | late.busy(len(system), planner.spent_seconds)
+        away = np.flatnonzero(absent).tolist()
+    plan = planner.plan(absent=away)
+    if isinstance(plan, Stopped):
+        return plan
+    planner.wait(plan.starts_in)
+    pause = late.pause(plan.participants, planner.spent_seconds)
+    planner.wait(pause)
+    return planner.plan() if pause > 0.0 else plan
 
 
 def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coopt.errors import InvalidProblemError
 from coopt.online.accounting import gradients_planned, samples_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class RoundCourse:
         Local steps that each does of those that are planned.
     arrived : numpy.ndarray of bool, shape (N,)
         Who answers before the round is over.
+    late : numpy.ndarray of bool, shape (N,)
+        Who answers when it is over.
     absent : numpy.ndarray of bool, shape (N,)
         Who is known not to work.
     seconds : float, optional
@@ -39,6 +42,7 @@ class RoundCourse:
 
     steps: Ints
     arrived: Flags
+    late: Flags
     absent: Flags
     seconds: float | None = None
     times: Floats | None = None
@@ -49,16 +53,29 @@ class RoundCourse:
         return None if self.times is None else np.where(self.arrived, self.times.sum(axis=1), np.inf)
 
 
+def check_sizes(plan: RoundPlan, clients: int, system: SystemModel | None) -> None:
+    """Raise InvalidProblemError where plan, data and simulated clock are not for as many clients."""
+    if len(plan.batch_sizes) != clients:
+        raise InvalidProblemError(
+            f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
+            f"{clients}: give one data set for each device of the fleet"
+        )
+    if system is not None and len(system) != clients:
+        raise InvalidProblemError(
+            f"system has {len(system)} devices, client_datasets {clients}: give as many"
+        )
+
+
 def course_of(
-    plan: RoundPlan, holds: Flags, system: SystemModel | None, *, probing: bool, micro_batch: Ints | None
+    plan: RoundPlan, ready: Flags, system: SystemModel | None, *, probing: bool, micro_batch: Ints | None
 ) -> RoundCourse:
     """Tell how a round goes.
 
     Parameters
     ----------
     plan : RoundPlan
-    holds : numpy.ndarray of bool, shape (N,)
-        Who has samples.
+    ready : numpy.ndarray of bool, shape (N,)
+        Who has samples, and no other work.
     system : SystemModel, or None
         The simulated clock; without one everybody answers.
     probing : bool
@@ -66,10 +83,10 @@ def course_of(
     micro_batch : numpy.ndarray of int64, shape (N,), or None
         Most samples that each takes at once.
     """
-    absent = ~holds
+    absent = ~ready
     absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
     if system is None:
-        return RoundCourse(plan.steps, ~absent, absent)
+        return RoundCourse(plan.steps, ~absent, np.zeros_like(absent), absent)
     # Some may be cut short: what they take and give is by what they do.
     steps = system.round(plan.round, 0.0).steps(plan.steps)
     done = replace(plan, device_steps=steps)
@@ -79,4 +96,5 @@ def course_of(
     clock = system.round(plan.round, samples_of(done), gradients)
     seconds, arrived = clock.under(plan, absent)
     times = np.stack([clock.computing, clock.communicating], axis=1)
-    return RoundCourse(steps, arrived, absent | clock.absent, seconds, times)
+    absent |= clock.absent
+    return RoundCourse(steps, arrived, ~arrived & ~absent, absent, seconds, times)

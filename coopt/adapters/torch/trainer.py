@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from coopt.adapters.aggregate import aggregation_shares
+from coopt.adapters.late_answers import LateAnswers
 from coopt.adapters.torch.checkpoint import (
     MAY_DIFFER,
     as_array,
@@ -34,7 +35,7 @@ from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 from coopt.adapters.torch.modes import choose_engine
-from coopt.adapters.torch.round_course import course_of
+from coopt.adapters.torch.round_course import check_sizes, course_of
 from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
@@ -87,8 +88,8 @@ class FederatedTrainer:
     probe : ProbeOptions, optional
         What the clients measure; None for nothing, where the planner needs no measurements.
     system : SystemModel, optional
-        Simulated clock and absences. Clients later than the plan's deadline are not averaged. Without it,
-        seconds are measured.
+        Simulated clock and absences. Clients later than the plan's deadline are not averaged; they are given
+        no new work until they are done, and then their report is heard. Without it, seconds are measured.
     test : (torch.Tensor, torch.Tensor), optional
         Inputs and targets to evaluate the model on.
     metric : callable, optional
@@ -184,6 +185,7 @@ class FederatedTrainer:
             self._test = test[0].to(device), test[1].to(device)
         self._describe_data = partial(describe_data, data)
         self._notes: list[str] = []
+        self._late = LateAnswers()
         self._samples = len(data.inputs)
         self._rows_of = row_source(data)
         # What clients hold in the present round; data that arrive are not there before the first.
@@ -317,26 +319,33 @@ class FederatedTrainer:
         away: list[int] = []
         if planner.budget.participants is not None:
             gone = self._rows_of(planner.round).counts == 0
+            gone |= self._late.busy(len(gone), planner.spent_seconds)
             if self.system is not None:
                 gone |= self.system.round(planner.round, 0.0).absent
             away = np.flatnonzero(gone).tolist()
         plan = planner.plan(absent=away) if away else planner.plan()
-        if isinstance(plan, RoundPlan) and plan.starts_in > 0:
+        if isinstance(plan, Stopped):
+            return plan
+        if plan.starts_in > 0:
             if self.system is None:
                 time.sleep(plan.starts_in)
             planner.wait(plan.starts_in)
-        return plan
+        pause = self._late.pause(plan.participants, planner.spent_seconds)
+        planner.wait(pause)
+        return planner.plan() if pause > 0.0 else plan
 
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
         rows = self._held = self._rows_of(plan.round)
-        self._check(plan, len(rows.counts))
+        check_sizes(plan, len(rows.counts), self.system)
         probing, micro = self._probe is not None, planner.fleet.micro_batch
-        course = course_of(plan, rows.counts > 0, self.system, probing=probing, micro_batch=micro)
+        began = planner.spent_seconds
+        ready = (rows.counts > 0) & ~self._late.busy(len(rows.counts), began)
+        course = course_of(plan, ready, self.system, probing=probing, micro_batch=micro)
         shares = aggregation_shares(self._weights(plan, rows.counts), course.arrived)
-        clients = np.flatnonzero(course.arrived)
-        shares, steps = shares[clients], course.steps[clients]
-        reports: list[ClientReport] = []
+        clients = np.flatnonzero(course.arrived | course.late)
+        shares, steps, in_time = shares[clients], course.steps[clients], course.arrived[clients]
+        told: list[ClientReport] = []
         usable = np.zeros(0, dtype=bool)
         if len(clients):
             work = RoundWork(
@@ -352,33 +361,25 @@ class FederatedTrainer:
                 micro_batches=None if micro is None else micro[clients],
             )
             result = self._engine.run(self._global.state, work)
-            reports, usable = result.reports, result.usable
+            told, usable = result.reports, result.usable & in_time
             if not self._global.take(result.state, shares * usable, steps):
                 # The models are finite, and their average, or the server's step from it, is not.
                 usable = np.zeros_like(usable)
+        reports = [report for report, here in zip(told, in_time, strict=True) if here]
+        if course.seconds is not None and course.times is not None:
+            told = self._late.heard(told, began + course.times.sum(axis=1), began + course.seconds)
         ignored = planner.observe(
-            reports,
+            told,
             seconds=course.seconds,
             answered=course.answered,
             absent=np.flatnonzero(course.absent).tolist(),
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
             witnessed=True,
         )
-        left_out = [f"client {client}: model or loss is not finite" for client in clients[~usable]]
-        self._record(plan, planner, reports, shares, (*self._notes, *left_out, *map(str, ignored)))
+        left_out = [f"client {client}: model or loss is not finite" for client in clients[in_time & ~usable]]
+        self._record(plan, planner, reports, shares[in_time], (*self._notes, *left_out, *map(str, ignored)))
         self._notes.clear()
-        return bool(usable.any()) or len(clients) == 0
-
-    def _check(self, plan: RoundPlan, clients: int) -> None:
-        if len(plan.batch_sizes) != clients:
-            raise InvalidProblemError(
-                f"the plan has batch sizes for {len(plan.batch_sizes)} clients, client_datasets has "
-                f"{clients}: give one data set for each device of the fleet"
-            )
-        if self.system is not None and len(self.system) != clients:
-            raise InvalidProblemError(
-                f"system has {len(self.system)} devices, client_datasets {clients}: give as many"
-            )
+        return bool(usable.any()) or not in_time.any()
 
     def _weights(self, plan: RoundPlan, counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Aggregation weights of all clients, or how often each was drawn."""
@@ -451,6 +452,7 @@ class FederatedTrainer:
         state = {
             **self._global.state_dict(),
             "engine": self._engine.state_dict(),
+            "late": self._late.state_dict(),
             "history": self.history.state_dict(),
             "planner": planner.state_dict(),
             "ended": ended,
@@ -462,11 +464,12 @@ class FederatedTrainer:
         state = None if file is None else file.read()
         if state is None:
             return False
-        parts = dict.fromkeys(("engine", "server", "history", "planner"), anything)
+        parts = dict.fromkeys(("engine", "late", "server", "history", "planner"), anything)
         read = table("run", state, parts | {"model": anything, "ended": validation.flag})
         history = History.from_state("run.history", read["history"])
         self._global.load_state_dict(read)
         self._engine.load_state_dict(read["engine"])
+        self._late.load_state_dict("run.late", read["late"])
         planner.load_state_dict(read["planner"])
         self.history = history
         self.history.stopped = None
