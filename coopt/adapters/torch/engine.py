@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -137,6 +138,8 @@ class LoopEngine:
         Whether mini-batches are drawn with replacement.
     optimiser : ClientSGD or ClientAdam
         What clients do with gradients.
+    clock : callable
+        Tells the seconds that clients take.
     """
 
     def __init__(
@@ -149,12 +152,19 @@ class LoopEngine:
         probe: ProbeOptions | None,
         replacement: bool,
         optimiser: ClientSGD | ClientAdam = PLAIN,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
         self.seed = seed
         self.replacement = replacement
         self._new_client = partial(
-            LocalClient, model=model, inputs=inputs, targets=targets, probe=probe, optimiser=optimiser
+            LocalClient,
+            model=model,
+            inputs=inputs,
+            targets=targets,
+            probe=probe,
+            optimiser=optimiser,
+            clock=clock,
         )
         self._clients: dict[int, LocalClient] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,6 +100,8 @@ class LocalClient:
         What to measure; None for reports without measurements.
     optimiser : ClientSGD or ClientAdam
         What it does with gradients.
+    clock : callable
+        Tells the seconds that it takes, where they are not simulated.
     """
 
     def __init__(
@@ -109,12 +112,14 @@ class LocalClient:
         targets: Tensor,
         probe: ProbeOptions | None,
         optimiser: ClientSGD | ClientAdam = PLAIN,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.client = client
         self.optimiser = optimiser
         self.model = model
         self.inputs = inputs
         self.targets = targets
+        self._clock = clock
         self._now: float | None = None  # a simulated clock, where there is one
         self._unused = torch.empty(0, dtype=torch.int64)
         self._micro_batch: int | None = None
@@ -130,7 +135,7 @@ class LocalClient:
                 pair=probe.pair,
                 vectors=probe.vectors,
                 sketch_size=probe.sketch_size,
-                clock=lambda: time.perf_counter() if self._now is None else self._now,
+                clock=lambda: self._clock() if self._now is None else self._now,
             )
 
     def train(
@@ -173,7 +178,7 @@ class LocalClient:
         rows = torch.from_numpy(batches).to(model.device).unbind()
         model.state.copy_(start)
         model.module.train()
-        began = time.perf_counter()
+        began = self._clock()
         self._now = None if seconds is None else 0.0
         self._unused = rows[0]
         steps = LocalSteps(self.optimiser)
@@ -201,7 +206,7 @@ class LocalClient:
                 batch_size=size,
                 samples_processed=size * work.local_steps,
                 loss=float(loss),
-                seconds_computing=time.perf_counter() - began if computing is None else computing,
+                seconds_computing=self._clock() - began if computing is None else computing,
                 seconds_communicating=communicating,
             )
         state = model.state.clone() if work.extra_evaluation else model.state

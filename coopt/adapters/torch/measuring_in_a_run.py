@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ def measure_where_wanted(
     held: ClientRows | None,
     system: SystemModel | None,
     seed: int,
+    now: Callable[[], float],
 ) -> list[str]:
     """Measure before a round if the planner wants that, and tell it.
 
@@ -40,6 +40,8 @@ def measure_where_wanted(
         The simulated clock; None where seconds are measured.
     seed : int
         Of the run.
+    now : callable
+        The clock where seconds are measured.
 
     Returns
     -------
@@ -58,10 +60,10 @@ def measure_where_wanted(
         planner.measured(None, seconds=0.0 if clock is None else clock.seconds(0))
         return []
     options: dict[str, Any] = {"directions": wanted.directions, "seed": seed + wanted.seed}
-    begun = time.perf_counter()
+    begun = now()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
         found = measure(rows=rows, progress=False, **options)
-    took = time.perf_counter() - begun if clock is None else clock.seconds(found.directions)
+    took = now() - begun if clock is None else clock.seconds(found.directions)
     planner.measured(found, seconds=took)
     return [f"measuring: {each.message}" for each in caught]

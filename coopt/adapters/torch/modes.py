@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -34,6 +36,7 @@ def choose_engine(
     probe: ProbeOptions | None,
     replacement: bool,
     optimiser: ClientSGD | ClientAdam = PLAIN,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Mode, Engine]:
     """Make the engine of a mode; "auto" is resolved.
 
@@ -55,11 +58,19 @@ def choose_engine(
                 probe=probe,
                 replacement=replacement,
                 optimiser=optimiser,
+                clock=clock,
             )
         if mode == "vectorised":
             raise InvalidProblemError(f"mode = 'vectorised' cannot train this model: {reason}; choose 'loop'")
     return "loop", LoopEngine(
-        model, inputs, targets, seed=seed, probe=probe, replacement=replacement, optimiser=optimiser
+        model,
+        inputs,
+        targets,
+        seed=seed,
+        probe=probe,
+        replacement=replacement,
+        optimiser=optimiser,
+        clock=clock,
     )
 
 

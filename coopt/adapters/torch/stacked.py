@@ -7,7 +7,7 @@ hundreds of small operations become a few large ones.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,8 @@ class StackedEngine:
         Whether mini-batches are drawn with replacement.
     optimiser : ClientSGD or ClientAdam
         What clients do with gradients.
+    clock : callable
+        Tells the seconds that clients take.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class StackedEngine:
         probe: ProbeOptions | None,
         replacement: bool,
         optimiser: ClientSGD | ClientAdam = PLAIN,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
         self.seed = seed
         self.replacement = replacement
         self.optimiser = optimiser
+        self._clock = clock
         self._stack = Stack(model, inputs, targets)
         self._probe = None if probe is None else StackedProbe(self._stack, probe)
 
@@ -97,7 +101,7 @@ class StackedEngine:
 
     def _train(self, start: Tensor, work: RoundWork) -> tuple[Tensor, list[ClientReport]]:
         """Train one bucket, whose local steps do not increase."""
-        began = time.perf_counter()
+        began = self._clock()
         stack, probe, sizes, clients = self._stack, self._probe, work.batch_sizes, len(work.clients)
         same, weights = start.expand(clients, -1), stack.weights(sizes)
         fresh = self._rows(work, np.zeros(1, dtype=np.int64), clients)[:, 0]
@@ -129,7 +133,7 @@ class StackedEngine:
         told = losses.tolist()  # waits for an accelerator
         if work.seconds is None:
             # Stacked clients have no times of their own: what each took is its share of the samples.
-            busy = (time.perf_counter() - began) * processed / processed.sum()
+            busy = (self._clock() - began) * processed / processed.sum()
             seconds = np.stack([busy, np.zeros(clients)], axis=1)
         else:
             seconds = work.seconds

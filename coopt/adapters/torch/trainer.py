@@ -36,6 +36,7 @@ from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 from coopt.adapters.torch.modes import choose_engine
 from coopt.adapters.torch.round_course import check_sizes, course_of
+from coopt.adapters.torch.rounds_bar import rounds_bar, show_round
 from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
@@ -48,8 +49,6 @@ from coopt.problem import validation
 from coopt.problem.saved_state import anything, table
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from coopt.adapters.system import SystemModel
 
 Callback = Callable[[History], bool | None]
@@ -90,6 +89,9 @@ class FederatedTrainer:
     system : SystemModel, optional
         Simulated clock and absences. Clients later than the plan's deadline are not averaged; they are given
         no new work until they are done, and then their report is heard. Without it, seconds are measured.
+    clock : callable, default time.perf_counter
+        Tells the seconds that clients take, without `system`. ``time.process_time`` leaves out those in which
+        other programs had the processor.
     test : (torch.Tensor, torch.Tensor), optional
         Inputs and targets to evaluate the model on.
     metric : callable, optional
@@ -149,6 +151,7 @@ class FederatedTrainer:
         optimiser: Optimiser = AVERAGING,
         probe: ProbeOptions | None = EVERY_ROUND,
         system: SystemModel | None = None,
+        clock: Callable[[], float] = time.perf_counter,
         test: tuple[Tensor, Tensor] | None = None,
         metric: Metric | None = accuracy,
         evaluate_every: int = 1,
@@ -168,6 +171,7 @@ class FederatedTrainer:
         self.callbacks = tuple(callbacks)
         self.progress = progress
         self._gradient_error = gradient_error
+        self._clock = clock
         self._probe = probe
         self._replacement = replacement
         self._metric = metric
@@ -186,7 +190,6 @@ class FederatedTrainer:
         self._describe_data = partial(describe_data, data)
         self._notes: list[str] = []
         self._late = LateAnswers()
-        self._samples = len(data.inputs)
         self._rows_of = row_source(data)
         # What clients hold in the present round; data that arrive are not there before the first.
         self._held = None if callable(data.rows) else self._rows_of(0)
@@ -202,6 +205,7 @@ class FederatedTrainer:
             probe=probe,
             replacement=replacement,
             optimiser=optimiser.client,
+            clock=clock,
         )
         self._choose_engine(mode)
 
@@ -289,9 +293,11 @@ class FederatedTrainer:
 
     def _train(self, planner: Planner, file: CheckpointFile | None) -> History:
         ended = self._resume(planner, file)
-        with self._bar() as bar:
+        with rounds_bar(len(self.history), self.progress) as bar:
             while not ended:
-                self._notes += measure_where_wanted(planner, self.measure, self._held, self.system, self.seed)
+                self._notes += measure_where_wanted(
+                    planner, self.measure, self._held, self.system, self.seed, self._clock
+                )
                 plan = self._next_plan(planner)
                 if isinstance(plan, Stopped):
                     self.history.stopped = plan
@@ -303,7 +309,7 @@ class FederatedTrainer:
                     break
                 answers = [callback(self.history) for callback in self.callbacks]
                 ended = any(answers)
-                self._show(bar, plan)
+                show_round(bar, self.history.records[-1], plan.rounds_left)
                 if file is not None and len(self.history) % self.checkpoint_every == 0:
                     try:
                         file.write(self._run_state(planner, ended))
@@ -476,23 +482,3 @@ class FederatedTrainer:
         for record in self.history:  # what has arrived before arrives again
             self._held = self._rows_of(record.round)
         return bool(read["ended"])
-
-    def _bar(self) -> tqdm[Any]:
-        from tqdm import tqdm
-
-        disable = None if self.progress is None else not self.progress
-        return tqdm(desc="rounds", unit="round", initial=len(self.history), disable=disable)
-
-    def _show(self, bar: tqdm[Any], plan: RoundPlan) -> None:
-        record = self.history.records[-1]
-        bar.total = record.round + plan.rounds_left
-        shown = {
-            "loss": record.train_loss,
-            "metric": record.metric,
-            "cost": record.cost,
-            "s": record.seconds,
-            "tau": record.local_steps,
-            "batch": record.mean_batch,
-        }
-        bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
-        bar.update()
