@@ -1,4 +1,4 @@
-"""A device that hangs costs its deadline twice at most, and no round lasts for ever."""
+"""A device that hangs costs its deadline once or twice, and no round lasts for ever."""
 
 from __future__ import annotations
 
@@ -107,28 +107,28 @@ class Quadratic:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["speeds known", "speeds not known"])
-def test_a_device_that_hangs_costs_its_deadline_twice(known: bool) -> None:
+def test_a_device_that_hangs_costs_its_deadline_once(known: bool) -> None:
     work, speeds = Quadratic(), np.full(10, 100.0)
     speeds[0] = HANGS
     believed = {"throughput": 100.0, "round_time": 0.5} if known else {}
     fleet = Fleet([80] * 10, 1.0, 1.0, **believed)
     controller = Controller(fleet, Budget(cost=1e9, time=40.0), 0.3, policy="horizon")
-    lost: list[float] = []
+    others: list[float] = []
 
     class Watched(SystemModel):
         def round(self, now: int, *work: object) -> object:
-            plan = controller.plan()
             times = super().round(now, *work)
-            others = float(np.max(times.total[1:]))
             if np.ndim(work[0]):  # not the question who is there
-                lost.append(times.under(plan)[0] - others)
+                others.append(float(np.max(times.total[1:])))
             return times
 
     run = simulate(
         controller, work.gradient, np.full(3, 5.0), work.clients, system=Watched(speeds, 0.5), progress=False
     )
-    assert len(lost) > 20 and all(seconds > 0.1 for seconds in lost[:2])
-    assert all(seconds <= 1e-9 for seconds in lost[2:]) and sum(lost) < 0.1 * 40.0
+    lost = np.diff(run.seconds) - others
+    # From then on it is known to be at work still.
+    assert len(lost) > 20 and lost[0] > 0.1
+    assert (lost[1:] <= 1e-9).all() and lost.sum() < 0.1 * 40.0
     assert 35.0 < run.seconds[-1] <= 40.0
 
 
@@ -199,7 +199,7 @@ def test_a_fixed_plan_may_have_a_deadline() -> None:
         fixed, work.gradient, np.full(3, 5.0), work.clients, system=SystemModel(speeds), progress=False
     )
     took = np.diff(run.seconds)
-    assert took.tolist() == pytest.approx([5.0, 5.0, *[took[-1]] * 4]) and took[-1] < 0.5
+    assert took.tolist() == pytest.approx([5.0, *[took[-1]] * 5]) and took[-1] < 0.5
     again = FixedPlan(Fleet([80] * 4, 1.0, 1.0), 6, 2, 10, 0.3, deadline=5.0)
     again.load_state_dict(json.loads(json.dumps(fixed.state_dict())))
     assert again.state_dict() == fixed.state_dict()
