@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coopt import Budget, ClientReport, Controller, Fleet, InvalidProblemError, RoundPlan
+from coopt import (
+    Budget,
+    ClientReport,
+    Constants,
+    Controller,
+    Fleet,
+    InvalidProblemError,
+    Problem,
+    RoundPlan,
+    leave_out,
+    solve_allocation,
+)
 from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import simulate
@@ -207,3 +218,18 @@ def test_steps_of_its_own_free_the_fleet_of_a_device_whose_smallest_batch_binds(
     together, own = gap(2, 55, None), gap(31, 38, 2)
     # 0.54 against 0.003.
     assert own < together / 100
+
+
+@pytest.mark.parametrize(("least", "worth"), [(1, 0.0621), (8, 0.3465), (32, 1.2059)])
+def test_what_the_smallest_batch_of_a_slow_device_costs_where_all_take_as_many_steps(
+    least: int, worth: float
+) -> None:
+    """What steps of its own are for; without the slow device the bound is .0083."""
+    fleet = Fleet([500] * 10, 4.0, 0.01, throughput=[2.0] + [400.0] * 9, round_time=20.0, min_batch=least)
+    constants = Constants(
+        learning_rate=0.05, smoothness=1.0, initial_gap=2.0, pl_constant=0.05, curvature_floor=0.05
+    )
+    problem = Problem(fleet, constants, Budget(time=1800.0))
+    assert solve_allocation(problem, gap_tolerance=1e-3).error_bound == pytest.approx(worth, rel=2e-3)
+    fast = solve_allocation(leave_out(problem, [0]), gap_tolerance=1e-3)
+    assert fast.error_bound == pytest.approx(0.0083, rel=0.01)

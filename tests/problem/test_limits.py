@@ -77,6 +77,28 @@ def test_batches_at_a_decimal_deadline(rounds, steps, batch, throughput, round_t
     assert expected >= batch or offset < 0
 
 
+@settings(max_examples=100, deadline=None)
+@given(counts, counts, st.integers(1, 60), st.integers(1, 20), decimals(), decimals(0, 100), offsets)
+@example(3, 7, 12, 4, Fraction(1, 10), Fraction(3, 10), Fraction(0))
+def test_batches_in_parts_at_a_decimal_deadline(rounds, steps, batch, part, throughput, step_time, offset):
+    """Each part of a batch takes the time of a step: K tau (alpha ceil(s/m) + s/pi), in exact rationals."""
+
+    def takes(size):
+        return rounds * steps * (step_time * -(-size // part) + size / throughput)
+
+    time = takes(batch) * (1 + offset)
+    problem = problem_of(
+        Budget(time=float(time)),
+        samples=[80],
+        throughput=float(throughput),
+        step_time=float(step_time),
+        micro_batch=part,
+    )
+    fitting = [size for size in range(1, 81) if takes(Fraction(size)) <= time * ALLOWED]
+    found = largest_batches(problem, rounds, steps, np.array([80])).tolist()
+    assert found == [max(fitting, default=0)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(counts, counts, st.integers(1, 100), decimals(), decimals(0), decimals(0, 100), offsets)
 def test_rounds_and_steps_at_a_decimal_boundary(rounds, steps, batch, price, overhead, still, offset):
