@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 DEVICES, ROUNDS, DIMENSION = 500, 2000, 4
 # Shares of the devices, and of the rounds of each.
 HUNG, WITH_NAN, CUT_SHORT, STUCK, AWAY, RESTLESS = 0.03, 0.05, 0.1, 0.02, 0.1, 0.02
+STUCK_SECONDS = 20.0
 
 
 @dataclass
@@ -104,13 +105,13 @@ class Restless:
 
 
 class Faulty(SystemModel):
-    """Devices that hang for ever, or for one round."""
+    """Devices that hang for ever, or for some rounds."""
 
     def round(self, now: int, *work: Any) -> RoundTimes:
         times = super().round(now, *work)
         stuck = np.random.default_rng([self.seed, 9, now]).random(len(self)) < STUCK
         return RoundTimes(
-            np.where(stuck, 1e12, times.computing), times.communicating, times.absent, times.done
+            np.where(stuck, STUCK_SECONDS, times.computing), times.communicating, times.absent, times.done
         )
 
 
