@@ -234,7 +234,7 @@ def _next_plan(planner: Planner, system: SystemModel, late: LateAnswers) -> Roun
     if planner.budget.participants is not None:
         absent = system.round(planner.round, 0.0).absent | late.busy(len(system), planner.spent_seconds)
         away = np.flatnonzero(absent).tolist()
-    plan = planner.plan(absent=away)
+    plan = planner.plan(absent=away) if away else planner.plan()
     if isinstance(plan, Stopped):
         return plan
     planner.wait(plan.starts_in)
