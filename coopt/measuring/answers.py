@@ -81,6 +81,32 @@ def findings_form(parameters: int, directions: int) -> Form:
     )
 
 
+def request_fault(kind: str, values: Mapping[str, NDArray[Any]], parameters: int, directions: int) -> str:
+    """Say what is wrong with what a server asks of a device; nothing if it can be answered.
+
+    `parameters` and `directions` are those of the measurement under way.
+    """
+    if kind == "gradient":
+        shapes: dict[str, tuple[int, ...]] = {"seed": ()}
+        shapes |= {name: np.shape(values.get(name, 0)) for name in ("parameters", "rows")}
+    elif kind == "product":
+        shapes = {"direction": (parameters,), "place": (), "step": ()}
+    elif kind == "finish":
+        shapes = {"single": ()}
+    else:
+        return "it is no gradient, product or finish"
+    if parameters or kind == "gradient":  # out of order is said of itself
+        if why := Form(kind, shapes).fault(values):
+            return why
+        if kind == "gradient" and not (
+            len(shapes["parameters"]) == 1 and len(shapes["rows"]) <= 1 and int(values["seed"]) >= 0
+        ):
+            return "parameters and rows have one dimension, and the seed is not negative"
+        if kind == "product" and not (0 <= int(values["place"]) <= directions and float(values["step"]) > 0):
+            return f"it is about direction {int(values['place'])} of {directions}, or its step is not above 0"
+    return ""
+
+
 def contradiction(values: Mapping[str, NDArray[Any]]) -> str:
     """Say what in the findings of a device cannot be, whatever its data are; nothing if nothing."""
     square, noise = float(values["square"]), float(values["noise"])
@@ -125,15 +151,17 @@ def far_sizes(sizes: Vector, ratio: float) -> NDArray[np.bool_]:
 
 
 def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bool_]:
-    """Mark devices whose curvature, noise or curvatures of single rows are far above those of all others."""
+    """Mark devices whose curvature, noise, gradient or samples used are far from those of all others."""
     sizes = [
         [
             float(np.linalg.norm(values["curvature"])),
             float(values["noise"]),
             float(values["sharpness"][0]),
             float(np.linalg.norm(values["fresh"])),
+            float(values["used"]),
         ]
         for values in answers
     ]
     marks = np.array([far_sizes(column, FAR) for column in np.array(sizes).T])
-    return np.asarray(marks.any(axis=0))
+    gradients = [values["gradient"].astype(np.float64) for values in answers]
+    return np.asarray(marks.any(axis=0) | far_vectors(gradients, FAR_GRADIENT))

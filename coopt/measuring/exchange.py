@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -28,6 +27,7 @@ from coopt.measuring.answers import (
     findings_form,
     gradient_form,
     product_form,
+    request_fault,
 )
 from coopt.measuring.assemble import Circumstances, assemble
 from coopt.measuring.basis import Basis
@@ -38,9 +38,14 @@ from coopt.measuring.measurement import Measurement
 from coopt.measuring.parts import draw_rows_of
 from coopt.measuring.prepare import Options, Survey, prepare
 from coopt.measuring.progress_bar import progress_bar
-from coopt.problem.validation import integer_array
+from coopt.problem.stored_arrays import stored_arrays
+from coopt.problem.validation import count, instance, integer_array, shown
 
 Vector = NDArray[np.float64]
+
+
+# The longest message that is read, unless the reader says otherwise, and the most arrays in one.
+MOST_BYTES, MOST_VALUES = 2**30, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,22 +75,42 @@ class Message:
         return stream.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """Read what `to_bytes` wrote; no code in it is run.
+    def from_bytes(cls, content: bytes, *, most_bytes: int = MOST_BYTES) -> Self:
+        """Read what `to_bytes` wrote, and whoever else: no code in it is run.
+
+        Parameters
+        ----------
+        content : bytes
+            Reading takes no more than a few times its memory.
+        most_bytes : int, default 2**30
+            Longer messages are not read. The longest hold two vectors as long as the model.
 
         Raises
         ------
         InvalidProblemError
-            If it is no message.
+            If it is no message, or longer.
         """
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                values = {name: archive[name] for name in archive.files}
-            return cls(str(values.pop("kind")), values)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        instance("content", content, bytes)
+        if len(content) > count("most_bytes", most_bytes):
             raise InvalidProblemError(
-                f"{len(content)} bytes are no message of a measurement: {error}"
+                f"a message of {len(content)} bytes: {most_bytes} at most are read; raise most_bytes where "
+                "models are larger"
+            )
+        try:
+            values = stored_arrays(content, MOST_VALUES)
+        except ValueError as error:
+            raise InvalidProblemError(
+                f"{len(content)} bytes are no message of a measurement: {shown(str(error))}"
             ) from error
+        kind = values.pop("kind", None)
+        if kind is None or kind.ndim or kind.dtype.kind != "U":
+            raise InvalidProblemError(f"{len(content)} bytes are no message of a measurement: no kind")
+        for name, value in values.items():
+            if value.dtype.kind not in "biuf":
+                raise InvalidProblemError(
+                    f"{shown(name)} of a message holds {value.dtype}: must hold numbers"
+                )
+        return cls(str(kind), values)
 
 
 Values = Mapping[str, NDArray[Any]]
@@ -126,9 +151,12 @@ class ClientMeasure:
         Raises
         ------
         InvalidProblemError
-            If the loss or gradient is not finite, or the message comes out of order.
+            If the loss or gradient is not finite, or the message comes out of order or is none.
         """
+        instance("message", message, Message)
         values = message.values
+        if why := request_fault(message.kind, values, len(self._first), len(self._basis)):
+            raise InvalidProblemError(f"client {self.client} cannot answer a message: {why}")
         if message.kind == "gradient":
             return self._start(values)
         device = self._device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.stored_arrays import UNREADABLE
 
 FORMAT = 1
 
@@ -37,7 +37,7 @@ def read_archive(
             content = {key: archive[key] for key in archive.files}
     except OSError as error:
         raise InvalidProblemError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except (TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         # numpy's own words propose to unpickle what is no archive.
         raise InvalidProblemError(f"{name}: is no measurement: not an .npz archive of arrays") from error
     if content.pop("format", np.array(0)).tolist() != FORMAT:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.json_text import json_object
+from coopt.problem.stored_arrays import stored_arrays
 from coopt.problem.validation import shown
 
 VERSION = 1
@@ -69,9 +70,9 @@ def decode(content: bytes) -> dict[str, Any]:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamagedError("its checksum does not agree with its content")
     try:
-        arrays = _members(content)
+        arrays = stored_arrays(content, most=len(content))
         text = arrays.pop(_STATE).tobytes().decode()
-    except (OSError, ValueError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InvalidProblemError(f"the archive cannot be read: {error}") from error
     whole = json_object(text, "the archive holds no state")
     if whole.get("version") != VERSION:
@@ -82,16 +83,6 @@ def decode(content: bytes) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InvalidProblemError("the archive holds no state")
     return state
-
-
-def _members(content: bytes) -> Arrays:
-    """Read the arrays, none of which may take more memory than the archive has bytes."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
-                raise ValueError(f"{info.filename} is not stored as it is")
-    with np.load(io.BytesIO(content), allow_pickle=False) as opened:
-        return {name: opened[name] for name in opened.files}
 
 
 def _without_arrays(value: Any, arrays: Arrays) -> Any:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 from measuring.quadratics import LeastSquares
 
 SIZES = [60, 45, 80, 20]
+WRONG: Any = "text"
 
 
 class Network:
@@ -118,3 +121,73 @@ def test_messages_out_of_order_and_bytes_that_are_none_are_refused() -> None:
     for content in (b"", b"nonsense", Message("x", {}).to_bytes()[:-9]):
         with pytest.raises(InvalidProblemError, match="bytes are no message of a measurement"):
             Message.from_bytes(content)
+
+
+def crafted(header: bytes, body: bytes = b"", flags: int = 0) -> bytes:
+    """A message whose only array has this header."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        magic = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+        archive.writestr("kind.npy", magic + header + body)
+        archive.filelist[0].flag_bits |= flags
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        crafted(b"{[]: 1}"),
+        crafted(b"(" * 200),
+        crafted(b"{'a': \n  1\n 2"),
+        crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**15,), }"),
+        crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }"),
+        crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-4,), }"),
+        crafted(b"{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"\x80\x04N."),
+        crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (), }", bytes(8), flags=1),
+        Message("product", {"direction": np.array(["a"])}).to_bytes(),
+        Message("product", {f"v{i}": np.ones(1) for i in range(40)}).to_bytes(),
+    ],
+)
+def test_messages_made_to_mislead_are_refused(content: bytes) -> None:
+    with pytest.raises(InvalidProblemError) as refused:
+        Message.from_bytes(content)
+    assert len(str(refused.value)) < 2000
+
+
+def test_compressed_and_long_messages_are_not_read() -> None:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, kind=np.array("product"), direction=np.zeros(10**6))
+    with pytest.raises(InvalidProblemError, match="not stored as it is"):
+        Message.from_bytes(stream.getvalue())
+    content = Message("product", {"direction": np.ones(1000)}).to_bytes()
+    with pytest.raises(InvalidProblemError, match="1000 at most are read"):
+        Message.from_bytes(content, most_bytes=1000)
+    with pytest.raises(InvalidProblemError, match="content"):
+        Message.from_bytes(WRONG)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("training", {}),
+        ("product", {"direction": np.ones(3)}),
+        ("product", {"place": np.array(7)}),
+        ("product", {"step": np.array(0.0)}),
+        ("product", {"step": np.array(np.nan)}),
+        ("finish", {"single": np.ones(2, dtype=bool)}),
+        ("gradient", {"seed": np.array(-1)}),
+        ("gradient", {"parameters": np.ones((2, 2))}),
+        ("gradient", {"rows": np.array("x")}),
+    ],
+)
+def test_a_device_refuses_what_it_cannot_answer(kind: str, wrong: dict[str, np.ndarray]) -> None:
+    client = ClientMeasure(0, lambda w, x: (0.0, w), np.ones((9, 2)))
+    right = {
+        "gradient": {"parameters": np.ones(2), "rows": np.array(4), "seed": np.array(0)},
+        "product": {"direction": np.ones(2), "place": np.array(0), "step": np.array(0.1)},
+        "finish": {"single": np.array(False)},
+        "training": {},
+    }
+    client.answer(Message("gradient", right["gradient"]))
+    with pytest.raises(InvalidProblemError, match="client 0"):
+        client.answer(Message(kind, right[kind] | wrong))
