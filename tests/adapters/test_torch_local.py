@@ -14,8 +14,10 @@ from torch.nn import functional  # noqa: E402
 
 from coopt.adapters.draws import draw_positions  # noqa: E402
 from coopt.adapters.torch import FlatModel, LocalClient, LocalWork, ProbeOptions, local_update  # noqa: E402
+from coopt.adapters.torch.modes import choose_engine  # noqa: E402
 from coopt.errors import InvalidProblemError  # noqa: E402
 from coopt.measuring.probe import ClientProbe  # noqa: E402
+from coopt.measuring.report_noise import ReportNoise  # noqa: E402
 
 
 def problem(samples: int = 30) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -183,3 +185,29 @@ def test_model_and_loss_in_each_other_s_place_are_named() -> None:
         FlatModel(torch.nn.functional.mse_loss, model)
     with pytest.raises(InvalidProblemError, match="loss = 'mse': must be a function of outputs and targets"):
         FlatModel(model, "mse")
+
+
+def test_reports_take_noise_and_training_does_not() -> None:
+    module, x, y = problem()
+    model = FlatModel(module, functional.cross_entropy)
+    start = model.state.clone()
+    work = LocalWork(round=0, local_steps=3, batch_size=8, learning_rate=0.2, extra_evaluation=True)
+    noise = ReportNoise(epsilon=8.0, delta=1e-5, gradient_clip=1.0, loss_clip=4.0)
+    (plain, honest), (trained, noisy) = (
+        local_update(model, start, x, y, work, client=0, seed=0, probe=ProbeOptions("same", noise=each))
+        for each in (None, noise)
+    )
+    assert torch.equal(plain, trained)
+    added = np.linalg.norm(noisy.gradient - honest.gradient) / np.sqrt(len(honest.gradient))
+    assert 0.1 < added / noise.gradient_deviation < 2.0 and noisy.loss != honest.loss
+    with pytest.raises(InvalidProblemError, match="noise"):
+        ProbeOptions(noise=3)
+
+
+def test_clients_with_noise_are_trained_one_by_one() -> None:
+    module, x, y = problem()
+    model = FlatModel(module, functional.cross_entropy)
+    probe = ProbeOptions(noise=ReportNoise(epsilon=8.0, delta=1e-5, gradient_clip=1.0, loss_clip=4.0))
+    assert choose_engine("auto", model, x, y, seed=0, probe=probe, replacement=True)[0] == "loop"
+    with pytest.raises(InvalidProblemError, match="noise on their reports"):
+        choose_engine("vectorised", model, x, y, seed=0, probe=probe, replacement=True)

@@ -19,7 +19,9 @@ from coopt.adapters.torch.optimisers import LocalSteps
 from coopt.errors import InvalidProblemError
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.report import ClientReport
+from coopt.measuring.report_noise import ReportNoise
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
+from coopt.problem.validation import instance
 
 PLAIN = ClientSGD()
 
@@ -39,13 +41,19 @@ class ProbeOptions:
         Whether reports carry gradients.
     sketch_size : int, default 1024
         Length of a sketched gradient.
+    noise : ReportNoise, optional
+        Noise on what reports say of the data. It comes from the operating system and cannot be repeated, so
+        two runs differ; clients are trained one by one then.
     """
 
     pair: Literal["next", "same"] = "next"
     vectors: Literal["full", "sketch", "none"] = "full"
     sketch_size: int = 1024
+    noise: ReportNoise | None = None
 
     def __post_init__(self) -> None:
+        if self.noise is not None:
+            instance("noise", self.noise, ReportNoise)
         if self.pair not in ("next", "same"):
             raise InvalidProblemError(f"pair = {self.pair!r} is unknown: choose 'next' or 'same'")
         if self.vectors not in ("full", "sketch", "none"):
@@ -135,6 +143,7 @@ class LocalClient:
                 pair=probe.pair,
                 vectors=probe.vectors,
                 sketch_size=probe.sketch_size,
+                noise=probe.noise,
                 clock=lambda: self._clock() if self._now is None else self._now,
             )
 

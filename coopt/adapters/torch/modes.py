@@ -49,6 +49,8 @@ def choose_engine(
         raise InvalidProblemError(f"mode = {mode!r} is unknown: choose 'auto', 'loop' or 'vectorised'")
     if mode == "vectorised" or (mode == "auto" and pays(model)):
         reason = obstacle(model, inputs, targets)
+        if probe is not None and probe.noise is not None:
+            reason = "its clients put noise on their reports, one by one"
         if reason is None:
             return "vectorised", StackedEngine(
                 model,
