@@ -1,198 +1,347 @@
 """A plan on the clock of this machine: is its time as predicted, and is it the best that the time allows?
 
-    python benchmarks/online/wall_clock.py               # half an hour of one idle core
-    python benchmarks/online/wall_clock.py --seconds 8   # eight minutes
+    COOPT_DATA=... python -m benchmarks.online.wall_clock --seconds 120 --trial 20     # 40 minutes of a core
+    python -m benchmarks.online.wall_clock --seconds 30 --settings 4,32 16,32 16,8 4,8 # 7 minutes
+    python -m benchmarks.online.wall_clock --report           # table from the committed result
 
-Nothing is simulated. Four devices hold handwritten digits, each other shares of the classes, and train a
-small network in turns on one core; the time of a round is that of the slowest, as if they ran side by side.
+Nothing is simulated. Two devices hold the 50,000 photographs of CIFAR-10, each other shares of the classes,
+and train a network of 200,000 parameters with weight decay in turns on one core; the time of a round is that
+of the slower one, as if they ran side by side. So many samples are not learned by heart in two minutes.
 
-1. Rounds of 1 and of 8 steps with batches from 1 to 128 are timed. The time of a round, of a step and of a
-   sample are fitted to the medians: a round takes some time whatever its steps, which a fit to one tau would
-   take for that of steps, and a plan would then have too few of them.
-2. After them the federation is measured at the model that they left.
-3. `solve_allocation` plans for the time limit by that forecast, and the plan is trained.
-4. Fixed settings, tau of 1, 4 and 16 with batches of 1, 8, 32 and 128 on every device, are each trained until
-   the same time is over: what trying them all finds.
+1. **The plan.** A tenth of the time is spent on rounds with batches from 2 to 128 and 1 to 16 steps, which
+   train too. Their times are fitted: of a round, of a step, of a sample. Then the federation is measured,
+   `solve_schedule` plans what is left of the time in two phases, and that is trained. Measuring and planning
+   are charged as they took on this core.
+2. **The controller**, with nothing given but speeds unknown, a learning rate and the time.
+3. **Fixed settings**, tau of 1, 4 and 16 with batches of 1, 8, 32 and 128: all of them for the time of a
+   trial, and the best three of those for the whole time.
+
+All runs take turns of a second, so that what slows this machine down slows all of them down. Seconds are
+those in which the processor worked for this program: other programs run on the machine too. `--wall` takes
+those of the wall clock, for a machine that is idle.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
-from coopt import Budget, Constants, Fleet, Problem, solve_allocation
+from benchmarks.federated.data import load
+from coopt import Budget, Constants, Controller, Fleet, Phase, Problem, solve_schedule
 from coopt.adapters.fixed_plan import FixedPlan
 
 RESULTS = Path(__file__).parent / "results"
-DEVICES, RATE, SEED = 4, 0.1, 20
-TIMED, TIMED_ROUNDS, TIMED_STEPS = (1, 4, 16, 64, 128), 30, (1, 8)
-TAUS, BATCHES = (1, 4, 16), (1, 8, 32, 128)
-LARGEST = 128
+DEVICES, SPREAD, RATE, DECAY, SEED = 2, 0.5, 0.03, 1e-3, 20
+HIDDEN, LARGEST = 64, 128
+# Not batches of one, whose products torch computes in another way, in half the time of batches of two.
+TIMED, TIMED_SHARE = ((16, 4), (128, 4), (2, 16), (64, 1), (4, 4), (32, 16)), 0.1
+ROWS, DIRECTIONS = 64, 24
+FIXED = tuple((tau, batch) for tau in (1, 4, 16) for batch in (1, 8, 32, 128))
+PLANNING_SHARE = 0.01
+FULL, TURN = 3, 1.0
 
 
-def federation():
-    """Data of every device with a skewed share of the classes, and test data."""
-    import torch
-    from sklearn.datasets import load_digits
+class Turns:
+    """Runs that take turns, a thread each, so that one of them works at a time."""
 
-    x, y = load_digits(return_X_y=True)
-    rng = np.random.default_rng(SEED)
-    order = rng.permutation(len(y))
-    x, y = torch.tensor(x[order] / 16.0 - 0.5, dtype=torch.float32), torch.tensor(y[order])
-    train, test = slice(0, 1400), slice(1400, None)
-    shares = rng.dirichlet(np.full(DEVICES, 0.5), size=10)
-    owner = np.array([rng.choice(DEVICES, p=shares[label]) for label in y[train].tolist()])
-    clients = [(x[train][owner == i], y[train][owner == i]) for i in range(DEVICES)]
-    return clients, (x[test], y[test])
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[str] = []
+        self._began = 0.0
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Take part from here to the end of the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting[0] == name)
+        self._began = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(name)
+                self._changed.notify_all()
 
-def network():
-    import torch
+    def pause(self, name: str) -> None:
+        """Let the others work, if the turn is over."""
+        if time.monotonic() - self._began < TURN:
+            return
+        with self._changed:
+            self._waiting.remove(name)
+            self._waiting.append(name)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting[0] == name)
+        self._began = time.monotonic()
 
-    torch.manual_seed(SEED)
-    return torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 10))
-
-
-def trainer(module, clients, **options):
-    import torch
-
-    from coopt.adapters.torch import FederatedTrainer
-
-    options |= {"mode": "loop", "seed": SEED, "probe": None, "progress": False, "metric": None}
-    return FederatedTrainer(module, torch.nn.functional.cross_entropy, clients, **options)
-
-
-def train_loss(module, clients) -> float:
-    import torch
-
-    with torch.no_grad():
-        losses = [float(torch.nn.functional.cross_entropy(module(x), y)) for x, y in clients]
-    return float(np.average(losses, weights=[len(y) for _, y in clients]))
-
-
-def timed(module, clients, fleet):
-    """Seconds of a round, of a step and of a sample, and the model that the timed rounds leave."""
-    parts, seconds = [], []
-    for batch in TIMED:
-        for steps in TIMED_STEPS:
-            run = trainer(module, clients)
-            run.run(FixedPlan(fleet, TIMED_ROUNDS, steps, batch, RATE / 10.0))
-            module = run.model
-            took = np.diff([0.0, *(record.seconds for record in run.history)])
-            parts.append([1.0, steps, steps * batch])
-            seconds.append(float(np.median(took)))
-    # Relative deviations: a slow round is slower in all its parts.
-    columns, seconds = np.array(parts), np.array(seconds)
-    found, _ = nnls(columns / seconds[:, None], np.ones(len(seconds)))
-    return found.tolist(), module
+    def run(self, jobs: dict[str, Callable[[], None]]) -> None:
+        """Run all of them to their ends."""
+        self._waiting = list(jobs)
+        threads = [threading.Thread(target=job) for job in jobs.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
-def run_for(module, clients, fleet, tau, batch, limit):
-    """Train one setting until the time is over; the loss of the last model within it."""
-    plan = FixedPlan(fleet, 10**7, tau, batch, RATE)
-    kept = {}
+class Federation:
+    """The data, who holds which, and what is trained on them."""
 
-    def end(history):
-        if history.records[-1].seconds > limit:
-            return True
-        kept["model"] = run.model.state_dict()
-        kept["model"] = {name: value.clone() for name, value in kept["model"].items()}
-        return False
+    def __init__(self, clock: Callable[[], float]) -> None:
+        import torch
 
-    run = trainer(module, clients, callbacks=[end])
-    run.run(plan)
-    last = network()
-    last.load_state_dict(kept["model"])
-    return train_loss(last, clients), len(run.history) - 1
+        self.clock = clock
+        data, rng = load("cifar10"), np.random.default_rng(SEED)
+        self.x, self.y = torch.from_numpy(data.x).flatten(1), torch.from_numpy(data.y)
+        self.test = torch.from_numpy(data.test_x).flatten(1), torch.from_numpy(data.test_y)
+        shares = rng.dirichlet(np.full(DEVICES, SPREAD), size=10)
+        owner = np.array([rng.choice(DEVICES, p=shares[label]) for label in data.y.tolist()])
+        self.rows = [np.flatnonzero(owner == i) for i in range(DEVICES)]
+        self.sizes = np.array([len(rows) for rows in self.rows])
+        self.fleet = Fleet(self.sizes, 1.0, 1.0, max_batch=LARGEST)
+
+    def network(self):
+        import torch
+
+        torch.manual_seed(SEED)
+        inputs = self.x.shape[1]
+        return torch.nn.Sequential(
+            torch.nn.Linear(inputs, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10)
+        )
+
+    def trainer(self, module, **options):
+        import torch
+
+        from coopt.adapters.torch import FederatedTrainer, SharedData
+
+        return FederatedTrainer(
+            module,
+            torch.nn.functional.cross_entropy,
+            SharedData(self.x, self.y, self.rows),
+            mode="loop",
+            seed=SEED,
+            weight_decay=DECAY,
+            clock=self.clock,
+            progress=False,
+            metric=None,
+            **options,
+        )
+
+    def judge(self, module) -> tuple[float, float]:
+        """Training loss with weight decay over all samples, and accuracy on the test data."""
+        import torch
+
+        with torch.no_grad():
+            loss = float(torch.nn.functional.cross_entropy(module(self.x), self.y))
+            loss += DECAY / 2.0 * sum(float(value.square().sum()) for value in module.parameters())
+            right = module(self.test[0]).argmax(1) == self.test[1]
+        return loss, float(right.float().mean())
 
 
-def measured(limit: float) -> dict[str, object]:
-    import torch
+class Run:
+    """One of the runs that take turns."""
 
-    from coopt.adapters.torch import measure
+    def __init__(self, name: str, federation: Federation, turns: Turns, limit: float) -> None:
+        self.name, self.federation, self.turns, self.limit = name, federation, turns, limit
+        self.result: dict[str, object] = {}
 
-    torch.set_num_threads(1)
-    clients, _ = federation()
-    sizes = np.array([len(y) for _, y in clients])
-    fleet = Fleet(sizes, 1.0, 1.0, max_batch=np.minimum(sizes, LARGEST))
-    (of_round, of_step, of_sample), start = timed(network(), clients, fleet)
-    found = measure(start, torch.nn.functional.cross_entropy, clients, seed=SEED, progress=False)
-    known = found.fleet(
-        round_time=of_round,
-        step_time=of_step,
-        throughput=1.0 / max(of_sample, 1e-12),
-        max_batch=np.minimum(sizes, LARGEST),
-    )
-    problem = Problem(known, Constants(RATE, 1.0, 1.0), Budget(time=limit))
-    plan = solve_allocation(problem, bound=found.forecast(RATE), gap_tolerance=1e-3)
-    run = trainer(start, clients)
-    history = run.run(FixedPlan.from_allocation(plan))
-    result = {
-        "limit": limit,
-        "round_time": of_round,
-        "step_time": of_step,
-        "sample_time": of_sample,
-        "plan": [plan.rounds, plan.local_steps, plan.batch_sizes.tolist()],
-        "predicted_seconds": plan.time,
-        "measured_seconds": history.records[-1].seconds,
-        "loss": train_loss(run.model, clients),
-        "start_loss": train_loss(start, clients),
-        "settings": [],
-    }
-    for tau in TAUS:
-        for batch in BATCHES:
-            loss, rounds = run_for(start, clients, fleet, tau, np.minimum(sizes, batch), limit)
-            result["settings"].append([tau, batch, rounds, loss])
-            print(f"tau {tau:2}, batch {batch:3}: {rounds} rounds, loss {loss:.4f}", flush=True)
-    return result
+    def train(self, module, planner, until: float, **options):
+        """Train, a turn at a time, until the planner stops or the time is over."""
+
+        def end(history) -> bool:
+            self.turns.pause(self.name)
+            return history.records[-1].seconds >= until
+
+        trainer = self.federation.trainer(module, callbacks=[end], **options)
+        trainer.run(planner)
+        return trainer
+
+    def note(self, module, **found: object) -> None:
+        loss, accuracy = self.federation.judge(module)
+        self.result = {"loss": loss, "accuracy": accuracy, **found}
+        print(self.name, self.result, flush=True)
+
+    def fixed(self, tau: int, batch: int) -> None:
+        with self.turns.part(self.name):
+            plan = FixedPlan(self.federation.fleet, 10**7, tau, batch, RATE)
+            trained = self.train(self.federation.network(), plan, self.limit, probe=None)
+            self.note(trained.model, rounds=len(trained.history), seconds=plan.spent_seconds)
+
+    def controlled(self) -> None:
+        with self.turns.part(self.name):
+            planner = Controller(self.federation.fleet, Budget(time=self.limit), RATE)
+            trained = self.train(self.federation.network(), planner, np.inf)
+            told = [record.ignored for record in trained.history if record.ignored]
+            last = trained.history.records[-1]
+            self.note(
+                trained.model,
+                rounds=len(trained.history),
+                seconds=planner.spent_seconds,
+                last=[last.local_steps, *last.batch_sizes],
+                told=[text for each in told for text in each][:3],
+            )
+
+    def planned(self) -> None:
+        with self.turns.part(self.name):
+            clock = self.federation.clock
+            first, spent, (of_round, of_step, of_sample) = self._timed()
+            began = clock()
+            found = first.measure(rows=ROWS, directions=DIRECTIONS, progress=False)
+            measuring = clock() - began
+            known = found.fleet(
+                round_time=of_round, step_time=of_step, throughput=1.0 / of_sample, max_batch=LARGEST
+            )
+            left = (1.0 - PLANNING_SHARE) * self.limit - spent - measuring
+            problem = Problem(known, Constants(RATE, 1.0, 1.0), Budget(time=left))
+            began = clock()
+            schedule = solve_schedule(problem, found.forecast(RATE), phases=2, learning_rate=None)
+            planning = clock() - began
+            trained = self.train(first.model, FixedPlan.from_schedule(schedule), np.inf, probe=None)
+            ran = trained.history.records[-1].seconds
+            self.note(
+                trained.model,
+                rounds=len(trained.history),
+                seconds=spent + measuring + planning + ran,
+                fitted=[of_round, of_step, of_sample],
+                warm_up=spent,
+                measuring=measuring,
+                planning=planning,
+                phases=[[p.rounds, p.local_steps, *p.batch_sizes.tolist()] for p in schedule.phases],
+                predicted=schedule.time,
+                measured=ran,
+            )
+
+    def _timed(self):
+        """Rounds of several batches and steps: the trainer that they leave, their time, and its parts."""
+        plan = FixedPlan(self.federation.fleet, 1, 1, 1, RATE)
+        order = cycle([Phase(2, tau, np.full(DEVICES, batch), RATE) for batch, tau in TIMED])
+        plan.phases = tuple(phase for phase, _ in zip(order, range(10_000), strict=False))
+        trainer = self.train(self.federation.network(), plan, TIMED_SHARE * self.limit, probe=None)
+        seconds = np.diff([0.0, *trainer.history.column("seconds")])
+        took = defaultdict(list)
+        for record, each in zip(trainer.history, seconds, strict=True):
+            took[record.batch_sizes[0], record.local_steps].append(each)
+        # Means, since a plan takes the sum of its rounds, without the slowest tenth of each, and relative
+        # deviations: a slow round is slower in all its parts.
+        usual = np.array([np.mean(np.sort(each)[: max(int(0.9 * len(each)), 1)]) for each in took.values()])
+        columns = np.array([[1.0, tau, tau * batch] for batch, tau in took])
+        found, _ = nnls(columns / usual[:, None], np.ones(len(usual)))
+        return trainer, float(seconds.sum()), found.tolist()
+
+
+def compete(
+    federation: Federation, limit: float, settings: Iterable[tuple[int, int]], ours: bool
+) -> dict[str, dict[str, object]]:
+    """Run settings, with the plan and the controller or without, in turns; their results by name."""
+    turns = Turns()
+    runs: dict[str, Run] = {}
+    jobs: dict[str, Callable[[], None]] = {}
+
+    def add(name: str) -> Run:
+        runs[name] = Run(name, federation, turns, limit)
+        return runs[name]
+
+    if ours:
+        jobs = {"plan": add("plan").planned, "controller": add("controller").controlled}
+    for tau, batch in settings:
+        name = f"{tau} {batch}"
+        jobs[name] = partial(add(name).fixed, tau, batch)
+    turns.run(jobs)
+    return {name: run.result for name, run in runs.items()}
 
 
 def table(result: dict) -> str:
-    rounds, tau, batches = result["plan"]
-    best = min(result["settings"], key=lambda row: row[3])
-    off = result["predicted_seconds"] / result["measured_seconds"] - 1.0
-    times = ", ".join(
-        f"a {name} {result[f'{name}_time'] * 1e3:.3f} ms" for name in ("round", "step", "sample")
-    )
-    seconds = (
-        f"{result['predicted_seconds']:.2f} predicted, {result['measured_seconds']:.2f} measured ({off:+.1%})"
-    )
-    sizes = ", ".join(map(str, batches))
+    full, trial = result["full"], result["trial"]
+    plan, ours = full["plan"], full["controller"]
+    fixed = {name: each for name, each in full.items() if " " in name}
+    order = sorted(fixed, key=lambda name: fixed[name]["loss"])
+    best = fixed[order[0]]["loss"]
+    clock = "of the wall clock" if result["wall"] else "of the processor"
+    phases = "; ".join(f"{k} of {tau} with {', '.join(map(str, sizes))}" for k, tau, *sizes in plan["phases"])
+    last = f"at the end {ours['last'][0]} with {', '.join(map(str, ours['last'][1:]))}"
     lines = [
         "# A plan on the clock of this machine",
         "",
-        f"Four devices, {result['limit']:g} s for the slowest of them. Fitted times: {times}.",
+        f"Two devices with the 50,000 photographs of CIFAR-10; {result['limit']:g} s {clock} for the slower.",
         "",
-        "| | rounds | tau | batches | seconds | training loss |",
+        "| | rounds | tau and batches | seconds | training loss | test accuracy |",
         "|---|---|---|---|---|---|",
-        f"| **plan** | {rounds} | {tau} | {sizes} | {seconds} | **{result['loss']:.4f}** |",
+        _line("**plan**", phases, plan),
+        _line("**controller**", last, ours),
+        *(_line("fixed", _setting(name), fixed[name]) for name in order),
+        "",
     ]
-    for tau, batch, rounds, loss in sorted(result["settings"], key=lambda row: row[3]):
-        lines.append(f"| fixed | {rounds} | {tau} | {batch} | to the limit | {loss:.4f} |")
-    verdict = (
-        f"The loss of the plan is {result['loss'] / best[3]:.3f} times that of the best fixed setting "
-        f"(tau {best[0]}, batches of {best[1]}), which took twelve trials to find. All start from the model "
-        f"that the timed rounds left, at a loss of {result['start_loss']:.3f}."
+    off = plan["predicted"] / plan["measured"] - 1.0
+    lines.append(
+        f"The plan: {plan['predicted']:.2f} s predicted, {plan['measured']:.2f} s measured ({off:+.1%}), "
+        f"after {plan['warm_up']:.1f} s of rounds to time, {plan['measuring']:.1f} s of measuring and "
+        f"{plan['planning']:.1f} s of planning, all of which its time holds. Its loss is "
+        f"{plan['loss'] / best:.3f} times that of the best fixed setting ({_setting(order[0])}), the "
+        f"controller's {ours['loss'] / best:.3f} times."
     )
-    return "\n".join([*lines, "", verdict]) + "\n"
+    if trial:
+        ranked = sorted(trial, key=lambda name: trial[name]["loss"])
+        told = ", ".join(f"{_setting(name)} {trial[name]['loss']:.4f}" for name in ranked)
+        lines += [
+            "",
+            f"Fixed settings for {result['trial_limit']:g} s, of which the best {FULL} went on: {told}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _setting(name: str) -> str:
+    return "{} with {}".format(*name.split())
+
+
+def _line(name: str, how: str, each: dict) -> str:
+    measured = f"{each['seconds']:.1f} | {each['loss']:.4f} | {each['accuracy']:.1%}"
+    return f"| {name} | {each['rounds']} | {how} | {measured} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=30.0, help="time limit of a run [s]")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time limit of a run [s]")
+    parser.add_argument("--trial", type=float, default=0.0, help="time of all settings before that [s]")
+    parser.add_argument("--settings", nargs="*", default=[], help="fixed settings as TAU,BATCH; default: all")
+    parser.add_argument("--wall", action="store_true", help="seconds of the wall clock")
     parser.add_argument("--report", action="store_true", help="table from the committed result")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    path = RESULTS / "wall_clock.json"
+    path = options.output / "wall_clock.json"
     if not options.report:
-        path.write_text(json.dumps(measured(options.seconds), indent=1) + "\n", encoding="utf-8")
+        import torch
+
+        torch.set_num_threads(1)
+        federation = Federation(time.perf_counter if options.wall else time.process_time)
+        given = [tuple(map(int, text.split(","))) for text in options.settings]
+        trial, settings = {}, given or FIXED
+        if options.trial:
+            trial = compete(federation, options.trial, FIXED, ours=False)
+            best = sorted(trial, key=lambda name: trial[name]["loss"])[:FULL]
+            settings = tuple((int(tau), int(batch)) for tau, batch in map(str.split, best))
+        full = compete(federation, options.seconds, settings, ours=True)
+        result = {
+            "limit": options.seconds,
+            "trial_limit": options.trial,
+            "wall": options.wall,
+            "trial": trial,
+            "full": full,
+        }
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     text = table(json.loads(path.read_text(encoding="utf-8")))
-    (RESULTS / "wall_clock.md").write_text(text, encoding="utf-8")
+    (options.output / "wall_clock.md").write_text(text, encoding="utf-8")
     print(text)
 
 
