@@ -1,6 +1,6 @@
 """Plans in phases, chosen by the forecast and really trained, against the best fixed plan in hindsight.
 
-    python -m benchmarks.forecast.schedules            # after the grid: ten minutes of one core
+    python -m benchmarks.forecast.schedules            # after the grid: 25 minutes of one core
     python -m benchmarks.forecast.schedules --quick
 
 A plan of the grid is trained with all of the budget, at the federation's learning rate; its gap F - F* is the
@@ -8,13 +8,13 @@ mean of five runs, and the best of all plans is what the others are divided by. 
 the measurement are charged first, everything included; the rest is planned, and training goes on from the
 model measured. Measurements and draws are fresh: no rule of coopt was made looking at them.
 
-The cosine decays are tuned in hindsight: of all their runs the best one counts.
+Decays of the rate, and the best fixed plan over five rates, are tuned in hindsight: of all their runs the
+best one counts (:mod:`benchmarks.forecast.hindsight`).
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ from benchmarks.federated.data import Floats
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import Federation
 from benchmarks.forecast.grid import PILOT, command_line, spread, studies
+from benchmarks.forecast.hindsight import SHAPES, best_decay, best_fixed
 from benchmarks.forecast.limits import CostLimit
-from benchmarks.forecast.study import Measured, Pair, Study
+from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run, train
 from benchmarks.theory.report import Row, picture, save
 from coopt import Constants, Phase, Problem, Schedule, solve_schedule
 
 LEVELS = (4, 16)
-# Rows and directions: coopt's defaults, and what a large budget can afford.
-EFFORTS = ((16, 24), (32, 48))
-LARGE = 16
-# Sources of pilots, measurements and draws, apart from all that the grid uses.
-MEASUREMENTS, STREAM = (11,), 5000
+# Rows and directions by budget: coopt's defaults, and what suits the budget.
+EFFORTS = {4: ((16, 24), (32, 8)), 16: ((16, 24), (32, 48))}
+# Sources of pilots, measurements and draws, apart from all that the grid and the rules used.
+MEASUREMENTS, STREAM = (21,), 5000
 RUNS = 3
 PLANS: dict[str, tuple[int, Any]] = {
     "one phase": (1, None),
@@ -46,9 +46,9 @@ PLANS: dict[str, tuple[int, Any]] = {
     "two phases, free rates": (2, "auto"),
     "three phases, free rates": (3, "auto"),
 }
-# First learning rates of the cosine, over the federation's, and in how many parts it falls.
-COSINE_RATES, COSINE_PARTS = (1.0, 2.0, 3.0), 20
-COSINE = "cosine decay, the best of its runs"
+# Tuned in hindsight; the first is what all gaps are divided by.
+FIXED, BEST_FIXED = "best fixed plan", "best fixed plan of five rates"
+BASELINES = (FIXED, BEST_FIXED, *SHAPES)
 
 
 def trained(federation: Federation, phases: Sequence[Phase], start: Floats | None, stream: int) -> Floats:
@@ -91,38 +91,32 @@ def planned(study: Study, measured: Measured, level: float, phases: int, rate: A
     return solve_schedule(problem, measured.measurement, phases=phases, learning_rate=rate)
 
 
-def cosine(rounds: int, pair: Pair, rate: float) -> list[Phase]:
-    """A plan of the grid whose learning rate falls to zero."""
-    ends = np.unique(np.linspace(0, rounds, COSINE_PARTS + 1).round().astype(int))
-    return [
-        Phase(b - a, pair[0], pair[1], rate * 0.5 * (1.0 + math.cos(math.pi * (a + b) / 2.0 / rounds)))
-        for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    ]
-
-
-def cells(name: str, study: Study, level: float, seeds: Sequence[int]) -> Iterator[Row]:
+def cells(
+    name: str, study: Study, level: float, seeds: Sequence[int], efforts: Sequence[tuple[int, int]]
+) -> Iterator[Row]:
     """Every plan at one budget of one federation."""
     federation = study.federation
     limit = CostLimit(study, level)
     rounds = {pair: many for pair in study.runs if (many := limit.rounds(pair)) >= 1}
     gaps = {pair: study.gap(pair, many) for pair, many in rounds.items()}
     best = min(gaps, key=lambda pair: gaps[pair])
+    hindsight = {FIXED: (gaps[best], f"{rounds[best]} x {best[0]}, s {best[1]}, 1 of {len(gaps)} plans")}
+    hindsight[BEST_FIXED] = best_fixed(study, limit, rounds, gaps)
+    hindsight |= {shape: best_decay(study, rounds, gaps, shape) for shape in SHAPES}
 
-    def row(plan: str, seed: int, losses: Floats, text: str, directions: int = 0, charge: float = 0.0) -> Row:
-        gap = float(losses.mean() - study.lowest)
+    def row(plan: str, seed: int, gap: float, text: str, directions: int = 0, charge: float = 0.0) -> Row:
         return {
             "federation": name,
             "budget": f"{level}x",
             "plan": plan,
             "seed": seed,
             "gap": gap,
-            "over the best fixed plan": gap / gaps[best],
+            **{f"over the {baseline}": gap / hindsight[baseline][0] for baseline in BASELINES},
             "directions": directions,
             "charge": charge,
             "phases": text,
         }
 
-    efforts = EFFORTS if level >= LARGE else EFFORTS[:1]
     for seed, (rows, directions) in itertools.product(seeds, efforts):
         measured = study.measured(PILOT, rows, directions, seed, limit.cost)
         for plan, (phases, rate) in PLANS.items():
@@ -133,34 +127,31 @@ def cells(name: str, study: Study, level: float, seeds: Sequence[int]) -> Iterat
                 f"{p.learning_rate / federation.learning_rate:.2f}"
                 for p in found.phases
             )
-            yield row(plan, seed, losses, text, measured.measurement.directions, limit.charge(measured))
-    # The best fixed plan, and one with batches four times as large, which a larger rate likes.
-    pairs = {best, min(gaps, key=lambda p: abs(math.log(p[0] / best[0])) + abs(math.log(p[1] / best[1] / 4)))}
-    decays = []
-    for pair in sorted(pairs):
-        for factor in COSINE_RATES:
-            several = cosine(rounds[pair], pair, factor * federation.learning_rate)
-            losses = kept_losses(study, several, None, "cosine")
-            decays.append(row(COSINE, 0, losses, f"{rounds[pair]} x {pair[0]}, s {pair[1]}, {factor:g}"))
-    yield min(decays, key=lambda decay: decay["gap"] if np.isfinite(decay["gap"]) else np.inf)
+            gap = float(losses.mean() - study.lowest)
+            yield row(plan, seed, gap, text, measured.measurement.directions, limit.charge(measured)) | {
+                "rows": rows
+            }
+    for baseline, (gap, text) in hindsight.items():
+        yield row(baseline, 0, gap, text) | {"rows": 0}
 
 
 def summary(rows: list[Row]) -> list[Row]:
     """One row a plan, budget and measurement: geometric mean over federations, and how often it lost."""
     table = []
     for key in dict.fromkeys(_key(row) for row in rows):
-        ratios = [row["over the best fixed plan"] for row in rows if _key(row) == key]
-        charges = [row["charge"] for row in rows if _key(row) == key]
+        own = [row for row in rows if _key(row) == key]
+        ratios = [row[f"over the {FIXED}"] for row in own]
         table.append(
             {
                 "plan": key[0],
                 "budget": key[1],
                 "measured": key[2],
-                "charge, %": 100.0 * float(np.mean(charges)),
-                "over the best fixed plan": spread(ratios),
+                "charge, %": 100.0 * float(np.mean([row["charge"] for row in own])),
+                f"over the {FIXED}": spread(ratios),
                 "smallest": min(ratios),
                 "largest": max(ratios),
                 "above 1.05": sum(ratio > 1.05 for ratio in ratios),
+                **{f"over the {b}": spread(row[f"over the {b}"] for row in own) for b in BASELINES[1:]},
                 "cases": len(ratios),
             }
         )
@@ -169,8 +160,7 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def _key(row: Row) -> tuple[str, str, str]:
     """The plan, the budget, and how much was measured."""
-    measured = next((f"{m} directions" for _, m in EFFORTS if row["directions"] == m), "fewer directions")
-    return row["plan"], row["budget"], measured if row["directions"] else "nothing"
+    return row["plan"], row["budget"], f"{row['rows']} rows" if row["rows"] else "nothing"
 
 
 def draw(rows: list[Row]) -> Any:
@@ -179,7 +169,7 @@ def draw(rows: list[Row]) -> Any:
     def plot(axes: Any) -> None:
         plans = list(dict.fromkeys(", ".join(_key(row)) for row in rows))
         for place, plan in enumerate(reversed(plans)):
-            ratios = [row["over the best fixed plan"] for row in rows if ", ".join(_key(row)) == plan]
+            ratios = [row[f"over the {FIXED}"] for row in rows if ", ".join(_key(row)) == plan]
             axes.plot(ratios, [place] * len(ratios), "o", color="tab:blue", alpha=0.5, markersize=5)
             axes.plot(spread(ratios), place, "|", color="black", markersize=14, markeredgewidth=2)
         axes.axvline(1.0, color="grey", linewidth=0.8)
@@ -195,7 +185,7 @@ def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
         if only and name not in only:
             continue
         for level in [level for level in study.case.levels if quick or level in LEVELS]:
-            rows += cells(name, study, level, MEASUREMENTS)
+            rows += cells(name, study, level, MEASUREMENTS, EFFORTS[4][:1] if quick else EFFORTS[level])
             write_cells("schedules", rows, folder)
             print(name, level, flush=True)
     table = summary(rows)

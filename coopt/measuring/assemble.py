@@ -33,12 +33,15 @@ class Circumstances:
     parameters : int
     kind, reason : str
         Kind of curvature, and why this one.
+    point : numpy.ndarray, shape (m,)
+        The model in the directions.
     """
 
     samples_used: int
     parameters: int
     kind: str
     reason: str
+    point: Floats
 
 
 def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measurement:
@@ -89,6 +92,7 @@ def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measuremen
         curvature_kind=how.kind,
         curvature_reason=how.reason,
         parameters=how.parameters,
+        point=how.point,
     )
     _warn(measurement)
     return measurement

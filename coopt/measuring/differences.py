@@ -77,10 +77,13 @@ class Explored:
     parts : Projected
     reason : str
         How differences were taken.
+    point : numpy.ndarray, shape (m,)
+        The model in the basis.
     """
 
     parts: Projected
     reason: str
+    point: Vector
 
 
 def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> Explored:
@@ -131,6 +134,7 @@ def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> E
     return Explored(
         parts=parts_of(findings, counts, basis.vectors, believed),
         reason=f"forward differences of the gradient on the same rows, step {step:.3g} in {kind}",
+        point=basis.vectors @ model.astype(np.float64),
     )
 
 

@@ -315,7 +315,8 @@ def measure_clients(
         )
         kept = [each for each, lost in zip(survey.rows, failed, strict=True) if not lost]
         survey = replace(survey, shares=survey.shares.without(failed), rows=kept)
-    return assemble(found.parts, survey, Circumstances(far.samples_used, model.size, KIND, found.reason))
+    how = Circumstances(far.samples_used, model.size, KIND, found.reason, found.point)
+    return assemble(found.parts, survey, how)
 
 
 class _FarAway:

@@ -138,7 +138,8 @@ def measure(
         ]
         found = explore(_Here(measured, survey.shares.counts), model, survey.directions)
     used = sum(device.samples_used for device in measured)
-    return assemble(found.parts, survey, Circumstances(used, model.size, KIND, found.reason))
+    how = Circumstances(used, model.size, KIND, found.reason, found.point)
+    return assemble(found.parts, survey, how)
 
 
 class Client:

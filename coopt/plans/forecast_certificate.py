@@ -226,21 +226,27 @@ def _steps(
 ) -> Affine:
     """A local step of every device that trains, of its model and, where it has one, its momentum."""
     values, vectors = np.linalg.eigh(model.curvatures[places])
-    cut = np.clip(values, 0.0, LARGEST_STEP * how.stretch / rate)
-    # Where nothing is cut the curvature is taken as it was measured.
-    same = (np.abs(values - cut) <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)).all(axis=1)
-    rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    curvatures = np.where(same[:, None, None], model.curvatures[places], rebuilt)
-    gradients = model.gradients[places]
     eye = np.eye(values.shape[1])
+    # Decay through the gradient, and decay of the model beside it.
+    within, beside = (0.0, rate * how.decay) if how.decays_beside else (how.decay, 0.0)
+    cut = np.clip(np.maximum(values, 0.0) + within, 0.0, LARGEST_STEP * how.stretch / rate)
+    # Where nothing is cut the curvature is taken as it was measured.
+    wide = np.abs(values).max(axis=1, keepdims=True) + within
+    same = (np.abs(values + within - cut) <= 1e-12 * wide).all(axis=1)
+    rebuilt = (vectors * cut[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    curvatures = np.where(same[:, None, None], model.curvatures[places] + within * eye, rebuilt)
+    start = np.zeros(values.shape[1]) if model.point is None else model.point
+    gradients = model.gradients[places] + within * start
     if how.momentum == 0.0:
         return Affine(eye - rate * curvatures, -rate * gradients, rate**2 * noise)
     rate *= how.factor(step)
     memory = np.broadcast_to(how.momentum * eye, curvatures.shape)
-    above = np.concatenate([eye - rate * curvatures, -rate * memory], axis=2)
+    above = np.concatenate([(1.0 - beside) * eye - rate * curvatures, -rate * memory], axis=2)
     below = np.concatenate([curvatures, memory], axis=2)
     enter = np.concatenate([-rate * eye, eye])
-    return Affine(np.concatenate([above, below], axis=1), gradients @ enter.T, enter @ noise @ enter.T)
+    shift = gradients @ enter.T
+    shift[:, : start.size] -= beside * start
+    return Affine(np.concatenate([above, below], axis=1), shift, enter @ noise @ enter.T)
 
 
 @dataclass(frozen=True, eq=False)

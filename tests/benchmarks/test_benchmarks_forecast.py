@@ -15,10 +15,11 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from benchmarks.forecast import schedules, training
+from benchmarks.forecast import hindsight, schedules, training
 from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
+from benchmarks.forecast.study import Study
 from coopt import Phase
 
 MODELS = {
@@ -127,12 +128,27 @@ def test_quick_variant_writes_its_tables(
         assert 0.9 <= found["forecast"]["4x"] < found["certified"]["4x"]
 
 
-def test_a_cosine_falls_over_all_rounds_and_training_in_phases_goes_on(monkeypatch, tmp_path: Path) -> None:
+def test_decays_fall_to_zero_and_the_best_of_their_runs_counts(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COOPT_CACHE", str(tmp_path))
-    decay = schedules.cosine(50, (3, 8), 0.4)
-    assert sum(phase.rounds for phase in decay) == 50
-    rates = [phase.learning_rate for phase in decay]
-    assert rates == sorted(rates, reverse=True) and 0.0 < rates[-1] < 0.01 < 0.39 < rates[0] < 0.4
+    for fall in (hindsight.linear, hindsight.cosine):
+        parts = [fall(part) for part in np.linspace(0.0, 1.0, 9)]
+        assert parts[0] == 1.0 and parts[-1] == pytest.approx(0.0, abs=1e-12)
+        assert parts == sorted(parts, reverse=True) and sum(parts) == pytest.approx(4.5)
+    study = Study(MODELS["softmax"], (1, 2), (4,), 1)
+    monkeypatch.setattr(study, "__dict__", study.__dict__ | {"lowest": 0.0})
+    rounds, gaps = {(1, 4): 12, (2, 4): 8}, {(1, 4): 1.0, (2, 4): 2.0}
+    gap, text = hindsight.best_decay(study, rounds, gaps, "linear decay")
+    assert text.endswith("of 10 runs")
+    every = [
+        hindsight.decayed(study, pair, rounds[pair], "linear decay", factor)
+        for pair in rounds
+        for factor in hindsight.DECAY_RATES
+    ]
+    assert gap == min(every) and len(set(every)) == 10
+
+
+def test_training_in_phases_goes_on(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(tmp_path))
     federation = build(MODELS["softmax"])
     monkeypatch.setattr(schedules, "RUNS", 2)
     whole = schedules.trained(federation, [Phase(12, 2, 4, 0.2), Phase(3, 2, 8, 1e-12)], None, 7)

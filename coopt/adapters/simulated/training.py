@@ -151,7 +151,7 @@ def simulate(
     seed = count("seed", seed, minimum=0)
     how = _linear(optimiser)
     memory = np.zeros_like(model)
-    workers = [_Worker(i, client, gradient, seed, how.momentum) for i, client in enumerate(clients)]
+    workers = [_Worker(i, client, gradient, seed, how) for i, client in enumerate(clients)]
     left_out: list[tuple[int, ...]] = []
     measure_for = _Measuring(planner, gradient, clients, system, weights, seed)
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
@@ -285,9 +285,9 @@ class _Measuring:
 class _Worker:
     """One device: its data, and the probe that reports on its rounds."""
 
-    def __init__(self, client: int, data: Any, gradient: Gradient, seed: int, momentum: float) -> None:
+    def __init__(self, client: int, data: Any, gradient: Gradient, seed: int, how: LinearSteps) -> None:
         self._client, self._data, self._gradient, self._seed = client, data, gradient, seed
-        self._momentum = momentum
+        self._how = how
         self._held = len(data[0])
         self._fresh: Ints = np.empty(0, dtype=np.int64)
         # The clock is the system model's: what numpy takes here is nobody's business.
@@ -308,9 +308,11 @@ class _Worker:
         )[0]
         self._fresh = drawn[0]
         memory = self._probe.begin(model, round=plan.round, batch_size=size)
+        momentum, decay = self._how.momentum, self._how.decay
+        memory = memory + decay * model
         local = model - rate * memory
         for batch in drawn[1:-1]:
-            memory = self._momentum * memory + self._evaluate(local, batch)[1]
+            memory = momentum * memory + self._evaluate(local, batch)[1] + decay * local
             local = local - rate * memory
         self._fresh = drawn[-1]
         return local, self._probe.end(

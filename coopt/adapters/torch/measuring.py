@@ -153,7 +153,7 @@ def measure(
         if isinstance(optimiser, ClientAdam):
             found.take_units_of(optimiser)
         parts = found.run(advance)
-    how = Circumstances(found.samples_used, flat.size, found.kind, found.reason)
+    how = Circumstances(found.samples_used, flat.size, found.kind, found.reason, found.point)
     measured = assemble(parts, survey, how)
     return replace(measured, scaling="adam") if isinstance(optimiser, ClientAdam) else measured
 
@@ -186,6 +186,7 @@ class _Measured:
             for i, rows in zip(survey.shares.measured, survey.rows, strict=True)
         ]
         self.samples_used = 0
+        self.point = np.empty(0)  # the model in the basis
         x, y = self._take(self._first[0][:ROWS_TO_TRY])
         self._function.check_mean(x, y)
         self.kind, self.reason, self._exact = _kind(self._function.is_affine(x, seed=0), curvature)
@@ -240,6 +241,7 @@ class _Measured:
                 "measure another model or more rows"
             )
         parts = self._finish(basis.vectors, seeds.gradient, losses, squares)
+        self.point = basis.vectors @ self._function.point.detach().cpu().numpy().astype(np.float64)
         advance(1)
         return parts
 

@@ -51,6 +51,7 @@ class LocalSteps:
                 self._first = torch.zeros_like(gradient)
             memory = self._first[: len(gradient)]
             memory.mul_(self._client.momentum).add_(gradient)
+            memory.add_(parameters, alpha=self._client.weight_decay)
             parameters.sub_(memory, alpha=learning_rate)
 
     def _adam(self, client: ClientAdam, parameters: Tensor, gradient: Tensor, learning_rate: float) -> None:

@@ -44,6 +44,8 @@ class Federation:
         eta times their curvatures.
     residuals : ndarray, shape (N, m)
         The gradients that they still have at z*, in their eigenbases.
+    pull : ndarray, shape (N, m)
+        What weights that decay beside the momentum add to each step at z*, in their eigenbases.
     rate : float
         eta.
     shares : ndarray, shape (N,)
@@ -66,6 +68,7 @@ class Federation:
     devices: Devices
     step: Floats
     residuals: Floats
+    pull: Floats
     rate: float
     shares: Floats
     noise_shares: Floats
@@ -93,12 +96,30 @@ class Federation:
         """The federation of a model; `trained` are the devices that train, by default all."""
         devices = model.devices if trained is None else model.devices.take(trained)
         gradients = model.gradients if trained is None else model.gradients[list(trained)]
-        step = np.minimum(rate * devices.curvatures, LARGEST_STEP * how.stretch)
+        # Weights that decay through the gradient are a curvature more, in the steps and not in the loss.
+        within = 0.0 if how.decays_beside else how.decay
+        step = np.minimum(rate * (devices.curvatures + within), LARGEST_STEP * how.stretch)
         along = np.einsum("nab,na->nb", devices.vectors, gradients)
         best = np.einsum("nab,a->nb", devices.vectors, model.loss.best)
+        if within > 0.0 and model.point is not None:
+            along += within * np.einsum("nab,a->nb", devices.vectors, model.point)
         residuals = along + step / rate * best
+        pull = np.zeros_like(residuals)
+        if how.decays_beside and model.point is not None:
+            pull = how.decay * np.einsum("nab,a->nb", devices.vectors, model.point + model.loss.best)
         return cls(
-            model.loss, devices, step, residuals, rate, shares, noise_shares, drawn, how, lasting, most_steps
+            loss=model.loss,
+            devices=devices,
+            step=step,
+            residuals=residuals,
+            pull=pull,
+            rate=rate,
+            shares=shares,
+            noise_shares=noise_shares,
+            drawn=drawn,
+            how=how,
+            lasting=lasting,
+            most_steps=most_steps,
         )
 
     def rounds(self, local_steps: int) -> Rounds:
@@ -118,6 +139,8 @@ class Federation:
         shares = self.shares * self._factors(local_steps)
         contraction = steps.contraction(devices, shares)
         moves = self.rate * steps.summed * self.residuals
+        if isinstance(steps, MomentumSteps):
+            moves = moves + self.rate * steps.held * self.pull
         drift = devices.columns @ (shares[:, None] * moves).ravel()
         full: FullRounds | ServerRounds
         if self.how.plain and not self._overshoots(contraction):
@@ -136,11 +159,11 @@ class Federation:
         if self.most_steps is None:
             if self.how.momentum == 0.0:
                 return Steps.of(self.step, local_steps)
-            return MomentumSteps.of(self.step, local_steps, self.how)
+            return MomentumSteps.of(self.step, local_steps, self.how, self.rate)
         own = np.minimum(self.most_steps, local_steps)
         if self.how.momentum == 0.0:
             return Steps.of(self.step, own[:, None])
-        return MomentumSteps.of_each(self.step, own, self.how)
+        return MomentumSteps.of_each(self.step, own, self.how, self.rate)
 
     def _factors(self, local_steps: int) -> Floats:
         """By what the changes of devices are multiplied, so that few steps count as much as many, (N,)."""

@@ -183,7 +183,7 @@ class Forecast(Objective):
     @property
     def largest_rate(self) -> float:
         """The learning rate from which on training is unstable [1 / curvature]."""
-        largest = self.model.loss.largest
+        largest = self.model.loss.largest + self.optimiser.linear.decay
         return STABLE * self.optimiser.linear.stretch / largest if largest > 0.0 else math.inf
 
     @property
@@ -245,7 +245,12 @@ class Forecast(Objective):
                 f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
                 "knows them by position; use Forecast.restricted where some of them never train"
             )
-        rate = self.rate(problem)
+        rate, decay = self.rate(problem), self.optimiser.linear.decay
+        if decay > 0.0 and self.model.point is None:
+            raise InvalidProblemError(
+                f"weight_decay = {decay!r} of {self.optimiser.client}: the forecast does not know the model "
+                "that decays; measure again, or give LocalModel(..., point=...)"
+            )
         if rate >= self.largest_rate:
             raise InvalidProblemError(
                 f"learning_rate = {rate!r}: training is unstable from {self.largest_rate:.6g} on, by the "

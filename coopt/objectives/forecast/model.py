@@ -59,6 +59,9 @@ class LocalModel:
     parameters : int, optional
         Parameters of the whole model, n >= m: over so many directions the noise spreads that no batch removes
         (``Fleet.step_noise``). Needed only where a fleet has it.
+    point : array_like, shape (m,), optional
+        The model measured, Q'w_0, which weight decay pulls to zero [parameter]. Needed only where weights
+        decay in the steps of devices and not in their losses.
 
     Raises
     ------
@@ -79,6 +82,7 @@ class LocalModel:
     samples: NDArray[np.int64]
     sample_curvature: float | None
     parameters: int | None
+    point: Floats | None
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class LocalModel:
         samples: ArrayLike,
         sample_curvature: float | None = None,
         parameters: int | None = None,
+        point: ArrayLike | None = None,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         devices = held.size
@@ -102,7 +107,12 @@ class LocalModel:
             "samples": held,
             "sample_curvature": optional_real("sample_curvature", sample_curvature, minimum=0.0),
             "parameters": None if parameters is None else count("parameters", parameters, minimum=m),
+            "point": None if point is None else _finite("point", point, (None,)),
         }
+        if point is not None and values["point"].size != m:
+            raise InvalidProblemError(
+                f"point has shape {values['point'].shape}: must have shape ({m},), one number a direction"
+            )
         total = float(values["weights"].sum())
         if abs(total - 1.0) > 1e-9:
             raise InvalidProblemError(f"weights sum to {total!r}: they must sum to 1")

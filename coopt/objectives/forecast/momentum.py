@@ -31,27 +31,34 @@ class MomentumSteps:
         The sum of the responses.
     responses : ndarray, shape (N, tau, m)
         r of the gradients of every step, the last step first.
+    held : ndarray, shape (N, m)
+        The sum over all steps of what the model after a step still is at the end: by eta l times it, weights
+        that decay beside the momentum pull to zero.
     """
 
     decayed: Floats
     summed: Floats
     responses: Floats
+    held: Floats
 
     @classmethod
-    def of_each(cls, step: Floats, local_steps: Ints, how: LinearSteps) -> MomentumSteps:
+    def of_each(cls, step: Floats, local_steps: Ints, how: LinearSteps, rate: float) -> MomentumSteps:
         """The same with a number of steps for every device, shape (N,)."""
         n, m = step.shape
-        decayed, summed = np.empty((n, m)), np.empty((n, m))
+        decayed, summed, held = np.empty((n, m)), np.empty((n, m)), np.empty((n, m))
         responses = np.zeros((n, int(local_steps.max()), m))
         for many in np.unique(local_steps).tolist():
             own = local_steps == many
-            part = cls.of(step[own], many, how)
+            part = cls.of(step[own], many, how, rate)
             decayed[own], summed[own], responses[own, :many] = part.decayed, part.summed, part.responses
-        return cls(decayed, summed, responses)
+            held[own] = part.held
+        return cls(decayed, summed, responses, held)
 
     @classmethod
-    def of(cls, step: Floats, local_steps: int, how: LinearSteps) -> MomentumSteps:
-        """So many steps, where `step` is eta times the curvatures, shape (N, m)."""
+    def of(cls, step: Floats, local_steps: int, how: LinearSteps, rate: float) -> MomentumSteps:
+        """So many steps, where `step` is eta times the curvatures, shape (N, m), and `rate` eta."""
+        beside = rate * how.decay if how.decays_beside else 0.0
+        held = np.zeros_like(step)
         responses = np.empty((step.shape[0], local_steps, step.shape[1]))
         # The model and the momentum before a step, as what they still do to the model at the end.
         model, memory = np.ones_like(step), np.zeros_like(step)
@@ -59,10 +66,11 @@ class MomentumSteps:
             for j in range(local_steps):
                 response = memory + how.factor(local_steps - j) * model
                 responses[:, j] = response
-                model = model - step * response
+                held += model
+                model = model - step * response - beside * model
                 memory = how.momentum * response
             summed = responses.sum(axis=1)
-            return cls(step * summed, summed, responses)
+            return cls(step * summed + beside * held, summed, responses, held)
 
     def contraction(self, devices: Devices, shares: Floats) -> Floats:
         """I - M, shape (m, m)."""

@@ -35,19 +35,24 @@ class ClientSGD:
     momentum : float, default 0
         beta of the heavy ball, 0 <= beta < 1. With many local steps a step goes as far as one of
         eta / (1 - beta) without momentum.
+    weight_decay : float, default 0
+        l >= 0: l times the parameters is added to the gradient of every step, as torch.optim.SGD does, and
+        not to the loss that is judged. A penalty in the loss is the loss's own.
 
     Raises
     ------
     InvalidProblemError
-        If the momentum is out of range.
+        If a value is out of range.
     """
 
     __module__ = "coopt"
 
     momentum: float = 0.0
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", _share("momentum", self.momentum))
+        object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, minimum=0.0))
 
 
 @readable
@@ -180,16 +185,24 @@ class LinearSteps:
     unbiased : bool
         Whether momentum is a running mean without bias, as Adam's: step t, from 1, of a round goes
         (1 - beta) / (1 - beta^t) as far as the heavy ball.
+    decay : float
+        l of the devices' weight decay: with a heavy ball in the gradient, with a running mean beside it.
     """
 
     momentum: float
     server: ServerSGD
     unbiased: bool = False
+    decay: float = 0.0
 
     @property
     def plain(self) -> bool:
-        """Whether they are those of federated averaging."""
+        """Whether they are those of federated averaging, but for weight decay."""
         return self.momentum == 0.0 and self.server == ServerSGD()
+
+    @property
+    def decays_beside(self) -> bool:
+        """Whether weights decay beside the momentum and not through it (AdamW)."""
+        return self.decay > 0.0 and self.momentum > 0.0 and self.unbiased
 
     @property
     def stretch(self) -> float:
@@ -287,8 +300,8 @@ class Optimiser:
                 f"optimiser has the server's step {server}: a forecast knows ServerSGD only; train with it"
             )
         if isinstance(client, ClientAdam):
-            return LinearSteps(client.beta1, server, unbiased=True)
-        return LinearSteps(client.momentum, server)
+            return LinearSteps(client.beta1, server, unbiased=True, decay=client.weight_decay)
+        return LinearSteps(client.momentum, server, decay=client.weight_decay)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; :meth:`from_dict` gives back an equal one."""
