@@ -126,8 +126,11 @@ def _draw(rows: list[dict[str, str]], folder: Path) -> None:
     panels = figure.subplots(len(levels), len(places), sharey=True, sharex="col", squeeze=False)
     for line, limits in zip(panels, levels, strict=True):
         for axes, where in zip(line, places, strict=True):
+            if (where, limits) not in cases:
+                axes.set_axis_off()
+                continue
             for kind, colour, marker, up in (("given", HELD, "o", -0.12), ("free", CHOSEN, "D", 0.12)):
-                there = {row["method"]: row for row in cases.get((where, limits), [])}
+                there = {row["method"]: row for row in cases[where, limits]}
                 shown = [name for name in methods if name in there]
                 values = np.array([_pair(there[name][f"{kind}: points more"]) for name in shown])
                 axes.errorbar(
