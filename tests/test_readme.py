@@ -168,6 +168,27 @@ def test_claims_about_lies_and_kills_are_those_of_the_result_files() -> None:
     )
 
 
+def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() -> None:
+    rows = table("benchmarks/forecast/results/schedules.csv")
+
+    def span(plan: str, *columns: str) -> str:
+        found = [float(row[column]) for row in rows if row["plan"] == plan for column in columns]
+        return f"{min(found):.2f} to {max(found):.2f}"
+
+    said, fixed = claim("plans in phases?"), "over the best fixed plan"
+    assert f"Three phases at one rate end at {span('three phases', fixed)} times the gap" in said
+    assert f"two at {span('two phases', fixed)};" in said
+    decays = "over the linear decay", "over the cosine decay"
+    assert f"end at {span('three phases, free rates', *decays)} times its gap" in said
+    clock = (ROOT / "benchmarks/online/results/wall_clock.md").read_text(encoding="utf-8")
+    ratio = re.search(r"loss is ([\d.]+) times that of the best fixed setting", clock)
+    off = re.search(r"measured \([+-]([\d.]+)%\)", clock)
+    assert ratio is not None and f"the loss is {ratio[1]} times that" in claim("real clock")
+    assert off is not None and f"the time {float(off[1]):.0f} % from its prediction" in claim("real clock")
+    settings = sum(line.startswith("| fixed |") for line in clock.splitlines())
+    assert settings == 4 and "the best of four fixed settings" in claim("real clock")
+
+
 def test_the_diff_for_flower_is_that_of_the_guide() -> None:
     guide = (ROOT / "docs/how-to/flower.md").read_text(encoding="utf-8")
     (diff,) = re.findall(r"^```diff\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
