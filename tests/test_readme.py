@@ -118,6 +118,8 @@ def test_claims_about_the_first_plan_and_the_soak_are_those_of_the_result_files(
         ("{} s after the install, for {} keystrokes and {} samples", "{} s, {} keystrokes and {} samples")
     ):
         assert said.format(f"{float(seconds[place]):.0f}", keys[place], samples[place]) in claim
+    ours, theirs = map(float, rows["loss after training it, median of 5 seeds"])
+    assert f"to a loss {1 - theirs / ours:.0%} lower".replace("%", " %") in claim
     soak = (ROOT / "benchmarks/online/results/soak.md").read_text(encoding="utf-8")
     rounds = re.search(r"^(\d+) rounds with (\d+) devices", soak, re.MULTILINE)
     (claim,) = (line for line in README.splitlines() if "what devices do?" in line)
