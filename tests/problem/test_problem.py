@@ -363,7 +363,8 @@ BOUNDED = Budget(cost=1e4, max_rounds=5, max_local_steps=3)
 def test_a_bound_asks_for_the_constant_it_lacks(bound, constants, field, name):
     refused(
         lambda: solve_allocation(problem_of(constants, BOUNDED), bound=bound),
-        f"{field} is missing: the {name} bound needs it, so set Constants({field}=...)",
+        f"{field} is missing: the {name} bound needs it among the constants; without it there are the "
+        "nonconvex bound, and the forecast of a measurement",
     )
 
 
