@@ -73,12 +73,10 @@ class Restless:
             self.audit.unnamed.append(f"round {plan.round}: work for devices that have left")
         return plan
 
-    def observe(
-        self, reports: Iterable[ClientReport], *, seconds: float, absent: list[int], witnessed: bool
-    ) -> list[Ignored]:
+    def observe(self, reports: Iterable[ClientReport], *, absent: list[int], **told_by: Any) -> list[Ignored]:
         plan = self.controller.plan()
         told = list(reports)
-        lines = self.controller.observe(told, seconds=seconds, absent=absent, witnessed=witnessed)
+        lines = self.controller.observe(told, absent=absent, **told_by)
         audit = self.audit
         audit.rounds += 1
         named = {(line.client, "steps" if "local steps" in line.what else line.what) for line in lines}
