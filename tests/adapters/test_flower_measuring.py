@@ -278,6 +278,19 @@ def test_a_torch_client_answers_as_one_process_does_though_each_message_has_its_
         far(done)
 
 
+def net() -> Any:
+    """As an app's own module has it."""
+    return Net()()
+
+
+def test_an_app_that_can_be_measured_travels_to_simulated_nodes() -> None:
+    """Flower's simulation pickles it for each of its processes."""
+    pytest.importorskip("torch")
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    app = torch_client_app(net, lambda context: None)
+    assert cloudpickle.loads(cloudpickle.dumps(app)) is not None
+
+
 def test_half_of_what_a_device_needs_to_be_measured_is_refused() -> None:
     from flwr.clientapp import ClientApp
 

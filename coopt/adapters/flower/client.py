@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,10 +217,13 @@ def torch_client_app(
     def held(context: Context) -> tuple[Tensor, Tensor]:
         return tensors_of("data(context)", data(context))
 
-    measured = cache(model)
+    # One does for all gradients of a process. Simulated nodes get this app pickled, so it is a plain list.
+    made: list[FlatModel] = []
 
     def gradient(arrays: Model, rows: tuple[Tensor, Tensor]) -> tuple[float, Model]:
-        workspace = measured()
+        if not made:
+            made.append(model())
+        workspace = made[0]
         workspace.module.load_state_dict({name: from_numpy(array) for name, array in arrays.items()})
         workspace.module.eval()
         inputs, targets = (part.to(workspace.device) for part in rows)
