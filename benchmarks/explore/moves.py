@@ -53,7 +53,7 @@ def pressed(page, moves: int) -> list[float]:
         begun = time.perf_counter()
         page.keyboard.press("ArrowLeft")
         page.wait_for_function(
-            "([where, old]) => document.querySelector(where).innerText !== old",
+            "([where, old]) => (document.querySelector(where)?.innerText ?? old) !== old",
             arg=[NUMBER, before],
             polling=5,
         )

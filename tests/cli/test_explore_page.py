@@ -89,7 +89,7 @@ def open_page(browser, address: str, width: int = 1300):
 
 def wait_for_number(page, expected: str) -> None:
     page.wait_for_function(
-        "([where, number]) => document.querySelector(where).innerText === number", arg=[NUMBER, expected]
+        "([where, number]) => document.querySelector(where)?.innerText === number", arg=[NUMBER, expected]
     )
 
 
