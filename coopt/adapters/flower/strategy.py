@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike
 from coopt.adapters.flower import base_state
 from coopt.adapters.flower.checkpoint import Begun, Checkpoint
 from coopt.adapters.flower.exchange import Exchange
+from coopt.adapters.flower.innermost import innermost
 from coopt.adapters.flower.measuring import measure_where_wanted
 from coopt.adapters.flower.partial_work import normalised
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task, with_task
@@ -175,7 +175,7 @@ class CoOptStrategy(Strategy):
         """Aggregate as the base strategy does, but average running statistics (batch normalisation)."""
         received = list(replies)
         arrays, metrics = self.base.aggregate_train(server_round, received)
-        key = self._setting("weighted_by_key", NUM_EXAMPLES)
+        key = getattr(innermost(self.base), "weighted_by_key", NUM_EXAMPLES)
         return keep_running_statistics(self.base, arrays, received, key), metrics
 
     def configure_evaluate(
@@ -287,7 +287,7 @@ class CoOptStrategy(Strategy):
         def begins(cost: float, longest: float) -> None:
             self._save(result, begun=Begun(time.time(), [], (cost, longest)))
 
-        if not isinstance(getattr(self.base, "strategy", None), Strategy):
+        if innermost(self.base) is self.base:
             measure_where_wanted(self.controller, exchange, result.arrays, self.seed, begins)
 
     def _next_plan(self, exchange: Exchange) -> RoundPlan | Stopped:
@@ -331,7 +331,7 @@ class CoOptStrategy(Strategy):
             to_aggregate(
                 normalised(contributions, result.arrays, plan, weights, momentum),
                 weights,
-                self._setting("weighted_by_key", NUM_EXAMPLES),
+                getattr(innermost(self.base), "weighted_by_key", NUM_EXAMPLES),
             ),
         )
         if arrays is not None and not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
@@ -343,11 +343,10 @@ class CoOptStrategy(Strategy):
         result.arrays = result.arrays if arrays is None else arrays
         _add(result.train_metrics_clientapp, plan.round + 1, metrics)
         late = [read_reply(reply, result.arrays).report for reply in exchange.late()]
-        reports = [item.report for item in contributions]
         self._observe(
             plan,
             result,
-            reports=[report for report in reports if report is not None],
+            reports=[item.report for item in contributions if item.report is not None],
             late=[report for report in late if report is not None],
             answered=answer_times(contributions, len(everyone)),
             absent=sorted(everyone - {item.device for item in sent}),
@@ -379,8 +378,8 @@ class CoOptStrategy(Strategy):
     ) -> None:
         """Hand the reports to the controller, and note what it makes of them."""
         weights = self._weights(plan)
-        clock: dict[str, Any] = {"seconds": seconds, "answered": answered, "absent": absent}
-        for ignored in self.controller.observe([*reports, *late], **clock):
+        told = [*reports, *late]
+        for ignored in self.controller.observe(told, seconds=seconds, answered=answered, absent=absent):
             logger.info("coopt: %s", ignored)
         losses = [(weights[report.client], report.loss) for report in reports if math.isfinite(report.loss)]
         total = sum(weight for weight, _ in losses)
@@ -436,25 +435,28 @@ class CoOptStrategy(Strategy):
         self.controller.load_state_dict(saved.controller)
         base_state.load(self.base, saved.base, saved.arrays)
         logger.info("coopt: goes on after %d rounds", len(saved.result.rounds))
-        if saved.begun is not None and saved.begun.measuring is not None:
-            cost, longest = saved.begun.measuring
-            passed = min(max(time.time() - saved.begun.at, 0.0), longest)
-            self.controller.measured(None, seconds=passed, cost=cost)
-            self._save(saved.result)
-        elif saved.begun is not None and isinstance(plan := self.controller.plan(), RoundPlan):
-            passed = max(time.time() - saved.begun.at, 0.0)
+        begun = saved.begun
+        if begun is None:
+            return saved.result
+        passed = max(time.time() - begun.at, 0.0)
+        if begun.measuring is not None:
+            cost, longest = begun.measuring
+            self.controller.measured(None, seconds=min(passed, longest), cost=cost)
+        elif isinstance(plan := self.controller.plan(), RoundPlan):
             self._observe(
                 plan,
                 saved.result,
                 reports=[],
                 late=[],
                 answered=None,
-                absent=saved.begun.absent,
+                absent=begun.absent,
                 arrived=0,
                 seconds=min(passed, plan.deadline),
                 interrupted=True,
             )
-            self._save(saved.result)
+        else:
+            return saved.result
+        self._save(saved.result)
         return saved.result
 
     def _save(self, result: CoOptResult, *, model: bool = False, begun: Begun | None = None) -> None:
@@ -486,15 +488,8 @@ class CoOptStrategy(Strategy):
 
     def _least(self, kind: str) -> int:
         """Nodes without which the base strategy waits."""
-        wanted: list[int] = [self._setting(name, 1) for name in ("min_available_nodes", f"min_{kind}_nodes")]
-        return max(1, *wanted)
-
-    def _setting(self, name: str, default: Any) -> Any:
-        """Look up an option of the base strategy, or of the strategy that it wraps."""
-        strategy: Any = self.base
-        while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
-            strategy = inner
-        return getattr(strategy, name, default)
+        names, base = ("min_available_nodes", f"min_{kind}_nodes"), innermost(self.base)
+        return max(1, *(getattr(base, name, 1) for name in names))
 
 
 def _add(metrics: dict[int, MetricRecord], number: int, new: MetricRecord | None) -> None:
