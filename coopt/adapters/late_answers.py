@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coopt.measuring.report import ClientReport
+from coopt.online.planner import Planner
+from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.saved_state import listed, number, table, text
 
 Floats = npt.NDArray[np.float64]
@@ -70,6 +72,12 @@ class LateAnswers:
             for device in participants.tolist()
         ]
         return max(min(waits, default=0.0), 0.0)
+
+    def wait_for_one(self, planner: Planner, plan: RoundPlan) -> RoundPlan | Stopped:
+        """Wait until a participant is free; the plan, made again if that took any time."""
+        pause = self.pause(plan.participants, planner.spent_seconds)
+        planner.wait(pause)
+        return planner.plan() if pause > 0.0 else plan
 
     def heard(self, reports: Iterable[ClientReport], done: Floats, over: float) -> list[ClientReport]:
         """Give the reports that come before a round is over, in the order of the devices, and keep the rest.

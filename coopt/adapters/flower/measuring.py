@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from logging import getLogger
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +100,6 @@ def _measured(
                 logger.warning("coopt: device %d is not measured: %s", reply.sent.device, error)
         return answers
 
-    options: dict[str, Any] = {"directions": wanted.directions, "seed": seed + wanted.seed, "rows": rows}
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MeasurementWarning)
@@ -109,10 +107,12 @@ def _measured(
                 ask,
                 Layout.of(model).flat(model),
                 planner.fleet.samples,
+                rows=rows,
+                directions=wanted.directions,
+                seed=seed + wanted.seed,
                 weights=planner.samples / planner.samples.sum(),
                 left_out=np.flatnonzero(rows == 0),
                 progress=False,
-                **options,
             )
     except InvalidProblemError as error:
         logger.warning("coopt: nothing was measured: %s", error)

@@ -238,9 +238,7 @@ def _next_plan(planner: Planner, system: SystemModel, late: LateAnswers) -> Roun
     if isinstance(plan, Stopped):
         return plan
     planner.wait(plan.starts_in)
-    pause = late.pause(plan.participants, planner.spent_seconds)
-    planner.wait(pause)
-    return planner.plan() if pause > 0.0 else plan
+    return late.wait_for_one(planner, plan)
 
 
 def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:

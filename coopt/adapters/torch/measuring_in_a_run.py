@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,11 +59,10 @@ def measure_where_wanted(
     if not rows.any():
         planner.measured(None, seconds=0.0 if clock is None else clock.seconds(0))
         return []
-    options: dict[str, Any] = {"directions": wanted.directions, "seed": seed + wanted.seed}
     begun = now()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
-        found = measure(rows=rows, progress=False, **options)
+        found = measure(rows=rows, directions=wanted.directions, seed=seed + wanted.seed, progress=False)
     took = now() - begun if clock is None else clock.seconds(found.directions)
     planner.measured(found, seconds=took)
     return [f"measuring: {each.message}" for each in caught]

@@ -47,24 +47,17 @@ def choose_engine(
     """
     if mode not in ("auto", "loop", "vectorised"):
         raise InvalidProblemError(f"mode = {mode!r} is unknown: choose 'auto', 'loop' or 'vectorised'")
+    kind: type[LoopEngine | StackedEngine] = LoopEngine
+    chosen: Mode = "loop"
     if mode == "vectorised" or (mode == "auto" and pays(model)):
         reason = obstacle(model, inputs, targets)
         if probe is not None and probe.noise is not None:
             reason = "its clients put noise on their reports, one by one"
         if reason is None:
-            return "vectorised", StackedEngine(
-                model,
-                inputs,
-                targets,
-                seed=seed,
-                probe=probe,
-                replacement=replacement,
-                optimiser=optimiser,
-                clock=clock,
-            )
-        if mode == "vectorised":
+            kind, chosen = StackedEngine, "vectorised"
+        elif mode == "vectorised":
             raise InvalidProblemError(f"mode = 'vectorised' cannot train this model: {reason}; choose 'loop'")
-    return "loop", LoopEngine(
+    return chosen, kind(
         model,
         inputs,
         targets,

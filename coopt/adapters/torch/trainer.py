@@ -336,9 +336,7 @@ class FederatedTrainer:
             if self.system is None:
                 time.sleep(plan.starts_in)
             planner.wait(plan.starts_in)
-        pause = self._late.pause(plan.participants, planner.spent_seconds)
-        planner.wait(pause)
-        return planner.plan() if pause > 0.0 else plan
+        return self._late.wait_for_one(planner, plan)
 
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
