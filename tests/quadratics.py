@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt import Budget, Constants, Fleet, Forecast, LocalModel, Problem
+from coopt import (
+    Budget,
+    ClientSGD,
+    Constants,
+    Fleet,
+    Forecast,
+    LocalModel,
+    Optimiser,
+    Problem,
+    ServerSGD,
+)
+from coopt.objectives.forecast.phases import Setting
+from coopt_bounds import federated_quadratic
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +51,24 @@ def problem_of(model: LocalModel, budget: Budget, rate: float = 0.7, **fleet: An
         Constants(learning_rate=rate, smoothness=1.0, initial_gap=1.0),
         budget,
     )
+
+
+def theorem_phases(settings: Sequence[Setting], how: Optimiser) -> list[federated_quadratic.Phase]:
+    """The phases as the theorem takes them, with what devices and server do."""
+    assert isinstance(how.client, ClientSGD) and isinstance(how.server, ServerSGD)
+    return [
+        federated_quadratic.Phase(
+            each.rounds,
+            each.local_steps,
+            each.learning_rate,
+            decay=how.client.weight_decay,
+            momentum=how.client.momentum,
+            server_rate=how.server.learning_rate,
+            server_momentum=how.server.momentum,
+            nesterov=how.server.nesterov,
+        )
+        for each in settings
+    ]
 
 
 def variances(fleet: Fleet, batches: NDArray[np.int64]) -> Floats:

@@ -33,22 +33,6 @@ def aggregation_shares(weights: npt.ArrayLike, arrived: npt.ArrayLike) -> Floats
     return present / total if total > 0 else np.zeros_like(present)
 
 
-def effective_steps(local_steps: npt.ArrayLike, momentum: float = 0.0) -> Floats:
-    """How many gradients the change of a client's model adds up to, shape (m,).
-
-    Parameters
-    ----------
-    local_steps : array_like of int, shape (m,)
-        tau_i.
-    momentum : float, default 0
-        rho: gradient k of tau counts (1 - rho^(tau - k)) / (1 - rho) times.
-    """
-    tau = np.asarray(local_steps, dtype=np.float64)
-    rest = 1.0 - momentum
-    found: Floats = (tau - momentum * (1.0 - momentum**tau) / rest) / rest
-    return found
-
-
 def step_factors(shares: npt.ArrayLike, steps: npt.ArrayLike, norms: npt.ArrayLike | None = None) -> Floats:
     """By how much to multiply each client's change, so that few steps count as much as many.
 
@@ -59,7 +43,7 @@ def step_factors(shares: npt.ArrayLike, steps: npt.ArrayLike, norms: npt.ArrayLi
     shares : array_like, shape (m,)
         p_i, which sum to one over those that are averaged.
     steps : array_like, shape (m,)
-        tau_i > 0: local steps that each did, or :func:`effective_steps`.
+        tau_i > 0: local steps that each did, or :func:`effective_steps` of the optimiser.
     norms : array_like, shape (m,), optional
         Norms of the changes, where the server did not see how many steps there were. A client that claims few
         steps then gains no more than its change is shorter than the median one.

@@ -22,10 +22,11 @@ from coopt import (
     leave_out,
     solve_allocation,
 )
-from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
+from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import simulate
 from coopt.adapters.system import SystemModel
+from coopt.objectives.forecast.optimiser import effective_steps
 
 positive = st.floats(0.01, 10.0)
 

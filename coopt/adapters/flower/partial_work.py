@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
-from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
+from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.flower.records import read_array
 from coopt.adapters.flower.server_optimiser import RUNNING
+from coopt.objectives.forecast.optimiser import effective_steps
 
 if TYPE_CHECKING:
     from coopt.adapters.flower.replies import Contribution

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coopt.adapters.aggregate import aggregation_shares, effective_steps, step_factors
+from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.torch.checkpoint import restored_model
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.optimisers import ServerSteps
-from coopt.objectives.forecast.optimiser import Optimiser
+from coopt.objectives.forecast.optimiser import Optimiser, effective_steps
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

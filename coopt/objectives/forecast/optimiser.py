@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
@@ -173,6 +173,24 @@ class ServerAdam:
         _check_moments(self, self.beta1, self.beta2, self.epsilon)
 
 
+def effective_steps(local_steps: ArrayLike, momentum: float = 0.0) -> NDArray[np.float64]:
+    """How many gradients the change of a client's model adds up to, shape (m,).
+
+    Changes of unequal steps are divided by it.
+
+    Parameters
+    ----------
+    local_steps : array_like of int, shape (m,)
+        tau_i.
+    momentum : float, default 0
+        beta: gradient k of tau counts (1 - beta^(tau - k)) / (1 - beta) times.
+    """
+    tau = np.asarray(local_steps, dtype=np.float64)
+    rest = 1.0 - momentum
+    found: NDArray[np.float64] = (tau - momentum * (1.0 - momentum**tau) / rest) / rest
+    return found
+
+
 @dataclass(frozen=True)
 class LinearSteps:
     """What a forecast needs of an optimiser.
@@ -218,16 +236,8 @@ class LinearSteps:
         return (1.0 - beta) / (1.0 - beta**step) if self.unbiased else 1.0
 
     def lengths(self, local_steps: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How many gradients the change of a device adds up to: by it changes of unequal steps are divided.
-
-        With momentum beta gradient k of tau counts (1 - beta^(tau - k)) / (1 - beta) times; where momentum is
-        a running mean, once.
-        """
-        tau, rest = local_steps.astype(np.float64), 1.0 - self.momentum
-        if self.unbiased:
-            return tau
-        found: NDArray[np.float64] = (tau - self.momentum * (1.0 - self.momentum**tau) / rest) / rest
-        return found
+        """The :func:`effective_steps`; where momentum is a running mean, every gradient counts once."""
+        return effective_steps(local_steps, 0.0 if self.unbiased else self.momentum)
 
     def reach(self, local_steps: int) -> float:
         """How many times as far a rate goes as in plain averaging, over many rounds of so many steps."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coopt import Budget, ClientSGD, Forecast, InvalidProblemError, LocalModel, Optimiser, ServerSGD
-from coopt.adapters.aggregate import effective_steps, step_factors
+from coopt.adapters.aggregate import step_factors
+from coopt.objectives.forecast.optimiser import effective_steps
 from coopt_bounds.federated_quadratic import Federation, Phase, coefficients
 from quadratics import problem_of, random_model, variances
 

@@ -26,7 +26,7 @@ from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.plans.forecast_certificate import recomputed
 from coopt_bounds import federated_quadratic
 from coopt_bounds.federated_quadratic import Federation
-from quadratics import problem_of, random_model, variances
+from quadratics import problem_of, random_model, theorem_phases, variances
 
 SEVERAL = (Setting(4, 3, 0.6), Setting(1, 7, 0.2), Setting(6, 1, 0.1))
 BATCHES = np.array([[1, 2, 1, 1], [3, 3, 5, 2], [9, 20, 12, 20]])
@@ -56,18 +56,7 @@ def test_coefficients_are_those_of_the_theorem(how: Optimiser, replacement: bool
     federation = Federation(
         problem.fleet.weights, model.gradients, model.curvatures, model.covariances * scale[:, None, None]
     )
-    phases = [
-        federated_quadratic.Phase(
-            each.rounds,
-            each.local_steps,
-            each.learning_rate,
-            momentum=how.client.momentum,
-            server_rate=how.server.learning_rate,
-            server_momentum=how.server.momentum,
-            nesterov=how.server.nesterov,
-        )
-        for each in SEVERAL
-    ]
+    phases = theorem_phases(SEVERAL, how)
     exact = federated_quadratic.coefficients(federation, phases)
     wanted = np.array([[float(weight) for weight in row] for row in exact.weights])
     spared = 0.0 if replacement else float(np.sum(wanted / samples))
