@@ -109,14 +109,14 @@ def hold_times(seen: Observations, answers: AnswerTimes, told: Floats) -> list[I
     took = np.where(timed, came, 0.0)
     shares = told[timed] / took[timed]
     shares = shares[np.isfinite(shares)]
-    least, usual, proved, named = 0.0, np.nan, np.zeros(len(client)), np.zeros(len(client), dtype=bool)
+    least, usual, grown, named = 0.0, np.nan, np.zeros(len(client)), np.zeros(len(client), dtype=bool)
     if len(shares) >= LEAST_TO_JUDGE:
         least = TRUST * float(np.sort(shares)[int(FEWEST * len(shares))])
         usual = float(np.median(shares))
-        proved = answers.computing()[client]
+        grown = answers.computing()[client]
         named = timed & _contradicted(told, answers, client)
     computing = np.where(np.isfinite(told), told, usual * took)
-    computing = np.minimum(np.maximum(computing, np.maximum(least * took, proved)), took)
+    computing = np.minimum(np.maximum(computing, np.maximum(least * took, grown)), took)
     seen.column["seconds_computing"][timed] = computing[timed]
     seen.column["seconds_communicating"][timed] = (took - computing)[timed]
     why = "the server's clock saw its time grow with its work by far more"

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from coopt.problem.device_steps import steps_of
 from coopt.problem.readable import readable
 from coopt.problem.saved_state import Reader, consistent, listed, number, optional, table, text, whole
 from coopt.problem.validation import flag, integer_array
@@ -151,9 +152,7 @@ class RoundPlan:
     @property
     def steps(self) -> Ints:
         """Local steps of each device, shape (N,)."""
-        if self.device_steps is not None:
-            return self.device_steps
-        return np.full(len(self.batch_sizes), self.local_steps, dtype=np.int64)
+        return steps_of(self.device_steps, self.local_steps, len(self.batch_sizes))
 
     def enough(self, asked: int) -> int:
         """Count the answers that end a round of so many devices."""

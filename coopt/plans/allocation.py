@@ -19,7 +19,7 @@ from coopt.objectives.protocol import Bound, Objective, Parts
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.device_rows import device_rows
 from coopt.plans.plan_text import plan_text
-from coopt.problem.device_steps import at_device_steps, checked_steps
+from coopt.problem.device_steps import at_device_steps, checked_steps, steps_of
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
@@ -234,9 +234,7 @@ class Allocation(ResultTable):
     @property
     def steps(self) -> NDArray[np.int64]:
         """tau_i: the local steps that each device takes in a round, shape (N,)."""
-        if self.device_steps is not None:
-            return self.device_steps
-        return np.full(self.batch_sizes.shape, self.local_steps)
+        return steps_of(self.device_steps, self.local_steps, len(self.batch_sizes))
 
     @property
     def as_run(self) -> Problem:

@@ -37,6 +37,11 @@ def checked_steps(device_steps: ArrayLike, local_steps: int, devices: int) -> In
     return None if bool((steps == local_steps).all()) else steps.copy()
 
 
+def steps_of(device_steps: Ints | None, local_steps: int, devices: int) -> Ints:
+    """tau_i of every device, where None stands for tau of all, shape (N,)."""
+    return np.full(devices, local_steps, dtype=np.int64) if device_steps is None else device_steps
+
+
 def at_device_steps(problem: Problem, local_steps: int, device_steps: Ints | None) -> Problem:
     """The problem in which tau local steps of device i use what tau_i of them do in this one.
 

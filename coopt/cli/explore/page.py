@@ -28,6 +28,7 @@ MOST_LISTED = 1000
 KEPT = 256
 # Seconds between two words about a search.
 TOLD_EVERY = 0.2
+SEARCHING = "A first plan, near the one before. Looking for the best ..."
 # Less room above the title, headings that fit beside one another, and digits that do not jump.
 STYLE = """<style>
 .block-container { padding-top: 2.5rem }
@@ -67,14 +68,12 @@ def refine(case: Case, setting: Setting, place: DeltaGenerator) -> None:
     Each word about how far it is lets Streamlit drop the search where a slider has moved meanwhile.
     """
     told = time.monotonic()
-    place.caption("A first plan, near the one before. Looking for the best ...")
+    place.caption(SEARCHING)
 
     def tell(compared: int) -> None:
         nonlocal told
         if time.monotonic() - told > TOLD_EVERY:
-            place.caption(
-                f"A first plan, near the one before. Looking for the best ... {compared:,} compared"
-            )
+            place.caption(f"{SEARCHING} {compared:,} compared")
             told = time.monotonic()
 
     best = what_if.solve(case, setting, progress=tell)
