@@ -1,4 +1,4 @@
-"""The strategy that does the work, where Flower's wrappers (of differential privacy, say) hold another one."""
+"""The strategy that does the work, where a wrapper of Flower (for differential privacy, say) holds it."""
 
 from __future__ import annotations
 
