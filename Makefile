@@ -60,15 +60,10 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
-bench: $(VENV)/.bench ## every table and picture in benchmarks/; one core, about three hours
-	for name in validity counterexample regret hardest streams estimators side_by_side participants cohort; do \
-	    $(BIN)/python -m benchmarks.theory.$$name; done
-	for name in headline batches theorem robustness streaming deep; do \
-	    $(BIN)/python -m benchmarks.federated.$$name; done
-	for name in grid effort failures duration schedules; do $(BIN)/python -m benchmarks.forecast.$$name; done
-	for script in benchmarks/solvers/{exact_speed,stress,convex_stress,unequal_costs,energy,coopt_fl_gap,many,cohort,peers,forecast_speed}.py \
-	    benchmarks/online/{estimators,closed_loop,faults,replan,step_time,kills,long_run}.py benchmarks/fuzz/{wrong_inputs,large_files}.py benchmarks/federated/trainer_speed.py \
-	    benchmarks/startup/startup.py benchmarks/startup/first_plan.py; do $(BIN)/python $$script; done
+bench: $(VENV)/.bench ## every table and picture in benchmarks/, but for the fuzzing; one core, many hours
+	for script in $$(grep -l __main__ benchmarks/*/*.py); do \
+	    case $$script in benchmarks/fuzz/fuzz.py) continue;; esac; \
+	    module=$${script%.py}; $(BIN)/python -m $${module//\//.}; done
 
 test-browser: $(VENV)/.full chromium ## the what-if page in Debian's Chromium
 	$(BIN)/python -m pytest tests/cli/test_explore_page.py
@@ -79,7 +74,7 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium > /dev/null; }
 
 fuzz: $(VENV)-fuzz/.ready ## fuzz the readers, where it ended last time, until 10 million inputs were read
-	OMP_NUM_THREADS=1 $(VENV)-fuzz/bin/python benchmarks/fuzz/fuzz.py
+	OMP_NUM_THREADS=1 $(VENV)-fuzz/bin/python -m benchmarks.fuzz.fuzz
 
 supply-chain: $(VENV)-audit/.ready $(VENV)/.full ## licences of all that is installed; known vulnerabilities, where the index tells
 	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --order name --format csv \

@@ -18,7 +18,7 @@ from benchmarks.federated.federation import Instance
 from benchmarks.federated.methods import ALIKE, METHODS, OURS
 from benchmarks.federated.report import cell_row, command_line, interval, points, write_cells
 from benchmarks.federated.runner import Record, cell
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 RULES = {
     "DYNAMITE": "p_i sqrt(M_i), as published",

@@ -20,7 +20,7 @@ from benchmarks.federated.federation import Instance
 from benchmarks.federated.methods import METHODS, ONCE, OURS, SCHEDULE
 from benchmarks.federated.report import cell_row, command_line, interval, points, write_cells
 from benchmarks.federated.runner import Record, cell
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 SMALL = Instance(
     "cifar10",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from benchmarks import tables
 from benchmarks.federated.data import Data, DataUnavailableError, Floats, Ints, _folder, load
 from benchmarks.federated.partition import sizes, split
 from coopt import Budget, Fleet
@@ -97,8 +97,7 @@ def phones() -> tuple[Floats, Floats]:
         raise DataUnavailableError("the speeds of measured phones need COOPT_DATA")
 
     def column(name: str, key: str, keep: str) -> Floats:
-        with (folder / name).open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("case", "3") == keep]
+        rows = [row for row in tables.read(folder / name) if row.get("case", "3") == keep]
         return np.array([float(row[key]) for row in rows])
 
     # The second most heterogeneous of four cases: the first has links of 2 kbit/s.

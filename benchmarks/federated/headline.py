@@ -33,7 +33,7 @@ from benchmarks.federated.report import (
 )
 from benchmarks.federated.runner import Record, cell
 from benchmarks.federated.tuning import in_hindsight, tuned
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 # No rule of coopt was made looking at these seeds.
 SEEDS, TUNING = range(30, 40), range(100, 102)

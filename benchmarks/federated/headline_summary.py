@@ -5,12 +5,12 @@ python -m benchmarks.federated.headline_summary        # a second; `headline` ru
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.theory.report import Row, save
+from benchmarks import tables
+from benchmarks.tables import Row, save
 from coopt.plans.plot import CHOSEN, HELD, INK
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,8 +22,7 @@ PAPER = {"points more": 8.4, "time saved, %": 59.6, "cost saved, %": 58.0}
 
 def summarise(folder: Path) -> None:
     """Write the leads by federation, what became of the goals, and the picture."""
-    with (folder / "headline.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = tables.read(folder / "headline.csv")
     save("headline_summary", _leads(rows), folder)
     save("headline_goals", _goals(rows), folder)
     _draw(rows, folder)

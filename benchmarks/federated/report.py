@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from benchmarks.federated.runner import Record
-from benchmarks.theory.report import Row
+from benchmarks.tables import Row
 
 RESULTS = Path(__file__).parent / "results"
 # Student's t, two-sided 95 %, by degrees of freedom.
@@ -53,14 +53,7 @@ def saving(ours: Record, theirs: Record, axis: int) -> float:
 
 def write_cells(name: str, rows: Sequence[Row], folder: Path) -> None:
     """Write NAME_cells.csv: one line a run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}_cells.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
-            for row in rows
-        )
+    tables.write(folder / f"{name}_cells.csv", rows, digits=5)
 
 
 def cell_row(where: str, method: str, kind: str, setting: Sequence[float], seed: int, record: Record) -> Row:

@@ -19,7 +19,7 @@ from benchmarks.federated.federation import Instance
 from benchmarks.federated.methods import METHODS, SCHEDULE, SCHEDULE_ALIKE
 from benchmarks.federated.report import cell_row, command_line, interval, write_cells
 from benchmarks.federated.runner import cell
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 SHARES, RATIOS = (0.0, 0.5, 1.0), (1, 10, 100)
 BASE = Instance("mnist", 2, "svm", devices=10, rounds=25)

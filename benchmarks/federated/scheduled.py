@@ -21,7 +21,7 @@ from benchmarks.federated.methods import FREE, OURS, SCHEDULE
 from benchmarks.federated.report import cell_row, command_line, interval, points, write_cells
 from benchmarks.federated.runner import Record, cell
 from benchmarks.federated.tuning import tuned
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 SEEDS = range(20, 23)
 CHOSEN = {

@@ -19,7 +19,7 @@ from benchmarks.federated.federation import Instance
 from benchmarks.federated.methods import METHODS, OURS
 from benchmarks.federated.report import cell_row, command_line, points, write_cells
 from benchmarks.federated.runner import Record, cell
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 SAMPLERS, ARRIVALS, ORDERS = (
     ("reservoir", "random", "fifo"),

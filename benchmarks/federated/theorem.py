@@ -28,7 +28,7 @@ from benchmarks.federated.federation import Federation, Instance, build
 from benchmarks.federated.models import linear
 from benchmarks.federated.report import command_line, interval, write_cells
 from benchmarks.federated.runner import RIDGE, VERSION, train
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 from coopt import BoundWarning, Budget, Certified, Constants, Dynamite, Fleet, Problem
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.torch import FederatedTrainer, SharedData

@@ -1,6 +1,6 @@
 """How many client-rounds a second the torch trainer does, beside a plain loop and pfl-research.
 
-    OMP_NUM_THREADS=1 python benchmarks/federated/trainer_speed.py     # about two minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.federated.trainer_speed     # about two minutes
 
 The work: logistic regression from 64 features to 10 classes, five local steps of batch 8, one thread. The
 contenders take turns in one run, so that whatever else the machine does meets all of them alike; the table
@@ -11,7 +11,6 @@ has medians of five turns, in processor time. pfl-research runs in an environmen
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks import tables
 from coopt import Fleet
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.torch import (
@@ -198,7 +198,7 @@ def report(speeds: list[dict[str, object]], sizes: list[dict[str, object]], miss
         "Client-rounds per second of processor time (least to most of five turns), one thread, logistic",
         'regression 64 -> 10, five local steps of batch 8. "Measuring" includes the reports from which',
         "a controller estimates noise, divergence and loss.",
-        "`OMP_NUM_THREADS=1 python benchmarks/federated/trainer_speed.py` makes this table.",
+        "`OMP_NUM_THREADS=1 python -m benchmarks.federated.trainer_speed` makes this table.",
         "",
         "| | 100 clients | 1,000 clients |",
         "|---|---:|---:|",
@@ -223,13 +223,6 @@ def report(speeds: list[dict[str, object]], sizes: list[dict[str, object]], miss
     return "\n".join(lines) + "\n"
 
 
-def write(path: Path, table: list[dict[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, table[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -243,8 +236,8 @@ def main() -> None:
     else:
         missing = f"pfl-research is left out: there is no {arguments.pfl.name} at {arguments.pfl.parent}."
     speeds, sizes = measure(rows), widths()
-    write(RESULTS / "trainer_speed.csv", speeds)
-    write(RESULTS / "trainer_widths.csv", sizes)
+    tables.write(RESULTS / "trainer_speed.csv", speeds)
+    tables.write(RESULTS / "trainer_widths.csv", sizes)
     text = report(speeds, sizes, missing)
     (RESULTS / "trainer_speed.md").write_text(text, encoding="utf-8")
     print(text)

@@ -21,7 +21,7 @@ from benchmarks.forecast.grid import EFFORT, EXACT_RUNS, GAP, PILOT, command_lin
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run, train
-from benchmarks.theory.report import Row, save
+from benchmarks.tables import Row, save
 from coopt import Allocation, Constants, Problem, solve_allocation
 
 LEVELS, SEEDS, STREAM = (1, 4), (3, 4), 2000

@@ -22,7 +22,7 @@ from benchmarks.forecast.federations import CASES
 from benchmarks.forecast.grid import EFFORT, PILOT, Contest, command_line, spread, studies
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Study
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 CHOSEN, REPEATED = (0, 1, 2), (3, 4, 5)
 ALONE, CONFIRMED = "first rows alone", "confirmed by fresh rows"

@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from benchmarks.federated.data import load
 from benchmarks.forecast.grid import command_line
-from benchmarks.theory.report import Row, save
+from benchmarks.tables import Row, save
 from coopt import (
     Budget,
     ClientAdam,
@@ -162,17 +163,14 @@ def kept_rows(folder: Path) -> list[Row]:
     path = folder / "diloco.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows: list[Row] = []
-        for row in csv.DictReader(file):
-            read: Row = {}
-            for key, value in row.items():
-                try:
-                    read[key] = float(value)
-                except ValueError:
-                    read[key] = value
-            rows.append(read)
-        return rows
+    return [{key: _number(value) for key, value in row.items()} for row in tables.read(path)]
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:

@@ -22,7 +22,7 @@ from benchmarks.forecast.grid import DIRECTIONS, EFFORT, GAP, PILOT, ROWS, comma
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.losses import mean_loss, network
 from benchmarks.forecast.study import Study
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 from coopt import Constants, MeasurementWarning, Problem, solve_allocation
 
 BATCH, REPEATS, SETTINGS = 32, 5, ((ROWS, DIRECTIONS), EFFORT[16])

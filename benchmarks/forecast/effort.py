@@ -19,7 +19,7 @@ from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.grid import EFFORT, PILOT, QUICK_GRID, Contest, command_line, spread
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Study
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 
 SEEDS = 2
 # (pilot rounds, rows, directions): all efforts, and other pilots.

@@ -20,7 +20,7 @@ from benchmarks.forecast.federations import CASES, ChangedCase
 from benchmarks.forecast.grid import EFFORT, PILOT, Contest, command_line
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Study
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 from coopt import CooptError, MeasurementWarning
 
 ROWS, DIRECTIONS = EFFORT[16]

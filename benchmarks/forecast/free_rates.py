@@ -17,7 +17,7 @@ from benchmarks.forecast.grid import PILOT, command_line
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.schedules import kept_losses
 from benchmarks.forecast.study import Study
-from benchmarks.theory.report import Row, save
+from benchmarks.tables import Row, save
 from coopt import Constants, Problem, solve_schedule
 
 NAMES = ("digits, tanh", "MNIST, tanh", "digits, ReLU", "MNIST, ReLU", "digits, logistic")

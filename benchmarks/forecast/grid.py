@@ -22,7 +22,7 @@ from benchmarks.forecast import choosers, tuners
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.limits import CostLimit, Limit, Phones
 from benchmarks.forecast.study import Measured, Pair, Study, kept_text
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 from coopt import Constants, Problem, solve_allocation
 
 RESULTS = Path(__file__).parent / "results"

@@ -29,7 +29,7 @@ from benchmarks.forecast.hindsight import SHAPES, best_decay, best_fixed
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run, train
-from benchmarks.theory.report import Row, picture, save
+from benchmarks.tables import Row, picture, save
 from coopt import Constants, Phase, Problem, Schedule, solve_schedule
 
 LEVELS = (4, 16)

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every reader, in chunks, until each has had its share of executions.
 
     make fuzz                                     # an environment with atheris, then this script
-    python benchmarks/fuzz/fuzz.py --minutes 10   # goes on where it ended; 10 million executions in all
+    python -m benchmarks.fuzz.fuzz --minutes 10   # goes on where it ended; 10 million executions in all
 
 `results/executions.csv` has one line a reader. An input that ends in anything but a CooptError is kept in
 `build/fuzz/crashes` and ends the script: mend it, and make it a test.
@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks import tables
 
 HERE = Path(__file__).parent
 TABLE = HERE / "results" / "executions.csv"
@@ -37,16 +38,7 @@ LONGEST_INPUT = 4096
 def load() -> dict[str, dict[str, str]]:
     if not TABLE.exists():
         return {name: dict.fromkeys(COLUMNS, "0") | {"reader": name} for name in GOALS}
-    with TABLE.open(encoding="utf-8", newline="") as stream:
-        return {row["reader"]: row for row in csv.DictReader(stream)}
-
-
-def store(rows: dict[str, dict[str, str]]) -> None:
-    TABLE.parent.mkdir(exist_ok=True)
-    with TABLE.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.values())
+    return {row["reader"]: row for row in tables.read(TABLE)}
 
 
 def chunk(name: str, seed: int) -> tuple[int, str | None]:
@@ -55,7 +47,7 @@ def chunk(name: str, seed: int) -> tuple[int, str | None]:
     for folder in (grown, crashes):
         folder.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, str(HERE / "worker.py"), name, f"-runs={CHUNK}", f"-seed={seed}"),
+        *(sys.executable, "-m", "benchmarks.fuzz.worker", name, f"-runs={CHUNK}", f"-seed={seed}"),
         *(f"-max_len={LONGEST_INPUT}", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1"),
         *(f"-dict={HERE / 'words.dict'}", f"-artifact_prefix={crashes}/{name}-", "-verbosity=1"),
         *(str(grown), str(HERE / "corpus" / name)),
@@ -90,7 +82,7 @@ def main() -> None:
         row["inputs_kept"] = str(sum(1 for _ in (WORK / name).iterdir()))
         if crash is not None:
             row["crashes"] = str(int(row["crashes"]) + 1)
-        store(rows)
+        tables.write(TABLE, rows.values())
         print(name, row["executions"], f"{CHUNK / (time.monotonic() - began):.0f}/s", flush=True)
         if crash is not None:
             sys.exit(f"{name}: crashed on {crash}")

@@ -1,11 +1,10 @@
 """Seconds and memory of large files: a fleet of 100 MB in CSV, and a plan for a million devices in JSON.
 
-python benchmarks/fuzz/large_files.py      # about a minute on one core, each file in a process of its own
+python -m benchmarks.fuzz.large_files      # about a minute on one core, each file in a process of its own
 """
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import resource
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import Allocation, Budget, Constants, Fleet, Problem, evaluate
 
 TABLE = Path(__file__).parent / "results" / "large_files.csv"
@@ -76,10 +76,7 @@ def main() -> None:
             }
         )
         print(rows[-1])
-    with TABLE.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(TABLE, rows)
 
 
 if __name__ == "__main__":

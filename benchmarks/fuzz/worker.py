@@ -1,4 +1,4 @@
-"""One process of coverage-guided fuzzing: python worker.py TARGET [options of libFuzzer] CORPUS."""
+"""One process of coverage-guided fuzzing: python -m benchmarks.fuzz.worker TARGET [OPTIONS] CORPUS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["coopt"]):
-    import targets
+    from benchmarks.fuzz import targets
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Wrong inputs, tried one by one: what was refused as documented, what was taken, and what else came out.
 
-    python benchmarks/fuzz/wrong_inputs.py      # about three minutes on one core
+    python -m benchmarks.fuzz.wrong_inputs      # about three minutes on one core
 
 - arguments: every argument of every public function, replaced by each of 38 values (tests/contract.py).
 - states: every entry of a controller's state, replaced by each of 15 values or left out. One that is taken
@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import sys
 import warnings
@@ -20,6 +19,7 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks import tables
 from coopt import Allocation, Budget, evaluate, solve_allocation
 from coopt.online.checkpoint_format import DamagedError, decode, encode
 
@@ -28,7 +28,6 @@ sys.path[:0] = [str(TESTS), str(TESTS / "online"), str(TESTS / "plans")]
 contract, test_claims, states = map(import_module, ("contract", "test_claims", "test_controller_state"))
 
 TABLE = Path(__file__).parent / "results" / "wrong_inputs.csv"
-COLUMNS = ("what", "tried", "refused", "taken", "anything_else")
 
 
 def arguments() -> Counter[str]:
@@ -112,10 +111,7 @@ def main() -> None:
         other = sum(found.values())
         rows.append({"what": name, "tried": sum(known.values()) + other, **known, "anything_else": other})
         print(rows[-1], dict(found))
-    with TABLE.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(TABLE, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a fifth of lying clients does to a training: 30 devices, ten seeds, every lie against the honest run.
 
-    python benchmarks/online/attacks.py             # this version of coopt: about four minutes
-    python benchmarks/online/attacks.py --report    # tables and picture from the committed results
+    python -m benchmarks.online.attacks             # this version of coopt: about four minutes
+    python -m benchmarks.online.attacks --report    # tables and picture from the committed results
 
 Six of thirty devices lie in their reports; their models are honest. The plans that the controller makes are
 judged by the expected gap F - F* that they lead to, which for these quadratic losses is a sum over
@@ -13,7 +13,6 @@ clock and the bill, not by the controller. ``--as before`` writes the results of
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from benchmarks import tables
 from coopt import Budget, ClientReport, Controller, Fleet
 from coopt.measuring.report import HalfBatches, SameBatchPair
 from coopt.online.round_plan import RoundPlan
@@ -278,13 +278,6 @@ def run(attack: str, seed: int, limits: str, version: str) -> dict[str, object]:
     }
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-
-
 def path(limits: str, version: str) -> Path:
     return RESULTS / f"attacks_{limits}_{version}.csv"
 
@@ -295,14 +288,13 @@ def measure(limits: str, version: str, attacks: Sequence[str]) -> None:
     for attack in attacks:
         found[attack] = [run(attack, seed, limits, version) for seed in SEEDS]
         print(limits, version, attack, [row["gap"] for row in found[attack]], flush=True)
-        write(path(limits, version), [row for name in ATTACKS for row in found.get(name, [])])
+        tables.write(path(limits, version), [row for name in ATTACKS for row in found.get(name, [])])
 
 
 def read(limits: str, version: str) -> dict[str, list[dict[str, object]]]:
     rows: dict[str, list[dict[str, object]]] = {}
-    with path(limits, version).open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            rows.setdefault(row["attack"], []).append(dict(row))
+    for row in tables.read(path(limits, version)):
+        rows.setdefault(row["attack"], []).append(dict(row))
     return rows
 
 
@@ -320,7 +312,7 @@ def column(rows: Sequence[dict[str, object]], name: str) -> Floats:
 
 def table(limits: str) -> list[str]:
     """The rows of the table of one setting, and how the runs without lies compare."""
-    tables = {version: read(limits, version) for version in VERSIONS}
+    found = {version: read(limits, version) for version in VERSIONS}
     costly = limits == "both"
     shown = ["gap", *(["cost"] if costly else []), "time", "batch"]
     heads = ["lie", *(f"{name}{when}" for name in shown for when in (" before", "")), "L", "H"]
@@ -328,15 +320,15 @@ def table(limits: str) -> list[str]:
     for attack in ATTACKS:
         cells = []
         for version in VERSIONS:
-            gaps = column(tables[version][attack], "gap") / column(tables[version]["none"], "gap")
+            gaps = column(found[version][attack], "gap") / column(found[version]["none"], "gap")
             cells.append("{:.2f} ({:.2f} to {:.2f})".format(*interval(gaps)))
         for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
             if costly or name != "cost":
-                cells += [f"{reduce(column(tables[version][attack], name)):.3f}" for version in VERSIONS]
-        rows = tables["after"][attack]
+                cells += [f"{reduce(column(found[version][attack], name)):.3f}" for version in VERSIONS]
+        rows = found["after"][attack]
         liars, others = (float(np.mean(column(rows, f"{who}_named"))) for who in ("liars", "honest"))
         lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
-    same = interval(column(tables["after"]["none"], "gap") / column(tables["before"]["none"], "gap"))
+    same = interval(column(found["after"]["none"], "gap") / column(found["before"]["none"], "gap"))
     lines += [
         "",
         "Where nobody lies the gap is now {:.2f} ({:.2f} to {:.2f}) times that before.".format(*same),
@@ -379,7 +371,7 @@ def report() -> None:
         "the plans over that of the same version's plans where nobody lies, geometric mean with its 95 %",
         "interval. Cost and time: largest true share of the budget. Batch: mean batch of liars over that of",
         "the others. L and H: share of rounds in which a liar, and an honest client, is named.",
-        "`python benchmarks/online/attacks.py` makes these tables.",
+        "`python -m benchmarks.online.attacks` makes these tables.",
         "",
         f"Limits on cost and time. Before: commit {OLDER['both']}.",
         "",

@@ -1,8 +1,8 @@
 """How close each policy comes to the best fixed (K, tau, s) found with hindsight, on log-cosh federations.
 
-    python benchmarks/online/closed_loop.py --tune     # choose the baselines' settings: five minutes
-    python benchmarks/online/closed_loop.py            # with these settings: twenty minutes
-    python benchmarks/online/closed_loop.py --report   # table and picture from the committed results
+    python -m benchmarks.online.closed_loop --tune     # choose the baselines' settings: five minutes
+    python -m benchmarks.online.closed_loop            # with these settings: twenty minutes
+    python -m benchmarks.online.closed_loop --report   # table and picture from the committed results
 
 Every policy runs in closed loop with one stream of noise; the plans that it made are then replayed with 60
 fresh streams, so that the table shows its decisions and not its luck. Baselines run at their defaults and at
@@ -12,16 +12,16 @@ the one setting that did best on twelve other instances.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from hindsight import best_fixed
-from logcosh import Instance, Simulation, expected_error, instance
 
+from benchmarks import tables
+from benchmarks.online.hindsight import best_fixed
+from benchmarks.online.logcosh import Instance, Simulation, expected_error, instance
 from coopt import Controller
 from coopt.online.round_plan import RoundPlan
 from coopt.policies import AdaCoOpt, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Policy
@@ -144,14 +144,7 @@ def run(scenario: str) -> None:
             row = regret(problem, name, setting, seed, best)
             rows.append({"scenario": scenario, "kind": kind, **row, "best_rounds": rounds, "best_tau": tau})
         print(scenario, seed, rows[-len(runs)]["regret"], flush=True)
-        write(scenario, rows)
-
-
-def write(scenario: str, rows: list[dict[str, object]]) -> None:
-    with (RESULTS / f"closed_loop_{scenario}.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        tables.write(RESULTS / f"closed_loop_{scenario}.csv", rows)
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
@@ -169,8 +162,7 @@ def report() -> None:
 
     rows = []
     for scenario in SCENARIOS:
-        with (RESULTS / f"closed_loop_{scenario}.csv").open(encoding="utf-8") as file:
-            rows += list(csv.DictReader(file))
+        rows += tables.read(RESULTS / f"closed_loop_{scenario}.csv")
     count = len({row["seed"] for row in rows})
     lines = [
         "# Closed loop on log-cosh federations",
@@ -178,7 +170,7 @@ def report() -> None:
         "Expected error of the plans made, over the expected error of the best fixed (K, tau, s) found with",
         f"hindsight; {count} random instances. Below 1 is possible: a fixed plan may",
         "not change while training runs.",
-        "`python benchmarks/online/closed_loop.py` makes this table.",
+        "`python -m benchmarks.online.closed_loop` makes this table.",
     ]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     for axis, scenario in zip(axes, SCENARIOS, strict=True):

@@ -1,6 +1,6 @@
 """Estimators against ground truth from full-batch gradients, on real data.
 
-    COOPT_DATA=... python benchmarks/online/estimators.py      # about three minutes on one core
+    COOPT_DATA=... python -m benchmarks.online.estimators      # about three minutes on one core
 
 Federated averaging with 5 local steps of batch 16 on 46 phones and watches (human activity) and on MNIST
 split over 20 clients with two digits each, with multinomial logistic regression and a squared-hinge SVM;
@@ -10,7 +10,6 @@ once more on the phones and watches while their data arrive. Every round the cli
 
 from __future__ import annotations
 
-import csv
 import gzip
 import os
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import ClientProbe
 from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.state import Estimates
@@ -229,7 +229,7 @@ def report(rows: list[dict[str, str]]) -> None:
         f"Median relative error over rounds {FROM} to {ROUNDS - 1}, corrected / as published, in per cent; a",
         "dash where nothing was published (for the squared gradient: uncorrected). The truth is from all",
         "samples at the same model; for a stream from all samples in the buffers.",
-        "`python benchmarks/online/estimators.py` makes this table.",
+        "`python -m benchmarks.online.estimators` makes this table.",
         "",
         "| task | " + " | ".join(QUANTITIES) + " |",
         "|---|" + "---|" * len(QUANTITIES),
@@ -281,10 +281,7 @@ def main() -> None:
     x, y, classes = phones
     rows += run(Task("activity, logistic regression", x, y, classes, "logistic", 0.5), streaming=True)
     RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "estimators.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULTS / "estimators.csv", rows)
     report([{key: str(value) for key, value in row.items()} for row in rows])
 
 

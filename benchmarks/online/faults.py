@@ -1,6 +1,6 @@
 """Corrupted reports, dropouts and restarts: what they cost.
 
-    python benchmarks/online/faults.py      # about three minutes on one core
+    python -m benchmarks.online.faults      # about three minutes on one core
 
 Two of eight devices send corrupted reports every round (not a number, infinite, zero, huge, scaled); every
 device misses a round with probability 0.3; every fifth round the server is replaced by one that knows only
@@ -9,15 +9,15 @@ the saved file. The best fixed plan in hindsight faces the same dropouts.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from hindsight import best_fixed
-from logcosh import DEVICES, Instance, Simulation, expected_error, instance
 
+from benchmarks import tables
+from benchmarks.online.hindsight import best_fixed
+from benchmarks.online.logcosh import DEVICES, Instance, Simulation, expected_error, instance
 from coopt import ClientReport, Controller
 from coopt.measuring.report import HalfBatches
 from coopt.online.round_plan import RoundPlan
@@ -102,16 +102,13 @@ def main() -> None:
                 }
             )
         print(seed, [row["regret"] for row in rows[-len(SCENARIOS) :]], flush=True)
-    with (RESULTS / "faults.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULTS / "faults.csv", rows)
     lines = [
         "# Faults",
         "",
         f"Expected error over that of the best fixed plan in hindsight, {len(SEEDS)} instances; `horizon`",
         "with its defaults.",
-        "`python benchmarks/online/faults.py` makes this table.",
+        "`python -m benchmarks.online.faults` makes this table.",
         "",
         "| faults | median regret | 90 % quantile | ignored a round | most cost used | runs over time |",
         "|---|---|---|---|---|---|",

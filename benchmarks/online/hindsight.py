@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from logcosh import Instance, expected_error
 
+from benchmarks.online.logcosh import Instance, expected_error
 from coopt.solvers.whole_units.batches import relax
 
 TILTS = (0.0, 1.0)  # weight of the noise that drives drift in the shape of the batches

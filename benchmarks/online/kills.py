@@ -1,6 +1,6 @@
 """Processes that are killed (SIGKILL) at random moments, and what the next one makes of what they left.
 
-    python benchmarks/online/kills.py      # about five minutes on one core
+    python -m benchmarks.online.kills      # about five minutes on one core
 
 A parent forks a process that trains and saves after every round, kills it after a random time, forks the
 next, and so on until the training has ended; then all over again, until so many have been killed.
@@ -14,7 +14,6 @@ next, and so on until the training has ended; then all over again, until so many
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAdam
 from torch.nn import functional
 
+from benchmarks import tables
 from coopt import Budget, Controller, Fleet
 from coopt.adapters.flower import CoOptStrategy
 from coopt.adapters.flower.checkpoint import Checkpoint
@@ -148,10 +148,7 @@ def measure(name: str, run: Callable[[Path], tuple[str, float, float]], kills: i
 def main() -> None:
     torch.set_num_threads(1)
     rows = [measure("torch", torch_run, KILLS["torch"]), measure("flower", flower_run, KILLS["flower"])]
-    with (RESULTS / "kills.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(RESULTS / "kills.csv", rows)
     for row in rows:
         print(row)
 

@@ -1,6 +1,6 @@
 """A controller for a long time: 1,000 clients that come and go, and an account kept beside it exactly.
 
-    python benchmarks/online/long_run.py --minutes 30     # of processor time; goes on where it ended
+    python -m benchmarks.online.long_run --minutes 30     # of processor time; goes on where it ended
 
 In every round some clients are away, and now and then a tenth of them changes places with others. The exact
 cost is the sum of what the clients did in rational numbers. Memory is that of the process. The run is kept in
@@ -11,7 +11,6 @@ rounds.
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import json
 import resource
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan
 from coopt.measuring.report import HalfBatches
 
@@ -94,11 +94,8 @@ class Beside:
             "rows": self.rows,
         }
         BESIDE.write_text(json.dumps(kept), encoding="utf-8")
-        with TABLE.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.rows[0], lineterminator="\n")
-            writer.writeheader()
-            whole = [row for row in self.rows if int(str(row["rounds"])) % LINE == 0]
-            writer.writerows(whole or self.rows[-1:])
+        whole = [row for row in self.rows if int(str(row["rounds"])) % LINE == 0]
+        tables.write(TABLE, whole or self.rows[-1:])
 
 
 def main() -> None:

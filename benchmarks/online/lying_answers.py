@@ -1,6 +1,6 @@
 """A fifth of liars in a measurement: what the plan that a forecast then chooses loses.
 
-    python benchmarks/online/lying_answers.py      # about a minute
+    python -m benchmarks.online.lying_answers      # about a minute
 
 Thirty devices with least-squares losses of their own are measured by messages, six of them lie in every
 answer, each lie in all numbers that show it, and the controller's forecast plans from what is believed. The
@@ -10,13 +10,13 @@ that the honest measurement gives.
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import Budget, Measurement, Problem, solve_allocation
 from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 
@@ -139,10 +139,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    with TABLE.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(TABLE, rows)
 
 
 if __name__ == "__main__":

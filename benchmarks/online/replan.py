@@ -1,6 +1,6 @@
 """How long the controller takes to plan again and to take in reports.
 
-    python benchmarks/online/replan.py      # about a minute
+    python -m benchmarks.online.replan      # about a minute
 
 Simulated reports of quadratic clients; each size runs 40 rounds with horizon planning, and the table shows
 medians over the rounds after warm-up, on one core.
@@ -90,7 +90,7 @@ def main() -> None:
         "",
         "Median processor milliseconds a round on one core after warm-up, and the first plan, which searches",
         "from nothing.",
-        "`python benchmarks/online/replan.py` makes this table.",
+        "`python -m benchmarks.online.replan` makes this table.",
         "",
         "| clients | plan() | observe() | first plan() |",
         "|---|---|---|---|",

@@ -1,6 +1,6 @@
 """What Gaussian noise on reports does to the estimates that are made of them.
 
-    python benchmarks/online/report_noise.py      # some seconds
+    python -m benchmarks.online.report_noise      # some seconds
 
 Digits on thirty devices, softmax regression, at the untrained model and ten rounds after each other there:
 estimates after the tenth round with noise on every report, over those of full batches without any. Gradients
@@ -9,13 +9,13 @@ are clipped at 2, losses at 5; delta is 1e-5.
 
 from __future__ import annotations
 
-import csv
 import math
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import ClientProbe
 from coopt.adapters.simulated import Softmax, digits
 from coopt.measuring.estimates import estimate, readings
@@ -81,7 +81,7 @@ def main() -> None:
             "",
             "Estimates over the truth after ten rounds, mean of five runs and standard deviation; digits on",
             "thirty devices, 650 parameters, delta 1e-5 for all data of a client, for each report.",
-            "`python benchmarks/online/report_noise.py` makes this table.",
+            "`python -m benchmarks.online.report_noise` makes this table.",
             "",
         ],
     )
@@ -99,10 +99,7 @@ def main() -> None:
         label = "no noise" if math.isinf(epsilon) else f"{epsilon:,.0f}"
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
-    with (RESULTS / "report_noise.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULTS / "report_noise.csv", rows)
     (RESULTS / "report_noise.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

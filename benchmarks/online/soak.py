@@ -1,6 +1,6 @@
 """Two thousand rounds with 500 devices that join, leave, hang, answer NaN and do half of their work.
 
-    python benchmarks/online/soak.py      # about ten minutes on one core
+    python -m benchmarks.online.soak      # about ten minutes on one core
 
 One run after the other, each with a budget of its own that ends it, until there were enough rounds. An audit
 counts what the devices really worked, and checks that nothing was overspent and every exclusion named.
@@ -8,7 +8,6 @@ counts what the devices really worked, and checks that nothing was overspent and
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import Budget, ClientReport, Controller, Fleet, RoundPlan, Stopped
 from coopt.adapters.simulated import simulate
 from coopt.adapters.system import RoundTimes, SystemModel
@@ -216,17 +216,13 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
         seed += 1
-    with (RESULTS / "soak.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULTS / "soak.csv", rows)
     report()
 
 
 def report() -> None:
     """Write the table of what is kept."""
-    with (RESULTS / "soak.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = tables.read(RESULTS / "soak.csv")
     names = list(rows[0])
     lines = [
         "# Soak",
@@ -238,7 +234,7 @@ def report() -> None:
         "`worked of charged` is what the devices worked at most over what the account says, rounds",
         "included; `distance` is that of the model from the mean of all samples, which began at about 10.",
         "",
-        "`python benchmarks/online/soak.py` makes this table.",
+        "`python -m benchmarks.online.soak` makes this table.",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),

@@ -1,7 +1,7 @@
 """Predicted against measured times of rounds: steps that take time of their own, on a data centre and here.
 
-    COOPT_DATA=... python benchmarks/online/step_time.py            # 1 minute of one core
-    python benchmarks/online/step_time.py --report                  # table and picture from the committed CSV
+    COOPT_DATA=... python -m benchmarks.online.step_time            # 1 minute of one core
+    python -m benchmarks.online.step_time --report                  # table and picture from the committed CSV
 
 The data centre: 69 recorded runs of one model on four accelerators behind a shaped link, all with batches of
 four. A round is tau - 1 steps and one that synchronises; medians over a run without its first twenty steps,
@@ -37,6 +37,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt.measuring.estimates.step_seconds import fit_step_seconds
 from coopt.measuring.estimates.step_timing import StepTiming
 
@@ -274,12 +275,8 @@ def main() -> None:
                 "COOPT_DATA is not set: it must name the folder that holds devices/datacentre_steps.csv.gz"
             )
         rows = data_centre(Path(os.environ["COOPT_DATA"])) + this_machine()
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    with path.open(newline="", encoding="utf-8") as stream:
-        read = list(csv.DictReader(stream))
+        tables.write(path, rows)
+    read = tables.read(path)
     text = table(read)
     (options.output / "step_time.md").write_text(text, encoding="utf-8")
     picture(read, options.output / "step_time.png")

@@ -1,7 +1,7 @@
 """How large a fleet's best cohort is found and proved, and how good leaving devices out in order is.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/cohort.py            # a quarter of an hour of one core
-    OMP_NUM_THREADS=1 python benchmarks/solvers/cohort.py --report   # table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.cohort            # a quarter of an hour of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.cohort --report   # table from the committed CSV
 
 Five fleets of each size, with samples, noise, divergence, throughput, round times and round costs that differ
 by orders of magnitude, a limit on cost and a deadline; all devices may train, or half of them. Each search
@@ -14,7 +14,6 @@ best compared with what the search found.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import math
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import (
     BoundWarning,
     Budget,
@@ -149,12 +149,8 @@ def main() -> None:
     if not parser.parse_args().report:
         warnings.simplefilter("ignore", BoundWarning)
         rows = measure()
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    with table.open() as file:
-        (RESULTS / "cohort.md").write_text(report(list(csv.DictReader(file))))
+        tables.write(table, rows)
+    (RESULTS / "cohort.md").write_text(report(tables.read(table)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does the convex solver always end with a plan? Problems of any scale, with constraints of a user's own.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/convex_stress.py          # 500 problems
-    python benchmarks/solvers/convex_stress.py --report                   # the table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.convex_stress          # 500 problems
+    python -m benchmarks.solvers.convex_stress --report                   # the table from the committed CSV
 
 The units of cost, time, energy and loss are drawn over twelve decades each, and so is the unit in which a
 constraint is written. Every problem has a plan by construction. Half of the constraints are slack at the
@@ -11,7 +11,6 @@ optimum of the problem without them, so that the exact solver's value is known t
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 import warnings
@@ -24,6 +23,7 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from benchmarks import tables
 from coopt import Allocation, BoundWarning, Budget, Constants, CooptError, Fleet, Problem, solve_allocation
 from coopt.objectives.registry import resolve_bound
 from coopt.problem import limits
@@ -277,14 +277,11 @@ def main() -> None:
     table = RESULTS / "convex_stress.csv"
     if not options.report:
         warnings.simplefilter("ignore", BoundWarning)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
+        table.unlink(missing_ok=True)
+        with tables.growing(table, FIELDS) as add:
             for seed in range(options.instances):
-                writer.writerow(solve(seed))
-                file.flush()
-    with table.open(newline="", encoding="utf-8") as file:
-        text = report(list(csv.DictReader(file)))
+                add(solve(seed))
+    text = report(tables.read(table))
     (RESULTS / "convex_stress.md").write_text(text, encoding="utf-8")
     print(text)
 

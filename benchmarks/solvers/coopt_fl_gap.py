@@ -1,7 +1,7 @@
 """How far the published algorithm CoOptFL is from the optimum, on 1,000 fleets of real phones.
 
-    COOPT_DATA=... python benchmarks/solvers/coopt_fl_gap.py    # 80 s of one core
-    python benchmarks/solvers/coopt_fl_gap.py --report          # table and picture from the committed CSV
+    COOPT_DATA=... python -m benchmarks.solvers.coopt_fl_gap    # 80 s of one core
+    python -m benchmarks.solvers.coopt_fl_gap --report          # table and picture from the committed CSV
 
 A device is a phone and a link drawn from measurements: ResNet training latency of 978 phones (taken as the
 time for one sample) and mean TCP speed of 100 phones (FLHetBench, CVPR 2024; the most heterogeneous of its
@@ -13,7 +13,6 @@ at that K, tau is scanned from 1 to 10, and the published bound is what is minim
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import BoundWarning, Budget, Constants, Dynamite, Fleet, InfeasibleError, Problem, SolverError
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.proposers import closed_form, coopt_fl
@@ -46,11 +46,9 @@ METHODS = {
 
 def phones(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Seconds per sample and kbit/s of measured phones."""
-    with (folder / "phone_latency.csv").open() as file:
-        latency = [float(row["resnet_ms"]) / 1000.0 for row in csv.DictReader(file)]
-    with (folder / "phone_tcp_kbps.csv").open() as file:
-        speed = [float(row["tcp_down_kbps_mean"]) for row in csv.DictReader(file) if row["case"] == "4"]
-    return np.array(latency), np.array(speed)
+    latency = [float(row["resnet_ms"]) / 1000.0 for row in tables.read(folder / "phone_latency.csv")]
+    links = [row for row in tables.read(folder / "phone_tcp_kbps.csv") if row["case"] == "4"]
+    return np.array(latency), np.array([float(row["tcp_down_kbps_mean"]) for row in links])
 
 
 def draw(seed: int, latency: np.ndarray, speed: np.ndarray) -> tuple[Problem, int]:
@@ -179,12 +177,8 @@ def main() -> None:
             sys.exit("COOPT_DATA is not set: it must name the folder that holds devices/phone_latency.csv")
         warnings.simplefilter("ignore", BoundWarning)
         rows = measure(Path(os.environ["COOPT_DATA"]) / "devices")
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    with table.open() as file:
-        found = list(csv.DictReader(file))
+        tables.write(table, rows)
+    found = tables.read(table)
     (RESULTS / "coopt_fl_gap.md").write_text(report(found))
     picture(found, RESULTS / "coopt_fl_gap.png")
 

@@ -1,7 +1,7 @@
 """How often plans under a limit on cost and one on energy are solved to optimality, and how long that takes.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/energy.py            # 10 minutes of one core
-    python benchmarks/solvers/energy.py --report                     # the table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.energy            # 10 minutes of one core
+    python -m benchmarks.solvers.energy --report                     # the table from the committed CSV
 
 Fleets are those of exact_speed.py with lognormal energies a sample and 10 to 50 J a round; a sample costs the
 same everywhere, or 0.5 to 2 with a mean of one. The limit on energy lies between what the best plan under the
@@ -13,7 +13,6 @@ how many.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import time
@@ -22,8 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from exact_speed import fleet_of
 
+from benchmarks import tables
+from benchmarks.solvers.exact_speed import fleet_of
 from coopt import Bound, BoundWarning, Certified, Dynamite, Problem, solve_allocation
 from coopt.problem import limits
 from coopt.solvers.whole_units.batches import relax
@@ -116,12 +116,8 @@ def main() -> None:
     if not parser.parse_args().report:
         warnings.simplefilter("ignore", BoundWarning)
         rows = measured()
-        with TABLE.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        text = report(list(csv.DictReader(file)))
+        tables.write(TABLE, rows)
+    text = report(tables.read(TABLE))
     (RESULTS / "energy.md").write_text(text, encoding="utf-8")
     print(text)
 

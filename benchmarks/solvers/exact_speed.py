@@ -1,8 +1,8 @@
 """How long the exact solver takes to prove an optimum, from 100 to 10,000,000 devices.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/exact_speed.py             # about 15 minutes of one core
-    OMP_NUM_THREADS=1 python benchmarks/solvers/exact_speed.py --resume    # goes on where it stopped
-    python benchmarks/solvers/exact_speed.py --report                      # tables and picture from the CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.exact_speed             # about 15 minutes of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.exact_speed --resume    # goes on where it stopped
+    python -m benchmarks.solvers.exact_speed --report                      # tables and picture from the CSV
 
 Fleets are random: 50 to 2,000 samples a device, lognormal gradient noise and throughput, about a second of
 communication; a sample costs the same everywhere. The limits admit up to 19 rounds and 3,800 local steps, and
@@ -23,7 +23,6 @@ its error is that of its value against the same sums in extended precision.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import time
@@ -32,9 +31,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from peer_solvers.formula import instance
-from peer_solvers.relaxations import cvxpy_by_hand
 
+from benchmarks import tables
+from benchmarks.solvers.peer_solvers.formula import instance
+from benchmarks.solvers.peer_solvers.relaxations import cvxpy_by_hand
 from coopt import (
     Bound,
     BoundWarning,
@@ -229,16 +229,14 @@ def run(known: set[tuple[str, ...]]) -> None:
     for bound in BOUNDS.values():
         solve_allocation(fleet_of(100, 99), bound=bound)
     units: dict[tuple[int, int], float] = {}
-    with TABLE.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    with tables.growing(TABLE, FIELDS) as add:
         for devices, problem, engine, seed in tasks():
             if (str(devices), problem, engine, str(seed)) in known:
                 continue
             if (devices, seed) not in units:
                 units[devices, seed] = seconds_of_a_pass(fleet_of(devices, seed).fleet)
             row = measure(devices, problem, engine, seed, units[devices, seed])
-            writer.writerow({"devices": devices, "problem": problem, "engine": engine, "seed": seed, **row})
-            stream.flush()
+            add({"devices": devices, "problem": problem, "engine": engine, "seed": seed, **row})
             print(devices, problem, engine, seed, *row.values())
 
 
@@ -341,17 +339,13 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that the CSV has")
     parser.add_argument("--report", action="store_true", help="read the committed CSV instead of measuring")
     options = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
     if not options.report:
         warnings.simplefilter("ignore", BoundWarning)
-        if not options.resume or not TABLE.exists():
-            TABLE.write_text(",".join(FIELDS) + "\n", encoding="utf-8")
-        with TABLE.open(newline="", encoding="utf-8") as stream:
-            keys = ("devices", "problem", "engine", "seed")
-            known = {tuple(row[key] for key in keys) for row in csv.DictReader(stream)}
-        run(known)
-    with TABLE.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+        if not options.resume:
+            TABLE.unlink(missing_ok=True)
+        keys = ("devices", "problem", "engine", "seed")
+        run({tuple(row[key] for key in keys) for row in tables.read(TABLE)} if TABLE.exists() else set())
+    rows = tables.read(TABLE)
     write_tables(rows, RESULTS / "exact_speed.md")
     draw_picture(rows, RESULTS / "exact_speed.png")
 

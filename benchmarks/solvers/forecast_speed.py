@@ -1,7 +1,7 @@
 """How long it takes to plan for a forecast and to prove it, from 10 to 10,000 devices.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/forecast_speed.py             # about ten minutes of one core
-    python benchmarks/solvers/forecast_speed.py --report                      # the table from the CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.forecast_speed             # about ten minutes of one core
+    python -m benchmarks.solvers.forecast_speed --report                      # the table from the CSV
 
 Federations are random: in 32 directions with curvatures that fall like k^-1.5, every device has the curvature
 and the noise of 64 rows of its own, a best model of its own, and 50 to 400 samples. The learning rate is half
@@ -20,7 +20,6 @@ found first over the optimum.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import Budget, Constants, Fleet, Forecast, LocalModel, Problem, solve_allocation
 
 TABLE = Path(__file__).parent / "results" / "forecast_speed.csv"
@@ -159,23 +159,16 @@ def main() -> None:
     )
     parser.add_argument("--report", action="store_true", help="write the table from the CSV, measure nothing")
     options = parser.parse_args()
-    rows: list[dict[str, str]] = []
-    if options.report:
-        with TABLE.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    else:
-        with TABLE.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
+    if not options.report:
+        TABLE.unlink(missing_ok=True)
+        with tables.growing(TABLE, FIELDS) as add:
             for devices in SIZES:
                 for kind in KINDS if devices < LARGE else ("unlike",):
                     for seed in range(SEEDS if devices < LARGE else 1):
                         row = measured(devices, kind, seed)
-                        rows.append({key: str(value) for key, value in row.items()})
-                        writer.writerow(row)
-                        file.flush()
+                        add(row)
                         print(row, flush=True)
-    TABLE.with_suffix(".md").write_text(report(rows), encoding="utf-8")
+    TABLE.with_suffix(".md").write_text(report(tables.read(TABLE)), encoding="utf-8")
 
 
 if __name__ == "__main__":

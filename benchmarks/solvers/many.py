@@ -1,7 +1,7 @@
 """What a collection saves over solving its problems one by one.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/many.py            # two minutes of one core
-    OMP_NUM_THREADS=1 python benchmarks/solvers/many.py --report   # table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.many            # two minutes of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.many --report   # table from the committed CSV
 
 Two collections of 6 problems with the fleets of peer_solvers/formula.py: a sweep (one fleet, cost limits from
 0.8 to 1.2 times the usual) and strangers (6 fleets). Each is solved by a loop over solve_allocation, by
@@ -13,7 +13,6 @@ solve. Results are compared: they agree to 1e-10.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from collections.abc import Callable
@@ -21,8 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from peer_solvers.formula import instance
 
+from benchmarks import tables
+from benchmarks.solvers.peer_solvers.formula import instance
 from coopt import BoundWarning, Problem, solve_allocation, solve_many
 from coopt.objectives.registry import resolve_bound
 from coopt.questions.kept_form import keeping_form
@@ -115,12 +115,8 @@ def main() -> None:
     if not parser.parse_args().report:
         warnings.simplefilter("ignore", BoundWarning)
         rows = measure()
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    with table.open() as file:
-        (RESULTS / "many.md").write_text(report(list(csv.DictReader(file))))
+        tables.write(table, rows)
+    (RESULTS / "many.md").write_text(report(tables.read(table)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What other solvers reach on the joint problem, beside the exact solver: quality and time in one table.
 
-    python benchmarks/solvers/peers.py                # half an hour of one core
-    python benchmarks/solvers/peers.py --seconds 500  # what fits into 500 seconds, to be continued
-    python benchmarks/solvers/peers.py --resume       # goes on where it stopped
-    python benchmarks/solvers/peers.py --again SCIP   # measures peers with SCIP in their name once more
-    python benchmarks/solvers/peers.py --report       # table from the committed CSV
+    python -m benchmarks.solvers.peers                # half an hour of one core
+    python -m benchmarks.solvers.peers --seconds 500  # what fits into 500 seconds, to be continued
+    python -m benchmarks.solvers.peers --resume       # goes on where it stopped
+    python -m benchmarks.solvers.peers --again SCIP   # measures peers with SCIP in their name once more
+    python -m benchmarks.solvers.peers --report       # table from the committed CSV
 
 The foreign solvers are no dependencies of coopt: make an environment of its own for them,
 
@@ -22,7 +22,6 @@ devices, or one with more than twice the bound of the optimum, is not run for mo
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import math
 import multiprocessing
@@ -36,13 +35,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from peer_solvers import ours, relaxations
-from peer_solvers.bonmin import bonmin
-from peer_solvers.formula import LIMIT, Answer, Formula, instance
-from peer_solvers.gekko_apopt import gekko
-from peer_solvers.maingo import maingo
-from peer_solvers.scip import scip
 
+from benchmarks import tables
+from benchmarks.solvers.peer_solvers import ours, relaxations
+from benchmarks.solvers.peer_solvers.bonmin import bonmin
+from benchmarks.solvers.peer_solvers.formula import LIMIT, Answer, Formula, instance
+from benchmarks.solvers.peer_solvers.gekko_apopt import gekko
+from benchmarks.solvers.peer_solvers.maingo import maingo
+from benchmarks.solvers.peer_solvers.scip import scip
 from coopt import BoundWarning, Problem, evaluate, solve_allocation
 from coopt.problem.limits import most_rounds
 from coopt.solvers.whole_batches import whole_batches
@@ -178,17 +178,13 @@ def useless(row: dict[str, str]) -> bool:
 def known_rows() -> list[dict[str, str]]:
     if not TABLE.exists():
         return []
-    with TABLE.open() as file:
-        return list(csv.DictReader(file))
+    return tables.read(TABLE)
 
 
 def write(rows: list[dict[str, str]]) -> None:
     order = {name: place for place, name in enumerate(PEERS)}
     rows.sort(key=lambda row: (int(row["devices"]), order[row["peer"]]))
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(TABLE, rows)
 
 
 def measure(rows: list[dict[str, str]], limit: float) -> None:
@@ -246,7 +242,7 @@ def main() -> None:
         elif not options.resume:
             rows = [row for row in rows if not installed(row["peer"])]
         measure(rows, options.seconds)
-    (RESULTS / "peers.md").write_text(report(known_rows()))
+    (RESULTS / "peers.md").write_text(report(tables.read(TABLE)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does every problem close? Wild random instances, and enumeration where it can run.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/stress.py          # 400 instances, 3 minutes of one core
-    python benchmarks/solvers/stress.py --report                   # the table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.stress          # 400 instances, 3 minutes of one core
+    python -m benchmarks.solvers.stress --report                   # the table from the committed CSV
 
 Each instance draws from extremes: constants and prices over twelve decades, no noise or no divergence at
 all, budgets that admit one plan or a billion, ranges of K and tau up to 10^9, caps, multiples, prices that
@@ -12,7 +12,6 @@ small, so that all its plans can be enumerated, which shares no code with the so
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import math
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from coopt import (
     AdaCoOpt,
     Bound,
@@ -255,15 +255,11 @@ def main() -> None:
     table = RESULTS / "stress.csv"
     if not options.report:
         warnings.simplefilter("ignore", BoundWarning)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
+        table.unlink(missing_ok=True)
+        with tables.growing(table, FIELDS) as add:
             for index in range(options.instances):
-                row = solve(index // 2, small=index % 2 == 0)
-                writer.writerow(row)
-                file.flush()
-    with table.open(newline="", encoding="utf-8") as file:
-        text = report(list(csv.DictReader(file)))
+                add(solve(index // 2, small=index % 2 == 0))
+    text = report(tables.read(table))
     (RESULTS / "stress.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -1,7 +1,7 @@
 """How often whole batches at unequal sample costs are solved to optimality, and how long that takes.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers/unequal_costs.py     # 1 minute of one core
-    python benchmarks/solvers/unequal_costs.py --report              # the table from the committed CSV
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.unequal_costs     # 1 minute of one core
+    python -m benchmarks.solvers.unequal_costs --report              # the table from the committed CSV
 
 Two problems: the batches of one step alone (`allocate_batches`, twenty units a device on average), and the
 whole plan (`solve_allocation`, rounds, local steps and batches, by the bounds "dynamite" and "certified").
@@ -11,7 +11,6 @@ Fleets are those of exact_speed.py, with sample costs of several kinds.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 import warnings
@@ -19,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from exact_speed import fleet_of
 from numpy.typing import NDArray
 
+from benchmarks import tables
+from benchmarks.solvers.exact_speed import fleet_of
 from coopt import BoundWarning, Fleet, Problem, allocate_batches, solve_allocation
 
 Floats = NDArray[np.float64]
@@ -124,12 +124,8 @@ def main() -> None:
     if not parser.parse_args().report:
         warnings.simplefilter("ignore", BoundWarning)
         rows = measured()
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-    with table.open(newline="", encoding="utf-8") as file:
-        text = report(list(csv.DictReader(file)))
+        tables.write(table, rows)
+    text = report(tables.read(table))
     (RESULTS / "unequal_costs.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -1,6 +1,6 @@
 """From `pip install` to a first plan of one's own: coopt beside an Optuna study, for the same federation.
 
-    python benchmarks/startup/first_plan.py        # about ten minutes, needs a package index
+    python -m benchmarks.startup.first_plan        # about ten minutes, needs a package index
 
 Two new environments, one with coopt alone and one with Optuna alone. In each the same is timed in the same
 run: installing, and the script that a user types to get a plan (`first_plan/with_coopt.py` and

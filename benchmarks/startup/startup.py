@@ -1,6 +1,6 @@
 """How long `import coopt` and a first `coopt plan` take, beside what they cannot do without.
 
-    python benchmarks/startup/startup.py        # about a minute
+    python -m benchmarks.startup.startup        # about a minute
 
 Every command is a fresh interpreter with bytecode cached. Commands alternate, so that a machine whose speed
 drifts is as fast for one as for the other; differences are medians over pairs.

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import Floats, Instance, sample
-from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import Truth, simulate
 from benchmarks.theory.validity import SIGMAS
 from coopt import Certified, leave_out

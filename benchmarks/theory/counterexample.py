@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.theory.report import Row, command_line, picture, save
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from coopt import Budget, Certified, Constants, Dynamite, Fleet, Problem
 
 

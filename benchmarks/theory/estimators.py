@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import Floats
-from benchmarks.theory.report import Row, command_line, picture, save
 from coopt.measuring.estimates import estimate, estimate_published, readings
 from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.probe import ClientProbe

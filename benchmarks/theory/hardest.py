@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import Floats
-from benchmarks.theory.report import Row, command_line, picture, save
 from coopt import Budget, Certified, Constants, Fleet, Problem, TradeOff
 
 FLOOR = 0.05

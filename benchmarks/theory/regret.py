@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import FAMILIES, Floats, Instance, draw
-from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import simulate
 from coopt import Budget, Certified, Constants, Dynamite, Fleet, Problem, TradeOff
 from coopt.objectives.monotone import MonotoneBase, member_values

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
 from benchmarks.theory import local_sgd_bounds as published
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import Floats, Instance, draw
-from benchmarks.theory.report import Row, command_line, picture, save
 from coopt import Certified, NonConvex, TradeOff
 
 SIGMAS = 4.0

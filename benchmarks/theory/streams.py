@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import Floats
-from benchmarks.theory.report import Row, command_line, picture, save
 from coopt.streaming import (
     Buffer,
     Burst,

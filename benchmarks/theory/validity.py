@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Row, picture, save
 from benchmarks.theory import tradeoff
+from benchmarks.theory.command import command_line
 from benchmarks.theory.instances import FAMILIES, Instance, sample
-from benchmarks.theory.report import Row, command_line, picture, save
 from benchmarks.theory.simulate import Truth, simulate
 from coopt import AdaCoOpt, Certified, Dynamite, NonConvex, Problem, TradeOff
 from coopt.objectives.monotone import MonotoneBase

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "online" / "soak.py"
-spec = importlib.util.spec_from_file_location("soak", SCRIPT)
-assert spec is not None and spec.loader is not None
-soak = importlib.util.module_from_spec(spec)
-sys.modules["soak"] = soak
-spec.loader.exec_module(soak)
+from benchmarks.online import soak
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

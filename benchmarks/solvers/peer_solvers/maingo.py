@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from peer_solvers.formula import LIMIT, MOST_ROUNDS, MOST_STEPS, Answer, Formula
 
+from benchmarks.solvers.peer_solvers.formula import LIMIT, MOST_ROUNDS, MOST_STEPS, Answer, Formula
 from coopt import Problem
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from peer_solvers.formula import MOST_ROUNDS, Answer
 
+from benchmarks.solvers.peer_solvers.formula import MOST_ROUNDS, Answer
 from coopt import Dynamite, Problem, solve_allocation
 from coopt.solvers import exhaustive
 from coopt.solvers.ranges import feasible_ranges

@@ -6,8 +6,8 @@ import math
 import time
 
 import numpy as np
-from peer_solvers.formula import LIMIT, MOST_ROUNDS, MOST_STEPS, Answer, Formula
 
+from benchmarks.solvers.peer_solvers.formula import LIMIT, MOST_ROUNDS, MOST_STEPS, Answer, Formula
 from coopt import Problem
 
 

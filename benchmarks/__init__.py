@@ -1,0 +1,1 @@
+"""What was measured: `python -m benchmarks.FOLDER.NAME` makes the tables and pictures in FOLDER/results."""

@@ -1,0 +1,1 @@
+"""Readers and public functions against inputs that nobody meant to give."""

@@ -1,0 +1,1 @@
+"""Solvers beside others on the same problems, and how they grow with the fleet."""

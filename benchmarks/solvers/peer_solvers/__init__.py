@@ -1,0 +1,1 @@
+"""The joint problem as other solvers take it."""

@@ -1,0 +1,1 @@
+"""How long it takes to import coopt, and to come to a first plan."""
