@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.problem import limits
 from coopt.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # Batch sizes are listed one by one up to this many devices, and summarised beyond.
 LISTED_DEVICES = 20
+# A few devices hold up the others if, with the smallest batches, they take so many times as long as the
+# slowest of all but this share.
+HELD_UP, FEW = 2.0, 0.1
 
 
 def plan_text(allocation: Allocation) -> str:
@@ -37,6 +41,7 @@ def plan_text(allocation: Allocation) -> str:
     lines += [
         f"cost           {allocation.cost:.6g} of {budget.cost:.6g}{expected}",
         f"time           {allocation.time:.6g} s of {budget.time:.6g} s",
+        *(f"  of which     {hint}" for hint in held_up(allocation)),
         *(
             [f"energy         {allocation.energy:.6g} J of {budget.energy:.6g} J"]
             * (budget.energy < math.inf)
@@ -48,6 +53,19 @@ def plan_text(allocation: Allocation) -> str:
         f"status         {allocation.status.advice(proved=allocation.is_bound)}",
     ]
     return "\n".join(lines)
+
+
+def held_up(allocation: Allocation) -> list[str]:
+    """A hint where a few devices hold up all others whatever their batches are."""
+    problem, rounds, steps = allocation.as_run, allocation.rounds, allocation.local_steps
+    least = limits.device_times(problem, rounds, steps, problem.fleet.batch_range()[0])
+    typical = float(np.quantile(least, 1.0 - FEW))
+    if "time" not in allocation.binding or least.max() < max(HELD_UP * typical, allocation.time / 2.0):
+        return []
+    few = int((least > HELD_UP * typical).sum())
+    return [
+        f"{few} of {least.size} devices need most of it with any batch: coopt.choose_cohort leaves some out"
+    ]
 
 
 def _fewer(device_steps: NDArray[np.int64] | None, local_steps: int) -> str:

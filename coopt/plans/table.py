@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coopt.plans.plan_text import held_up
 from coopt.problem import limits
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 # Above this many devices a table of them is longer than a screen, and a summary says more.
 MOST_ROWS = 20
-# A few devices hold up the others if, with the smallest batches, they take so many times as long as the
-# slowest of all but this share.
-HELD_UP, FEW = 2.0, 0.1
 
 
 def print_allocation(allocation: Allocation) -> None:
@@ -84,7 +82,7 @@ def _use(allocation: Allocation) -> Table:
     for heading in ("used", "limit", "share", ""):
         table.add_column(heading, justify="right")
     slowest = int(_device_times(allocation).argmax())
-    waiting = [f"slowest: {_name(allocation, slowest)}", *_held_up(allocation)]
+    waiting = [f"slowest: {_name(allocation, slowest)}", *held_up(allocation)]
     rent = budget.second_cost * allocation.time
     rows: list[tuple[str, float, float | None, str, str]] = [
         ("cost", allocation.cost, budget.cost, "", f"{amount(rent)} of it for the time" if rent else ""),
@@ -105,19 +103,6 @@ def _use(allocation: Allocation) -> Table:
             note = ", ".join([*marks, remark] if remark else marks)
             table.add_row(label, f"{amount(used)}{unit}", f"{amount(limit)}{unit}", share, note)
     return table
-
-
-def _held_up(allocation: Allocation) -> list[str]:
-    """A hint where a few devices hold up all others whatever their batches are."""
-    problem, rounds, steps = allocation.as_run, allocation.rounds, allocation.local_steps
-    least = limits.device_times(problem, rounds, steps, problem.fleet.batch_range()[0])
-    typical = float(np.quantile(least, 1.0 - FEW))
-    if "time" not in allocation.binding or least.max() < max(HELD_UP * typical, allocation.time / 2.0):
-        return []
-    few = int((least > HELD_UP * typical).sum())
-    return [
-        f"{few} of {least.size} devices need most of it with any batch: coopt.choose_cohort leaves some out"
-    ]
 
 
 def _devices(allocation: Allocation) -> Table:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.problem.validation import shown
 
 Ints = NDArray[np.int64]
 
@@ -21,7 +20,6 @@ class AdmissibleBatches:
     max_batch: Ints
     batch_multiple: Ints
     replacement: bool
-    names: tuple[str, ...] | None
     batch_choices: tuple[tuple[int, ...], ...] | None
 
     def check_batch_range(self) -> None:
@@ -49,17 +47,20 @@ class AdmissibleBatches:
         empty = lower > upper
         if empty.any():
             i = int(empty.argmax())
+            multiple, least = self.batch_multiple[i], self.min_batch[i]
+            asked = f"min_batch[{i}] = {least}"
+            if multiple > 1:
+                asked = f"batch_multiple[{i}] = {multiple}"
+                if least > 1:
+                    asked += f" and min_batch[{i}] = {least}"
             if self.max_batch[i] == self.samples[i] < lower[i]:
-                name = "" if self.names is None else f", {shown(self.names[i])}"
+                again = f"give max_batch[{i}] >= {lower[i]} to draw samples more than once, or "
                 raise InvalidProblemError(
-                    f"min_batch[{i}] = {self.min_batch[i]} in multiples of {self.batch_multiple[i]}: device "
-                    f"{i}{name} holds samples[{i}] = {self.samples[i]}; give max_batch[{i}] >= {lower[i]} if "
-                    "batches are drawn with replacement, or leave the device out"
+                    f"{asked}: the smallest batch is {lower[i]}, and the device holds samples[{i}] = "
+                    f"{self.samples[i]}; {again if self.replacement else ''}leave the device out"
                 )
             raise InvalidProblemError(
-                f"max_batch[{i}] = {self.max_batch[i]}: no multiple of batch_multiple[{i}] = "
-                f"{self.batch_multiple[i]} lies between min_batch[{i}] = {self.min_batch[i]} and it; "
-                f"max_batch must be at least {lower[i]}"
+                f"{asked}: the smallest batch is {lower[i]}, more than max_batch[{i}] = {self.max_batch[i]}"
             )
 
     def batch_range(self) -> tuple[Ints, Ints]:

@@ -20,7 +20,7 @@ import numpy as np
 from coopt.errors import InvalidProblemError
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
-from coopt.problem.csv_hints import header_hint, is_comment, row_hint
+from coopt.problem.csv_hints import UNREAD_COMMENT, cell_hint, header_hint, is_comment, row_hint
 from coopt.problem.fleet import Fleet
 from coopt.problem.json_text import finite_float
 from coopt.problem.problem import Problem
@@ -111,11 +111,17 @@ def _any_block(
         if not row:
             continue
         # A device may be named "#1", and be the first cell.
-        if len(row) != len(header) or (is_comment(row) and header[0] != "names"):
+        comment = is_comment(row) and header[0] != "names"
+        if len(row) != len(header) or comment or not any(cell.strip() for cell in row):
             why = row_hint(row, len(header)) or f"{len(row)} cells: must be {len(header)}, as the header has"
             raise InvalidProblemError(f"{path.name}, line {line}: {why}")
         for name, cell in zip(header, row, strict=True):
-            columns[name].append(cell if name == "names" else _number(cell, name, path, line))
+            number = cell if name == "names" else _number(cell)
+            if number is None:
+                wrong = f"{name} = {shown(cell)}: must be a number{cell_hint(cell)}"
+                why = UNREAD_COMMENT if is_comment(row) else wrong
+                raise InvalidProblemError(f"{path.name}, line {line}: {why}")
+            columns[name].append(number)
     return columns
 
 
@@ -301,12 +307,13 @@ def refuse_unknown(names: Iterable[str], valid: Iterable[str], where: str) -> No
     choices = tuple(valid)
     for name in names:
         if name not in choices:
-            near = difflib.get_close_matches(str(name)[:LONGEST_FIELD], choices, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name)[:LONGEST_FIELD].lower(), choices, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(choices)}"
             raise InvalidProblemError(f"{where}: {shown(name)} is unknown: {hint}")
 
 
-def _number(cell: str, name: str, path: Path, line: int) -> int | float:
+def _number(cell: str) -> int | float | None:
+    """The number in a cell; None if it holds none."""
     # Python's int and float also read "1_000" and the digits of other scripts; tables mean neither.
     found = NUMBER.fullmatch(cell)
     for kind in (int, float):
@@ -319,7 +326,7 @@ def _number(cell: str, name: str, path: Path, line: int) -> int | float:
         # Digits that make infinity are beyond what can be computed with.
         if not (math.isinf(number) and found["digits"]):
             return number
-    raise InvalidProblemError(f"{path.name}, line {line}: {name} = {shown(cell)}: must be a number")
+    return None
 
 
 def _path(file: object) -> Path:
@@ -338,6 +345,8 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise
     except OSError as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidProblemError(f"{path}: cannot be read: save it as UTF-8 ({error})") from error
     except ValueError as error:
         raise InvalidProblemError(f"{path}: cannot be read: {error}") from error
 

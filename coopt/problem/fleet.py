@@ -186,11 +186,11 @@ class Fleet(AdmissibleBatches, DataFrameSource):
                 "batch_choices": None if batch_choices is None else allowed_sizes(batch_choices, size),
                 "step_noise": float_array("step_noise", step_noise, size, minimum=0.0),
             }
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
+            self.check_batch_range()
         except InvalidProblemError as error:
             raise InvalidProblemError(naming_device(str(error), names)) from error
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        self.check_batch_range()
 
     @cached_property
     def common_cost(self) -> float | None:

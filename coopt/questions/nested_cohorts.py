@@ -43,7 +43,11 @@ class NestedCohorts(ABC):
     def found(self) -> NDArray[np.bool_]:
         """The best cohort; InfeasibleError where no plan fits for any."""
         if self.best is None:
-            feasible_ranges(self.problem, None, None)
+            try:
+                feasible_ranges(self.problem, None, None)
+            except InfeasibleError as error:
+                message = f"no cohort fits, and of the whole fleet {error}"
+                raise InfeasibleError(message, binding=error.binding) from error
             raise InfeasibleError("no plan fits for any cohort", binding="cost")
         return self.best
 

@@ -139,8 +139,9 @@ class _Bracket:
         ]
         if not held:
             return ", and no limit holds it up: raise the target"
+        listed = " and ".join([", ".join(held[:-1]), held[-1]] if len(held) > 1 else held)
         binds = "binds" if len(held) == 1 else "bind"
-        return f", where {' and '.join(held)} {binds}: raise the target, or what binds"
+        return f", where {listed} {binds}: raise the target, or what binds"
 
     def _probe(self, limit: float) -> Found:
         self.probes += 1

@@ -247,12 +247,16 @@ def _require_feasible(problem: Problem, rounds: int, local_steps: int, lower: In
     cost = limits.cost(problem, rounds, local_steps, lower)
     seconds = float(limits.device_times(problem, rounds, local_steps, lower).max())
     burnt = limits.energy(problem, rounds, local_steps, lower)
-    energy = f", the smallest energy {burnt!r} J" if problem.budget.energy < math.inf else ""
     plan = f"rounds = {rounds}, local_steps = {local_steps} and the smallest batches"
     reasons = "; ".join(str(violation) for violation in broken)
+    # Of limits that hold, or are not set, nothing has to be known.
+    needed = {"cost": f"{cost!r}", "time": f"{seconds!r} s", "energy": f"{burnt!r} J"}
+    least = [
+        f"smallest feasible {each.limit} is {needed[each.limit]}" for each in broken if each.limit in needed
+    ]
+    remedy = f". The {', the '.join(least)}" if least else ""
     raise InfeasibleError(
-        f"no plan fits: even {plan} break a limit ({reasons}). The smallest feasible cost is {cost!r} "
-        f"and the smallest feasible time {seconds!r} s{energy}",
+        f"no plan fits: even {plan} break a limit ({reasons}){remedy}",
         binding=broken[0].limit,
         smallest_cost=cost,
         smallest_time=seconds,

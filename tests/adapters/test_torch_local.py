@@ -179,6 +179,21 @@ def test_batches_too_small_for_batch_normalisation_name_client_and_cure(probe, l
         train(least - 1)
 
 
+def test_no_part_of_a_batch_is_too_small_for_batch_normalisation() -> None:
+    module, x, y = problem()
+    flat = FlatModel(torch.nn.Sequential(torch.nn.BatchNorm1d(4).double(), module), functional.cross_entropy)
+
+    def train(size: int, part: int) -> torch.Tensor:
+        work = LocalWork(round=0, local_steps=1, batch_size=size, learning_rate=0.1, micro_batch=part)
+        return local_update(flat, flat.state.clone(), x, y, work, client=3, seed=0, probe=None)[0]
+
+    for size in range(2, 26):
+        for part in range(3, 9):
+            assert torch.isfinite(train(size, part)).all()
+    with pytest.raises(InvalidProblemError, match=r"client 3 .* in parts of 2.* GroupNorm"):
+        train(3, 2)
+
+
 def test_model_and_loss_in_each_other_s_place_are_named() -> None:
     model = torch.nn.Linear(2, 1)
     with pytest.raises(InvalidProblemError, match=r"model = .*: must be a torch.nn.Module"):

@@ -258,7 +258,7 @@ class Normalised(torch.nn.Module):
         (
             torch.nn.Sequential(torch.nn.BatchNorm1d(4), model(torch.float32)),
             functional.cross_entropy,
-            "cannot train this model",
+            "cannot train this model: Batch norm got a batched tensor.*; choose 'loop'",
         ),
         (Normalised(), functional.cross_entropy, "samples are taken apart"),
         (

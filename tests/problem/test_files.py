@@ -246,19 +246,69 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         (HEADER, {}, "fleet.csv: holds its header alone: must have at least one device, a line each"),
         (HEADER.replace(",", ";"), {}, f"fleet.csv, line 1: is separated by semicolons: {WITH_COMMAS}"),
         (HEADER.replace(",", "\t"), {}, f"fleet.csv, line 1: is separated by tabs: {WITH_COMMAS}"),
-        (HEADER + "600;4,0;0,1\n", {}, "fleet.csv, line 2: samples = '600;4': must be a number"),
+        (
+            HEADER + "600;4,0;0,1\n",
+            {},
+            "fleet.csv, line 2: samples = '600;4': must be a number; the line is separated by semicolons: "
+            + WITH_COMMAS,
+        ),
         (HEADER + "600;4.0;0.1\n", {}, f"fleet.csv, line 2: is separated by semicolons: {WITH_COMMAS}"),
         ("# phones\n" + HEADER, {}, f"fleet.csv, line 1: {COMMENT}"),
         (HEADER + ROWS + "# the, rest\n", {}, f"fleet.csv, line 4: {COMMENT}"),
         (HEADER + "# 600,4.0,0.1\n" + ROWS, {}, f"fleet.csv, line 2: {COMMENT}"),
         ("\n" + HEADER + ROWS, {}, "fleet.csv, line 1: is blank: the first line must name the columns"),
         (HEADER + ROWS + "  \n", {}, "fleet.csv, line 4: is blank: delete the blanks in it"),
-        (HEADER + ROWS + ",,\n", {}, "fleet.csv, line 4: samples = '': must be a number"),
+        (HEADER + ROWS + ",,\n", {}, "fleet.csv, line 4: has no values: delete it"),
         (HEADER + "600,4.0,0.1,\n", {}, "fleet.csv, line 2: ends in a comma after its 3 cells: delete it"),
         (
             HEADER.replace("\n", ",\n") + ROWS,
             {},
             "fleet.csv, line 1: ends in a comma: delete it, here and in the other lines",
+        ),
+        (HEADER.replace(",", " "), {}, f"fleet.csv, line 1: is separated by blanks: {WITH_COMMAS}"),
+        (HEADER + "600 4.0 0.1\n", {}, f"fleet.csv, line 2: is separated by blanks: {WITH_COMMAS}"),
+        (
+            "sep=;\n" + HEADER,
+            {},
+            "fleet.csv, line 1: says what separates the cells: delete the line; commas must",
+        ),
+        (
+            "," + HEADER + "0," + ROWS,
+            {},
+            (
+                "fleet.csv, line 1: has no name for the first column: delete the column, if it only "
+                "counts the rows"
+            ),
+        ),
+        (
+            '{"fleet": []}',
+            {},
+            "fleet.csv, line 1: is JSON: a fleet is a CSV file, and its first line names the columns",
+        ),
+        ("SAMPLES,divergence\n", {}, "fleet.csv, line 1: 'SAMPLES' is unknown: did you mean 'samples'?"),
+        (
+            HEADER + "600,4.0,0.1 # old\n",
+            {},
+            "fleet.csv, line 2: divergence = '0.1 # old': must be a number; comments are not read: delete it",
+        ),
+        (
+            HEADER + '600,"4,0",0.1\n',
+            {},
+            (
+                "fleet.csv, line 2: gradient_noise = '4,0': must be a number; write a decimal point, and "
+                "nothing between thousands"
+            ),
+        ),
+        ("names," + HEADER + "# the,rest,is,older\n", {}, f"fleet.csv, line 2: {COMMENT}"),
+        (
+            "names," + HEADER + "Jena,600,4.0,0.1\nJena,0,4.0,0.1\n",
+            {},
+            "samples[1] (Jena) = 0: must be an integer >= 1",
+        ),
+        (
+            "Jena,600,4.0,0.1\n",
+            {},
+            "fleet.csv, line 1: holds numbers: a header that names the columns must come first",
         ),
         (ROWS, {}, "fleet.csv, line 1: holds numbers: a header that names the columns must come first"),
         (
@@ -282,6 +332,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, read):
         with pytest.raises(InvalidProblemError) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: cannot be read: ")
+    assert "save it as UTF-8" in str(caught.value)
 
 
 def test_a_job_may_name_its_csv_file(tmp_path):

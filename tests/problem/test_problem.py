@@ -172,18 +172,22 @@ def test_batches_without_replacement_stay_within_the_samples():
 def test_a_device_must_have_an_admissible_batch():
     refused(
         lambda: Fleet(**FLEET, min_batch=33, batch_multiple=32),
-        "min_batch[2] = 33 in multiples of 32: device 2 holds samples[2] = 50; give max_batch[2] >= 64 if "
-        "batches are drawn with replacement, or leave the device out",
+        "batch_multiple[2] = 32 and min_batch[2] = 33: the smallest batch is 64, and the device holds "
+        "samples[2] = 50; give max_batch[2] >= 64 to draw samples more than once, or leave the device out",
+    )
+    refused(
+        lambda: Fleet(**FLEET, batch_multiple=64, replacement=False),
+        "batch_multiple[2] = 64: the smallest batch is 64, and the device holds samples[2] = 50; leave the "
+        "device out",
     )
     refused(
         lambda: Fleet(**FLEET, min_batch=[1, 201, 1], names=["a", "anna's phone", "c"]),
-        'min_batch[1] = 201 in multiples of 1: device 1, "anna\'s phone" holds samples[1] = 200; give '
-        "max_batch[1] >= 201 if batches are drawn with replacement, or leave the device out",
+        "min_batch[1] (anna's phone) = 201: the smallest batch is 201, and the device holds samples[1] = "
+        "200; give max_batch[1] >= 201 to draw samples more than once, or leave the device out",
     )
     refused(
         lambda: Fleet(**FLEET, min_batch=[1, 101, 1], max_batch=[5, 100, 5]),
-        "max_batch[1] = 100: no multiple of batch_multiple[1] = 1 lies between min_batch[1] = 101 and it; "
-        "max_batch must be at least 101",
+        "min_batch[1] = 101: the smallest batch is 101, more than max_batch[1] = 100",
     )
 
 
@@ -195,7 +199,7 @@ def test_batch_range_holds_the_multiples_between_the_limits(least, extra, multip
         return Fleet([500], 1.0, 0.0, min_batch=least, max_batch=least + extra, batch_multiple=multiple)
 
     if not admissible:
-        with pytest.raises(InvalidProblemError, match="no multiple of batch_multiple"):
+        with pytest.raises(InvalidProblemError, match=r"the smallest batch is \d+, more than max_batch\[0\]"):
             build()
         return
     lower, upper = build().batch_range()

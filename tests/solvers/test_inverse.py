@@ -99,7 +99,11 @@ def test_an_unreachable_target_says_what_can_be_reached():
     [
         ("cost", Budget(cost=1e9, time=600), "where time = 600 s binds: raise the target, or what binds"),
         ("cost", Budget(time=600), "where time = 600 s binds"),
-        ("cost", Budget(max_rounds=50, max_local_steps=1), "where max_rounds = 50 and max_local_steps = 1 "),
+        (
+            "cost",
+            Budget(max_rounds=50, max_local_steps=1),
+            "where max_rounds = 50, max_local_steps = 1 and max_batch bind",
+        ),
         ("cost", Budget(energy=1e5), "where energy = 100000 J binds"),
         ("time", Budget(cost=1e4, time=1e9), "where cost = 10000 binds"),
     ],

@@ -105,7 +105,9 @@ class FlatModel:
             loss = loss.detach()
         else:
             loss = torch.zeros_like(self._one)
-            for inputs, targets in zip(torch.split(x, micro_batch), torch.split(y, micro_batch), strict=True):
+            # Equal parts: batch normalisation would fail on a last one of a single sample.
+            parts = -(-len(x) // micro_batch)
+            for inputs, targets in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
                 share = self._one * (len(inputs) / len(x))
                 part = self.loss(self.module(inputs), targets)
                 torch.autograd.backward(part, share)

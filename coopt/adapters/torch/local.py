@@ -135,6 +135,8 @@ class LocalClient:
         normalised = any(isinstance(part, _BatchNorm) for part in model.module.modules())
         # One sample has no variance; the probe takes quarters of a mini-batch on their own.
         self._least = (2 if probe is None else 8) if normalised else 1
+        # Three samples in parts of two leave one alone; from parts of three on, none is.
+        self._least_part = 3 if normalised else 1
         if probe is not None:
             self.probe = ClientProbe(
                 client,
@@ -183,6 +185,12 @@ class LocalClient:
                 f"{self._least} samples{'' if self.probe is None else ', a quarter of them for the probe'}: "
                 f"make the Fleet with min_batch={self._least}, and max_batch no smaller on devices that hold "
                 "less, or put GroupNorm in its place"
+            )
+        if work.micro_batch is not None and work.micro_batch < self._least_part:
+            raise InvalidProblemError(
+                f"client {self.client} is told to take batches in parts of {work.micro_batch}, and batch "
+                f"normalisation needs parts of {self._least_part}: make the Fleet with micro_batch="
+                f"{self._least_part} or more, or put GroupNorm in its place"
             )
         rows = torch.from_numpy(batches).to(model.device).unbind()
         model.state.copy_(start)

@@ -259,8 +259,13 @@ class JointRelaxation:
         first, last = self.ranges.local_steps
         root = self._root((first, last))
         if root is None:
+            limited = {name: getattr(self.problem.budget, name) for name in ("cost", "time", "energy")}
+            within = " and ".join(
+                f"{name} = {value:.6g}" for name, value in limited.items() if value < math.inf
+            )
             raise InfeasibleError(
-                "no batch sizes meet the constraints within the limits of cost, time and batches",
+                "no batch sizes between min_batch and max_batch meet the constraints"
+                + (f" within {within}" if within else ""),
                 binding="constraints",
             )
         found: list[tuple[int, Point]] = []

@@ -373,6 +373,7 @@ def test_infeasible_says_what_would_do():
     with pytest.raises(InfeasibleError, match=r"smallest feasible cost is 11\.0") as caught:
         solve_allocation(problem)
     assert caught.value.binding == "cost"
+    assert "time" not in str(caught.value)  # which nobody limited
     assert caught.value.smallest_cost == 11.0
     cheapest = replace(problem, budget=Budget(cost=caught.value.smallest_cost, round_cost=1.0))
     assert solve_allocation(cheapest).rounds == 1
