@@ -32,15 +32,10 @@ from coopt.adapters.flower.client import (
 )
 from coopt.adapters.flower.records import pack_report, unpack_report
 from coopt.measuring.report import HalfBatches, SameBatchPair
-from fake_grid import FakeGrid, FakeTime, Node, install_clock
+from fake_grid import FakeGrid, FakeTime, Node
 
 SAMPLES = [30, 50, 20]
 TASK = Task(round=4, device=2, local_steps=3, batch_size=6, learning_rate=0.1, probe=True, seed=7)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    return install_clock(monkeypatch)
 
 
 def context(**config: Any) -> Context:

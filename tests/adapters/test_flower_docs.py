@@ -19,15 +19,10 @@ import torch
 from flwr.app import Context, RecordDict
 
 from coopt.adapters.flower import strategy as strategies
-from fake_grid import FakeGrid, FakeTime, Node, install_clock
+from fake_grid import FakeGrid, FakeTime, Node
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "flower.md"
 SAMPLES = [40, 60, 30]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    return install_clock(monkeypatch)
 
 
 def app(name: str, task: ModuleType) -> Any:

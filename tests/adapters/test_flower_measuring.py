@@ -23,14 +23,9 @@ from coopt.adapters.flower.client_measuring import UNDER_WAY
 from coopt.adapters.flower.records import MEASURE, pack_message, unpack_message
 from coopt.measuring.exchange import ClientMeasure
 from coopt.measuring.exchange import Message as Exchanged
-from fake_grid import DIMENSION, FakeGrid, FakeTime, Node, Quadratic, install_clock
+from fake_grid import DIMENSION, FakeGrid, FakeTime, Node, Quadratic
 
 SAMPLES = [60, 40, 80, 50, 70]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    return install_clock(monkeypatch)
 
 
 def controller(cost: float = 30_000.0, **options: Any) -> Controller:

@@ -36,18 +36,13 @@ from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.flower import CoOptStrategy, ServerOptimiser
 from coopt.adapters.flower.client import Task, torch_client_app
 from coopt.adapters.torch import FederatedTrainer, FlatModel, ProbeOptions
-from fake_grid import FakeGrid, FakeTime, Node, install_clock, tasks_of
+from fake_grid import FakeGrid, FakeTime, Node, tasks_of
 
 SAMPLES = [30, 50, 20]
 FLEET = Fleet(SAMPLES, gradient_noise=1.0, divergence=1.0)
 LOSS = torch.nn.functional.cross_entropy
 SAME = ProbeOptions("same", "none")
 BOTH = Optimiser(ClientAdam(weight_decay=0.1), ServerSGD(0.7, 0.9, nesterov=True))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    return install_clock(monkeypatch)
 
 
 def module(normalised: bool = False) -> torch.nn.Module:

@@ -34,18 +34,13 @@ from coopt import (
 )
 from coopt.adapters.flower import CoOptResult, CoOptStrategy, base_state
 from coopt.adapters.flower import checkpoint as checkpoints
-from fake_grid import DIMENSION, FakeGrid, FakeTime, Quadratic, install_clock, is_training
+from fake_grid import DIMENSION, FakeGrid, FakeTime, Quadratic, is_training
 
 SAMPLES = [60, 40, 80]
 
 
 class ServerDied(BaseException):
     """Nothing in the strategy may catch this."""
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    return install_clock(monkeypatch)
 
 
 def run(clock: FakeTime, folder: Path, base: Strategy | None = None, **options: Any) -> tuple[Any, ...]:

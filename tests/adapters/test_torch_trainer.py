@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
-from coopt import Budget, Controller, Fleet, Stopped  # noqa: E402
+from coopt import Fleet, Stopped  # noqa: E402
 from coopt.adapters.draws import draw_positions  # noqa: E402
 from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
 from coopt.adapters.system import SystemModel  # noqa: E402
@@ -25,71 +22,25 @@ from coopt.adapters.torch import (  # noqa: E402
     EarlyStop,
     FederatedTrainer,
     History,
-    ProbeOptions,
     SharedData,
     measure,
 )
-from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError  # noqa: E402
+from coopt.errors import InvalidProblemError  # noqa: E402
 from coopt.online.round_plan import StopReason  # noqa: E402
-from coopt.streaming import Fifo  # noqa: E402
-
-CLIENTS = 5
-SIZES = np.array([12, 30, 7, 55, 20])
-SPEED = np.array([100.0, 40.0, 300.0, 80.0, 20.0])
-
-
-def model(dtype: torch.dtype = torch.float64) -> torch.nn.Module:
-    generator = torch.Generator().manual_seed(3)
-    module = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).to(dtype)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return module
-
-
-def samples(size: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(size, 4, generator=generator) + torch.randn(4, generator=generator)
-    y = x[:, :3].argmax(dim=1)
-    return x.to(dtype), y
-
-
-def datasets(dtype: torch.dtype = torch.float64) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [samples(int(size), i, dtype) for i, size in enumerate(SIZES)]
-
-
-def fleet() -> Fleet:
-    return Fleet(SIZES, gradient_noise=1.0, divergence=1.0, throughput=SPEED, round_time=0.1)
-
-
-def controller(cost: float = 8000.0, **options: Any) -> Controller:
-    return Controller(
-        fleet(),
-        Budget(cost=cost, time=300.0, round_cost=20.0, max_rounds=options.pop("max_rounds", None)),
-        0.2,
-        curvature_floor=0.0,
-        **options,
-    )
-
-
-def trainer(**options: Any) -> FederatedTrainer:
-    given = {
-        "system": SystemModel(SPEED, 0.1),
-        "test": samples(100, 9),
-        "seed": 5,
-        "progress": False,
-        "mode": "loop",
-    }
-    return FederatedTrainer(
-        options.pop("model", model()),
-        functional.cross_entropy,
-        options.pop("data", datasets()),
-        **(given | options),
-    )
-
-
-def parameters(run: FederatedTrainer) -> np.ndarray:
-    return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().cpu().numpy().copy()
+from torch_federation import (  # noqa: E402
+    CLIENTS,
+    SIZES,
+    SPEED,
+    controller,
+    datasets,
+    fleet,
+    model,
+    parameters,
+    same_records,
+    samples,
+    stream,
+    trainer,
+)
 
 
 def broken(*clients: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -134,10 +85,6 @@ def test_a_mode_is_not_refused_for_the_wrong_reason() -> None:
     data[0][0][1, 0] = math.nan
     with pytest.raises(InvalidProblemError, match="not finite: look for NaN"):
         trainer(data=data, mode="vectorised")
-
-
-def same_records(left: History, right: History) -> bool:
-    return left.state_dict()["records"].__repr__() == right.state_dict()["records"].__repr__()
 
 
 def test_training_under_a_controller_learns_within_its_budget() -> None:
@@ -243,68 +190,6 @@ def test_given_weights_take_the_place_of_samples() -> None:
     assert np.array_equal(parameters(run), parameters(alone))
 
 
-class InterruptedRunError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("pair", ["next", "same"])
-@pytest.mark.parametrize("mode", ["loop", "vectorised"])
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, mode: str, pair: Any) -> None:
-    path = tmp_path / "run.npz"
-    options = {"mode": mode, "probe": ProbeOptions(pair), "evaluate_every": 2}
-    whole = trainer(**options)
-    expected = whole.run(controller(4000, probe_every=2))
-
-    def die(history: History) -> None:
-        if len(history) == 8:
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        trainer(checkpoint=path, checkpoint_every=3, callbacks=[die], **options).run(
-            controller(4000, probe_every=2)
-        )
-    again = trainer(checkpoint=path, checkpoint_every=3, **options)
-    history = again.run(controller(4000, probe_every=2))
-    assert len(expected) > 10
-    assert same_records(history, expected)
-    assert np.array_equal(parameters(again), parameters(whole))
-    finished = trainer(checkpoint=path, **options)
-    assert same_records(finished.run(controller(4000, probe_every=2)), expected)
-
-
-def stream() -> SharedData:
-    x, y = samples(400, 1)
-    buffers = [Fifo(16, seed=i) for i in range(CLIENTS)]
-
-    def rows(round_: int) -> list[np.ndarray]:
-        for i, buffer in enumerate(buffers):
-            if round_ >= i:  # client 4 has nothing for four rounds
-                buffer.insert(np.arange(3) + 80 * i + 3 * (round_ % 20))
-        return [buffer.items for buffer in buffers]
-
-    return SharedData(x, y, rows)
-
-
-@pytest.mark.parametrize("mode", ["loop", "vectorised"])
-def test_data_may_arrive_while_training_runs_also_across_a_restart(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "run.npz"
-    whole = trainer(data=stream(), mode=mode)
-    expected = whole.run(FixedPlan(fleet(), 9, 2, 4, 0.2))
-    assert expected.column("arrived").tolist() == [1, 2, 3, 4, 5, 5, 5, 5, 5]
-
-    def die(history: History) -> None:
-        if len(history) == 5:
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        trainer(data=stream(), mode=mode, checkpoint=path, checkpoint_every=2, callbacks=[die]).run(
-            FixedPlan(fleet(), 9, 2, 4, 0.2)
-        )
-    again = trainer(data=stream(), mode=mode, checkpoint=path)
-    assert same_records(again.run(FixedPlan(fleet(), 9, 2, 4, 0.2)), expected)
-    assert np.array_equal(parameters(again), parameters(whole))
-
-
 def test_the_controller_hears_what_buffers_hold_and_what_they_cost_in_accuracy() -> None:
     planner = controller(streaming=True)
     trainer(data=stream(), gradient_error=lambda round_: 0.1 * round_, callbacks=[lambda h: len(h) == 3]).run(
@@ -312,111 +197,6 @@ def test_the_controller_hears_what_buffers_hold_and_what_they_cost_in_accuracy()
     )
     assert planner.gradient_error == pytest.approx(0.2)
     assert planner.estimates.samples.tolist()[:3] == [9, 6, 3]
-
-
-def shifted() -> torch.nn.Module:
-    other = model()
-    with torch.no_grad():
-        next(other.parameters())[0, 0] += 1e-9
-    return other
-
-
-def relabelled() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    data = datasets()
-    inputs, targets = data[2]
-    return [*data[:2], (inputs, targets.flip(0)), *data[3:]]
-
-
-@pytest.mark.parametrize(
-    ("field", "options", "plan"),
-    [
-        ("seed", {"seed": 6}, {}),
-        ("targets", {"data": relabelled()}, {}),
-        ("weight_decay", {"weight_decay": 0.1}, {}),
-        ("probe", {"probe": None}, {}),
-        ("system.seed", {"system": SystemModel(SPEED, 0.1, seed=9)}, {}),
-        ("initial weights", {"model": shifted()}, {}),
-        (r"phases\[0\].batch_sizes", {}, {"batches": 3}),
-        (r"phases\[0\].learning_rate", {}, {"rate": 0.3}),
-        ("fleet.samples", {}, {"samples": [13, 30, 7, 55, 20]}),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused_by_the_field_that_differs(
-    tmp_path: Path, field: str, options: dict[str, Any], plan: dict[str, Any]
-) -> None:
-    def fixed(batches: int = 2, rate: float = 0.2, samples: list[int] | None = None) -> FixedPlan:
-        devices = fleet() if samples is None else dataclasses.replace(fleet(), samples=samples)
-        return FixedPlan(devices, 2, 1, batches, rate)
-
-    path = tmp_path / "run.npz"
-    trainer(checkpoint=path).run(fixed())
-    with pytest.raises(InvalidProblemError, match=f"another run, with '{field}"):
-        trainer(checkpoint=path, **options).run(fixed(**plan))
-
-
-def test_what_is_no_checkpoint_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "run.npz"
-    path.write_bytes(b"something else")
-    with pytest.raises(InvalidProblemError, match="damaged, or no checkpoint"):
-        trainer(checkpoint=path).run(FixedPlan(fleet(), 2, 1, 2, 0.2))
-    assert path.read_bytes() == b"something else"
-
-
-def test_a_larger_budget_may_be_given_when_training_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "run.npz"
-    first = trainer(checkpoint=path).run(controller(3000))
-    with pytest.warns(CheckpointWarning, match=r"budget\.cost was 3000\.0, and is 6000\.0"):
-        longer = trainer(checkpoint=path).run(controller(6000))
-    assert len(longer) > len(first) and longer.records[: len(first) - 1] == first.records[:-1]
-    assert longer.records[-1].cost <= 6000
-
-
-def test_an_average_that_is_not_finite_is_not_taken_nor_saved(tmp_path: Path) -> None:
-    path = tmp_path / "run.npz"
-    plan = FixedPlan(fleet(), 40, 4, 8, 0.2)
-
-    def overflow(history: History) -> None:
-        if len(history) == 3:
-            work = run._engine
-            original = work.run
-
-            def broken(*arguments: Any) -> Any:
-                result = original(*arguments)
-                return dataclasses.replace(result, state=result.state * math.inf)
-
-            work.run = broken
-
-    run = trainer(checkpoint=path, checkpoint_every=1, callbacks=[overflow])
-    history = run.run(plan)
-    assert len(history) == 4 and history.stopped.reason is StopReason.NOT_FINITE
-    again = trainer(checkpoint=path)
-    assert np.isfinite(parameters(run)).all()
-    again.run(FixedPlan(fleet(), 40, 4, 8, 0.2))
-    assert np.isfinite(parameters(again)).all()
-
-
-def test_a_disk_that_fills_up_does_not_end_training_until_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    path = tmp_path / "run.npz"
-    run = trainer(
-        checkpoint=path,
-        checkpoint_every=2,
-        callbacks=[lambda history: len(history) == 3 and monkeypatch.setattr(os, "fsync", full)],
-    )
-    with (
-        pytest.warns(CheckpointWarning, match=r"No space left.*Training goes on"),
-        pytest.raises(CheckpointError, match="No space left"),
-    ):
-        run.run(FixedPlan(fleet(), 5, 1, 2, 0.2))
-    assert len(run.history) == 5
-    monkeypatch.undo()
-    resumed = trainer(checkpoint=path)
-    assert same_records(resumed.run(FixedPlan(fleet(), 5, 1, 2, 0.2)), run.history)
-    assert np.array_equal(parameters(resumed), parameters(run))
 
 
 def test_training_ends_early_and_the_last_round_is_evaluated() -> None:
