@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from coopt import Budget, Controller, Fleet  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import (  # noqa: E402
+from coopt import Budget, Controller, Fleet
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import (
     FederatedTrainer,
     History,
     SharedData,
 )
-from coopt.streaming import Fifo  # noqa: E402
+from coopt.streaming import Fifo
 
 CLIENTS = 5
 SIZES = np.array([12, 30, 7, 55, 20])

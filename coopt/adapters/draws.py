@@ -26,7 +26,7 @@ HALF = np.uint64(32)
 
 def draw_positions(
     seed: int,
-    round: int,  # noqa: A002
+    round: int,
     clients: npt.ArrayLike,
     samples: npt.ArrayLike,
     *,

@@ -254,7 +254,7 @@ class SystemModel:
 
     def round(
         self,
-        round: int,  # noqa: A002
+        round: int,
         samples_processed: ArrayLike,
         steps: ArrayLike = 0,
     ) -> RoundTimes:

@@ -169,7 +169,7 @@ class ClientProbe:
     def _shown(self) -> list[Fact]:
         return [("client", self.client), ("pair", self._pair_kind), ("vectors", self._vectors)]
 
-    def begin(self, model: npt.ArrayLike, *, round: int, batch_size: int) -> Vector:  # noqa: A002
+    def begin(self, model: npt.ArrayLike, *, round: int, batch_size: int) -> Vector:
         """Evaluate the round's first mini-batch at the received model.
 
         Parameters

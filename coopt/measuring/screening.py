@@ -79,7 +79,7 @@ def screen(
     reports: Iterable[ClientReport],
     *,
     devices: int,
-    round: int,  # noqa: A002
+    round: int,
     memory: Memory | None = None,
     most_seconds: float = LARGEST,
     answers: AnswerTimes | None = None,

@@ -17,7 +17,7 @@ STEPS, BATCH = 2, 16
 VARIED = (1.0, 2.0, 0.5)
 
 
-def warm_up(problem: Problem, round: int = 0) -> Choice:  # noqa: A002
+def warm_up(problem: Problem, round: int = 0) -> Choice:
     """Choose a round that costs little of anything and measures everything.
 
     Where time is limited the batches differ from one `round` to the next: times of one batch alone do not

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem, solve_allocation  # noqa: E402
-from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import FederatedTrainer, FlatModel, LocalWork, local_update  # noqa: E402
+from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem, solve_allocation
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import FederatedTrainer, FlatModel, LocalWork, local_update
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 

@@ -14,15 +14,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import (  # noqa: E402
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import (
     History,
     ProbeOptions,
 )
-from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError  # noqa: E402
-from coopt.online.round_plan import StopReason  # noqa: E402
-from torch_federation import (  # noqa: E402
+from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
+from coopt.online.round_plan import StopReason
+from torch_federation import (
     SPEED,
     InterruptedRunError,
     controller,

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from coopt.adapters.draws import draw_positions  # noqa: E402
-from coopt.adapters.torch import FlatModel, LocalClient, LocalWork, ProbeOptions, local_update  # noqa: E402
-from coopt.adapters.torch.modes import choose_engine  # noqa: E402
-from coopt.errors import InvalidProblemError  # noqa: E402
-from coopt.measuring.probe import ClientProbe  # noqa: E402
-from coopt.measuring.report_noise import ReportNoise  # noqa: E402
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.torch import FlatModel, LocalClient, LocalWork, ProbeOptions, local_update
+from coopt.adapters.torch.modes import choose_engine
+from coopt.errors import InvalidProblemError
+from coopt.measuring.probe import ClientProbe
+from coopt.measuring.report_noise import ReportNoise
 
 
 def problem(samples: int = 30) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:

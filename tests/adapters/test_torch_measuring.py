@@ -9,9 +9,9 @@ import coopt
 from coopt import InvalidProblemError, Measurement
 
 torch = pytest.importorskip("torch")
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from coopt.adapters.torch import SharedData, measure  # noqa: E402
+from coopt.adapters.torch import SharedData, measure
 
 cross_entropy = nn.functional.cross_entropy
 INPUTS, CLASSES = 6, 3

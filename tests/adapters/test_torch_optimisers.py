@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coopt import (  # noqa: E402
+from coopt import (
     Budget,
     ClientAdam,
     ClientSGD,
@@ -23,12 +23,12 @@ from coopt import (  # noqa: E402
     ServerAdam,
     ServerSGD,
 )
-from coopt.adapters.draws import draw_positions  # noqa: E402
-from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import FederatedTrainer, ProbeOptions, measure  # noqa: E402
-from coopt.errors import InvalidProblemError  # noqa: E402
-from quadratics import random_model  # noqa: E402
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import FederatedTrainer, ProbeOptions, measure
+from coopt.errors import InvalidProblemError
+from quadratics import random_model
 
 SIZES = np.array([12, 30, 7])
 RATE, STEPS, ROUNDS = 0.05, 4, 3

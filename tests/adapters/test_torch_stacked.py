@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from coopt import ClientReport, Fleet, RoundPlan, Stopped  # noqa: E402
-from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import (  # noqa: E402
+from coopt import ClientReport, Fleet, RoundPlan, Stopped
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import (
     FederatedTrainer,
     FlatModel,
     LoopEngine,
@@ -25,10 +25,10 @@ from coopt.adapters.torch import (  # noqa: E402
     SharedData,
     StackedEngine,
 )
-from coopt.adapters.torch.buckets import WORST_WASTE, bucket_clients  # noqa: E402
-from coopt.adapters.torch.data import client_rows  # noqa: E402
-from coopt.adapters.torch.stack import sample_losses  # noqa: E402
-from coopt.errors import InvalidProblemError  # noqa: E402
+from coopt.adapters.torch.buckets import WORST_WASTE, bucket_clients
+from coopt.adapters.torch.data import client_rows
+from coopt.adapters.torch.stack import sample_losses
+from coopt.errors import InvalidProblemError
 
 SIZES = [12, 30, 7, 55, 20, 41]
 FLEET = Fleet(SIZES, gradient_noise=1.0, divergence=1.0)

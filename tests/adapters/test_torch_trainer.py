@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from coopt import Fleet, Stopped  # noqa: E402
-from coopt.adapters.draws import draw_positions  # noqa: E402
-from coopt.adapters.fixed_plan import FixedPlan  # noqa: E402
-from coopt.adapters.system import SystemModel  # noqa: E402
-from coopt.adapters.torch import (  # noqa: E402
+from coopt import Fleet, Stopped
+from coopt.adapters.draws import draw_positions
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.system import SystemModel
+from coopt.adapters.torch import (
     EarlyStop,
     FederatedTrainer,
     History,
     SharedData,
     measure,
 )
-from coopt.errors import InvalidProblemError  # noqa: E402
-from coopt.online.round_plan import StopReason  # noqa: E402
-from torch_federation import (  # noqa: E402
+from coopt.errors import InvalidProblemError
+from coopt.online.round_plan import StopReason
+from torch_federation import (
     CLIENTS,
     SIZES,
     SPEED,

@@ -114,7 +114,7 @@ class Exchange:
         self,
         messages: Iterable[Message],
         *,
-        round: int,  # noqa: A002
+        round: int,
         seconds: float,
         closes: Callable[[dict[int, float]], float] = lambda answered: math.inf,
     ) -> tuple[list[Sent], list[Reply]]:

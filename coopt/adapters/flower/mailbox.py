@@ -71,7 +71,7 @@ class Mailbox:
         self,
         messages: Iterable[Message],
         *,
-        round: int,  # noqa: A002
+        round: int,
         devices: dict[int, int],
         lifetime: float,
     ) -> list[Sent]:

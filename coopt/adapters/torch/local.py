@@ -321,6 +321,6 @@ def local_update(
     return model.state.clone(), report
 
 
-def client_seed(seed: int, round: int, client: int) -> int:  # noqa: A002
+def client_seed(seed: int, round: int, client: int) -> int:
     """Seed of the random numbers that a model itself draws, for dropout and the like."""
     return ((seed * SPREAD + round) * SPREAD + client) % 2**63

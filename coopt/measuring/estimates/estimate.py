@@ -38,7 +38,7 @@ def update(
     state: Estimates,
     reports: Iterable[ClientReport],
     *,
-    round: int,  # noqa: A002
+    round: int,
     local_steps: int = 1,
     replacement: bool = True,
     streaming: bool = False,
