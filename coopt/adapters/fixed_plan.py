@@ -25,6 +25,7 @@ from coopt.problem.validation import count, instance, integer_array, real
 
 if TYPE_CHECKING:
     from coopt.measuring.measurement import Measurement
+    from coopt.objectives.forecast.optimiser import Optimiser
     from coopt.plans.allocation import Allocation
     from coopt.plans.schedule import Schedule
 
@@ -283,9 +284,16 @@ class FixedPlan:
         """Nothing: the plan is made."""
         del gradients_a_product
 
-    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
+    def measured(
+        self,
+        measurement: Measurement | None,
+        *,
+        seconds: float,
+        cost: float | None = None,
+        optimiser: Optimiser | None = None,
+    ) -> None:
         """Charge a measurement that somebody took all the same."""
-        del measurement
+        del measurement, optimiser
         self._account.charge(0.0 if cost is None else cost, seconds)
 
     def observe(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from coopt.errors import InvalidProblemError
 from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.measurement import Measurement
+from coopt.objectives.forecast.optimiser import Optimiser
 from coopt.problem.saved_state import Reader, number, optional, table, text, whole
 from coopt.problem.validation import instance
 
@@ -33,6 +34,8 @@ class Measured:
     measurement : Measurement or None
     forecast : Forecast or None
         What it says of plans; remembers what it has computed for them.
+    optimiser : Optimiser or None
+        The steps that it is for; None: those that the measurement was taken for.
     at : int
         The round before which it was taken.
     loss : Estimate
@@ -44,24 +47,31 @@ class Measured:
     def __init__(self) -> None:
         self.measurement: Measurement | None = None
         self.forecast: Forecast | None = None
+        self.optimiser: Optimiser | None = None
         self.at, self.attempts = -1, 0
         self.loss = Estimate(math.nan, math.inf)
         self._text: str | None = None
 
-    def take(self, measurement: Measurement | None, at: int, loss: Estimate) -> None:
-        """Take in a measurement before round `at`; None: nobody answered."""
+    def take(
+        self, measurement: Measurement | None, optimiser: Optimiser | None, at: int, loss: Estimate
+    ) -> None:
+        """Take in a measurement before round `at`; None: nobody answered.
+
+        Raises
+        ------
+        InvalidProblemError
+            If it says nothing of the optimiser; nothing is changed then.
+        """
+        forecast = None if measurement is None else measurement.forecast(optimiser=optimiser)
         self.attempts += 1
         if measurement is not None:
-            self._set(measurement)
+            self.measurement, self.forecast, self.optimiser = measurement, forecast, optimiser
+            self._text = None
             self.at, self.loss = at, loss
 
     def forget(self) -> None:
         """Forget what was measured, since the fleet is another one."""
         self.measurement = self.forecast = self._text = None
-
-    def _set(self, measurement: Measurement) -> None:
-        self.measurement, self.forecast = measurement, measurement.forecast()
-        self._text = None
 
     def state_dict(self) -> dict[str, Any]:
         """Give numbers and a text that `restored` turns back into the same."""
@@ -71,6 +81,7 @@ class Measured:
             self._text = base64.b64encode(stream.getvalue()).decode("ascii")
         return {
             "measurement": self._text,
+            "optimiser": None if self.optimiser is None else self.optimiser.to_dict(),
             "at": self.at,
             "attempts": self.attempts,
             "loss": self.loss._asdict(),
@@ -82,7 +93,7 @@ class Measured:
         for name, value in table(place, state, _ENTRIES).items():
             setattr(made, name, value)
         if made.measurement is not None:
-            made.forecast = made.measurement.forecast()
+            made.forecast = made.measurement.forecast(optimiser=made.optimiser)
         return made
 
 
@@ -92,6 +103,13 @@ def _measurement(place: str, value: object) -> Measurement:
     except ValueError as error:
         raise InvalidProblemError(f"{place} is no text of base64: {error}") from error
     return Measurement.read(io.BytesIO(content), place)
+
+
+def _optimiser(place: str, value: Any) -> Optimiser:
+    try:
+        return Optimiser.from_dict(value)  # whatever it is, it is refused by name
+    except InvalidProblemError as error:
+        raise InvalidProblemError(f"{place}: {error}") from error
 
 
 def _loss(place: str, value: object) -> Estimate:
@@ -104,6 +122,7 @@ def _loss(place: str, value: object) -> Estimate:
 # What may stand in a state that was written down.
 _ENTRIES: dict[str, Reader[Any]] = {
     "measurement": optional(_measurement),
+    "optimiser": optional(_optimiser),
     "at": whole(-1),
     "attempts": whole(),
     "loss": _loss,

@@ -12,6 +12,7 @@ from coopt.measuring.estimates.calibrate import calibrate
 from coopt.measuring.estimates.state import Estimates
 from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.measurement import Measurement
+from coopt.objectives.forecast.optimiser import Optimiser
 from coopt.online.accounting import Account
 from coopt.online.keeps_account import KeepsAccount
 from coopt.online.measure_request import MeasureRequest, request
@@ -124,7 +125,14 @@ class Outlook(Membership, KeepsAccount):
             seed=self.round,
         )
 
-    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
+    def measured(
+        self,
+        measurement: Measurement | None,
+        *,
+        seconds: float,
+        cost: float | None = None,
+        optimiser: Optimiser | None = None,
+    ) -> None:
         """Take in a measurement that was wanted, and charge what it took.
 
         The next `plan` is by it. None says that no device answered, which is charged as well.
@@ -138,11 +146,15 @@ class Outlook(Membership, KeepsAccount):
         cost : float, optional
             In the unit of the budget; default: the samples that were processed, and the cost of a round for
             each exchange.
+        optimiser : Optimiser, optional
+            What devices and server train with, which the next plans are for; default: plain federated
+            averaging, with Adam on the devices where the measurement was taken for it.
 
         Raises
         ------
         InvalidProblemError
-            If it is of another fleet, or `seconds` or `cost` is no number of at least 0.
+            If it is of another fleet, says nothing of the optimiser, or `seconds` or `cost` is no number of
+            at least 0. Nothing is charged then.
         """
         seconds = validation.real("seconds", seconds, minimum=0.0)
         check_fits(measurement, len(self.fleet))
@@ -150,9 +162,13 @@ class Outlook(Membership, KeepsAccount):
             price = self.budget.round_cost + float(self.fleet.round_cost.sum())
             costs = self._state.knowledge.sample_cost(), self.fleet.step_cost
             cost = cost_of(measurement, *costs, price)
-        self._account.charge(validation.real("cost", cost, minimum=0.0), seconds)
+        cost = validation.real("cost", cost, minimum=0.0)
+        if optimiser is not None:
+            validation.instance("optimiser", optimiser, Optimiser)
         loss = self.estimates.loss.now
-        self._state.measured.take(measurement, self.round, loss._replace(value=loss.value - self.lowest_loss))
+        loss = loss._replace(value=loss.value - self.lowest_loss)
+        self._state.measured.take(measurement, optimiser, self.round, loss)
+        self._account.charge(cost, seconds)
         self._state.plan = self._state.choice = None
 
     def recommend_sampler(

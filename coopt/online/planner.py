@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from coopt.errors import InvalidProblemError
+from coopt.errors import BoundWarning, InvalidProblemError
 from coopt.measuring.ignored import Ignored
 from coopt.measuring.measurement import Measurement
 from coopt.measuring.report import ClientReport
+from coopt.objectives.forecast.optimiser import Optimiser
 from coopt.online.measure_request import MeasureRequest
 from coopt.online.round_plan import RoundPlan, Stopped
+from coopt.policies.situation import MeasuringPolicy, Policy
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
 
@@ -72,8 +75,18 @@ class Planner(Protocol):
         """What to measure before the next round; an adapter that cannot measure need not ask."""
         ...
 
-    def measured(self, measurement: Measurement | None, *, seconds: float, cost: float | None = None) -> None:
-        """Take in and charge a measurement that was wanted; None where nobody answered."""
+    def measured(
+        self,
+        measurement: Measurement | None,
+        *,
+        seconds: float,
+        cost: float | None = None,
+        optimiser: Optimiser | None = None,
+    ) -> None:
+        """Take in and charge a measurement that was wanted; None where nobody answered.
+
+        `optimiser` is what devices and server train with.
+        """
         ...
 
     def observe(
@@ -106,10 +119,37 @@ class Planner(Protocol):
         ...
 
 
-def check_planner(planner: object) -> None:
-    """Raise InvalidProblemError where something else is given, most of all a plan that nothing runs yet."""
+def check_planner(planner: object, optimiser: Optimiser | None = None) -> None:
+    """Check what an adapter is given.
+
+    Parameters
+    ----------
+    planner : object
+    optimiser : Optimiser, optional
+        What devices and server train with.
+
+    Raises
+    ------
+    InvalidProblemError
+        If it is no planner, most of all a plan that nothing runs yet.
+
+    Warns
+    -----
+    BoundWarning
+        If it plans by estimates for bounds alone, which know plain steps, and the optimiser has others.
+    """
     if not all(callable(getattr(planner, name, None)) for name in ("plan", "observe", "wait")):
         raise InvalidProblemError(
             f"planner is a {type(planner).__name__}: give a Controller, or a plan as "
             "FixedPlan.from_allocation(plan) or FixedPlan.from_schedule(schedule)"
+        )
+    policy = getattr(planner, "policy", None)
+    if optimiser is None or optimiser.plain or not isinstance(policy, Policy):
+        return
+    if policy.needs_estimates and not isinstance(policy, MeasuringPolicy):
+        warnings.warn(
+            f"policy {policy.name!r} plans for plain federated averaging, and training is by {optimiser}: "
+            "its bounds know no other steps; policy='schedule' plans for these, where the fleet is measured",
+            BoundWarning,
+            stacklevel=3,
         )

@@ -13,11 +13,21 @@ if importlib.util.find_spec("flwr") is None:
     pytest.skip("flwr is not installed", allow_module_level=True)
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
 from flwr.supercore.task_identity import TaskIdentity
 
-from coopt import Budget, Controller, Fleet, InvalidProblemError, measure
-from coopt.adapters.flower import CoOptResult, CoOptStrategy
+from coopt import (
+    Budget,
+    ClientAdam,
+    ClientSGD,
+    Controller,
+    Fleet,
+    InvalidProblemError,
+    Optimiser,
+    ServerSGD,
+    measure,
+)
+from coopt.adapters.flower import CoOptResult, CoOptStrategy, ServerOptimiser
 from coopt.adapters.flower.client import answer_queries, torch_client_app
 from coopt.adapters.flower.client_measuring import UNDER_WAY
 from coopt.adapters.flower.records import MEASURE, pack_message, unpack_message
@@ -74,9 +84,9 @@ def test_it_is_what_is_measured_here_and_is_charged(clock: FakeTime, monkeypatch
     used, grid, taken = controller(), FakeGrid(clock, nodes()), []
     original = used.measured
 
-    def note(found: Any, *, seconds: float, cost: float | None = None) -> None:
+    def note(found: Any, *, seconds: float, **more: Any) -> None:
         before = used.spent_cost
-        original(found, seconds=seconds, cost=cost)
+        original(found, seconds=seconds, **more)
         taken.append((found, seconds, used.spent_cost - before, used.round))
 
     monkeypatch.setattr(used, "measured", note)
@@ -114,6 +124,47 @@ def test_nodes_that_cannot_be_measured_are_never_asked(clock: FakeTime, measured
     assert not any(measuring(node) for node in grid.nodes.values())
     assert {record.policy for record in result.rounds} == {"warm-up", "horizon"}
     assert used.measurement is None
+
+
+@pytest.mark.parametrize(
+    ("base", "client", "expected"),
+    [
+        (None, ClientSGD(momentum=0.5), Optimiser(ClientSGD(momentum=0.5))),
+        (
+            FedAvgM(server_learning_rate=0.5, server_momentum=0.8, fraction_evaluate=0.0),
+            ClientSGD(),
+            Optimiser(server=ServerSGD(0.5, 0.8)),
+        ),
+        (
+            ServerOptimiser(ServerSGD(0.7), fraction_evaluate=0.0),
+            ClientSGD(),
+            Optimiser(server=ServerSGD(0.7)),
+        ),
+    ],
+    ids=["devices", "FedAvgM", "server"],
+)
+def test_plans_are_for_the_steps_that_are_taken(
+    clock: FakeTime, base: Strategy | None, client: ClientSGD, expected: Optimiser
+) -> None:
+    used, grid = controller(cost=8000.0), FakeGrid(clock, nodes())
+    result = CoOptStrategy(used, base, optimiser=Optimiser(client)).start(grid, start())
+    assert "schedule" in {record.policy for record in result.rounds}
+    forecast = used._state.measured.forecast
+    assert forecast is not None and forecast.optimiser == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "client"),
+    [(None, ClientAdam()), (FedAdam(fraction_evaluate=0.0), ClientSGD())],
+    ids=["devices", "FedAdam"],
+)
+def test_where_no_forecast_knows_the_steps_nobody_is_asked(
+    clock: FakeTime, base: Strategy | None, client: ClientSGD | ClientAdam
+) -> None:
+    used, grid = controller(cost=5000.0), FakeGrid(clock, nodes())
+    result = CoOptStrategy(used, base, optimiser=Optimiser(client)).start(grid, start())
+    assert not any(measuring(node) for node in grid.nodes.values())
+    assert {record.policy for record in result.rounds} == {"warm-up", "horizon"}
 
 
 def test_behind_a_wrapper_nothing_is_measured(clock: FakeTime) -> None:

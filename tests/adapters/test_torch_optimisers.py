@@ -28,6 +28,7 @@ from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.system import SystemModel
 from coopt.adapters.torch import FederatedTrainer, ProbeOptions, measure
 from coopt.errors import InvalidProblemError
+from coopt.online.measure_request import MeasureRequest
 from quadratics import random_model
 
 SIZES = np.array([12, 30, 7])
@@ -285,3 +286,20 @@ def test_wrong_numbers_are_named() -> None:
         ClientAdam(weight_decay=-1)
     with pytest.raises(InvalidProblemError, match=r"optimiser = 'adam': must be a coopt.Optimiser"):
         trainer("adam")
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_a_planner_hears_what_it_is_measured_for(client: Any, server: Any) -> None:
+    """Unless no forecast knows it: then nothing is measured."""
+    how, told = Optimiser(client, server), []
+
+    class Curious(FixedPlan):
+        def wants(self, *, gradients_a_product: int = 1) -> MeasureRequest | None:
+            return MeasureRequest(np.full(3, 4), 2, 0, 1.0, 1.0, 1.0) if self.round == 1 else None
+
+        def measured(self, measurement: Any, **more: Any) -> None:
+            told.append((measurement.forecast(optimiser=more["optimiser"]), more["optimiser"]))
+
+    trainer(how).run(Curious(Fleet(SIZES, 1.0, 1.0), 2, STEPS, BATCHES, RATE))
+    assert [each for _, each in told] == ([how] if how.forecastable else [])

@@ -18,6 +18,7 @@ from coopt.adapters.flower.records import MEASURE, pack_message, read_array, unp
 from coopt.errors import InvalidProblemError, MeasurementWarning
 from coopt.measuring.exchange import Message, measure_clients
 from coopt.measuring.measurement import Measurement
+from coopt.objectives.forecast.optimiser import ClientAdam, Optimiser
 from coopt.online.measure_request import LEFT_OUT, MeasureRequest
 from coopt.online.planner import Planner
 
@@ -28,6 +29,7 @@ def measure_where_wanted(
     planner: Planner,
     exchange: Exchange,
     arrays: ArrayRecord,
+    optimiser: Optimiser | None,
     seed: int,
     begins: Callable[[float, float], object],
 ) -> None:
@@ -42,11 +44,16 @@ def measure_where_wanted(
     exchange : Exchange
     arrays : ArrayRecord
         The present model.
+    optimiser : Optimiser or None
+        What nodes and server train with. Where that is unknown, or no forecast knows it, nothing is asked of
+        anybody; nor with Adam on the nodes, which measure no parameter in units of its own.
     seed : int
         Of the run.
     begins : callable
         Told the cost of what is about to be measured, and the most seconds that it takes.
     """
+    if optimiser is None or not optimiser.forecastable or isinstance(optimiser.client, ClientAdam):
+        return
     nodes = exchange.measuring()
     here = np.isin(np.arange(len(planner.fleet)), list(nodes))
     if _missing(planner, here):
@@ -61,7 +68,7 @@ def measure_where_wanted(
     began = time.monotonic()
     logger.info("coopt: measures %d devices in %d exchanges", int((rows > 0).sum()), wanted.exchanges)
     found = _measured(planner, exchange, arrays, rows, wanted, seed)
-    planner.measured(found, seconds=time.monotonic() - began)
+    planner.measured(found, seconds=time.monotonic() - began, optimiser=optimiser)
 
 
 def _missing(planner: Planner, here: npt.NDArray[np.bool_]) -> bool:

@@ -17,8 +17,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
+from coopt.adapters.flower.innermost import innermost
 from coopt.errors import InvalidProblemError
-from coopt.objectives.forecast.optimiser import ServerAdam, ServerSGD
+from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD, Optimiser, ServerAdam, ServerSGD
 from coopt.problem.validation import shown
 
 # How arrays of running statistics are named at the end, by torch and by Keras.
@@ -105,6 +106,25 @@ class ServerOptimiser(FedAvg):
             first = server.momentum * first + change
         self.first[name] = first
         return np.asarray(start + moved).astype(start.dtype)
+
+
+def steps_of(client: ClientSGD | ClientAdam, base: Strategy) -> Optimiser | None:
+    """How clients step, and the server by a base strategy; None where that cannot be told.
+
+    It cannot behind a wrapper, which may be there to hide what devices know, nor of Flower's adaptive
+    strategies.
+
+    Parameters
+    ----------
+    client : ClientSGD or ClientAdam
+    base : Strategy
+        Others than those that step are taken for averaging.
+    """
+    if innermost(base) is not base or isinstance(base, FedAdagrad | FedAdam | FedYogi):
+        return None
+    if isinstance(base, FedAvgM):
+        return Optimiser(client, ServerSGD(base.server_learning_rate, base.server_momentum))
+    return Optimiser(client, base.server if isinstance(base, ServerOptimiser) else ServerSGD())
 
 
 def keep_running_statistics(

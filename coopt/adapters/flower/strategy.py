@@ -25,7 +25,7 @@ from coopt.adapters.flower.partial_work import normalised
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task, with_task
 from coopt.adapters.flower.replies import answer_times, read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound, one_line
-from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics
+from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics, steps_of
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser, ServerSGD
@@ -97,7 +97,6 @@ class CoOptStrategy(Strategy):
         checkpoint: str | Path | None = None,
         poll_seconds: float = 0.2,
     ) -> None:
-        check_planner(controller)
         self.controller = controller
         validation.instance("optimiser", optimiser, Optimiser)
         if base is not None and optimiser.server != ServerSGD():
@@ -107,6 +106,7 @@ class CoOptStrategy(Strategy):
             )
         self.optimiser = optimiser
         self.base = ServerOptimiser(optimiser.server, fraction_evaluate=0.0) if base is None else base
+        check_planner(controller, steps_of(optimiser.client, self.base))
         self.seed = validation.count("seed", seed, minimum=0)
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
         self._folder = checkpoint
@@ -282,13 +282,13 @@ class CoOptStrategy(Strategy):
         return result
 
     def _measure(self, exchange: Exchange, result: CoOptResult) -> None:
-        """Measure the nodes if the planner wants that; not behind a wrapper, which may be there to hide."""
+        """Measure the nodes if the planner wants that."""
 
         def begins(cost: float, longest: float) -> None:
             self._save(result, begun=Begun(time.time(), [], (cost, longest)))
 
-        if innermost(self.base) is self.base:
-            measure_where_wanted(self.controller, exchange, result.arrays, self.seed, begins)
+        how = steps_of(self.optimiser.client, self.base)
+        measure_where_wanted(self.controller, exchange, result.arrays, how, self.seed, begins)
 
     def _next_plan(self, exchange: Exchange) -> RoundPlan | Stopped:
         """Plan the next round; who is not connected is not drawn. Wait until it begins."""

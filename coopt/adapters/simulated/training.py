@@ -144,16 +144,16 @@ def simulate(
     >>> run.losses.shape, bool(run.losses[-1] < run.losses[0])
     ((6,), True)
     """
-    check_planner(planner)
+    how = _linear(optimiser)
+    check_planner(planner, optimiser)
     held = np.array([len(client[0]) for client in clients])
     shares = np.asarray(held if weights is None else weights, dtype=np.float64)
     model = np.array(parameters, dtype=np.float64)
     seed = count("seed", seed, minimum=0)
-    how = _linear(optimiser)
     memory = np.zeros_like(model)
     workers = [_Worker(i, client, gradient, seed, how) for i, client in enumerate(clients)]
     left_out: list[tuple[int, ...]] = []
-    measure_for = _Measuring(planner, gradient, clients, system, weights, seed)
+    measure_for = _Measuring(planner, gradient, clients, system, weights, optimiser, seed)
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
     measure_for(model)
     late = LateAnswers()
@@ -256,6 +256,7 @@ class _Measuring:
     clients: Sequence[Any]
     system: SystemModel
     weights: ArrayLike | None
+    optimiser: Optimiser
     seed: int
 
     def __call__(self, model: Floats) -> None:
@@ -277,7 +278,8 @@ class _Measuring:
             weights=None if self.weights is None else self.weights / np.sum(self.weights),
             progress=False,
         )
-        self.planner.measured(found, seconds=clock.seconds(found.directions))
+        took = clock.seconds(found.directions)
+        self.planner.measured(found, seconds=took, optimiser=self.optimiser)
 
 
 class _Worker:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coopt.adapters.system import SystemModel
     from coopt.adapters.torch.data import ClientRows
     from coopt.measuring.measurement import Measurement
+    from coopt.objectives.forecast.optimiser import Optimiser
     from coopt.online.planner import Planner
 
 
@@ -24,6 +25,7 @@ def measure_where_wanted(
     measure: Callable[..., Measurement],
     held: ClientRows | None,
     system: SystemModel | None,
+    optimiser: Optimiser,
     seed: int,
     now: Callable[[], float],
 ) -> list[str]:
@@ -38,6 +40,8 @@ def measure_where_wanted(
         What the clients hold; None before any data have arrived.
     system : SystemModel, or None
         The simulated clock; None where seconds are measured.
+    optimiser : Optimiser
+        What clients and server train with; where no forecast knows it, nothing is measured.
     seed : int
         Of the run.
     now : callable
@@ -48,8 +52,10 @@ def measure_where_wanted(
     list of str
         What was noticed. Nobody can act on it while the run goes on, so it is no warning.
     """
+    if held is None or not optimiser.forecastable:
+        return []
     wanted = planner.wants(gradients_a_product=GRADIENTS_A_PRODUCT)
-    if wanted is None or held is None:
+    if wanted is None:
         return []
     clock = None
     rows = np.where(held.counts > 0, wanted.rows, 0)
@@ -64,5 +70,5 @@ def measure_where_wanted(
         warnings.simplefilter("always", MeasurementWarning)
         found = measure(rows=rows, directions=wanted.directions, seed=seed + wanted.seed, progress=False)
     took = now() - begun if clock is None else clock.seconds(found.directions)
-    planner.measured(found, seconds=took)
+    planner.measured(found, seconds=took, optimiser=optimiser)
     return [f"measuring: {each.message}" for each in caught]

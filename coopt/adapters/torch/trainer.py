@@ -276,7 +276,7 @@ class FederatedTrainer:
         CheckpointError
             If another run has the checkpoint, or the disk refuses the last one.
         """
-        check_planner(planner)
+        check_planner(planner, self.optimiser)
         if self.history.records:
             raise InvalidProblemError("this trainer has been run already: make a new one")
         if planner.fleet.micro_batch is not None and self.mode != "loop":
@@ -296,7 +296,7 @@ class FederatedTrainer:
         with rounds_bar(len(self.history), self.progress) as bar:
             while not ended:
                 self._notes += measure_where_wanted(
-                    planner, self.measure, self._held, self.system, self.seed, self._clock
+                    planner, self.measure, self._held, self.system, self.optimiser, self.seed, self._clock
                 )
                 plan = self._next_plan(planner)
                 if isinstance(plan, Stopped):

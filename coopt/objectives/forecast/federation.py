@@ -79,6 +79,8 @@ class Federation:
     _rounds: OrderedDict[int, Rounds] = field(default_factory=OrderedDict, repr=False)
     _noise: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
     _lasting: OrderedDict[int, Floats] = field(default_factory=OrderedDict, repr=False)
+    # Rounds and noise are asked for one after the other.
+    _last: OrderedDict[int, Steps | MomentumSteps] = field(default_factory=OrderedDict, repr=False)
 
     @classmethod
     def of(
@@ -156,6 +158,9 @@ class Federation:
         return SampledRounds(full, contraction, drift, self.how.server, changes, self.drawn * shares)
 
     def _steps(self, local_steps: int) -> Steps | MomentumSteps:
+        return kept(self._last, local_steps, 1, lambda: self._new_steps(local_steps))
+
+    def _new_steps(self, local_steps: int) -> Steps | MomentumSteps:
         if self.most_steps is None:
             if self.how.momentum == 0.0:
                 return Steps.of(self.step, local_steps)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coopt.objectives.forecast.model import Devices, Floats
-from coopt.objectives.forecast.optimiser import LinearSteps
+from coopt.objectives.forecast.optimiser import FAR, LinearSteps
 from coopt.objectives.forecast.round_map import Ints, packed_places
 
 
@@ -58,12 +58,14 @@ class MomentumSteps:
     def of(cls, step: Floats, local_steps: int, how: LinearSteps, rate: float) -> MomentumSteps:
         """So many steps, where `step` is eta times the curvatures, shape (N, m), and `rate` eta."""
         beside = rate * how.decay if how.decays_beside else 0.0
-        held = np.zeros_like(step)
+        alike = local_steps - how.settles(local_steps)
         responses = np.empty((step.shape[0], local_steps, step.shape[1]))
-        # The model and the momentum before a step, as what they still do to the model at the end.
-        model, memory = np.ones_like(step), np.zeros_like(step)
         with np.errstate(over="ignore", invalid="ignore"):
-            for j in range(local_steps):
+            models, memories = _alike(step, alike, how, beside)
+            responses[:, :alike] = memories[:, :-1] + how.factor(FAR) * models[:, :-1]
+            held = models[:, :-1].sum(axis=1)
+            model, memory = models[:, -1], memories[:, -1]
+            for j in range(alike, local_steps):
                 response = memory + how.factor(local_steps - j) * model
                 responses[:, j] = response
                 held += model
@@ -88,3 +90,31 @@ class MomentumSteps:
         rows, columns, _ = packed_places(m)
         packed: Floats = np.take(matrices.reshape(-1, m * m), rows * m + columns, axis=1)
         return packed
+
+
+def _alike(step: Floats, count: int, how: LinearSteps, beside: float) -> tuple[Floats, Floats]:
+    """The model and the momentum before each of some steps, the last of a round first, and after them.
+
+    As what they still do to the model at the end, shape (N, count + 1, m) each. All of these steps go equally
+    far, so that twice as many follow from those known by one power of the same matrix of two by two.
+    """
+    n, m = step.shape
+    far = how.factor(FAR)
+    models, memories = np.empty((2, n, count + 1, m))
+    models[:, 0], memories[:, 0] = 1.0, 0.0
+    power = np.array(
+        [
+            [1.0 - far * step - beside, -step],
+            [np.full_like(step, how.momentum * far), np.full_like(step, how.momentum)],
+        ]
+    )[:, :, :, None]
+    known = 1
+    while known <= count:
+        more = min(known, count + 1 - known)
+        new = slice(known, known + more)
+        model, memory = models[:, :more], memories[:, :more]
+        models[:, new] = power[0, 0] * model + power[0, 1] * memory
+        memories[:, new] = power[1, 0] * model + power[1, 1] * memory
+        power = np.einsum("ij...,jk...->ik...", power, power)
+        known += more
+    return models, memories

@@ -14,6 +14,7 @@ arXiv:2311.08105.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -23,6 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
 from coopt.problem.validation import flag, real, shown
+
+# A running mean this old has no bias left that float64 tells, and a step so late in a round has none.
+ROUNDED, FAR = 1e-17, 2**31
 
 
 @readable
@@ -235,6 +239,12 @@ class LinearSteps:
         beta = self.momentum
         return (1.0 - beta) / (1.0 - beta**step) if self.unbiased else 1.0
 
+    def settles(self, local_steps: int) -> int:
+        """After how many of the steps of a round all go equally far, but for rounding."""
+        if not self.unbiased:
+            return 0
+        return min(math.ceil(math.log(ROUNDED) / math.log(self.momentum)), local_steps)
+
     def lengths(self, local_steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """The :func:`effective_steps`; where momentum is a running mean, every gradient counts once."""
         return effective_steps(local_steps, 0.0 if self.unbiased else self.momentum)
@@ -293,6 +303,11 @@ class Optimiser:
     def plain(self) -> bool:
         """Whether it is federated averaging with plain local steps."""
         return self == AVERAGING
+
+    @property
+    def forecastable(self) -> bool:
+        """Whether a forecast knows it: it does not where the server steps by Adam."""
+        return not isinstance(self.server, ServerAdam)
 
     @property
     def linear(self) -> LinearSteps:
