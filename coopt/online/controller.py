@@ -220,7 +220,8 @@ class Controller(Outlook):
 
     def _plan_for(self, call: Call) -> RoundPlan | Stopped:
         """Plan a round for those that are called."""
-        active, situation = call.active, self._situation(call)
+        call, situation = self._worthwhile(call)
+        active = call.active
         if self._warming_up():
             choice = replace(warm_up(situation.problem, self.round), policy=WARM_UP)
         else:

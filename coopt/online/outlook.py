@@ -20,7 +20,8 @@ from coopt.online.measured import check_fits, cost_of
 from coopt.online.membership import Membership
 from coopt.online.own_steps import holding_up
 from coopt.online.roster import Call
-from coopt.policies.situation import MeasuringPolicy, Policy, Situation
+from coopt.online.worth_waiting import worth_waiting
+from coopt.policies.situation import ExpectingPolicy, MeasuringPolicy, Policy, Situation
 from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
@@ -114,7 +115,7 @@ class Outlook(Membership, KeepsAccount):
             return None
         if known.forecast is not None:
             progress = None if self._state.previous is None else self._state.previous.progress
-            if progress is None or progress.refill_in or not policy.departed(self._situation(call)):
+            if progress is None or progress.refill_in or not policy.departed(self._worthwhile(call)[1]):
                 return None
         return request(
             self._state.knowledge.measured(),
@@ -211,6 +212,21 @@ class Outlook(Membership, KeepsAccount):
             caution=self.caution,
             forecast=self._state.forecast,
         )
+
+    def _worthwhile(self, call: Call) -> tuple[Call, Situation]:
+        """The call without devices that are not worth waiting for, and what is known of the others."""
+        policy, everybody = self.policy, self._situation(call)
+        if not isinstance(policy, ExpectingPolicy) or self._warming_up():
+            return call, everybody
+
+        def only(kept: npt.NDArray[np.bool_]) -> Situation:
+            return self._situation(replace(call, active=call.active[kept]))
+
+        kept = worth_waiting(everybody, only, policy.expects)
+        if kept.all():
+            return call, everybody
+        call = replace(call, active=call.active[kept])
+        return call, self._situation(call)
 
     def _situation(self, call: Call) -> Situation:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""

@@ -5,13 +5,14 @@ from coopt.policies.fixed import DynamicBatch, FedAvg
 from coopt.policies.horizon import Horizon
 from coopt.policies.marginal import AdaCoOpt, Marginal
 from coopt.policies.scheduled import Scheduled
-from coopt.policies.situation import Choice, MeasuringPolicy, Policy, Situation
+from coopt.policies.situation import Choice, ExpectingPolicy, MeasuringPolicy, Policy, Situation
 
 __all__ = [
     "AdaCoOpt",
     "Choice",
     "DynamicBatch",
     "DynamicTau",
+    "ExpectingPolicy",
     "FedAvg",
     "Horizon",
     "Marginal",

@@ -388,6 +388,20 @@ class Horizon:
             self.noise_excess,
         )
 
+    def expects(self, situation: Situation) -> float:
+        """The gap F - F* that it expects at the end of a plan of equal rounds for all that is left."""
+        problem, previous = situation.problem, situation.previous
+        most = problem.budget.max_local_steps or LARGEST_STEPS
+        landscape = _Landscape(
+            problem, situation.gradient_error, situation.participation_noise, self.noise_excess
+        )
+        if previous is None:
+            best = self._coarse(landscape, most)
+        else:
+            start = max(previous.rounds - 1, 1), previous.rest_local_steps
+            best = _search(landscape, start, (1, most), FIRST_RATIO)
+        return math.inf if best is None else best.value
+
     def _around(self, steps: int, most: int) -> tuple[int, int]:
         """Give the local steps that may follow."""
         return max(1, math.ceil(steps / self.max_change)), min(

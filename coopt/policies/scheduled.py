@@ -20,7 +20,7 @@ from coopt.plans.phase import Phase
 from coopt.policies.expected_delay import expected_delay
 from coopt.policies.horizon import Horizon
 from coopt.policies.schedule_progress import ScheduleProgress, replaced
-from coopt.policies.situation import Choice, Ints, Policy, Situation
+from coopt.policies.situation import Choice, ExpectingPolicy, Ints, Policy, Situation
 from coopt.problem import limits
 from coopt.questions.schedule import solve_schedule
 from coopt.solvers.schedule.batches import Batches
@@ -111,6 +111,10 @@ class Scheduled:
         if situation.forecast is not None:
             return math.nan
         return self.without.gap_after(situation, local_steps, batch_sizes)
+
+    def expects(self, situation: Situation) -> float:
+        """What the other rule expects, if it expects anything; else all devices are worth the same."""
+        return self.without.expects(situation) if isinstance(self.without, ExpectingPolicy) else 0.0
 
     def _otherwise(self, situation: Situation) -> Choice:
         return replace(self.without.choose(situation), policy=self.without.name)

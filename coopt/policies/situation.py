@@ -193,6 +193,15 @@ class MeasuringPolicy(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class ExpectingPolicy(Policy, Protocol):
+    """A rule that can tell how well training will end with some devices, and how well with others."""
+
+    def expects(self, situation: Situation) -> float:
+        """Loss above the minimum that it expects at the end, quickly: not by the plan that it will make."""
+        ...
+
+
 def clip_batches(problem: Problem, wanted: npt.ArrayLike) -> Ints:
     """Round batch sizes to the admissible range of every device."""
     return problem.fleet.rounded_down(np.asarray(wanted, dtype=np.float64))
