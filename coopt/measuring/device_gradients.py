@@ -71,13 +71,22 @@ class Begun:
     samples_used: int
 
 
-def check_finite(name: str, loss: float, gradient: bool, rows: int) -> None:
-    """Raise InvalidProblemError, with the device's name, where its loss or its gradient is not finite."""
+class NotFiniteError(InvalidProblemError):
+    """The loss or the gradient of a device is not finite; `device` is its number."""
+
+    def __init__(self, message: str, device: int) -> None:
+        super().__init__(message)
+        self.device = device
+
+
+def check_finite(device: int, name: str, loss: float, gradient: bool, rows: int) -> None:
+    """Raise NotFiniteError, with the device's name, where its loss or its gradient is not finite."""
     if not (math.isfinite(loss) and gradient):
         what = f"loss = {float(loss)!r}" if not math.isfinite(loss) else "a gradient that is not finite"
-        raise InvalidProblemError(
+        raise NotFiniteError(
             f"device {name} has {what} on {rows} of its rows: measure a model whose loss is finite on every "
-            "device, or name the device in left_out"
+            "device, or name the device in left_out",
+            device,
         )
 
 
@@ -97,6 +106,7 @@ class DeviceGradients:
     take : callable
         ``take(rows)``: what `gradient` takes for these rows.
     rows : Rows
+    device : int
     name : str
         For messages.
     advance : callable
@@ -109,11 +119,12 @@ class DeviceGradients:
         model: NDArray[Any],
         take: Callable[[NDArray[np.int64]], Any],
         rows: Rows,
+        device: int,
         name: str,
         advance: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._gradient, self._model, self._take, self._rows = gradient, model, take, rows
-        self._name, self._advance = name, advance
+        self._device, self._name, self._advance = device, name, advance
         self._moved: list[Vector] = []  # the gradient along each direction, in the basis so far
         self._loss = self._square = math.nan
         self.samples_used = 0
@@ -227,7 +238,7 @@ class DeviceGradients:
                 f"gradient of device {self._name} has shape {vector.shape}: must have {self._model.shape}, "
                 "as parameters has"
             )
-        check_finite(self._name, mean, bool(np.isfinite(vector).all()), len(rows))
+        check_finite(self._device, self._name, mean, bool(np.isfinite(vector).all()), len(rows))
         self.samples_used += len(rows)
         self._advance(done)
         with np.errstate(over="ignore"):

@@ -199,7 +199,9 @@ class ClientMeasure:
     def _begin(self, model: NDArray[Any]) -> DeviceGradients:
         rows = draw_rows_of(len(self._data), *self._drawn, self.client)
         self._model = model
-        self._device = DeviceGradients(self._gradient, model, self._data.take, rows, str(self.client))
+        self._device = DeviceGradients(
+            self._gradient, model, self._data.take, rows, self.client, str(self.client)
+        )
         return self._device
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -133,8 +133,10 @@ def measure(
     survey = prepare([len(client) for client in data], model.size, 1, options)
     with progress_bar("measuring", len(survey.rows) * (survey.directions + 3), progress) as advance:
         measured = [
-            DeviceGradients(gradient, model, data[device].take, drawn, survey.name(i), advance)
-            for i, (device, drawn) in enumerate(zip(survey.shares.measured, survey.rows, strict=True))
+            DeviceGradients(gradient, model, data[device].take, drawn, device, survey.name(i), advance)
+            for i, (device, drawn) in enumerate(
+                zip(survey.shares.measured.tolist(), survey.rows, strict=True)
+            )
         ]
         found = explore(_Here(measured, survey.shares.counts), model, survey.directions)
     used = sum(device.samples_used for device in measured)

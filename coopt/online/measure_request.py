@@ -130,6 +130,9 @@ def _fitting(
     with np.errstate(invalid="ignore"):
         allowed = np.nan_to_num(fleet.throughput[active] * spare, nan=0.0, posinf=np.inf)
     held = fleet.samples[active]
+    if fleet.micro_batch is not None:
+        # A gradient is taken of all rows at once, which memory has to hold.
+        held = np.minimum(held, fleet.micro_batch[active])
     for rows in range(most, fewest - 1, -1):
         each = np.minimum(np.floor(np.minimum(allowed, rows)), held).astype(np.int64)
         each[each < np.minimum(FEWEST_ROWS, held)] = 0

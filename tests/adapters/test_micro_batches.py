@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coopt import Budget, Constants, Fleet, InvalidProblemError, Problem, solve_allocation
+from coopt import Budget, Constants, Controller, Fleet, InvalidProblemError, Problem, solve_allocation
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.system import SystemModel
 from coopt.adapters.torch import FederatedTrainer, FlatModel, LocalWork, local_update
@@ -119,3 +119,22 @@ def test_parts_that_take_time_make_batches_of_whole_parts():
     step = parts * 0.05 + plan.batch_sizes / 1000
     assert plan.time == pytest.approx(plan.rounds * (plan.local_steps * step.max() + 2.0))
     plan.certify(deep=True)
+
+
+@pytest.mark.parametrize("limit", [{"micro_batch": 16}, {"max_batch": 16}])
+def test_measuring_within_a_run_takes_no_more_at_once_than_memory_holds(limit):
+    inputs, targets = data(size=2000)
+    parts = list(zip(inputs.split(400), targets.split(400), strict=True))
+    trainer = FederatedTrainer(
+        Small(5, 2).double(),
+        torch.nn.functional.cross_entropy,
+        parts,
+        mode="loop",
+        system=SystemModel([1000.0] * 5, round_time=2.0),
+        progress=False,
+    )
+    fleet = Fleet([400] * 5, 1.0, 1.0, **limit)
+    planner = Controller(fleet, Budget(time=600), 0.3)
+    trainer.run(planner)
+    assert planner.measurement is not None
+    assert (trainer.history.column("batch_sizes").max() > 16) == ("micro_batch" in limit)

@@ -16,6 +16,7 @@ from coopt.adapters.late_answers import LateAnswers
 from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
+from coopt.measuring.device_gradients import NotFiniteError
 from coopt.measuring.from_gradients import measure
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
@@ -268,17 +269,23 @@ class _Measuring:
         if not rows.any():
             self.planner.measured(None, seconds=clock.seconds(0))
             return
-        found = measure(
-            self.gradient,
-            model,
-            self.clients,
-            rows=rows,
-            directions=wanted.directions,
-            seed=self.seed + wanted.seed,
-            weights=None if self.weights is None else self.weights / np.sum(self.weights),
-            progress=False,
-        )
-        took = clock.seconds(found.directions)
+        found = None
+        while found is None and rows.any():
+            try:
+                found = measure(
+                    self.gradient,
+                    model,
+                    self.clients,
+                    rows=rows,
+                    directions=wanted.directions,
+                    seed=self.seed + wanted.seed,
+                    weights=None if self.weights is None else self.weights / np.sum(self.weights),
+                    progress=False,
+                )
+            except NotFiniteError as error:
+                # One such device must not keep the others from being measured.
+                rows[error.device] = 0
+        took = clock.seconds(0 if found is None else found.directions)
         self.planner.measured(found, seconds=took, optimiser=self.optimiser)
 
 

@@ -207,9 +207,8 @@ def rows_at_once(inputs: Tensor) -> int:
     return min(max(INPUTS_AT_ONCE // max(1, inputs[0].numel()), FEWEST_ROWS), MOST_ROWS)
 
 
-def row_chunks(rows: int, inputs: Tensor, parameters: int | None = None) -> Iterator[slice]:
-    """Rows in parts that fit in memory; with the parameters of the model where each row has a gradient."""
-    size = rows_at_once(inputs)
+def row_chunks(rows: int, size: int, parameters: int | None = None) -> Iterator[slice]:
+    """Rows in parts of `size`; with the parameters of the model where each row has a gradient."""
     if parameters is not None:
         size = min(size, max(1, NUMBERS_AT_ONCE // parameters))
     for start in range(0, rows, size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from coopt.measuring.prepare import Options, Survey, prepare
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.spread import Spread
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD
-from coopt.problem.validation import choice
+from coopt.problem.validation import choice, optional_count
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -66,6 +67,7 @@ def measure(
     devices: int | None = None,
     strata: Sequence[object] | None = None,
     left_out: npt.ArrayLike = (),
+    micro_batch: int | None = None,
 ) -> Measurement:
     """Measure the gradient, curvature and noise of every device in a few directions.
 
@@ -102,6 +104,9 @@ def measure(
         Whether to show a progress bar; default: where standard error is a terminal.
     weights, names, samples, devices, strata, left_out
         As in :func:`coopt.measure`.
+    micro_batch : int, optional
+        Most rows in one pass through the model, of one device or several, but never less than the rows of a
+        device; default: by the memory that they are likely to take.
 
     Returns
     -------
@@ -149,7 +154,7 @@ def measure(
         explained(),
         plain_kernels(flat.module),
     ):
-        found = _Measured(flat, data, held, survey, curvature)
+        found = _Measured(flat, data, held, survey, curvature, optional_count("micro_batch", micro_batch))
         if isinstance(optimiser, ClientAdam):
             found.take_units_of(optimiser)
         parts = found.run(advance)
@@ -172,7 +177,13 @@ class _Measured:
     """The rows of all measured devices, and what is found on them."""
 
     def __init__(
-        self, flat: FlatModel, data: SharedData, held: ClientRows, survey: Survey, curvature: str
+        self,
+        flat: FlatModel,
+        data: SharedData,
+        held: ClientRows,
+        survey: Survey,
+        curvature: str,
+        micro_batch: int | None,
     ) -> None:
         self._function = Differentiable(flat)
         self._flat, self._data, self._survey = flat, data, survey
@@ -187,6 +198,9 @@ class _Measured:
         ]
         self.samples_used = 0
         self.point = np.empty(0)  # the model in the basis
+        widest = max(len(rows) for rows in self._first)
+        likely = rows_at_once(data.inputs)
+        self._at_once = likely if micro_batch is None else min(likely, max(micro_batch, widest))
         x, y = self._take(self._first[0][:ROWS_TO_TRY])
         self._function.check_mean(x, y)
         self.kind, self.reason, self._exact = _kind(self._function.is_affine(x, seed=0), curvature)
@@ -202,7 +216,7 @@ class _Measured:
         function, moments = self._function, np.zeros(self._flat.size)
         for rows, share in zip(self._first, self._counts, strict=True):
             mean, squares = np.zeros_like(moments), np.zeros_like(moments)
-            for part in row_chunks(len(rows), self._data.inputs, self._flat.size):
+            for part in row_chunks(len(rows), self._at_once, self._flat.size):
                 each = function.row_gradients(*self._take(rows[part])).double()
                 mean += each.sum(dim=0).cpu().numpy() / len(rows)
                 squares += each.square().sum(dim=0).cpu().numpy() / len(rows)
@@ -257,7 +271,7 @@ class _Measured:
             for i, value in zip(range(devices)[part], found[:, :-1], strict=True):
                 losses[i], squares[i] = found[i - part.start, -1], float(value @ value)
                 finite = bool(np.isfinite(value).all())
-                check_finite(self._survey.name(i), losses[i], finite, len(self._first[i]))
+                self._check_finite(i, losses[i], finite)
                 mean += self._counts[i] * value
                 spare += self._counts[i] * mix[i] * value
         self.samples_used += len(self._all)
@@ -266,10 +280,14 @@ class _Measured:
             mean = np.zeros(size)
         return losses, squares, Seeds(mean, spare)
 
+    def _check_finite(self, place: int, loss: float, gradient: bool) -> None:
+        device, rows = int(self._survey.shares.measured[place]), len(self._first[place])
+        check_finite(device, self._survey.name(place), loss, gradient, rows)
+
     def _devices(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         """Some devices at a time: their first rows, padded to one number, and the weights of these."""
         widest = max(len(rows) for rows in self._first)
-        at_once = min(NUMBERS_AT_ONCE // self._flat.size, rows_at_once(self._data.inputs) // widest)
+        at_once = min(NUMBERS_AT_ONCE // self._flat.size, self._at_once // widest)
         for start in range(0, len(self._first), max(1, at_once)):
             part = slice(start, min(start + max(1, at_once), len(self._first)))
             padded = np.array([np.resize(rows, widest) for rows in self._first[part]])
@@ -287,7 +305,7 @@ class _Measured:
         mean = kept.copy()
         changes, curved = [], []
         heavy = self._share * torch.from_numpy(self._counts[self._owner]).to(self._share)
-        for part in row_chunks(len(self._all), self._data.inputs):
+        for part in row_chunks(len(self._all), self._at_once):
             x, y = self._take(self._all[part])
             change, product = self._function.output_product(x, y, direction)
             scale = heavy[part].view(-1, *[1] * (product.ndim - 1))
@@ -344,7 +362,7 @@ class _Measured:
 
     def _row_curvatures(self) -> Floats:
         parts = []
-        for part in row_chunks(len(self._all), self._data.inputs, self._flat.size):
+        for part in row_chunks(len(self._all), self._at_once, self._flat.size):
             x, y = self._take(self._all[part])
             parts.append(self._function.row_curvatures(x, y, self._exact).double().cpu().numpy())
         return np.concatenate(parts)
@@ -371,7 +389,7 @@ class _Measured:
         segments = [rows for pair in zip(self._first, self._fresh, strict=True) for rows in pair]
         ends = np.cumsum([len(rows) for rows in segments])
         everything = np.concatenate(segments)
-        for part in row_chunks(len(everything), self._data.inputs, self._flat.size):
+        for part in row_chunks(len(everything), self._at_once, self._flat.size):
             x, y = self._take(everything[part])
             deviations = self._function.row_gradients(x, y).double() - reference
             inside = (deviations @ directions.T).cpu().numpy()
@@ -382,7 +400,9 @@ class _Measured:
                 stop = min(int(ends[segment]), part.stop)
                 piece = slice(start - part.start, stop - part.start)
                 total = deviations[piece].sum(dim=0).cpu().numpy()
-                yield segment // 2, segment % 2 == 0, inside[piece], total, float(squares[piece].sum())
+                square = float(squares[piece].sum())
+                self._check_finite(segment // 2, 0.0, math.isfinite(square))
+                yield segment // 2, segment % 2 == 0, inside[piece], total, square
                 start = stop
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.torch.measuring import GRADIENTS_A_PRODUCT
 from coopt.errors import MeasurementWarning
+from coopt.measuring.device_gradients import NotFiniteError
 
 if TYPE_CHECKING:
     from coopt.adapters.system import SystemModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coopt.measuring.measurement import Measurement
     from coopt.objectives.forecast.optimiser import Optimiser
     from coopt.online.planner import Planner
+    from coopt.problem.fleet import Fleet
 
 
 def measure_where_wanted(
@@ -66,9 +68,30 @@ def measure_where_wanted(
         planner.measured(None, seconds=0.0 if clock is None else clock.seconds(0))
         return []
     begun = now()
+    left_out: list[str] = []
+    found: Measurement | None = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
-        found = measure(rows=rows, directions=wanted.directions, seed=seed + wanted.seed, progress=False)
-    took = now() - begun if clock is None else clock.seconds(found.directions)
+        while found is None and rows.any():
+            try:
+                found = measure(
+                    rows=rows,
+                    directions=wanted.directions,
+                    seed=seed + wanted.seed,
+                    progress=False,
+                    micro_batch=_memory(planner.fleet),
+                )
+            except NotFiniteError as error:
+                # One such device must not keep the others from being measured.
+                left_out.append(f"client {error.device}: not measured, its loss or gradient is not finite")
+                rows[error.device] = 0
+    took = now() - begun if clock is None else clock.seconds(0 if found is None else found.directions)
     planner.measured(found, seconds=took, optimiser=optimiser)
-    return [f"measuring: {each.message}" for each in caught]
+    return left_out + [f"measuring: {each.message}" for each in caught]
+
+
+def _memory(fleet: Fleet) -> int | None:
+    """Most samples that go through the model at once; None where the fleet limits them nowhere."""
+    if fleet.micro_batch is not None:
+        return int(fleet.micro_batch.min())
+    return int(fleet.max_batch.max()) if (fleet.max_batch < fleet.samples).any() else None
