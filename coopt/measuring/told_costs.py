@@ -29,7 +29,7 @@ CHEAPEST = 0.3
 DEAREST = 2.0
 # Robust deviations from the median beyond which a price is named, and the factor that is never named.
 FAR, ORDINARY = 3.0, 1.5
-NOTHING = 1e-60  # of a price of 0 there is no logarithm
+NOTHING = 1e-60  # a price counts as at least this and at most one over it: 0 has no logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +85,10 @@ def believe_costs(seen: Observations, prices: Prices) -> list[Ignored]:
         price = np.where(prices.sample > 0, prices.learnt / prices.sample, 1.0)
         price[device] = np.where(told & (stated > 0), cost / stated, 1.0)
     lowest = float(np.sort(price)[math.floor(CHEAPEST * len(price))])
-    scale = np.log(np.maximum(price, NOTHING))
+    scale = np.log(np.clip(price, NOTHING, 1.0 / NOTHING))
     middle = float(np.median(scale))
     spread = deviation(scale)
-    highest = math.exp(middle + max(math.log(DEAREST), FAR * spread))
+    highest = math.exp(min(middle + max(math.log(DEAREST), FAR * spread), -math.log(NOTHING)))
     far = np.abs(scale[device] - middle) > max(FAR * spread, math.log(ORDINARY))
     counted = np.clip(price[device], lowest, highest) * stated
     named = [

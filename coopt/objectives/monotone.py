@@ -124,9 +124,10 @@ def weighted(shares: Floats, amounts: Floats) -> Floats:
 
 
 def scaled(amounts: Floats, factor: float) -> Floats:
-    """Return amounts * factor, where nothing of an infinite amount is nothing."""
-    with np.errstate(over="ignore"):  # what is beyond floats is infinite
-        return amounts * factor if factor else np.zeros_like(amounts)
+    """Return amounts * factor, where nothing of what is infinite is nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what is beyond floats is infinite
+        found: Floats = np.where(amounts == 0.0, 0.0, amounts * factor)
+    return found if factor else np.zeros_like(amounts)
 
 
 def product(share: float, amount: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.objectives.monotone import Floor, SeveralFloors
+from coopt.objectives.monotone import Floor, SeveralFloors, scaled
 from coopt.objectives.protocol import Bound, Floats, Ints
 from coopt.problem.problem import Problem
 
@@ -50,7 +50,8 @@ class NoiseAndDriftForm(SeveralFloors):
     def floor(self, local_steps: int, active: NDArray[np.intp]) -> Floor:
         """Floors of the active members at one tau."""
         offsets, shares = self.floors(np.array([local_steps]), active)
-        return Floor(offsets[0], shares[0], self.basis, self.noise_share[active] * self.remaining[0])
+        reference = scaled(self.noise_share[active], float(self.remaining[0]))
+        return Floor(offsets[0], shares[0], self.basis, reference)
 
     def floors(self, local_steps: Ints, active: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Offsets, of shape (n, m), and shares, of shape (n, m, k), of the floors at several tau."""
@@ -60,9 +61,7 @@ class NoiseAndDriftForm(SeveralFloors):
         if len(self.basis) > 1:
             shares[..., 1] = drift_shares
         for k, amount in enumerate(self.remaining[: len(self.basis)].tolist()):
-            # An infinite share of nothing is nothing.
-            if amount:
-                offsets = offsets + shares[..., k] * amount
+            offsets = offsets + scaled(shares[..., k], amount)
         return offsets, shares
 
 

@@ -57,11 +57,11 @@ def round_effect(
     if fleet.sampled == 0.0:
         return square, noise, 0.0
     ends = end_sums(point.log_q, fleet.log_r, local_steps)
-    scale = point.sampling_factor * fleet.sampled / length * fleet.learning_rate**2
-    # Not a power: Python's raises where the product is just infinite.
+    scale = point.sampling_factor * fleet.sampled / length * fleet.learning_rate * fleet.learning_rate
+    # Not powers: Python's raise where the product is just infinite.
     drawn = product(ends.divergence, math.sqrt(scale) * fleet.divergence)
     square += drawn * drawn
-    return square, noise + scale * ends.noise, scale
+    return square, noise + product(scale, ends.noise), scale
 
 
 def round_effects(points: list[Contraction], fleet: Fleetwide, local_steps: Ints, lengths: Floats) -> Floats:

@@ -303,6 +303,8 @@ def drift_costs(
     middle, radius = max(1.0 - step * (low + high) / 2.0, 0.0), step * (high - low) / 2.0
     known = 2.0 * coupling / (high - low) if high > low else 1.0
     least = math.sqrt(max(1.0 - known**2, 0.0))
+    # Products, since a power that exceeds floats is an exception.
+    half_range, step2 = (high - low) / 2.0, step * step
     diverging, nu2 = (0.0, 1.0) if math.isinf(ratio) else (1.0, ratio)
     growth = np.full((steps, members), middle + radius)
     best = np.full(members, np.inf)
@@ -319,13 +321,13 @@ def drift_costs(
             for j in range(steps - 1, 0, -1):
                 # zeta splits (drift + divergence)^2 by Young's inequality; any positive one will do.
                 zeta = diverging * step / np.maximum(growth[j] * drift[j], 1e-9 * step)
-                found[0] += np.where(storage > 0.0, storage * step**2 * (1.0 + 1.0 / zeta), 0.0)
-                found[1] += storage * step**2
+                found[0] += np.where(storage > 0.0, storage * step2 * (1.0 + 1.0 / zeta), 0.0)
+                found[1] += storage * step2
                 carried = (1.0 + zeta) * storage
-                lost = weights[j] * (high - low) ** 2 / 4.0
+                lost = weights[j] * (half_range * half_range)
                 # The worst share t of the curvature that feeds drift maximises
                 # carried (middle + radius t)^2 + lost (1 - t^2): a parabola in t, open below if excess > 0.
-                excess = lost - carried * radius**2
+                excess = lost - carried * (radius * radius)
                 inner = carried * middle * radius
                 share = np.where(inner < excess, inner / np.where(excess > 0.0, excess, 1.0), 1.0)
                 # Not from `least`, in which a small known coupling is lost to rounding.
@@ -333,7 +335,7 @@ def drift_costs(
                 share = np.maximum(share, least)
                 growth[j] = middle + radius * share
                 storage = carried * growth[j] ** 2 + lost * coupled
-            found += storage * step**2  # no drift before the first step: nothing to split
+            found += storage * step2  # no drift before the first step: nothing to split
             total = found[0] * diverging + found[1] * nu2 if diverging else found[1]
             better = total < best
             best = np.where(better, total, best)

@@ -188,6 +188,7 @@ class Controller(Outlook):
         pairs: list[Fact] = [(name, getattr(self, name)) for name in names]
         return [f"{len(self.fleet)} devices", type(self.policy).__name__, *pairs, repr(self.budget)]
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def plan(self, *, absent: Iterable[int] = ()) -> RoundPlan | Stopped:
         """Plan the next round; the same plan again until its reports are observed, or the time is up.
 
@@ -251,6 +252,7 @@ class Controller(Outlook):
             self._state.forecast = None if math.isnan(gap) else gap
         return result
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def observe(
         self,
         reports: Iterable[ClientReport],

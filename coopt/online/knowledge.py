@@ -46,7 +46,8 @@ class Knowledge:
 
     def __init__(self, fleet: Fleet, *, caution: float, streaming: bool) -> None:
         self.fleet, self.caution, self.streaming = fleet, caution, streaming
-        worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
+        with np.errstate(over="ignore"):
+            worth = np.where(fleet.step_time > 0, fleet.step_time, np.nan) * fleet.throughput
         self.estimates = Estimates.empty(fleet.samples, np.nan_to_num(worth, nan=0.0, posinf=0.0))
         self.published = PublishedEstimates(math.nan, math.nan, math.nan, math.nan)
 

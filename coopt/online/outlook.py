@@ -86,6 +86,7 @@ class Outlook(Membership, KeepsAccount):
         """The last measurement that was taken in, if any."""
         return self._state.measured.measurement
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def wants(self, *, gradients_a_product: int = 1) -> MeasureRequest | None:
         """What to measure before the next round, asked before `plan` by a server that can measure.
 
@@ -126,6 +127,7 @@ class Outlook(Membership, KeepsAccount):
             seed=self.round,
         )
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def measured(
         self,
         measurement: Measurement | None,

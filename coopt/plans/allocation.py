@@ -315,6 +315,7 @@ class Allocation(ResultTable):
             )
         return resolve_bound(self.bound if self.custom_bound is None else self.custom_bound)
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def certify(self, measurement: HasForecast | None = None, *, deep: bool = False) -> Certificate:
         """Recompute feasibility, cost, time and value from scratch with independent code.
 

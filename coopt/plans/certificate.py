@@ -23,6 +23,7 @@ from coopt.plans.allocation import VALUE, Allocation, Certificate, Status
 from coopt.plans.forecast_certificate import recomputed
 from coopt.plans.forecast_proof import Enumerated, prove_forecast
 from coopt.plans.proof import Checker, Proof
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 from coopt.problem.validation import shown
@@ -192,7 +193,7 @@ def _cost(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
     step = fleet.sample_cost * allocation.batch_sizes + fleet.step_cost
     spent = allocation.steps * step + fleet.round_cost
-    return allocation.rounds * math.fsum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
+    return allocation.rounds * exact_sum([problem.budget.round_cost, *_expected(problem, spent).tolist()])
 
 
 def _seconds(problem: Problem, allocation: Allocation) -> float:
@@ -216,7 +217,7 @@ def _energy(problem: Problem, allocation: Allocation) -> float:
     fleet = problem.fleet
     step = fleet.sample_energy * allocation.batch_sizes + fleet.step_energy
     burnt = allocation.steps * step + fleet.round_energy
-    return allocation.rounds * math.fsum(_expected(problem, burnt).tolist())
+    return allocation.rounds * exact_sum(_expected(problem, burnt))
 
 
 def _expected(problem: Problem, used: Floats) -> Floats:
@@ -241,7 +242,7 @@ def error_bound(allocation: Allocation) -> float:
     statement = bound.statement(problem, local_steps)
     if statement is None:
         offset, weights = bound.coefficients(problem, rounds, local_steps)
-        return math.fsum([offset, *(weights / allocation.batch_sizes).tolist()])
+        return exact_sum([offset, *(weights / allocation.batch_sizes).tolist()])
     try:
         return float(statement.theorem.evaluate(plan_values(allocation) | dict(statement.values), DIGITS))
     except KeyError as error:
@@ -250,6 +251,8 @@ def error_bound(allocation: Allocation) -> float:
         raise CertificateError(
             f"{VALUE[True]}: at {DIGITS} digits, its terms cancel to nothing that can be divided by"
         ) from error
+    except ArithmeticError as error:
+        raise CertificateError(f"{VALUE[True]}: its terms cancel, and {error}") from error
 
 
 def plan_values(allocation: Allocation) -> dict[str, Number]:
@@ -300,8 +303,8 @@ def _noise(problem: Problem, batches: NDArray[np.int64]) -> dict[str, float]:
         inverse *= (fleet.samples - batches) / fleet.samples
     p, noise = fleet.weights, fleet.gradient_noise * inverse + fleet.step_noise
     return {
-        "sigma2": math.fsum((p * p * noise).tolist()),
-        "nu2": math.fsum((p * (1.0 - p) * noise).tolist()),
-        "deltabar": math.fsum((p * fleet.divergence).tolist()),
-        "d_h": math.sqrt(math.fsum((p * fleet.divergence**2).tolist())),
+        "sigma2": exact_sum(p * p * noise),
+        "nu2": exact_sum(p * (1.0 - p) * noise),
+        "deltabar": exact_sum(p * fleet.divergence),
+        "d_h": math.sqrt(exact_sum(p * fleet.divergence**2)),
     }

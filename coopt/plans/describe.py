@@ -152,7 +152,8 @@ def binding_limits(problem: Problem, rounds: int, local_steps: int, batches: Int
     longer = ((rounds + 1, local_steps), (rounds, local_steps + 1))
     used = max(limits.cost(problem, *each, batches) for each in longer)
     larger = limits.cost(problem, rounds, local_steps, batches) + dearest
-    larger += budget.second_cost * rounds * max(seconds[2] - seconds[0], 0.0)
+    if budget.second_cost:
+        larger += budget.second_cost * rounds * max(seconds[2] - seconds[0], 0.0)
     if not limits.within(max(used, larger), budget.cost):
         found.add("cost")
     if not limits.within(max((rounds + 1) * seconds[0], rounds * seconds[1:].max()), budget.time):

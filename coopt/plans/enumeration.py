@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import CertificateError
+from coopt.problem.exact_sum import exact_sum
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,8 +58,8 @@ def smallest_value(
         for i, each in enumerate(sizes):
             fitting = each[each <= most[i]]
             best[i] = fitting[int(np.argmin(gains[i] / fitting + priced[i] * fitting))]
-    spare = budgets - np.array([math.fsum((row * best).tolist()) for row in costs])
-    dual = math.fsum((gains / best).tolist()) - float(prices @ spare)
+    spare = budgets - np.array([exact_sum(row * best) for row in costs])
+    dual = exact_sum(gains / best) - float(prices @ spare)
     # By so much a plan below the level may lose against the best units at these prices; the sum of what each
     # device loses, and of what is left of the budgets at their prices, must stay below it.
     room = level - dual

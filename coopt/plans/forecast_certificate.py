@@ -9,7 +9,6 @@ what curvature counts for F*, and to what that of a device is cut.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,6 +22,7 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
 from coopt.objectives.forecast.optimiser import LinearSteps
 from coopt.objectives.forecast.phases import Setting
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -131,7 +131,7 @@ class Averaging:
             return np.ones(len(own))
         kept = 0.0 if how.unbiased else how.momentum
         # Gradients, each as often as the momentum adds it.
-        counts = np.array([math.fsum((1 - kept**j) / (1 - kept) for j in range(1, n + 1)) for n in own])
+        counts = np.array([exact_sum((1 - kept**j) / (1 - kept) for j in range(1, n + 1)) for n in own])
         factors: Floats = float(self.problem.fleet.weights @ counts) / counts
         return factors
 
@@ -277,4 +277,4 @@ class Parabola:
                 self.bends, self.slopes, self.axes.T @ mean, self.counts, strict=True
             )
         ]
-        return math.fsum([*terms, 0.0 if noise is None else 0.5 * float(np.sum(self.curvature * noise))])
+        return exact_sum([*terms, 0.0 if noise is None else 0.5 * float(np.sum(self.curvature * noise))])

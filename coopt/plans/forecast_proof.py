@@ -21,6 +21,7 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.plans.enumeration import smallest_value
 from coopt.plans.forecast_certificate import Averaging, Parabola
 from coopt.plans.outer_limits import OuterLimits
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -146,10 +147,10 @@ def _smallest(
     """The smallest forecast of whole batches at one (K, tau), or a number that is not below the target."""
     fleet = within.fleet
     gains = np.maximum(weights, 0.0) / within.multiple
-    reference = 0.0 if fleet.replacement else math.fsum((weights / fleet.samples).tolist())
+    reference = 0.0 if fleet.replacement else exact_sum(weights / fleet.samples)
     least: Ints = within.lower // within.multiple
     most: Ints = within.largest_batches(rounds, local_steps) // within.multiple
-    free = offset - reference + math.fsum((gains / most).tolist())
+    free = offset - reference + exact_sum(gains / most)
     budgets = within.step_limits(float(rounds * local_steps), float(local_steps))
     limited = np.isfinite(budgets)
     if free >= target or not limited.any():

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.limits import TOLERANCE
 from coopt.problem.problem import Problem
 
@@ -38,13 +39,13 @@ class OuterLimits:
         self.cost_limit = self.budget.cost * (1.0 + TOLERANCE)
         self.time_limit = self.budget.time * (1.0 + TOLERANCE)
         self.energy_limit = self.budget.energy * (1.0 + TOLERANCE)
-        self.round_energy = math.fsum(self.fleet.round_energy.tolist())
-        self.step_cost = math.fsum(self.fleet.step_cost.tolist())
-        self.step_energy = math.fsum(self.fleet.step_energy.tolist())
+        self.round_energy = exact_sum(self.fleet.round_energy)
+        self.step_cost = exact_sum(self.fleet.step_cost)
+        self.step_energy = exact_sum(self.fleet.step_energy)
         units = self.fleet.sample_cost * self.multiple
         self.unit = float(units[0]) if bool((units == units[0]).all()) and units[0] > 0.0 else None
-        self.least_work = math.fsum((self.fleet.sample_cost * self.lower).tolist())
-        self.least_energy = math.fsum((self.fleet.sample_energy * self.lower).tolist())
+        self.least_work = exact_sum(self.fleet.sample_cost * self.lower)
+        self.least_energy = exact_sum(self.fleet.sample_energy * self.lower)
 
     def feasible(self, rounds: int, local_steps: int) -> bool:
         """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
@@ -68,8 +69,10 @@ class OuterLimits:
         # Where a unit costs the same everywhere only whole units are spent: what is left over buys nothing.
         if self.unit is not None:
             cost = self.unit * np.floor(cost / self.unit * (1.0 + OUTWARD))
-        energy = self.energy_limit / product - self.round_energy / steps - self.step_energy
-        return np.array([cost, energy])
+        with np.errstate(invalid="ignore"):
+            energy = self.energy_limit / product - self.round_energy / steps - self.step_energy
+        # What is beyond floats on both sides limits nothing: outwards.
+        return np.nan_to_num([cost, energy], nan=math.inf, posinf=math.inf, neginf=-math.inf)
 
     def largest_batches(self, rounds: int, local_steps: int) -> Ints:
         """Largest batches within the time limit, rounded outwards."""

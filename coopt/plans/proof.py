@@ -22,6 +22,7 @@ from coopt.errors import CertificateError
 from coopt.objectives.monotone import Floor, MonotoneForm, weighted
 from coopt.plans.enumeration import smallest_value
 from coopt.plans.outer_limits import OUTWARD, OuterLimits
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -154,7 +155,7 @@ class Checker(OuterLimits):
     def _largest_value(self) -> float:
         """The bound for K = tau = 1 and one sample from each device."""
         floor, (start, slope) = self.floor(1), self.form.progress(np.ones(1), self.everyone)
-        totals = np.array([math.fsum(part.tolist()) for part in floor.basis])
+        totals = np.array([exact_sum(part) for part in floor.basis])
         values = start[:, 0] + slope[:, 0] * (floor.offsets + weighted(floor.shares, totals))
         return float(values.min())
 
@@ -243,8 +244,9 @@ class Checker(OuterLimits):
             x, y = usable[..., 0], usable[..., 1]
             first = (x * high[1] - y * high[0]) / determinant
             second = (y * low[0] - x * low[1]) / determinant
-            between = (first >= 0.0) & (second >= 0.0)
-            combined = first * levels[low] + second * levels[high]
+            with np.errstate(invalid="ignore"):  # nothing of what is infinite says nothing
+                combined = first * levels[low] + second * levels[high]
+            between = (first >= 0.0) & (second >= 0.0) & ~np.isnan(combined)
             noise = np.where(between, np.maximum(noise, combined * (1.0 - OUTWARD)), noise)
         return noise
 
@@ -274,14 +276,14 @@ class Checker(OuterLimits):
             first, last = pieces.first_product, pieces.most_steps
             speed, start = (line[support.held] for line in self.lines(leaf.rounds[0], leaf.local_steps[0]))
             idle = fleet.round_time[support.held]
-            pull = math.fsum((support.push * speed).tolist())
-            spare = math.fsum((support.push * speed * idle).tolist())
-            still = math.fsum((support.push * speed * start).tolist())
+            pull = exact_sum(support.push * speed)
+            spare = exact_sum(support.push * speed * idle)
+            still = exact_sum(support.push * speed * start)
             bound -= pull * self.time_limit / first - spare / last - still
             rounding += 2.0 * TERM_ROUNDING * (pull * self.time_limit / float(first.min()) + spare + still)
         bound = np.maximum(bound - rounding, 0.0)
         if support.level is not None and pieces.single:
-            reference = 0.0 if self.form.population is None else math.fsum(weights / self.form.population)
+            reference = 0.0 if self.form.population is None else exact_sum(weights / self.form.population)
             budgets = self.step_limits(pieces.first_product[0], pieces.most_steps[0])
             limited = np.isfinite(budgets)
             value = smallest_value(
@@ -343,8 +345,8 @@ class Checker(OuterLimits):
                 fitting = sizes[sizes <= most[i]]
                 least[i] = float(np.min(weights[i] / fitting + prices[i] * fitting))
         reference = 0.0 if self.form.population is None else weights / self.form.population
-        scale = math.fsum(least.tolist())
-        return math.fsum((least - reference).tolist()), TERM_ROUNDING * scale
+        scale = exact_sum(least)
+        return exact_sum(least - reference), TERM_ROUNDING * scale
 
     def _check_range(self, proof: Proof, rounds: int | None, local_steps: int | None) -> None:
         (k1, k2), (t1, t2) = proof.rounds, proof.local_steps

@@ -17,6 +17,7 @@ from coopt.objectives.forecast.source import Source
 from coopt.plans.allocation import HasForecast, Status, measured
 from coopt.plans.device_rows import device_rows
 from coopt.plans.phase import Phase
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.json_text import json_object, write_json
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
@@ -111,7 +112,7 @@ class Schedule(ResultTable):
     @property
     def energy(self) -> float:
         """What all phases use of ``Budget.energy`` [J]."""
-        return math.fsum(
+        return exact_sum(
             self.problem.energy(phase.rounds, phase.local_steps, phase.batch_sizes) for phase in self.phases
         )
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from coopt.errors import InvalidProblemError
 from coopt.problem import units
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.fleet import Fleet
 from coopt.problem.readable import readable
 from coopt.problem.validation import flag, optional_count, real
@@ -103,4 +104,4 @@ class Budget:
 
     def including(self, fleet: Fleet) -> Budget:
         """The budget whose price of a round includes what a round costs on every device."""
-        return replace(self, round_cost=math.fsum([self.round_cost, *fleet.round_cost.tolist()]))
+        return replace(self, round_cost=exact_sum([self.round_cost, *fleet.round_cost.tolist()]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import inspect
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +24,7 @@ from coopt.problem.fleet import Fleet
 from coopt.problem.json_text import finite_float
 from coopt.problem.problem import Problem
 from coopt.problem.units import with_units
-from coopt.problem.validation import shown
+from coopt.problem.validation import LARGEST, shown
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
@@ -42,6 +41,9 @@ LONGEST_PLAIN = 18
 NUMBER = re.compile(
     r"\s*[+-]?((?P<digits>\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)\s*", re.ASCII | re.IGNORECASE
 )
+# Strings and comments of TOML that end in their line, and keys of more than a hundred words in the rest.
+QUOTED = re.compile(r"""\"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|\#[^\n]*+""")
+DOTTED = re.compile(r"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){101}")
 SECTIONS = {"constants": Constants, "budget": Budget}
 
 
@@ -64,7 +66,19 @@ def fleet_columns(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidProblemError(
             f"{path.name}: holds its header alone: must have at least one device, a line each"
         )
+    _require_own_names(columns.get("names", []), path)
     return {**columns, **given}
+
+
+def _require_own_names(names: list[str], path: Path) -> None:
+    """Raise InvalidProblemError at a name that two devices have."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if first.setdefault(name, place) != place:
+            raise InvalidProblemError(
+                f"{path.name}: names = {shown(name)}: is the name of devices {first[name]} and {place}: "
+                "each must have its own"
+            )
 
 
 def _read_rows(rows: Iterator[list[str]], header: list[str], path: Path) -> dict[str, Any]:
@@ -180,6 +194,9 @@ def read_problem(file: str | Path, fleet: Fleet | None = None) -> tuple[Fleet, C
     """Read the parts of a problem from TOML; with `fleet` given, the file holds the other two."""
     path = _path(file)
     text = read_text(path)
+    # Time and memory of the parser grow with the square of this number.
+    if DOTTED.search(QUOTED.sub("s", text)):
+        raise InvalidProblemError(f"{path}: is nested too deeply: a key has more than a hundred dots")
     try:
         document = tomllib.loads(text, parse_float=finite_float)
     except ValueError as error:
@@ -323,8 +340,8 @@ def _number(cell: str) -> int | float | None:
             number = kind(cell)
         except ValueError:
             continue
-        # Digits that make infinity are beyond what can be computed with.
-        if not (math.isinf(number) and found["digits"]):
+        # Digits of more than floats hold are beyond what can be computed with.
+        if not found["digits"] or abs(number) <= LARGEST:
             return number
     return None
 

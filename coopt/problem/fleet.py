@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.admissible_batches import AdmissibleBatches, same_everywhere
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names, naming_device
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
@@ -212,7 +213,7 @@ class Fleet(AdmissibleBatches, DataFrameSource):
     @cached_property
     def epoch_cost(self) -> float:
         """Sum a_i d_i: the cost of processing every sample of every device once."""
-        return math.fsum((self.sample_cost * self.samples).tolist())
+        return exact_sum(self.sample_cost * self.samples)
 
     @cached_property
     def free_rounds(self) -> bool:
@@ -478,4 +479,4 @@ class Fleet(AdmissibleBatches, DataFrameSource):
 
 def _total(array: NDArray[np.float64]) -> float:
     """The sum, correctly rounded, so that the order of the devices does not matter."""
-    return float(array[0]) * array.size if same_everywhere(array) else math.fsum(array.tolist())
+    return float(array[0]) * array.size if same_everywhere(array) else exact_sum(array)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.validation import float_array, integer_array, shown
 
 WEIGHT_SUM_TOLERANCE = 1e-9
@@ -40,7 +41,7 @@ def aggregation_weights(weights: ArrayLike | None, samples: NDArray[np.int64]) -
         shares.flags.writeable = False
         return shares
     shares = float_array("weights", weights, samples.size, minimum=0.0)
-    total = float(shares.sum())
+    total = exact_sum(shares)
     if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
         raise InvalidProblemError(
             f"weights sum to {total!r}: they must sum to 1 within {WEIGHT_SUM_TOLERANCE:g}; "

@@ -365,7 +365,7 @@ def most_local_steps(problem: Problem, rounds: int, lower: Ints, places: Places 
     # A device that takes no time for a step limits nothing, whatever its slack.
     quotients = np.full(batches.size, np.inf)
     with np.errstate(over="ignore"):
-        np.divide(slack, seconds, out=quotients, where=seconds > 0.0)
+        np.divide(slack, seconds, out=quotients, where=(seconds > 0.0) & (slack < np.inf))
 
     def fits_time(tau: int) -> bool:
         return within(float(device_times(problem, rounds, tau, batches, places).max()), budget.time)

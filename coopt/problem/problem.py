@@ -6,7 +6,6 @@ hold the same :class:`Problem` can never disagree about what was asked.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.fleet import Fleet
 from coopt.problem.participation import check_participants, probabilities
 from coopt.problem.readable import readable
@@ -98,6 +98,7 @@ class Problem:
         free = replace(fleet, round_cost=np.zeros(len(fleet)))
         return Problem(free, self.constants, budget.including(fleet))
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Total cost K (tau (sum a_i s_i + sum f_i) + b + sum b_i) + w T of a plan, T its completion time.
 
@@ -105,6 +106,7 @@ class Problem:
         """
         return limits.cost(self, *self._plan(rounds, local_steps, batch_sizes))
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def largest_cost(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Cost of a plan if the dearest devices were drawn every round; else that of :meth:`cost`."""
         fleet = self.fleet
@@ -112,8 +114,9 @@ class Problem:
         spent = local_steps * step + fleet.round_cost
         most = min(self.budget.participants or len(fleet), len(fleet))
         rent = self.budget.second_cost * self.time(rounds, local_steps, batch_sizes)
-        return rounds * (math.fsum(np.sort(spent)[-most:].tolist()) + self.budget.round_cost) + rent
+        return rounds * (exact_sum(np.sort(spent)[-most:]) + self.budget.round_cost) + rent
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def energy(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Energy K (tau (sum e_i s_i + sum h_i) + sum g_i) of a plan [J].
 
@@ -121,10 +124,12 @@ class Problem:
         """
         return limits.energy(self, *self._plan(rounds, local_steps, batch_sizes))
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
         """Completion time max_i K (tau (alpha_i + s_i / pi_i) + u_i) of a plan [s]."""
         return float(limits.device_times(self, *self._plan(rounds, local_steps, batch_sizes)).max())
 
+    @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def violations(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> tuple[Violation, ...]:
         """Every limit that a plan breaks; empty when the plan is feasible.
 

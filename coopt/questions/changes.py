@@ -153,6 +153,7 @@ class _Trial:
     target_error: float | None = None
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def sensitivity(
     problem: Problem,
     *,

@@ -66,6 +66,7 @@ class Cohort:
     searches: int
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def leave_out(problem: Problem, devices: Iterable[int]) -> Problem:
     """The problem of the other devices, with the bias of their gradient.
 
@@ -113,6 +114,7 @@ def leave_out(problem: Problem, devices: Iterable[int]) -> Problem:
     return without(problem, gone)
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def choose_cohort(
     problem: Problem,
     most: int | None = None,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
@@ -102,6 +104,7 @@ class Frontier(ResultTable):
         return plot_frontier(self)
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def frontier(
     problem: Problem,
     objective: str = "error",

@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.protocol import Bound, Objective
 from coopt.objectives.registry import resolve_bound
@@ -27,6 +29,7 @@ from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.roundoff import SAME_VALUE
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def choose_participants(
     problem: Problem,
     candidates: Sequence[int] | None = None,

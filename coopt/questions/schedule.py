@@ -17,6 +17,7 @@ from coopt.plans.allocation import Allocation, HasForecast, Status, measured
 from coopt.plans.phase import Phase
 from coopt.plans.schedule import Schedule
 from coopt.problem import limits
+from coopt.problem.exact_sum import exact_sum
 from coopt.problem.limits import Violation
 from coopt.problem.problem import Problem
 from coopt.problem.validation import (
@@ -35,6 +36,7 @@ from coopt.solvers.schedule.search import Course, search, stretched
 __all__ = ["evaluate_schedule", "solve_schedule"]
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def solve_schedule(
     problem: Problem,
     forecast: HasForecast,
@@ -190,6 +192,7 @@ def _warm(
     return stretched(problem, forecast, settings, free=learning_rate == "auto", deadline=deadline)
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[Phase]) -> Schedule:
     """Judge a plan in phases that somebody else made, such as a cosine decay of the learning rate.
 
@@ -259,8 +262,8 @@ def _described(
         problem=problem,
         phases=phases,
         predicted_error=value,
-        cost=math.fsum(problem.cost(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
-        time=math.fsum(problem.time(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
+        cost=exact_sum(problem.cost(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
+        time=exact_sum(problem.time(p.rounds, p.local_steps, p.batch_sizes) for p in phases),
         lower_bound=lower_bound,
         status=status,
         source=forecast.source,
@@ -274,7 +277,7 @@ def _violations(problem: Problem, phases: Sequence[Phase]) -> dict[str, str]:
     """The limits that a plan breaks, each with a text that says by how much."""
     budget = problem.budget
     used = {
-        name: math.fsum(measure(p.rounds, p.local_steps, p.batch_sizes) for p in phases)
+        name: exact_sum(measure(p.rounds, p.local_steps, p.batch_sizes) for p in phases)
         for name, measure in (("cost", problem.cost), ("time", problem.time), ("energy", problem.energy))
     }
     used["max_rounds"] = sum(p.rounds for p in phases)

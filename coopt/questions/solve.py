@@ -146,26 +146,28 @@ def solve_allocation(
     (3157.0, True)
     """
     begun = time.perf_counter()
-    question = Question.asked(
-        problem,
-        bound=bound,
-        learning_rate=learning_rate,
-        solver=solver,
-        objective=objective,
-        target_error=target_error,
-        rounds=rounds,
-        local_steps=local_steps,
-        gap_tolerance=gap_tolerance,
-        time_limit=time_limit,
-        warm_start=warm_start,
-        constraints=constraints,
-        backend=backend,
-        device_steps=device_steps,
-    )
-    if question.problem.budget.second_cost:
-        return _rented(question)
-    # Warnings point at the caller of this function, so it is here that the plan is described.
-    return describe(question.problem, *_answer(question), begun)
+    # What is beyond floats is infinite, and never optimal.
+    with np.errstate(over="ignore"):
+        question = Question.asked(
+            problem,
+            bound=bound,
+            learning_rate=learning_rate,
+            solver=solver,
+            objective=objective,
+            target_error=target_error,
+            rounds=rounds,
+            local_steps=local_steps,
+            gap_tolerance=gap_tolerance,
+            time_limit=time_limit,
+            warm_start=warm_start,
+            constraints=constraints,
+            backend=backend,
+            device_steps=device_steps,
+        )
+        if question.problem.budget.second_cost:
+            return _rented(question)
+        # Warnings point at the caller of this function, so it is here that the plan is described.
+        return describe(question.problem, *_answer(question), begun)
 
 
 def evaluate(
@@ -214,19 +216,20 @@ def evaluate(
     12800.0
     """
     begun = time.perf_counter()
-    chosen = checked_bound(problem, bound)
-    k, tau = count("rounds", rounds), count("local_steps", local_steps)
-    batches = integer_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=1).copy()
-    steps = None if device_steps is None else checked_steps(device_steps, tau, len(problem.fleet))
-    broken = at_device_steps(problem, tau, steps).violations(k, tau, batches)
-    if broken:
-        raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
-    problem, chosen = at_rate(problem, chosen, None)
-    if steps is not None:
-        chosen = forecast_for_own_steps(chosen).with_device_steps(steps)
-    value, member = chosen.best_member(problem, k, tau, batches)
-    best = Incumbent(value, k, tau, batches, member, device_steps=steps)
-    return describe(problem, Found(best), Asked("evaluate"), begun)
+    with np.errstate(over="ignore"):
+        chosen = checked_bound(problem, bound)
+        k, tau = count("rounds", rounds), count("local_steps", local_steps)
+        batches = integer_array("batch_sizes", batch_sizes, len(problem.fleet), minimum=1).copy()
+        steps = None if device_steps is None else checked_steps(device_steps, tau, len(problem.fleet))
+        broken = at_device_steps(problem, tau, steps).violations(k, tau, batches)
+        if broken:
+            raise InfeasibleError("the plan breaks " + "; ".join(map(str, broken)), binding=broken[0].limit)
+        problem, chosen = at_rate(problem, chosen, None)
+        if steps is not None:
+            chosen = forecast_for_own_steps(chosen).with_device_steps(steps)
+        value, member = chosen.best_member(problem, k, tau, batches)
+        best = Incumbent(value, k, tau, batches, member, device_steps=steps)
+        return describe(problem, Found(best), Asked("evaluate"), begun)
 
 
 def _answer(question: Question) -> tuple[Found, Asked]:

@@ -37,6 +37,6 @@ def common_measure(amounts: NDArray[np.float64]) -> float | None:
 
 def whole_multiple(limit: float, measure: float | None) -> float:
     """The part of a limit that can be used up where all uses are whole multiples of a measure."""
-    if measure is None or limit == math.inf:
+    if measure is None or math.isinf(limit / measure):
         return limit
     return min(limit, math.floor(limit / measure) * measure * (1.0 + RAISED))

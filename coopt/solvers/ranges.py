@@ -164,7 +164,11 @@ def _slowest(problem: Problem, lower: Ints) -> NDArray[np.intp]:
 
 def _upper_hull(step: Floats, wait: Floats) -> NDArray[np.intp]:
     """Places of the lines wait + tau step that are the highest at some tau > 0."""
+    # Powers of two, so that products of the largest times stay within floats and no digit changes.
+    step, wait = (np.ldexp(times, -np.frexp(times.max())[1]) for times in (step, wait))
     left, right = int(wait.argmax()), int(step.argmax())
+    if math.isinf(step[right]) or math.isinf(wait[left]):
+        return np.unique([left, right])
     found, spans = {left, right}, [(left, right, np.arange(step.size), step, wait)]
     while spans:
         left, right, among, steps, waits = spans.pop()

@@ -219,6 +219,31 @@ class TestExitCodes:
         assert done.stderr.splitlines()[-1] == "coopt: cannot write: No space left on device"
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "plan FLEET JOB",
+            "plan FLEET JOB --csv -",
+            "plan FLEET JOB --json -",
+            "schedule FLEET JOB --measurement M",
+            "frontier FLEET JOB",
+            "frontier FLEET JOB --csv -",
+            "bound certified --latex",
+            "simulate",
+            "completion bash",
+        ],
+    )
+    def test_every_command_says_that_the_disk_is_full(self, command, files, tmp_path, monkeypatch, capsys):
+        fleet, job = files
+        quadratic_measurement(fleet).save(tmp_path / "m.npz")
+        places = {"FLEET": fleet, "JOB": job, "M": tmp_path / "m.npz"}
+        arguments = [places.get(word, word) for word in command.split()]
+        with FULL.open("w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert run(*arguments) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == "coopt: cannot write: No space left on device"
+
     def test_an_interrupt_is_said_in_a_line(self, files, monkeypatch, capsys):
         def interrupted(*arguments, **options):
             raise KeyboardInterrupt

@@ -106,6 +106,25 @@ def test_prices_of_the_whole_fleet_are_believed_and_those_far_from_them_named() 
     assert charged([None] * 9 + [1e59], stated=0.0, learnt=0.0)[0] == 0.0
 
 
+def test_prices_that_have_nothing_in_common_are_no_exception() -> None:
+    prices = [1e-250, 1e-150, 1e150, 1e250, 1e-200, 1e200]
+    controller = Controller(Fleet([10] * 6, 1.0, 1.0, sample_cost=prices), Budget(cost=1e300), 0.1)
+    found = controller.plan()
+    assert isinstance(found, RoundPlan)
+    told = {
+        "round": 0,
+        "samples": 10,
+        "local_steps": found.local_steps,
+        "loss": 1.0,
+        "seconds_computing": 1.0,
+    }
+    controller.observe(
+        ClientReport(client=i, batch_size=size, samples_processed=found.local_steps * size, cost=1.0, **told)
+        for i, size in enumerate(found.batch_sizes.tolist())
+    )
+    assert 0.0 < controller.spent_cost < 1e300
+
+
 def test_a_lie_that_is_told_every_round_does_not_wear_the_limits_out() -> None:
     controller = Controller(Fleet([1000] * DEVICES, 1.0, 1.0), Budget(cost=2e4), 0.1, probe_every=0)
     spent, lines = 0.0, []

@@ -62,7 +62,7 @@ def fleets(draw, replacement: st.SearchStrategy[bool]) -> Fleet:
         max_batch=draw(st.sampled_from([None, 4])),
         batch_multiple=each(st.integers(1, 2)),
         replacement=draw(replacement),
-        names=draw(st.one_of(st.none(), st.lists(names, min_size=n, max_size=n))),
+        names=draw(st.one_of(st.none(), st.lists(names, min_size=n, max_size=n, unique=True))),
     )
 
 

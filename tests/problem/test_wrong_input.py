@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from datetime import date
 
 import numpy as np
@@ -21,6 +22,7 @@ from coopt import (
     InvalidProblemError,
     Problem,
     Schedule,
+    solve_allocation,
 )
 from coopt.errors import LONGEST_MESSAGE
 from coopt.problem.validation import SHOWN_CHARACTERS, shown
@@ -182,12 +184,63 @@ def test_wrong_input_of_every_kind_is_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("cell", ["1_000", "٦٠٠", "0x10", "1e400", "1 0"])
+@pytest.mark.parametrize("cell", ["1_000", "٦٠٠", "\uff16", "0x10", "1e400", "1 0", "9" * 400, "9" * 5000])
 def test_cells_are_plain_decimal_numbers(tmp_path, cell):
     path = tmp_path / "fleet.csv"
     path.write_text(f"samples,gradient_noise,divergence,throughput\n600,4.0,0.1,{cell}\n", encoding="utf-8")
     with pytest.raises(InvalidProblemError, match=r"line 2: throughput = .*: must be a number"):
         Fleet.from_csv(path)
+
+
+def test_two_devices_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "fleet.csv"
+    path.write_text("names,samples,gradient_noise,divergence\nphone,6,4,0\ntv,6,4,0\nphone,9,4,0\n")
+    with pytest.raises(InvalidProblemError, match="names = 'phone': is the name of devices 0 and 2"):
+        Fleet.from_csv(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 100_000) + " = 1",
+        "[" + ".".join("a" * 100_000) + "]",
+        " . ".join(['"a,=\\""'] * 100_000) + " = 1",
+        "x = {" + ".".join(["'#'"] * 100_000) + " = 1}",
+    ],
+    ids=["words", "table", "strings", "inline"],
+)
+def test_keys_with_many_dots_take_no_memory(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidProblemError, match=r"job\.toml: is nested too deeply: a key has more than"):
+        Problem.from_toml(path)
+
+
+def test_dots_in_strings_and_numbers_are_no_keys(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("x = '" + "1." * 300 + "'\ny = [" + "0.5," * 300 + "] # " + "1." * 300)
+    with pytest.raises(InvalidProblemError, match="'x' is unknown"):
+        Problem.from_toml(path)
+
+
+def test_no_document_makes_a_reader_open_a_file(tmp_path, monkeypatch):
+    secret, fifo = tmp_path / "secret.csv", tmp_path / "fifo"
+    secret.write_text("names,samples,gradient_noise,divergence\nsecret,6,4,0\n")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(fifo)
+    problem = Problem(
+        Fleet(SAMPLES, 4.0, 0.1), Constants(0.1, 1.0, 1.0, pl_constant=0.1), Budget(cost=1000, max_rounds=9)
+    )
+    document = json.loads(solve_allocation(problem).to_json())
+    # A FIFO that is opened waits for ever.
+    for path in (secret, fifo, "/dev/zero"):
+        for fleet in (str(path), {"csv": str(path)}):
+            document["problem"]["fleet"] = fleet
+            with pytest.raises(InvalidProblemError, match="none is opened here") as refused:
+                Allocation.from_json(json.dumps(document))
+            assert "secret,6" not in str(refused.value)
+        with pytest.raises(InvalidProblemError, match="not an allocation"):
+            Allocation.from_json(str(path))
 
 
 def test_values_are_shown_shortened():

@@ -28,6 +28,7 @@ QUESTIONS = {
     "allocation": solve_allocation,
     "evaluate": lambda wrong: evaluate(wrong, 1, 1, 1),
     "frontier": frontier,
+    "frontier of no values": lambda wrong: frontier(wrong, values=[]),
     "sensitivity": sensitivity,
     "cohort": choose_cohort,
     "participants": choose_participants,

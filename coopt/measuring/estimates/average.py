@@ -63,7 +63,7 @@ class Average:
         weight = past + 1
         deviation = x - self.mean
         mean = self.mean + deviation / weight
-        scatter = self.decay * self.scatter + deviation**2 * past / weight
+        scatter = self.decay * self.scatter + np.where(past > 0, deviation, 0.0) ** 2 * past / weight
         squares = self.decay**2 * self.squares + 1
         return replace(
             self,

@@ -74,7 +74,7 @@ class StepTiming:
         loss = np.zeros((size, WORTH.size))
         some = (believed > 0) & np.isfinite(believed)
         with np.errstate(divide="ignore"):
-            far = np.log(WORTH / np.where(some, believed, 1.0)[:, None]) / BELIEF
+            far = (np.log(WORTH) - np.log(np.where(some, believed, 1.0))[:, None]) / BELIEF
         loss[some] = (0.5 * far**2)[some]
         # Without any idea, one number for the speed is the simplest that there is.
         loss[~some, 1:] = SIMPLER
@@ -182,8 +182,8 @@ class StepTiming:
         inside = (place > 1) & (place < WORTH.size - 1)
         at = np.clip(place, 1, WORTH.size - 2)
         below, here, above = (self.loss[rows, at + k] for k in (-1, 0, 1))
-        bend = below - 2 * here + above
         with np.errstate(divide="ignore", invalid="ignore"):
+            bend = below - 2 * here + above
             shift = np.where(inside & (bend > 0), (below - above) / (2 * bend), 0.0)
         return place, np.clip(shift, -0.5, 0.5)
 

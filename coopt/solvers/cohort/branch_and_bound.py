@@ -294,7 +294,9 @@ class CohortSearch:
         for name, point in points.items():
             narrow = self.relaxed.evaluate(replace(nodes, **{name: point}), threshold)
             wide = widths[name] > (NARROW * widest if name in RATIOS else 0.0)
-            gains.append(np.where(wide, look.lacking - narrow.lacking, -math.inf))
+            gain = np.zeros(len(look.lacking))
+            np.subtract(look.lacking, narrow.lacking, out=gain, where=look.lacking != narrow.lacking)
+            gains.append(np.where(wide, gain, -math.inf))
         # What is lacking with all ranges closed is for the devices to decide.
         closed = replace(nodes, **points)
         known = self.relaxed.evaluate(closed, threshold).lacking

@@ -60,6 +60,7 @@ class BatchAllocation:
         return same_value(self, other)
 
 
+@np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
 def allocate_batches(
     weights: ArrayLike,
     sample_cost: ArrayLike,

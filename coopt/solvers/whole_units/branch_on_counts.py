@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coopt.problem.exact_sum import exact_sum
 from coopt.solvers.whole_units.near_prices import StartingPoint, improve
 from coopt.solvers.whole_units.tangents import Tangent, peak
 from coopt.solvers.whole_units.unit_prices import BestPrice, Filled, Floats, Ints, Knapsack, units_at
@@ -149,7 +150,7 @@ def _dual(knapsack: Knapsack, lattice: _Lattice, count: float, priced: BestPrice
 def _point(knapsack: Knapsack, lattice: _Lattice, count: float, dual: _Dual) -> StartingPoint:
     """Where plans with this count are looked for."""
     room = knapsack.budget - lattice.unit * count
-    left = room - math.fsum((lattice.excess * dual.units).tolist())
+    left = room - exact_sum(lattice.excess * dual.units)
     return StartingPoint(
         gains=knapsack.gains,
         charges=dual.price * lattice.excess + dual.charge * lattice.counts,

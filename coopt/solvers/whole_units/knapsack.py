@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from coopt.problem.exact_sum import exact_sum
 from coopt.solvers.roundoff import LAST_DIGITS, LOOSENED
 from coopt.solvers.whole_units.branch_on_counts import fill_by_count
 from coopt.solvers.whole_units.near_prices import StartingPoint, improve
@@ -107,7 +108,7 @@ def _close(knapsack: Knapsack, priced: BestPrice, found: Filled, cutoff: float) 
     if goal - found.lower_bound <= CLOSED * goal:
         return found
     units, price = priced.units, priced.price
-    left = knapsack.budget - math.fsum((knapsack.costs * units).tolist())
+    left = knapsack.budget - exact_sum(knapsack.costs * units)
     point = StartingPoint(
         gains=knapsack.gains,
         charges=price * knapsack.costs,
