@@ -79,6 +79,7 @@ def request(
     total: Budget,
     gradients_a_product: int,
     seed: int,
+    most_directions: int | None = None,
 ) -> MeasureRequest | None:
     """The most that measuring may take of what a run may spend; None where too little is left.
 
@@ -92,8 +93,11 @@ def request(
     gradients_a_product : int
         Gradients that a product with the curvature takes.
     seed : int
+    most_directions : int, optional
     """
     for directions, most, fewest, share in EFFORTS:
+        if directions > (most_directions or directions):
+            continue
         # Measuring has to pay in what is left: of that it may take three times the share, no more.
         cost = share * min(total.cost, 3.0 * left.cost)
         seconds = share * min(total.time, 3.0 * left.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ Ints = npt.NDArray[np.int64]
 
 # How often the fleet is measured at most.
 MOST_MEASUREMENTS = 3
+# Directions at most where devices are drawn for each round: the forecast then follows squares of so many.
+MOST_DRAWN = 16
 
 
 class Outlook(Membership, KeepsAccount):
@@ -107,8 +110,8 @@ class Outlook(Membership, KeepsAccount):
         policy, known = self.policy, self._state.measured
         if not isinstance(policy, MeasuringPolicy) or known.attempts >= MOST_MEASUREMENTS:
             return None
-        if self.availability is not None or self.budget.participants is not None:
-            # A plan in phases is for a fleet that trains together.
+        if self.availability is not None:
+            # What is measured of those that are there says little of those that come.
             return None
         done = self.budget.max_rounds is not None and self.round >= self.budget.max_rounds
         call = self._state.roster.call(self.round, self.spent_seconds)
@@ -121,10 +124,11 @@ class Outlook(Membership, KeepsAccount):
         return request(
             self._state.knowledge.measured(),
             call.active,
-            left=self._left(call, call.likely),
+            left=self._left(call, (call.likely > 0.0).astype(np.float64)),
             total=self.budget,
             gradients_a_product=often,
             seed=self.round,
+            most_directions=MOST_DRAWN if self.budget.participants is not None else None,
         )
 
     @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
@@ -241,21 +245,28 @@ class Outlook(Membership, KeepsAccount):
             steps = 1 if previous is None else max(previous.rest_local_steps, 1)
             extra += 0.5 / (steps * self.probe_every)
             gradients += 2.0 / self.probe_every
-        fleet = known.describe(
+        describe = partial(
+            known.describe,
             active,
-            call.likely,
-            self._slow(call),
+            slow=self._slow(call),
             measures=self.policy.needs_estimates and measured.forecast is None,
             samples=extra,
             gradients=gradients,
         )
+        left = self._left(call, call.likely)
+        problem = Problem(describe(call.likely), self._constants(), left)
+        drawn = None
+        if measured.forecast is not None and self.budget.participants is not None:
+            drawn = replace(
+                problem, fleet=describe(np.ones(len(self.fleet))), budget=self._drawn(left, len(active))
+            )
         if previous is not None:
             progress = None if previous.progress is None else previous.progress.of(active)
             previous = replace(previous, batch_sizes=previous.batch_sizes[active], progress=progress)
         loss, gradient, delay = self.estimates.loss.now, self.estimates.gradient.now, self._state.delay
         return Situation(
             round=self.round,
-            problem=Problem(fleet, self._constants(), self._left(call, call.likely)),
+            problem=problem,
             total=self.budget,
             loss=loss.value - self.lowest_loss,
             squared_gradient=gradient.value,
@@ -271,6 +282,7 @@ class Outlook(Membership, KeepsAccount):
             forecast=measured.forecast,
             measured_at=measured.at,
             measured_loss=measured.loss,
+            drawn=drawn,
         )
 
     def _left(self, call: Call, likely: Floats) -> Budget:
@@ -281,6 +293,12 @@ class Outlook(Membership, KeepsAccount):
         left = call.left(self._state.account.left(self.budget), self.spent_cost, self.spent_seconds)
         price = left.round_cost + float(likely @ self.fleet.round_cost)
         return replace(left, round_cost=price, participants=None, distinct_participants=False)
+
+    def _drawn(self, left: Budget, devices: int) -> Budget:
+        """What is left where devices are drawn among so many; all that a round costs is in its price."""
+        many, distinct = self.budget.participants or devices, self.budget.distinct_participants
+        many = min(many, devices) if distinct else many
+        return replace(left, participants=many, distinct_participants=distinct)
 
     def _slow(self, call: Call) -> npt.NDArray[np.bool_]:
         """Devices that take fewer local steps, so that they do not hold up the others.

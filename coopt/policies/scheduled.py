@@ -17,7 +17,7 @@ import numpy as np
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.forecast.phases import Phases
 from coopt.plans.phase import Phase
-from coopt.policies.expected_delay import expected_delay
+from coopt.policies.expected_delay import Draws, expected_delay
 from coopt.policies.horizon import Horizon
 from coopt.policies.schedule_progress import ScheduleProgress, replaced
 from coopt.policies.situation import Choice, ExpectingPolicy, Ints, Policy, Situation
@@ -77,16 +77,16 @@ class Scheduled:
         forecast = _forecast(situation)
         if forecast is None:
             return self._otherwise(situation)
-        previous = situation.previous
+        previous, known = situation.previous, _with_draws(situation)
         progress = None if previous is None else previous.progress
         if previous is None or progress is None or not self._holds(progress, situation):
-            planned = self._plan(situation, forecast)
+            planned = self._plan(known, forecast)
             if planned is None:
                 return self._otherwise(situation)
-            return _choice(situation, forecast, planned)
+            return _choice(known, forecast, planned)
         if progress.refill_in == 0:
-            refilled = self._refilled(situation, forecast, progress)
-            return _over(progress) if refilled is None else _choice(situation, forecast, refilled)
+            refilled = self._refilled(known, forecast, progress)
+            return _over(progress) if refilled is None else _choice(known, forecast, refilled)
         return _next(progress, previous.predicted_error, previous.gap)
 
     def departed(self, situation: Situation) -> bool:
@@ -99,7 +99,7 @@ class Scheduled:
         progress = None if previous is None else previous.progress
         if forecast is None or progress is None or progress.refill_in or not progress.behind:
             return False
-        expected = forecast.initial_gap - _gap(situation, forecast, progress.behind)
+        expected = forecast.initial_gap - _gap(_with_draws(situation), forecast, progress.behind)
         before, error = situation.measured_loss, situation.loss_error
         if not math.isfinite(before.standard_error + error + situation.loss):
             return False
@@ -132,7 +132,8 @@ class Scheduled:
         rate: Literal["auto"] | None = "auto" if self.rates == "free" else None
         phases: tuple[Phase, ...] = ()
         # The delay depends on how many devices sit at their caps, which the plan decides.
-        for _ in range(2 if problem.budget.time < math.inf and situation.spread > 0.0 else 1):
+        uncertain = situation.spread > 0.0 or situation.drawn is not None
+        for _ in range(2 if problem.budget.time < math.inf and uncertain else 1):
             shorter = _shorter(problem, delay)
             try:
                 phases = solve_schedule(shorter, forecast, phases=self.phases, learning_rate=rate).phases
@@ -174,6 +175,11 @@ def _forecast(situation: Situation) -> Forecast | None:
     if forecast is None or devices is None or len(devices) == forecast.devices:
         return forecast
     return forecast.restricted(devices.tolist())
+
+
+def _with_draws(situation: Situation) -> Situation:
+    """The same with the problem that says how many devices are drawn, where they are."""
+    return situation if situation.drawn is None else replace(situation, problem=situation.drawn)
 
 
 def _choice(situation: Situation, forecast: Forecast, progress: ScheduleProgress) -> Choice:
@@ -221,14 +227,16 @@ def _in_more_rounds(problem: Problem, phases: Sequence[Phase]) -> Problem:
     return replace(problem, budget=replace(problem.budget, max_local_steps=most))
 
 
-def _expected_delay(situation: Situation, phases: Sequence[Phase]) -> float:
-    """Seconds that the rounds of a plan are expected to take, over those of their slowest devices."""
+def _expected_delay(situation: Situation, phases: Sequence[Phase], spread: float | None = None) -> float:
+    """Seconds that the rounds of a plan are expected to take, over those of the slowest of all devices."""
+    varied = situation.spread if spread is None else spread
+    draws = Draws.of(situation.problem)
     planned = delayed = 0.0
     for phase in phases:
         seconds = limits.device_times(situation.problem, 1, phase.local_steps, phase.batch_sizes)
         whole = phase.rounds * float(seconds.max())
         planned += whole
-        delayed += whole * expected_delay(seconds, situation.spread)
+        delayed += whole * expected_delay(seconds, varied, draws)
     return delayed / planned if planned > 0.0 else 1.0
 
 
@@ -238,9 +246,11 @@ def _delay(situation: Situation, phases: Sequence[Phase]) -> float:
     met = situation.delay
     if not math.isfinite(met.value) or met.standard_error <= 0.0:
         return expected
+    # What the slowest of those that are drawn takes on time, over the slowest of all.
+    drawn = 1.0 if situation.drawn is None else _expected_delay(situation, phases, 0.0)
     # As many rounds as would have this standard error, were each as uncertain as the expectation.
     seen = min((situation.spread / met.standard_error) ** 2, BELIEF)
-    return max((BELIEF * expected + seen * met.value) / (BELIEF + seen), 1.0)
+    return drawn * max((BELIEF * expected / drawn + seen * met.value) / (BELIEF + seen), 1.0)
 
 
 def _pause(phase: Phase) -> int:

@@ -135,6 +135,9 @@ class Situation:
         The round before which it was taken.
     measured_loss : Estimate
         The loss then, above the lowest that it can have.
+    drawn : Problem or None
+        `problem` says what a round is expected to cost where devices are drawn for it; this one has the costs
+        of those that are, and says how many. None where all take part, or nothing is measured.
     """
 
     round: int
@@ -154,6 +157,7 @@ class Situation:
     forecast: Forecast | None = None
     measured_at: int = -1
     measured_loss: Estimate = UNKNOWN
+    drawn: Problem | None = None
 
 
 @runtime_checkable

@@ -41,8 +41,8 @@ class Rounds:
     def __getattr__(self, name: str) -> object:
         return getattr(self.planner, name)
 
-    def plan(self) -> RoundPlan | Stopped:
-        found = self.planner.plan()
+    def plan(self, **options: object) -> RoundPlan | Stopped:
+        found = self.planner.plan(**options)
         if isinstance(found, RoundPlan):
             self.plans.append(found)
         return found

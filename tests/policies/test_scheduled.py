@@ -14,13 +14,14 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import LocalModel
 from coopt.plans.phase import Phase
 from coopt.policies import Horizon, MeasuringPolicy, Scheduled, Situation
-from coopt.policies.expected_delay import expected_delay
+from coopt.policies.expected_delay import Draws, expected_delay
 from coopt.policies.schedule_progress import ScheduleProgress
 from coopt.policies.situation import Choice
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.questions.schedule import solve_schedule
 
 N = 4
 MODEL = LocalModel(
@@ -159,3 +160,56 @@ def test_the_expected_delay_is_that_of_simulated_rounds(spread: float) -> None:
     simulated = float((seconds * jitter).max(axis=1).mean()) / 5.0
     assert expected_delay(seconds, spread) == pytest.approx(simulated, rel=0.01)
     assert expected_delay(seconds, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_with_draws_it_is_that_of_the_devices_drawn(distinct: bool, spread: float) -> None:
+    seconds = np.array([5.0, 4.8, 4.5, 4.0, 2.0, 0.3])
+    weights = np.array([0.05, 0.15, 0.2, 0.1, 0.2, 0.3])
+    rng = np.random.default_rng(0)
+    times = seconds * np.exp(spread * rng.normal(size=(100_000, 6)))
+    if distinct:
+        rounds = np.argsort(rng.random(times.shape), axis=1)[:, :3]
+    else:
+        rounds = rng.choice(6, size=(len(times), 3), p=weights)
+    simulated = float(np.take_along_axis(times, rounds, axis=1).max(axis=1).mean()) / 5.0
+    draws = Draws(3, None if distinct else weights)
+    # One that is drawn twice is not late twice, as it is taken to be.
+    error = 0.01 if distinct or spread == 0.0 else 0.04
+    assert expected_delay(seconds, spread, draws) == pytest.approx(simulated, rel=error)
+
+
+def test_where_devices_are_drawn_the_plan_is_for_that() -> None:
+    plain = situation().problem
+    problem = dataclasses.replace(plain, budget=Budget(cost=40_000, round_cost=5))
+    drawn = dataclasses.replace(problem, budget=dataclasses.replace(problem.budget, participants=2))
+    chosen = Scheduled().choose(situation(problem=problem, drawn=drawn))
+    expected = solve_schedule(drawn, Forecast(MODEL), phases=2)
+    assert chosen.progress is not None
+    assert [phase.to_dict() for phase in chosen.progress.ahead] == [p.to_dict() for p in expected.phases]
+    assert chosen.predicted_error == pytest.approx(expected.predicted_error)
+    # Whom a round leaves out adds to the loss, and two of four cost less.
+    all_of_them = Scheduled().choose(situation(problem=problem))
+    assert chosen.predicted_error > all_of_them.predicted_error
+    # The other rule plans by what is expected of a round.
+    unstable = dataclasses.replace(plain.constants, learning_rate=2.5)
+    given = (dataclasses.replace(each, constants=unstable) for each in (problem, drawn))
+    bare = situation(**dict(zip(("problem", "drawn"), given, strict=True)))
+    np.testing.assert_array_equal(Scheduled().choose(bare).batch_sizes, Horizon().choose(bare).batch_sizes)
+
+
+def test_rounds_of_few_devices_take_less_time_than_the_slowest_of_all() -> None:
+    """One of four devices takes twice as long as the others; half of the rounds are without it."""
+    plain = situation().problem
+    times = {}
+    for many in (None, 2):
+        budget = dataclasses.replace(
+            plain.budget, cost=math.inf, participants=many, distinct_participants=bool(many)
+        )
+        drawn = dataclasses.replace(plain, budget=budget)
+        chosen = Scheduled().choose(situation(drawn=drawn if many else None, problem=plain))
+        assert chosen.progress is not None
+        phases = chosen.progress.ahead
+        times[many] = sum(drawn.time(p.rounds, p.local_steps, p.batch_sizes) for p in phases)
+    assert times[2] > 1.05 * times[None]

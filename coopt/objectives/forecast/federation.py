@@ -16,7 +16,7 @@ from coopt.objectives.forecast.model import Devices, Floats, LocalModel, Loss
 from coopt.objectives.forecast.momentum import MomentumSteps
 from coopt.objectives.forecast.optimiser import LinearSteps
 from coopt.objectives.forecast.round_map import FullRounds, Ints, Steps
-from coopt.objectives.forecast.sampled_rounds import Rounds, SampledRounds
+from coopt.objectives.forecast.sampled_rounds import MOST_ENTRIES, Rounds, SampledRounds
 from coopt.objectives.forecast.server_rounds import ServerRounds
 
 # A curvature that a few rows overestimate would make local steps explode: it is cut to this over the rate.
@@ -127,8 +127,8 @@ class Federation:
     def rounds(self, local_steps: int) -> Rounds:
         """Rounds of so many local steps."""
         m = self.loss.best.size
-        # Where devices are drawn, a map of second moments is kept, a matrix of m^2 x m^2.
-        numbers = m * (m + 3) if self.drawn == 0.0 else (m + 1) ** 2 * m**2
+        # Where devices are drawn, a map of second moments is kept, a matrix of m^2 x m^2, and its squares.
+        numbers = m * (m + 3) if self.drawn == 0.0 else (m + 1) ** 2 * m**2 + 16 * MOST_ENTRIES**2
         return kept(
             self._rounds,
             local_steps,

@@ -15,6 +15,9 @@ from coopt.objectives.forecast.optimiser import ServerSGD
 from coopt.objectives.forecast.round_map import FullRounds, Ints, packed_places
 from coopt.objectives.forecast.server_rounds import ServerRounds
 
+# From so many rounds on the map of forms is squared, where these have at most so many entries of their own.
+MANY_ROUNDS, MOST_ENTRIES = 200, 200
+
 
 class SampledRounds:
     """Any number of such rounds; the state x is e, or (e, u) where the server has momentum u.
@@ -68,6 +71,8 @@ class SampledRounds:
         self._sum = np.zeros((m, m))
         self._means: list[float] = []
         self._sums: list[Floats] = []
+        # Of 1, 2, 4, ... rounds: what they make of a form, and the sum of what each of them meets.
+        self._doubled: list[tuple[Floats, Floats]] = []
 
     def _met(self, form: Floats) -> Floats:
         """A form of (x, 1) as one of the averaged change."""
@@ -93,11 +98,38 @@ class SampledRounds:
     def backward(self, form: Floats, rounds: int) -> tuple[Floats, Floats]:
         """What a form of (x, 1) at the end is to the noise of these rounds, packed, and to (x, 1) before."""
         rows, columns, often = packed_places(self._sum.shape[0])
-        met = np.zeros_like(self._sum)
-        for _ in range(rounds):
-            met += self._met(form)
-            form = self._before(form)
+        size = form.shape[0]
+        if rounds >= MANY_ROUNDS and size * (size + 1) // 2 <= MOST_ENTRIES:
+            whole, form = self._doubling(form, rounds)
+            met = self._met(whole)
+        else:
+            met = np.zeros_like(self._sum)
+            for _ in range(rounds):
+                met += self._met(form)
+                form = self._before(form)
         return met[rows, columns] * often, form
+
+    def _doubling(self, form: Floats, rounds: int) -> tuple[Floats, Floats]:
+        """The sum of the forms after each of so many rounds, and the form before all of them."""
+        size = form.shape[0]
+        rows, columns, _ = packed_places(size)
+        if not self._doubled:
+            before = np.empty((rows.size, rows.size))
+            for k, (a, b) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+                one = np.zeros_like(form)
+                one[a, b] = one[b, a] = 1.0
+                before[:, k] = self._before(one)[rows, columns]
+            self._doubled.append((before, np.eye(rows.size)))
+        while 2 ** len(self._doubled) <= rounds:
+            power, total = self._doubled[-1]
+            self._doubled.append((power @ power, total + total @ power))
+        packed, summed = form[rows, columns], np.zeros(rows.size)
+        for bit, (power, total) in enumerate(self._doubled):
+            if rounds >> bit & 1:
+                summed, packed = summed + total @ packed, power @ packed
+        found = np.zeros((2, size, size))
+        found[:, rows, columns] = found[:, columns, rows] = summed, packed
+        return found[0], found[1]
 
     def follow(self, moments: Floats, noise: Floats, rounds: int) -> tuple[Floats, Floats]:
         """F - F* after each of so many rounds, and the second moments of (x, 1) after the last."""

@@ -197,3 +197,15 @@ def test_what_is_no_optimiser_is_named(make, message: str) -> None:
     with pytest.raises(InvalidProblemError) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "how", [Optimiser(), Optimiser(server=ServerSGD(0.7, 0.8))], ids=["plain", "FedAvgM"]
+)
+def test_many_rounds_of_drawn_devices_by_squaring_are_those_one_by_one(how: Optimiser) -> None:
+    model = random_model(5, 3, 4, unlike=0.5)
+    phases = Phases(Forecast(model, optimiser=how), problem_of(model, Budget(participants=2)))
+    batches = np.array([[1.0, 2.0, 4.0], [8.0, 8.0, 9.0]])
+    for rounds in (199, 200, 255, 1000):
+        plan = [Setting(rounds, 3, 0.05), Setting(rounds + 1, 1, 0.02)]
+        assert phases.value(plan, batches) == pytest.approx(phases.curve(plan, batches)[-1], rel=1e-9)
