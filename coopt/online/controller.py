@@ -236,7 +236,7 @@ class Controller(Outlook):
                 # Of devices that have yet to come nothing is known.
                 and call.begin <= self.spent_seconds
                 and self.estimates.gradient.known
-                and (self.min_gain > 0 or choice.rounds <= LAST_ROUNDS)
+                and (self.min_gain > 0 or (choice.rounds <= LAST_ROUNDS and self._near_the_end()))
             ):
                 return self._stop(StopReason.GAIN)
         batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
@@ -443,6 +443,12 @@ class Controller(Outlook):
         time, cost = self.time_left / self.budget.time, 1.0 - self.spent_cost / self.budget.cost
         return StopReason.TIME if self.budget.time < math.inf and time < cost else StopReason.COST
 
+    def _near_the_end(self) -> bool:
+        """Whether hardly more than the last rounds are left, were they like those so far."""
+        spent = [self.spent_cost / self.budget.cost, self.spent_seconds / self.budget.time]
+        spent.append(self.round / (self.budget.max_rounds or math.inf))
+        return self.round * (1.0 - max(spent)) <= LAST_ROUNDS * max(spent)
+
     def _probes(self) -> bool:
         return self._probing and (self.round < self.warm_up_rounds or self.round % self.probe_every == 0)
 
@@ -464,7 +470,12 @@ class Controller(Outlook):
         if isinstance(found, StopReason):
             return self._stop(found)
         deadline, slack = deadline_and_slack(
-            measured, expected, found.seconds, self.deadline_slack, self.budget.time - call.begin
+            measured,
+            expected,
+            found.seconds,
+            self.deadline_slack,
+            self.budget.time - call.begin,
+            self.estimates.round_seconds.known,
         )
         return RoundPlan(
             round=self.round,

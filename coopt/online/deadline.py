@@ -16,7 +16,12 @@ MOST_UNKNOWN = 0.5  # share of the devices
 
 
 def deadline_and_slack(
-    fleet: Fleet, active: npt.NDArray[np.int64], seconds: float, slack: float, left: float
+    fleet: Fleet,
+    active: npt.NDArray[np.int64],
+    seconds: float,
+    slack: float,
+    left: float,
+    heard: npt.NDArray[np.bool_],
 ) -> tuple[float, float]:
     """Give the deadline of a round, and the slack of :meth:`RoundPlan.closes`.
 
@@ -32,9 +37,13 @@ def deadline_and_slack(
         How many times as long it may.
     left : float
         Seconds that are left at all.
+    heard : numpy.ndarray of bool, shape (N,)
+        Devices that have told how long they took.
     """
     usual = slack * seconds
     unknown = np.isinf(fleet.throughput[active]) & (fleet.step_time[active] == 0)
+    # A round of small batches lasts as long as the links take, of which nobody has said anything yet.
+    unknown |= (fleet.round_time[active] == 0) & ~heard[active]
     if unknown.mean() <= MOST_UNKNOWN:
         return min(usual, left), math.inf
     return min(max(DEADLINE_SHARE * left, usual), LONGEST_DEADLINE, left), slack

@@ -14,7 +14,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # Directions and rows of a device, from the dearest, and the share of each limit that they may take. More of
-# both forecasts better where there is much to spend. Where there is little, fewer rows say nearly as much.
+# both forecasts better where there is much to spend. Where there is little, fewer rows say nearly as much,
+# and planning by a few directions is worth a fifth of it: otherwise rates and steps stay as they were given.
 EFFORTS = (
     (32, 32, 32, 0.05),
     (24, 16, 16, 0.05),
@@ -22,7 +23,11 @@ EFFORTS = (
     (12, 8, 2, 0.1),
     (8, 8, 2, 0.1),
     (4, 8, 2, 0.1),
+    (8, 8, 2, 0.2),
+    (4, 8, 2, 0.2),
 )
+# Share of what is left that measuring may take.
+MOST_OF_THE_REST = 0.3
 # Rows that a slow device may do with, and devices that may be left out, by their weight.
 FEWEST_ROWS, LEFT_OUT = 2, 0.1
 # Gradients of every row beside the products: at the start, at the end, of single rows, of fresh ones.
@@ -95,12 +100,13 @@ def request(
     seed : int
     most_directions : int, optional
     """
+    limits = (total.cost, left.cost), (total.time, left.time)
     for directions, most, fewest, share in EFFORTS:
         if directions > (most_directions or directions):
             continue
-        # Measuring has to pay in what is left: of that it may take three times the share, no more.
-        cost = share * min(total.cost, 3.0 * left.cost)
-        seconds = share * min(total.time, 3.0 * left.time)
+        # Measuring has to pay in what is left: of that it may take three times the share, and 30 % at most.
+        part = min(3.0 * share, MOST_OF_THE_REST)
+        cost, seconds = (min(share * whole, part * rest) for whole, rest in limits)
         found = _fitting(fleet, active, directions, most, fewest, cost, seconds, gradients_a_product, left)
         if found is not None:
             rows, cost, seconds = found

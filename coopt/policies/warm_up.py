@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 SHARE = 0.02  # of what is left, per round
 STEPS, BATCH = 2, 16
-VARIED = (1.0, 2.0, 0.5)
+# The first round is to tell who is slow: whoever takes seconds a sample must not spend the time of all.
+VARIED = (0.125, 2.0, 0.5)
 
 
 def warm_up(problem: Problem, round: int = 0) -> Choice:
     """Choose a round that costs little of anything and measures everything.
 
-    Where time is limited the batches differ from one `round` to the next: times of one batch alone do not
-    tell what a step takes from what a sample takes.
+    Where time is limited a round is one step, and the batches differ from one `round` to the next: times of
+    one batch alone do not tell what a step takes from what a sample takes.
     """
     fleet, left = problem.fleet, problem.budget
-    steps = min(STEPS, left.max_local_steps or STEPS)
-    size = BATCH * (VARIED[round % len(VARIED)] if left.time < math.inf else 1.0)
+    timed = left.time < math.inf
+    steps = 1 if timed else min(STEPS, left.max_local_steps or STEPS)
+    size = BATCH * (VARIED[round % len(VARIED)] if timed else 1.0)
     work = float(np.sum(fleet.sample_cost))
     if work > 0:
         spare = max(SHARE * left.cost - left.round_cost, 0.0) / steps - fleet.whole_step_cost

@@ -15,7 +15,7 @@ from coopt.errors import InvalidProblemError
 from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 from coopt.measuring.from_gradients import measure
 from coopt.online.controller import Controller
-from coopt.online.measure_request import request
+from coopt.online.measure_request import MeasureRequest, request
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
@@ -193,8 +193,24 @@ def test_a_device_too_slow_is_left_out_but_not_half_of_the_fleet() -> None:
 def test_nothing_is_wanted_where_too_little_is_left() -> None:
     fleet = Fleet([400] * 5, 1.0, 1.0, throughput=100.0)
     total = Budget(cost=40_000)
-    asked = request(fleet, np.arange(5), left=Budget(cost=300), total=total, gradients_a_product=1, seed=0)
-    assert asked is None
+
+    def asked(left: float) -> MeasureRequest | None:
+        return request(
+            fleet, np.arange(5), left=Budget(cost=left), total=total, gradients_a_product=1, seed=0
+        )
+
+    # Four directions on two rows of five devices take 120 samples, and 30 % of what is left at most.
+    assert asked(300) is None and asked(399) is None
+    least = asked(401)
+    assert least is not None and least.directions == 4 and least.cost == 120
+
+
+def test_a_fifth_of_a_small_budget_is_measured_with() -> None:
+    """At 10 % of this nothing fits: rates and steps would stay as they were given."""
+    fleet = Fleet([400] * 5, 1.0, 1.0, throughput=100.0)
+    total = Budget(cost=1000)
+    found = request(fleet, np.arange(5), left=Budget(cost=900), total=total, gradients_a_product=1, seed=0)
+    assert found is not None and (found.directions, found.cost) == (8, 160)
 
 
 def test_rows_may_differ_by_device_here_and_far_away() -> None:

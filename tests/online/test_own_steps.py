@@ -74,11 +74,12 @@ def test_one_slow_device_no_longer_decides_how_many_rounds_there_are(
             system=SystemModel(speed, 20.0),
             progress=False,
         )
-        assert run.seconds[-1] <= 1800 * (1 + 1e-9)
+        # A plan of three rounds that last for most of the time is not the end of training.
+        assert 0.95 * 1800 <= run.seconds[-1] <= 1800 * (1 + 1e-9)
         return float(curvature @ (run.parameters - optimum) ** 2 / 2), len(run.losses)
 
     own, rounds = train()
     monkeypatch.setattr(outlook, "holding_up", lambda fleet, *rest: np.zeros(len(fleet), dtype=bool))
     together, fewer = train()
-    # 0.023 against 0.13 with batches of 8, 0.13 against 0.62 with 32.
+    # 0.0008 against 0.094 with batches of 8, 0.039 against 0.61 with 32.
     assert rounds > 2 * fewer and own < together / 3

@@ -148,6 +148,15 @@ def test_the_first_round_ends_soon_after_the_others_are_back() -> None:
         assert plan.closes(np.full(10, math.inf)) == (900.0 if budget.time < math.inf else 3600.0)
 
 
+def test_links_of_which_nobody_knows_anything_do_not_end_the_first_round() -> None:
+    """It takes .02 s to compute, and all would be late by what the links take."""
+    fleet = Fleet([500] * 4, 1.0, 1.0, throughput=100.0)
+    plan = Controller(fleet, Budget(cost=1e7, time=400.0), 0.1).plan()
+    assert isinstance(plan, RoundPlan) and plan.predicted_seconds < 0.1
+    assert (plan.deadline, plan.slack) == (100.0, 2.0)
+    assert plan.closes([1.0, 1.2, 1.1, 1.5]) == 1.5
+
+
 def test_a_loop_of_any_framework_waits_twice_at_most() -> None:
     """Without a clock of the server, the account itself knows how long it waited."""
     training = Training(6, seed=0)

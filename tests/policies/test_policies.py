@@ -14,6 +14,7 @@ from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.objectives.certified import Certified
 from coopt.policies import AdaCoOpt, Choice, DynamicBatch, DynamicTau, FedAvg, Horizon, Marginal, Situation
 from coopt.policies.horizon import calibrated_gap
+from coopt.policies.warm_up import warm_up
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
@@ -225,3 +226,16 @@ def test_policy_arguments_are_checked(policy: type) -> None:
         policy(0)
     with pytest.raises(InvalidProblemError, match="split = 'fair'"):
         policy(5, split="fair")
+
+
+@pytest.mark.parametrize("time", [math.inf, 1000.0])
+def test_the_first_rounds_spend_little_of_a_limit_on_time(time: float) -> None:
+    """A phone that takes four seconds a sample is known after two of them, not after thirty-two."""
+    fleet = Fleet([500] * 4, 1.0, 1.0)
+    problem = Problem(fleet, Constants(0.1, 1.0, 1.0, 0.1), Budget(cost=1e7, time=time))
+    rounds = [warm_up(problem, number) for number in range(3)]
+    limited = time < math.inf
+    assert [choice.local_steps for choice in rounds] == ([1, 1, 1] if limited else [2, 2, 2])
+    assert [choice.batch_sizes.tolist() for choice in rounds] == [
+        [size] * 4 for size in ((2, 32, 8) if limited else (16, 16, 16))
+    ]
