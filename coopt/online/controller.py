@@ -469,13 +469,9 @@ class Controller(Outlook):
         )
         if isinstance(found, StopReason):
             return self._stop(found)
+        heard, left = self.estimates.round_seconds.known, self.budget.time - call.begin
         deadline, slack = deadline_and_slack(
-            measured,
-            expected,
-            found.seconds,
-            self.deadline_slack,
-            self.budget.time - call.begin,
-            self.estimates.round_seconds.known,
+            measured, expected, found.seconds, self.deadline_slack, left, heard
         )
         return RoundPlan(
             round=self.round,
