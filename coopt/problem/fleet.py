@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.admissible_batches import AdmissibleBatches, same_everywhere
-from coopt.problem.exact_sum import exact_sum
 from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, device_names, naming_device
+from coopt.problem.fleet_sums import FleetSums
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
 from coopt.problem.validation import count, flag, float_array, integer_array, same_value
@@ -24,7 +23,7 @@ from coopt.problem.validation import count, flag, float_array, integer_array, sa
 
 @readable
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Fleet(AdmissibleBatches, DataFrameSource):
+class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
     """The devices: what they hold, how noisy they are, how fast they are and what they cost.
 
     Every argument but `samples` and `names` may be a scalar, which then holds for every device.
@@ -211,29 +210,9 @@ class Fleet(AdmissibleBatches, DataFrameSource):
         return bool((self.sample_cost * self.batch_multiple == first).all())
 
     @cached_property
-    def epoch_cost(self) -> float:
-        """Sum a_i d_i: the cost of processing every sample of every device once."""
-        return exact_sum(self.sample_cost * self.samples)
-
-    @cached_property
     def free_rounds(self) -> bool:
         """Whether no device has a round cost of its own."""
         return self.round_cost[0] == 0.0 and same_everywhere(self.round_cost)
-
-    @cached_property
-    def whole_step_cost(self) -> float:
-        """Sum f_i: the cost of one local step on all devices before its samples."""
-        return _total(self.step_cost)
-
-    @cached_property
-    def whole_step_energy(self) -> float:
-        """Sum h_i: the energy of one local step on all devices before its samples [J]."""
-        return _total(self.step_energy)
-
-    @cached_property
-    def whole_round_energy(self) -> float:
-        """Sum g_i: the energy of one round on all devices before its local steps [J]."""
-        return _total(self.round_energy)
 
     @cached_property
     def accumulates(self) -> bool:
@@ -249,36 +228,6 @@ class Fleet(AdmissibleBatches, DataFrameSource):
             return self.throughput
         with np.errstate(divide="ignore"):
             return 1.0 / (self.step_time / self.micro_batch + 1.0 / self.throughput)
-
-    @cached_property
-    def noise_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """p_i^2 M_i, the noise of the averaged gradient, and p_i (1 - p_i) M_i, which drives drift."""
-        mean = self.weights * self.weights
-        mean *= self.gradient_noise
-        drift = 1.0 - self.weights
-        drift *= self.weights
-        drift *= self.gradient_noise
-        return mean, drift
-
-    @cached_property
-    def step_noise_terms(self) -> NDArray[np.float64]:
-        """Sum p_i^2 V_i and sum p_i (1 - p_i) V_i: what no batch removes of the sums over noise_terms."""
-        mean = self.weights * self.weights * self.step_noise
-        drift = self.weights * (1.0 - self.weights) * self.step_noise
-        return np.array([float(np.sum(mean)), float(np.sum(drift))])
-
-    @cached_property
-    def mean_divergence(self) -> float:
-        """Sum p_i delta_i."""
-        return float(np.sum(self.weights * self.divergence))
-
-    @cached_property
-    def root_divergence(self) -> float:
-        """d_h, the root of sum p_i delta_i^2."""
-        largest = float(self.divergence.max())
-        # Scaled by the largest entry: its square may underflow.
-        scaled = self.divergence / largest if largest else self.divergence
-        return largest * math.sqrt(float(np.sum(self.weights * (scaled * scaled))))
 
     def __len__(self) -> int:
         return int(self.samples.size)
@@ -464,6 +413,44 @@ class Fleet(AdmissibleBatches, DataFrameSource):
             round_cost=self.round_cost + paid * self.round_time,
         )
 
+    def with_batch_noise(self, noise: ArrayLike, batch_sizes: ArrayLike) -> Self:
+        """The same fleet where every batch as a whole has noise of its own, linear around some batches.
+
+        Such noise, as DP-SGD adds it to the sum over a batch, has the variance R_i / s_i^2 in a step. In
+        1 / s_i that is convex, so it lies above its tangent, and a tangent is what a fleet can have: more
+        noise of samples, M_i + 2 R_i / t_i, in batches without replacement from a finite number of samples.
+        Hence a bound of a plan of this fleet is at most that of the same plan with the noise itself, and
+        hardly less near `batch_sizes`; the ``lower_bound`` of the best plan is one for all plans with
+        the noise; `docs/how-to/noise-that-no-batch-removes.md` has the loop that closes the gap. It is for
+        plans by a bound: training needs the fleet itself, and a forecast has covariances of its own.
+
+        Parameters
+        ----------
+        noise : array_like, shape (N,) or scalar
+            R_i >= 0: variance (trace of the covariance) of a step's gradient, times the squared batch
+            [gradient^2 * samples^2].
+        batch_sizes : array_like, shape (N,) or scalar
+            Batches near which it is right.
+
+        Raises
+        ------
+        InvalidProblemError
+            If a number is out of range.
+
+        Examples
+        --------
+        >>> from coopt import Fleet
+        >>> fleet = Fleet([2000, 2000], gradient_noise=4.0, divergence=0.1)
+        >>> near = fleet.with_batch_noise(1000.0, 50)
+        >>> near.gradient_noise.round(1), near.samples
+        (array([44., 44.]), array([110, 110]))
+        >>> 4.0 / 50 + 1000.0 / 50**2, (near.gradient_noise * (1 / 50 - 1 / near.samples)).round(6)
+        (0.48, array([0.48, 0.48]))
+        """
+        from coopt.problem.batch_noise import tangent
+
+        return replace(self, **tangent(self, noise, batch_sizes))
+
     def to_csv(self, path: str | Path) -> None:
         """Write the fleet as CSV so that :meth:`from_csv` gives back an equal one.
 
@@ -475,8 +462,3 @@ class Fleet(AdmissibleBatches, DataFrameSource):
         from coopt.problem.files import write_fleet_csv
 
         write_fleet_csv(self, Path(path))
-
-
-def _total(array: NDArray[np.float64]) -> float:
-    """The sum, correctly rounded, so that the order of the devices does not matter."""
-    return float(array[0]) * array.size if same_everywhere(array) else exact_sum(array)
