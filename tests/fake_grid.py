@@ -40,7 +40,7 @@ class FakeTime:
 def install_clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """Let the strategy live on a simulated clock, in a process that looks like Flower's server."""
     fake = FakeTime()
-    for module in ("mailbox", "exchange", "measuring", "strategy"):
+    for module in ("mailbox", "exchange", "measuring", "samples", "strategy"):
         monkeypatch.setattr(f"coopt.adapters.flower.{module}.time", fake)
     for name in ("_run_id", "_node_id", "_task_id"):  # Flower sets them where it starts a server
         monkeypatch.setattr(TaskIdentity, name, 1)

@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_blocks_run(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")

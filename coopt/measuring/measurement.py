@@ -21,9 +21,9 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
 from coopt.problem.constants import Constants
-from coopt.problem.files import refuse_unknown
 from coopt.problem.fleet import Fleet
 from coopt.problem.fleet_fields import aggregation_weights, device_names
+from coopt.problem.known_names import refuse_unknown
 from coopt.problem.validation import (
     choice,
     count,

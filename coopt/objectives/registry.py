@@ -49,6 +49,7 @@ def resolve_bound(bound: str | Bound) -> Objective:
             return completed(bound)
         raise InvalidProblemError(
             f"bound = {shown(bound)}: must be a name or an object with the methods of coopt.Bound"
+            + ("; that of a measurement is measurement.forecast()" if hasattr(bound, "forecast") else "")
         )
     match = _NUMBERED.fullmatch(bound)
     kind = KINDS.get(match[1] if match else bound)

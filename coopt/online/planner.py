@@ -19,6 +19,7 @@ from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.policies.situation import MeasuringPolicy, Policy
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
+from coopt.problem.validation import shown
 
 
 class Planner(Protocol):
@@ -140,7 +141,7 @@ def check_planner(planner: object, optimiser: Optimiser | None = None) -> None:
     """
     if not all(callable(getattr(planner, name, None)) for name in ("plan", "observe", "wait")):
         raise InvalidProblemError(
-            f"planner is a {type(planner).__name__}: give a Controller, or a plan as "
+            f"planner = {shown(planner)}: give a Controller, or a plan as "
             "FixedPlan.from_allocation(plan) or FixedPlan.from_schedule(schedule)"
         )
     policy = getattr(planner, "policy", None)

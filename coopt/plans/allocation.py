@@ -52,7 +52,8 @@ class Status(Enum):
 
     OPTIMAL = "proved optimal: no plan within the limits has a smaller bound"
     GAP_TOLERANCE = (
-        "within the requested gap of the optimum: lower gap_tolerance to search on, to 0.01 at a free rate"
+        "within the requested gap of the optimum; a smaller gap_tolerance searches on, down to 0.01 where "
+        "the learning rate is free"
     )
     INTEGRALITY_GAP = "good whole batches found; costs or energies that differ between devices left a gap"
     TIME_LIMIT = "best plan found when the time limit ended the search: raise time_limit to close the gap"

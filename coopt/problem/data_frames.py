@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from coopt.errors import InvalidProblemError, MissingDependencyError
-from coopt.problem.files import FLEET_COLUMNS, FLEET_FIELDS, refuse_unknown
+from coopt.problem.files import FLEET_COLUMNS, FLEET_FIELDS
+from coopt.problem.known_names import refuse_unknown
 from coopt.problem.validation import choice, shown
 
 BACKENDS = ("pandas", "polars", "pyarrow")

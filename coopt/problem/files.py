@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import inspect
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from itertools import islice
@@ -22,13 +21,13 @@ from coopt.problem.constants import Constants
 from coopt.problem.csv_hints import UNREAD_COMMENT, cell_hint, header_hint, is_comment, row_hint
 from coopt.problem.fleet import Fleet
 from coopt.problem.json_text import finite_float
+from coopt.problem.known_names import refuse_unknown
 from coopt.problem.problem import Problem
 from coopt.problem.units import with_units
 from coopt.problem.validation import LARGEST, shown
 
 FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 FLEET_COLUMNS = tuple(name for name in FLEET_FIELDS if name not in ("replacement", "batch_choices"))
-LONGEST_FIELD = 40
 # What nobody knows by heart.
 MEASURED = dict.fromkeys(
     ("gradient_noise", "divergence"),
@@ -261,10 +260,17 @@ def _problem_parts(
     if not isinstance(document, Mapping):
         raise InvalidProblemError(f"{source} = {shown(document)}: must be a table")
     sections = (*SECTIONS, *(("fleet",) if fleet is None else ()))
+    for name, part in SECTIONS.items():
+        for field in fields(part):
+            if field.name in document:
+                raise InvalidProblemError(
+                    f"{source}: {field.name} stands above the tables: must be in [{name}]"
+                )
     refuse_unknown(document, sections, source)
     for name in sections:
         if name not in document:
-            raise InvalidProblemError(f"{source}: table [{name}] is missing")
+            hint = "; the fleet of a CSV file is Fleet.from_csv, given beside it" if name == "fleet" else ""
+            raise InvalidProblemError(f"{source}: table [{name}] is missing{hint}")
     if fleet is None:
         fleet = _fleet_from(document["fleet"], folder, source)
     built = []
@@ -317,16 +323,6 @@ def _build(part: Any, table: Mapping[str, Any], where: str) -> Any:
         return part(**table)
     except InvalidProblemError as error:
         raise InvalidProblemError(f"{where}: {error}") from error
-
-
-def refuse_unknown(names: Iterable[str], valid: Iterable[str], where: str) -> None:
-    """Raise InvalidProblemError at the first name that is not valid, with the nearest one that is."""
-    choices = tuple(valid)
-    for name in names:
-        if name not in choices:
-            near = difflib.get_close_matches(str(name)[:LONGEST_FIELD].lower(), choices, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(choices)}"
-            raise InvalidProblemError(f"{where}: {shown(name)} is unknown: {hint}")
 
 
 def _number(cell: str) -> int | float | None:

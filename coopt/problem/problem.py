@@ -161,9 +161,11 @@ class Problem:
         return float_array("batch_sizes", batch_sizes, len(self.fleet), minimum=0.0)
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Self:
+    def from_toml(cls, path: str | Path, fleet: Fleet | None = None) -> Self:
         """Read a problem from a TOML file with the tables ``fleet``, ``constants`` and ``budget``.
 
+        With `fleet` given the file is a job: it has the other two tables alone, as ``coopt plan`` takes it
+        beside the CSV file that :meth:`Fleet.from_csv` reads.
         ``fleet`` is a table of :class:`Fleet` fields, or the path of a CSV file relative to the TOML
         file; a table may also name its CSV file as ``csv`` and add the fields that it lacks. A job from
         somebody you do not trust may so name any file of yours; plans in JSON open none.
@@ -176,7 +178,9 @@ class Problem:
         """
         from coopt.problem.files import read_problem
 
-        return cls(*read_problem(path))
+        if fleet is not None:
+            instance("fleet", fleet, Fleet)
+        return cls(*read_problem(path, fleet))
 
     def to_toml(self, path: str | Path) -> None:
         """Write the problem as one TOML file; :meth:`from_toml` gives back an equal problem."""

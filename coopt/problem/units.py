@@ -138,7 +138,7 @@ def _total(name: str, text: str, units: Mapping[str, float], valid: str) -> floa
         number, unit = found.groups()
         if unit not in units:
             raise InvalidProblemError(
-                f"{name} = {shown(text)}: {shown(unit)} is no unit of it, which are {', '.join(units)}"
+                f"{name} = {shown(text)}: {shown(unit)} is no unit here: use {', '.join(units)}"
             )
         total += float(number) * units[unit]
         place = found.end()

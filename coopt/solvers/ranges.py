@@ -204,9 +204,9 @@ def feasible_ranges(problem: Problem, rounds: int | None, local_steps: int | Non
     most_rounds = rounds or limits.most_rounds(problem, least_steps, lower, places)
     most_steps = local_steps or limits.most_local_steps(problem, least_rounds, lower, places)
     if most_rounds is None:
-        raise _unbounded("rounds K", "max_rounds", "round")
+        raise _unbounded(problem, "rounds K", "max_rounds", "round")
     if most_steps is None:
-        raise _unbounded("local_steps tau", "max_local_steps", "local step")
+        raise _unbounded(problem, "local_steps tau", "max_local_steps", "local step")
     return Ranges(problem, lower, (least_rounds, most_rounds), (least_steps, most_steps), places)
 
 
@@ -224,10 +224,12 @@ def least_use(problem: Problem, rounds: int, local_steps: int, quantity: str) ->
     return measure(rounds, local_steps, lower)
 
 
-def _unbounded(quantity: str, field: str, unit: str) -> InvalidProblemError:
+def _unbounded(problem: Problem, quantity: str, field: str, unit: str) -> InvalidProblemError:
+    idle = problem.budget.time < math.inf
     return InvalidProblemError(
         f"{quantity} is unbounded: set Budget({field}=...), or a cost or time limit, or one on energy, "
         f"that every {unit} uses up"
+        + (f"; no {unit} takes time yet: the fleet needs throughput, round_time or step_time" if idle else "")
     )
 
 

@@ -70,6 +70,17 @@ reports = st.builds(
 )
 
 
+def test_what_makes_the_model_is_a_function() -> None:
+    torch = pytest.importorskip("torch")
+    for wrong in (torch.nn.ReLU, torch.nn.ReLU()):
+        with pytest.raises(
+            InvalidProblemError, match=r"module ReLU itself.*lambda: FlatModel\(ReLU\(\), loss\)"
+        ):
+            torch_client_app(wrong, lambda context: None)
+    with pytest.raises(InvalidProblemError, match="data is a list: must be a function of the context"):
+        torch_client_app(lambda: None, [1, 2])
+
+
 @given(reports)
 def test_reports_travel_unchanged(report: ClientReport) -> None:
     assert unpack_report(RecordDict(dict(pack_report(report)))) == report

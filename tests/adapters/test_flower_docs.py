@@ -65,7 +65,10 @@ def regression() -> ModuleType:
     return task
 
 
-@pytest.mark.parametrize(("client", "task"), [("client", classification()), ("loop", regression())])
+@pytest.mark.parametrize(
+    ("client", "task"),
+    [("client", classification()), ("numpy-client", classification()), ("loop", regression())],
+)
 def test_the_diffs_make_an_app_that_trains(
     client: str, task: ModuleType, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ if importlib.util.find_spec("flwr") is None:
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.server.strategy import FedAvg as OlderFedAvg
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, Strategy
 
 from coopt import Budget, Controller, Fleet, InvalidProblemError, Stopped
@@ -258,6 +259,25 @@ def test_wrong_arguments_are_named() -> None:
         CoOptStrategy(controller(), poll_seconds=0)
     with pytest.raises(InvalidProblemError, match="seed"):
         CoOptStrategy(controller(), seed=-1)
+    with pytest.raises(
+        InvalidProblemError, match=r"base is the class flwr.*FedAvg: must be .* such as FedAvg\(\)"
+    ):
+        CoOptStrategy(controller(), FedAvg)
+    with pytest.raises(InvalidProblemError, match=r"import FedAvg from flwr\.serverapp\.strategy"):
+        CoOptStrategy(controller(), OlderFedAvg())
+
+
+def test_clients_that_know_nothing_of_coopt_are_reported_at_once(clock: FakeTime) -> None:
+    """Their Flower app is as it was, and only the server has been changed."""
+    began = clock.now
+    grid = FakeGrid(clock, {100 + device: Node(device, ClientApp()) for device in range(4)})
+    message = r"no node says which device it is: does the app come .* One node says: No query function"
+    with pytest.raises(InvalidProblemError, match=message):
+        ask_samples(grid, 4)
+    with pytest.raises(InvalidProblemError, match=message):
+        CoOptStrategy(controller(), FedAvg(**QUIET)).start(grid, start())
+    assert ask_samples(grid, 4, timeout=5, missing=7) == [7] * 4
+    assert clock.now - began < 20
 
 
 def test_a_base_strategy_that_chooses_nobody_is_an_error(clock: FakeTime) -> None:

@@ -295,6 +295,11 @@ SIX = torch.ones(6, 2), torch.ones(6, 1)
         ({"a": SIX}, "mean", "client_datasets is a dict: give a list"),
         ([SIX], "none", r"loss of \d rows has shape \(\d, 1\): give one that is a mean"),
         ([(SIX[0] * torch.nan, SIX[1])], "mean", "is nan: look at its data"),
+        (
+            [(SIX[0].double(), SIX[1])],
+            "mean",
+            r"fails on 4 rows of the first client, inputs of type torch\.float64 and shape \(4, 2\), targets",
+        ),
     ],
 )
 def test_what_a_stranger_gives_is_named(datasets: Any, reduction: str, said: str) -> None:

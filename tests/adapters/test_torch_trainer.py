@@ -329,6 +329,26 @@ def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
         trainer(**options).run(FixedPlan(fleet(), 1, 1, 1, 0.2))
 
 
+def test_the_test_data_may_be_a_data_set() -> None:
+    pair = samples(9, 0)
+    runs = [trainer(test=test) for test in (pair, torch.utils.data.TensorDataset(*pair))]
+    losses = [run.run(FixedPlan(fleet(), 2, 1, 2, 0.2)).column("test_loss") for run in runs]
+    assert np.array_equal(*losses)
+    with pytest.raises(
+        InvalidProblemError, match=r"test is a DataLoader.*that of a loader is loader\.dataset"
+    ):
+        trainer(test=torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pair)))
+
+
+def test_data_sets_in_another_order_than_the_fleet_are_refused() -> None:
+    held = [len(x) for x, _ in datasets()]
+    said = (
+        rf"client_datasets\[0\] holds {held[-1]} samples, and device 0 of the fleet {held[0]}: .*other order"
+    )
+    with pytest.raises(InvalidProblemError, match=said):
+        trainer(data=datasets()[::-1]).run(FixedPlan(fleet(), 1, 1, 1, 0.2))
+
+
 def test_plans_for_another_fleet_and_second_runs_are_refused() -> None:
     other = Fleet([5, 5], gradient_noise=1.0, divergence=1.0)
     with pytest.raises(InvalidProblemError, match="batch sizes for 2 clients, client_datasets has 5"):

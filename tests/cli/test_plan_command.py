@@ -302,7 +302,7 @@ def test_limits_on_the_command_line_take_the_place_of_the_job_s_and_have_units(
         cost=5.0 * 11_600, time=1200.0, round_cost=100.0, max_rounds=40, energy=3.6e6
     )
     assert run("plan", *files, "--time", "1 fortnight") == 2
-    assert "'fortnight' is no unit of it" in capsys.readouterr().err
+    assert "'fortnight' is no unit here" in capsys.readouterr().err
 
 
 def test_every_bound_can_be_named(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

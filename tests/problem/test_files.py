@@ -204,6 +204,11 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
     [
         ("", {}, "{path}: is empty: the first line must name the columns"),
         ("sample,gradient_noise\n", {}, "fleet.csv, line 1: 'sample' is unknown: did you mean 'samples'?"),
+        (
+            "names,rows,speed\n",
+            {},
+            "fleet.csv, line 1: 'rows' and 'speed' are unknown: did you mean 'samples' and 'throughput'?",
+        ),
         ("Samples\n", {}, "fleet.csv, line 1: 'Samples' is unknown: did you mean 'samples'?"),
         (
             "samples,through put\n",
@@ -347,6 +352,16 @@ def test_a_job_may_name_its_csv_file(tmp_path):
     )
 
 
+def test_a_job_and_the_fleet_of_a_csv_file_make_a_problem(tmp_path):
+    fleet = Fleet([600, 200], [4.0, 2.5], [0.1, 0.05])
+    job = written(tmp_path, REST, "job.toml")
+    whole = written(tmp_path, 'fleet = "fleet.csv"\n' + REST, "whole.toml")
+    written(tmp_path, HEADER + ROWS, "fleet.csv")
+    assert Problem.from_toml(job, fleet) == Problem.from_toml(whole)
+    with pytest.raises(InvalidProblemError, match=r"fleet = 'fleet\.csv': must be a coopt\.Fleet"):
+        Problem.from_toml(job, "fleet.csv")
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
     plain = Problem.from_toml(written(tmp_path, TABLES, "job.toml"))
     windows = "\ufeff" + TABLES.replace("\n", "\r\n")
@@ -357,7 +372,15 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine_in_toml(tmp_path):
     ("text", "message"),
     [
         (NO_BUDGET, "job.toml: table [budget] is missing"),
-        (REST, "job.toml: table [fleet] is missing"),
+        (
+            REST,
+            "job.toml: table [fleet] is missing; the fleet of a CSV file is Fleet.from_csv, given beside it",
+        ),
+        (
+            "learning_rate = 0.1\n" + TABLES,
+            "job.toml: learning_rate stands above the tables: must be in [constants]",
+        ),
+        (TABLES + "deadline = 5\n", "[budget] of job.toml: 'deadline' is unknown: did you mean 'time'?"),
         (TABLES + "[budgets]\n", "job.toml: 'budgets' is unknown: did you mean 'budget'?"),
         (TABLES + "costs = 5\n", "[budget] of job.toml: 'costs' is unknown: did you mean 'cost'?"),
         (

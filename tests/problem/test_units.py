@@ -45,14 +45,14 @@ def test_energies(text, joules):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("time", "1 fortnight", "'fortnight' is no unit of it, which are ms, s, sec"),
+        ("time", "1 fortnight", "'fortnight' is no unit here: use ms, s, sec"),
         ("time", "an hour", "must be a number of seconds, or a text such as '90s'"),
         ("time", "1800", "must be a number of seconds"),
         ("time", "1h -5min", "must be a number of seconds"),
         ("time", "", "must be a number of seconds"),
         ("time", timedelta(seconds=-1), "time = -1.0: must be a number >= 0"),
-        ("energy", "2 kwh", "'kwh' is no unit of it, which are mJ, J"),
-        ("cost", "5 euros", "'euros' is no unit of it, which are epoch, epochs"),
+        ("energy", "2 kwh", "'kwh' is no unit here: use mJ, J"),
+        ("cost", "5 euros", "'euros' is no unit here: use epoch, epochs"),
         ("cost", "5 epochs", "give 5 * fleet.epoch_cost"),
     ],
 )

@@ -74,7 +74,7 @@ def test_values_may_have_units():
     assert [point.value for point in trade.points] == [60.0, 120.0, 180.0]
     trade = frontier(PROBLEM, vary="cost", values=["10 epochs"], bound=NUMBERS)
     assert trade.points[0].value == 10 * PROBLEM.fleet.epoch_cost
-    with pytest.raises(InvalidProblemError, match="'moons' is no unit of it"):
+    with pytest.raises(InvalidProblemError, match="'moons' is no unit here"):
         frontier(PROBLEM, vary="time", values=["2 moons"])
     with pytest.raises(InvalidProblemError, match="target_error = '5 epochs'"):
         frontier(PROBLEM, "cost", "target_error", ["5 epochs"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,13 @@ def problem_of(budget: Budget | None = None, **fleet) -> Problem:
     ("options", "message"),
     [
         ({"bound": 7}, "bound = 7: must be a name or an object with the methods of coopt.Bound"),
+        (
+            {"bound": SimpleNamespace(forecast=2)},
+            (
+                "bound = namespace(forecast=2): must be a name or an object with the methods of coopt.Bound; "
+                "that of a measurement is measurement.forecast()"
+            ),
+        ),
         (
             {"solver": "exakt"},
             "solver = 'exakt': must be one of 'auto', 'exact', 'closed-form', 'cvxpy', 'coopt-fl'",

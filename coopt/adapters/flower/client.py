@@ -200,6 +200,11 @@ def torch_client_app(
         Trains, and answers the server's questions, those of a measurement included; an ``@app.evaluate()`` of
         your own may be added.
 
+    Raises
+    ------
+    InvalidProblemError
+        If `model` is a module instead of a function that makes one, or `data` is no function.
+
     Notes
     -----
     Given the same seed, plans and data, clients compute what those of `FederatedTrainer` do: a mini-batch
@@ -211,6 +216,7 @@ def torch_client_app(
     from coopt.adapters.torch import LocalWork, ProbeOptions, local_update
     from coopt.adapters.torch.data import tensors_of
 
+    _require_functions(model, data)
     options = ProbeOptions(pair="same", vectors="sketch") if probe is None else probe
     app = ClientApp()
 
@@ -272,3 +278,19 @@ def torch_client_app(
         return reply(message, ArrayRecord(workspace.module.state_dict()), report)
 
     return app
+
+
+def _require_functions(model: object, data: object) -> None:
+    """Raise InvalidProblemError where a module or samples are given instead of functions that make them."""
+    from torch import nn
+
+    kind = model if isinstance(model, type) else type(model)
+    if issubclass(kind, nn.Module):
+        raise InvalidProblemError(
+            f"model is the module {kind.__name__} itself: must be a function that gives it with its loss: "
+            f"lambda: FlatModel({kind.__name__}(), loss)"
+        )
+    if not callable(data):
+        raise InvalidProblemError(
+            f"data is a {type(data).__name__}: must be a function of the context, giving the node's samples"
+        )

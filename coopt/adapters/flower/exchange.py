@@ -12,6 +12,7 @@ from flwr.app import MessageType
 from coopt.adapters.flower.mailbox import Mailbox, Reply, Sent
 from coopt.adapters.flower.nodes import Nodes, Subset
 from coopt.adapters.flower.records import QUERY
+from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,6 +71,14 @@ class Exchange:
         """Devices that said they hold no samples."""
         return sorted(self._nodes.empty)
 
+    def require_answers(self) -> None:
+        """Raise InvalidProblemError if every node that is connected was asked which device it is, in vain."""
+        if said := self._nodes.hopeless():
+            raise InvalidProblemError(
+                "no node says which device it is: does the app come from torch_client_app or client_app, or "
+                f"call answer_queries? One node says: {said.strip()}"
+            )
+
     def measuring(self) -> dict[int, int]:
         """Node of each device that is ready, and has said that it can be measured."""
         return {device: node for device, node in self.ready().items() if device in self._nodes.measuring}
@@ -88,16 +97,24 @@ class Exchange:
         seconds : float, optional
             Longest wait.
         everyone : bool, default False
-            Whether to wait as well for the answers of all nodes that are asked which device they are.
+            Whether to wait as well for the answers of all nodes that are asked which device they are, and to
+            give up where none of those that are connected has one.
 
         Returns
         -------
         bool
             Whether so many are ready.
+
+        Raises
+        ------
+        InvalidProblemError
+            With `everyone`, if no node that is connected says which device it is.
         """
         began = said = time.monotonic()
         while True:
             self._look()
+            if everyone:
+                self.require_answers()
             enough = len(self.ready()) >= least
             if enough and not (everyone and self._nodes.undecided(self._mailbox.busy())):
                 return True

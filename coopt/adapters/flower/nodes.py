@@ -39,6 +39,8 @@ class Nodes:
         Devices that said they hold none: there is nothing that they could train on.
     measuring : set of int
         Devices that said they can be measured.
+    refused : dict
+        What each node said last that does not say which device it is.
     """
 
     def __init__(self, devices: int) -> None:
@@ -46,6 +48,7 @@ class Nodes:
         self.samples: dict[int, int] = {}
         self.empty: set[int] = set()
         self.measuring: set[int] = set()
+        self.refused: dict[int, str] = {}
         self._device_of: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._connected: set[int] = set()
@@ -80,7 +83,9 @@ class Nodes:
             device, samples = self._read(reply)
         except ValueError as error:
             logger.warning("node %d does not say which device it is: %s", node, error)
+            self.refused[node] = str(error)
             return
+        self.refused.pop(node, None)
         former = self.connected().get(device)
         if former is not None and former != node:
             logger.warning("device %d is now node %d, before it was node %d", device, node, former)
@@ -101,6 +106,11 @@ class Nodes:
     def undecided(self, busy: set[int]) -> bool:
         """Whether a connected node has been asked and may still answer."""
         return bool((self._connected - self._device_of.keys()) & busy)
+
+    def hopeless(self) -> str:
+        """What a node said, if every one that is connected has been asked in vain; else empty."""
+        given_up = {node for node in self.refused if self._attempts.get(node, 0) >= ATTEMPTS}
+        return self.refused[min(given_up)] if given_up and given_up >= self._connected else ""
 
     def _read(self, reply: Reply) -> tuple[int, int]:
         if reply.message.has_error():

@@ -38,7 +38,8 @@ def ask_samples(grid: Grid, devices: int, *, timeout: float = 600.0, missing: in
     Raises
     ------
     InvalidProblemError
-        If a device holds no samples, at once; or devices do not answer in time: the message names them.
+        If a device holds no samples, or no node that is connected knows the question, at once; or devices do
+        not answer in time: the message names them.
     """
     exchange = Exchange(grid, devices=validation.count("devices", devices), pause=PAUSE, timeout=timeout)
     ends = time.monotonic() + timeout
@@ -48,6 +49,8 @@ def ask_samples(grid: Grid, devices: int, *, timeout: float = 600.0, missing: in
                 f"devices {empty} say that they hold 0 samples: a device needs at least 1 to take part; "
                 "leave them out of the federation, or give them data"
             )
+        if missing is None:
+            exchange.require_answers()
         if time.monotonic() >= ends:
             break
     known = exchange.samples()

@@ -26,6 +26,7 @@ from coopt.adapters.flower.records import NUM_EXAMPLES, Task, with_task
 from coopt.adapters.flower.replies import answer_times, read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound, one_line
 from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics, steps_of
+from coopt.adapters.flower.usable_base import usable_base
 from coopt.errors import CooptError, InvalidProblemError
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, Optimiser, ServerSGD
@@ -106,7 +107,7 @@ class CoOptStrategy(Strategy):
             )
         self.optimiser = optimiser
         self.base = ServerOptimiser(optimiser.server, fraction_evaluate=0.0) if base is None else base
-        check_planner(controller, steps_of(optimiser.client, self.base))
+        check_planner(controller, steps_of(optimiser.client, usable_base(self.base)))
         self.seed = validation.count("seed", seed, minimum=0)
         self.poll_seconds = validation.real("poll_seconds", poll_seconds, minimum=0.0, strict=True)
         self._folder = checkpoint
@@ -229,7 +230,7 @@ class CoOptStrategy(Strategy):
         CheckpointError
             If another server has the checkpoint, or the disk refuses to save.
         CooptError
-            If in three rounds in a row every node that answers has failed.
+            If no node says which device it is, or in three rounds in a row every one that answers has failed.
         """
         self.summary()
         work = (grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)

@@ -176,9 +176,17 @@ class Differentiable:
         return True
 
     def check_mean(self, x: Tensor, y: Tensor) -> None:
-        """Raise InvalidProblemError where the loss of a few rows is not the mean of their losses."""
-        outputs = self.outputs(self.point, x).detach()
-        value = self.loss(outputs, y)
+        """Raise InvalidProblemError where a few rows have no loss, or it is not the mean of their losses."""
+        try:
+            outputs = self.outputs(self.point, x).detach()
+            value = self.loss(outputs, y)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise InvalidProblemError(
+                f"model or loss fails on {len(x)} rows of the first client, inputs of type {x.dtype} and "
+                f"shape {tuple(x.shape)}, targets of type {y.dtype} and shape {tuple(y.shape)}: {error}"
+            ) from error
         if value.numel() != 1:
             raise InvalidProblemError(
                 f"loss of {len(x)} rows has shape {tuple(value.shape)}: give one that is a mean over rows "

@@ -140,6 +140,20 @@ def gather(client_datasets: SharedData | Sequence[Any]) -> SharedData:
     return SharedData(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), rows)
 
 
+def check_order(fleet: npt.NDArray[np.generic], held: Ints) -> None:
+    """Raise InvalidProblemError where the fleet lists the same numbers of samples in another order.
+
+    Other numbers are the user's choice: a fleet may count what devices will hold later.
+    """
+    if np.array_equal(fleet, held) or not np.array_equal(np.sort(fleet), np.sort(held)):
+        return
+    client = int(np.argmax(fleet != held))
+    raise InvalidProblemError(
+        f"client_datasets[{client}] holds {held[client]} samples, and device {client} of the fleet "
+        f"{fleet[client]:g}: the same numbers in another order; list the data sets as the fleet its devices"
+    )
+
+
 def tensors_of(where: str, data: Any) -> tuple[Tensor, Tensor]:
     """Inputs and targets of one client, from a pair of tensors or arrays, or from a torch data set.
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from coopt.adapters.aggregate import aggregation_shares
 from coopt.adapters.late_answers import LateAnswers
@@ -25,7 +26,7 @@ from coopt.adapters.torch.checkpoint import (
     describe_model,
     without_tensors,
 )
-from coopt.adapters.torch.data import SharedData, gather, row_source
+from coopt.adapters.torch.data import SharedData, check_order, gather, row_source, tensors_of
 from coopt.adapters.torch.engine import RoundWork
 from coopt.adapters.torch.evaluation import Metric, accuracy, evaluate
 from coopt.adapters.torch.flat import FlatModel, LossFunction
@@ -92,7 +93,7 @@ class FederatedTrainer:
     clock : callable, default time.perf_counter
         Tells the seconds that clients take, without `system`. ``time.process_time`` leaves out those in which
         other programs had the processor.
-    test : (torch.Tensor, torch.Tensor), optional
+    test : (torch.Tensor, torch.Tensor) or torch data set, optional
         Inputs and targets to evaluate the model on.
     metric : callable, optional
         ``metric(outputs, targets)``: mean over samples; default accuracy, None for no metric.
@@ -152,7 +153,7 @@ class FederatedTrainer:
         probe: ProbeOptions | None = EVERY_ROUND,
         system: SystemModel | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        test: tuple[Tensor, Tensor] | None = None,
+        test: tuple[Tensor, Tensor] | Dataset[Any] | None = None,
         metric: Metric | None = accuracy,
         evaluate_every: int = 1,
         gradient_error: Callable[[int], float] | None = None,
@@ -182,11 +183,8 @@ class FederatedTrainer:
         device = self._model.device
         self._test = None
         if test is not None:
-            if len(test[0]) == 0 or len(test[0]) != len(test[1]):
-                raise InvalidProblemError(
-                    f"test has {len(test[0])} inputs and {len(test[1])} targets: give one each a sample"
-                )
-            self._test = test[0].to(device), test[1].to(device)
+            given, wanted = tensors_of("test", test)
+            self._test = given.to(device), wanted.to(device)
         self._describe_data = partial(describe_data, data)
         self._notes: list[str] = []
         self._late = LateAnswers()
@@ -271,14 +269,16 @@ class FederatedTrainer:
         Raises
         ------
         InvalidProblemError
-            If the plan is for another number of clients, or the checkpoint is that of another run: the
-            message names what differs.
+            If the plan is for another number of clients, or lists them in another order, or the checkpoint is
+            that of another run: the message names what differs.
         CheckpointError
             If another run has the checkpoint, or the disk refuses the last one.
         """
         check_planner(planner, self.optimiser)
         if self.history.records:
             raise InvalidProblemError("this trainer has been run already: make a new one")
+        if self._held is not None:
+            check_order(planner.fleet.samples, self._held.counts)
         if planner.fleet.micro_batch is not None and self.mode != "loop":
             if self._asked == "vectorised":
                 raise InvalidProblemError(
