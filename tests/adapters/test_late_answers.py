@@ -50,7 +50,9 @@ def run(planner: Any, *, torch_too: bool = False, **options: Any) -> Any:
 @pytest.mark.parametrize("torch_too", [False, True], ids=["simulated", "torch"])
 def test_the_speed_of_a_device_that_is_always_late_is_learned(torch_too: bool) -> None:
     """The four fast ones end every round, so nobody ever waits for the fifth."""
-    planner = Controller(fleet(), Budget(time=30.0), learning_rate=0.1, quorum_count=DEVICES - 1)
+    planner = Controller(
+        fleet(), Budget(time=30.0), learning_rate=0.1, policy="horizon", quorum_count=DEVICES - 1
+    )
     run(planner, torch_too=torch_too)
     found = planner._state.knowledge.measured()
     spent = found.step_time + 16.0 / found.throughput

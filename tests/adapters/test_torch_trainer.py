@@ -161,7 +161,7 @@ def test_clients_that_are_drawn_count_as_often_as_they_were(mode: str) -> None:
     np.testing.assert_allclose(parameters(one), drawn[0] @ np.array(models) / 3, rtol=1e-10)
 
 
-def test_a_client_that_hangs_costs_its_deadline_twice_and_the_others_go_on() -> None:
+def test_a_client_that_hangs_costs_its_deadline_once_and_the_others_go_on() -> None:
     speeds = SPEED.copy()
     speeds[2] = 1e-6
     run = trainer(system=SystemModel(speeds, 0.1))
@@ -169,8 +169,9 @@ def test_a_client_that_hangs_costs_its_deadline_twice_and_the_others_go_on() -> 
     arrived = history.column("arrived")
     took = np.diff(history.column("seconds"), prepend=0.0)
     assert arrived.tolist() == [4] * 12
-    # Two deadlines, of twice what the round should take; then rounds last as long as the others need.
-    assert np.sum(took[:2]) > 1.5 * np.sum(took[2:4])
+    # The slowest of the others has 20 samples a second and a link of .1 s, and computes four samples, thirty
+    # and twelve. The first round lasts twice as long as that; then the client is known to be at work still.
+    assert took[:3] == pytest.approx([2 * 0.3, 1.6, 0.7])
     assert history.records[-1].test_loss < history.records[0].test_loss
 
 
