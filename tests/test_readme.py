@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme_claims import ANSWERS, written
 from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import example_problem
 from coopt.problem.files import read_problem
@@ -190,6 +191,22 @@ def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() 
     assert off is not None and f"the time {float(off[1]):.0f} % from its prediction" in claim("real clock")
     settings = sum(line.startswith("| fixed |") for line in clock.splitlines())
     assert settings == 4 and "the best of four fixed settings" in claim("real clock")
+
+
+def test_rows_that_a_script_writes_are_what_it_writes() -> None:
+    assert written(README) == README, "run python -m benchmarks.readme_claims"
+    assert all(f"| {question} |" in README for question in ANSWERS)
+
+
+def test_claims_about_large_fleets_are_those_of_the_result_files() -> None:
+    assert max(int(row["devices"]) for row in table("benchmarks/solvers/results/exact_speed.csv")) == 10**7
+    assert "up to ten million devices" in claim("How long does a proved optimum take?")
+    rows = [
+        row for name in ("unequal_costs", "energy") for row in table(f"benchmarks/solvers/results/{name}.csv")
+    ]
+    devices = [int(row["devices"]) for row in rows]
+    assert all(float(row["gap"]) <= 1e-7 for row in rows) and "Proved to 1e-7" in claim("samples cost more")
+    assert f"from {min(devices)} to {max(devices):,} devices" in claim("samples cost more")
 
 
 def test_the_diff_for_flower_is_that_of_the_guide() -> None:
