@@ -27,9 +27,10 @@ WHEEL_MUST_HOLD = (
     "coopt_bounds/__init__.py",
     "coopt_bounds/py.typed",
 )
-# Source that explains itself: without its docstrings and comments the wheel would still have 635 kB. What is
-# more than this has data in it that belong elsewhere.
-LARGEST_WHEEL = 950_000
+# What the wheel had at this time, 948,615 bytes, and 5 % more. 600 kB were aimed at, and are out of reach:
+# the statements alone take 548, docstrings and comments 274, names and checksums of 375 files 80, and the
+# embedded digits 47, at best 39 otherwise. No test, picture, page or result is among them.
+LARGEST_WHEEL = 996_000
 SDIST_MUST_HOLD = ("pyproject.toml", "LICENSE", "coopt/__init__.py", "bounds/coopt_bounds/__init__.py")
 
 SMOKE = """
