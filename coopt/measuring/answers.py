@@ -16,8 +16,11 @@ from coopt.measuring.winsorize import distances_from_middle
 Vector = NDArray[np.float64]
 
 # Ratios to the median that honest devices, of one class each, do not reach: of a gradient's distance from the
-# others, and of all else.
-FAR_GRADIENT, FAR = 5.0, 15.0
+# others, of a loss, and of all else.
+FAR_GRADIENT, FAR_LOSS, FAR = 6.0, 5.0, 15.0
+# A loss that is never negative can hardly fall by more than all of it: twice that is no honest device's where
+# it is also four times what is usual.
+FAR_FALL, MOST_FALL = 4.0, 2.0
 # Relative rounding of numbers that a device computed in single precision and in another order.
 ROUNDING = 1e-3
 FLAGS = ("single",)
@@ -151,7 +154,7 @@ def far_sizes(sizes: Vector, ratio: float) -> NDArray[np.bool_]:
 
 
 def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bool_]:
-    """Mark devices whose curvature, noise, gradient or samples used are far from those of all others."""
+    """Mark devices of which a number is far from those of all others, or promises a fall that cannot be."""
     sizes = [
         [
             float(np.linalg.norm(values["curvature"])),
@@ -164,4 +167,27 @@ def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bo
     ]
     marks = np.array([far_sizes(column, FAR) for column in np.array(sizes).T])
     gradients = [values["gradient"].astype(np.float64) for values in answers]
-    return np.asarray(marks.any(axis=0) | far_vectors(gradients, FAR_GRADIENT))
+    fall = np.array([promised_fall(values) for values in answers])
+    too_long = far_sizes(fall, FAR_FALL) & (fall > MOST_FALL)
+    high = far_sizes(np.array([float(values["loss"]) for values in answers]), FAR_LOSS)
+    return np.asarray(marks.any(axis=0) | high | too_long | far_vectors(gradients, FAR_GRADIENT))
+
+
+def promised_fall(values: Mapping[str, NDArray[Any]]) -> float:
+    """How far a device's loss would fall along its gradient, by its curvature, as a share of the loss.
+
+    A gradient that is told c times as long promises c^2 times the fall. For a convex quadratic loss that is
+    never negative the share is at most 1. Nothing (0) is said of losses that are not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> told = {"loss": np.array(1.0), "gradient": np.array([1.0, 1.0]), "curvature": np.eye(2)}
+    >>> promised_fall(told), promised_fall(told | {"gradient": np.array([-3.0, -3.0])})
+    (1.0, 9.0)
+    """
+    gradient, curvature = (values[name].astype(np.float64) for name in ("gradient", "curvature"))
+    loss, square = float(values["loss"]), float(gradient @ gradient)
+    # Where the loss is nearly flat along the gradient a quadratic says nothing: its mean curvature does.
+    bend = max(float(gradient @ curvature @ gradient), square * float(np.trace(curvature)) / gradient.size)
+    return 0.5 * square * square / (bend * loss) if loss > 0.0 < bend else 0.0

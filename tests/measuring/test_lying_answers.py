@@ -44,6 +44,13 @@ def scaled(name: str, factor: float) -> Callable[[str, Values], Values]:
 LIES: dict[str, Callable[[str, Values], Values]] = {
     "a gradient x 1e6": scaled("gradient", 1e6),
     "a gradient x -50": scaled("gradient", -50.0),
+    # Nearer to the others than honest ones may be, but no loss of theirs could fall that far.
+    "gradients x -3": lambda kind, values: (
+        values
+        | {name: -3.0 * values[name] for name in ("gradient", "fresh") if name in values}
+        | ({"square": 9.0 * values["square"]} if kind == "finish" else {})
+    ),
+    "losses x 1e4": scaled("loss", 1e4),
     "products x 1e9": scaled("product", 1e9),
     "curvature x 1e4": scaled("curvature", 1e4),
     "noise x 1e4": scaled("noise", 1e4),
