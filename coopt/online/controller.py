@@ -80,7 +80,8 @@ class Controller(Outlook):
     caution : float, default 1
         Standard errors by which every estimate is moved to its unfavourable side before planning.
     warm_up_rounds : int, default 3
-        Small rounds at the start, to measure.
+        Small rounds at the start, to measure; where the fleet is measured after them, at most a fifth of
+        `Budget.max_rounds`, and one.
     probe_every : int, default 10
         Every how many rounds the clients evaluate the extra gradient that shows curvature; 0 for never.
     deadline_slack : float, default 2
@@ -223,7 +224,7 @@ class Controller(Outlook):
         """Plan a round for those that are called."""
         call, situation = self._worthwhile(call)
         active = call.active
-        if self._warming_up():
+        if self._warming_up(self._warm_up_rounds):
             choice = replace(warm_up(situation.problem, self.round), policy=WARM_UP)
         else:
             choice = self.policy.choose(situation)
@@ -450,7 +451,7 @@ class Controller(Outlook):
         return self.round * (1.0 - max(spent)) <= LAST_ROUNDS * max(spent)
 
     def _probes(self) -> bool:
-        return self._probing and (self.round < self.warm_up_rounds or self.round % self.probe_every == 0)
+        return self._probing and (self.round < self._warm_up_rounds or self.round % self.probe_every == 0)
 
     def _fit(self, choice: Choice, call: Call) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""

@@ -145,7 +145,7 @@ class Knowledge:
         likely: Floats,
         slow: npt.NDArray[np.bool_],
         *,
-        measures: bool,
+        least: int,
         samples: float,
         gradients: float,
     ) -> Fleet:
@@ -160,8 +160,9 @@ class Knowledge:
         slow : numpy.ndarray of bool, shape (N,)
             Devices that take fewer steps, as many as fit in the time of the others: it is planned without
             regard to them.
-        measures : bool
-            Whether their batches have to be large enough to measure noise.
+        least : int
+            The smallest batch that says something: two to measure noise, since one sample has no halves, and
+            what a measurement asks for. A device that may process fewer processes its most.
         samples : float
             Samples that a device processes for each one that it trains on, extra evaluations included.
         gradients : float
@@ -169,9 +170,7 @@ class Knowledge:
         """
         given, estimates = self.fleet, self.estimates
         lower, upper = given.batch_range()
-        if measures:
-            # One sample has no halves: nothing could be measured any more.
-            lower = np.maximum(lower, np.minimum(upper, 2))
+        lower = np.maximum(lower, np.minimum(upper, least))
         if self.streaming:
             upper = np.maximum(np.minimum(upper, estimates.samples), lower)
         divergence = readings.divergence(estimates)

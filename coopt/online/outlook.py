@@ -33,6 +33,8 @@ from coopt.streaming import SamplerAdvice
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+# One of so many rounds is a small one at the start, where rounds are limited.
+FEW_OF = 5
 # How often the fleet is measured at most.
 MOST_MEASUREMENTS = 3
 # Directions at most where devices are drawn for each round: the forecast then follows squares of so many.
@@ -115,7 +117,7 @@ class Outlook(Membership, KeepsAccount):
             return None
         done = self.budget.max_rounds is not None and self.round >= self.budget.max_rounds
         call = self._state.roster.call(self.round, self.spent_seconds)
-        if done or call is None or self._warming_up() or self.time_left <= 0.0:
+        if done or call is None or self._warming_up(self._before_measuring) or self.time_left <= 0.0:
             return None
         if known.forecast is not None:
             progress = None if self._state.previous is None else self._state.previous.progress
@@ -222,7 +224,7 @@ class Outlook(Membership, KeepsAccount):
     def _worthwhile(self, call: Call) -> tuple[Call, Situation]:
         """The call without devices that are not worth waiting for, and what is known of the others."""
         policy, everybody = self.policy, self._situation(call)
-        if not isinstance(policy, ExpectingPolicy) or self._warming_up():
+        if not isinstance(policy, ExpectingPolicy) or self._warming_up(self._warm_up_rounds):
             return call, everybody
 
         def only(kept: npt.NDArray[np.bool_]) -> Situation:
@@ -237,6 +239,7 @@ class Outlook(Membership, KeepsAccount):
     def _situation(self, call: Call) -> Situation:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
         known, active, measured = self._state.knowledge, call.active, self._state.measured
+        warm = self._warm_up_rounds
         # The plan for the devices that were there says nothing of the one for those that come.
         previous = self._state.previous if call.begin <= self.spent_seconds else None
         # What the extra evaluations of later rounds will cost: half a batch, every so many rounds.
@@ -249,7 +252,7 @@ class Outlook(Membership, KeepsAccount):
             known.describe,
             active,
             slow=self._slow(call),
-            measures=self.policy.needs_estimates and measured.forecast is None,
+            least=self._least_batch,
             samples=extra,
             gradients=gradients,
         )
@@ -273,7 +276,7 @@ class Outlook(Membership, KeepsAccount):
             published=known.published,
             gradient_error=self.gradient_error,
             participation_noise=float(self.estimates.participation.mean),
-            previous=previous if not self._warming_up() and self.round > self.warm_up_rounds else None,
+            previous=previous if not self._warming_up(warm) and self.round > warm else None,
             untimed=known.untimed()[active] if self.budget.time < math.inf else None,
             devices=active,
             loss_error=loss.standard_error,
@@ -294,6 +297,14 @@ class Outlook(Membership, KeepsAccount):
         price = left.round_cost + float(likely @ self.fleet.round_cost)
         return replace(left, round_cost=price, participants=None, distinct_participants=False)
 
+    @property
+    def _least_batch(self) -> int:
+        measurement = self._state.measured.measurement
+        if measurement is not None:
+            return measurement.smallest_batch
+        # One sample has no halves: nothing could be measured any more.
+        return 2 if self.policy.needs_estimates else 1
+
     def _drawn(self, left: Budget, devices: int) -> Budget:
         """What is left where devices are drawn among so many; all that a round costs is in its price."""
         many, distinct = self.budget.participants or devices, self.budget.distinct_participants
@@ -311,13 +322,24 @@ class Outlook(Membership, KeepsAccount):
             return np.zeros(len(known), dtype=bool)
         return holding_up(known, call.active, previous.local_steps, previous.batch_sizes)
 
-    def _warming_up(self) -> bool:
-        """Whether to measure before planning; not for ever, if clients never report what is needed."""
-        if not self.policy.needs_estimates or self.round >= 3 * self.warm_up_rounds:
+    @property
+    def _before_measuring(self) -> int:
+        """Small rounds at the start before a measurement: fewer where rounds are what there is little of."""
+        if self.budget.max_rounds is None:
+            return self.warm_up_rounds
+        return min(self.warm_up_rounds, max(self.budget.max_rounds // FEW_OF, 1))
+
+    @property
+    def _warm_up_rounds(self) -> int:
+        """Small rounds at the start: estimates from reports alone need more of them than a measurement."""
+        return self.warm_up_rounds if self._state.measured.forecast is None else self._before_measuring
+
+    def _warming_up(self, rounds: int) -> bool:
+        """Whether to learn before planning; not for ever, if clients never report what is needed."""
+        if not self.policy.needs_estimates or self.round >= 3 * rounds:
             return False
         known = self.estimates
-        ready = known.loss.known and known.fleet_noise.known
-        return self.round < self.warm_up_rounds or not ready
+        return self.round < rounds or not (known.loss.known and known.fleet_noise.known)
 
     @property
     def _probing(self) -> bool:

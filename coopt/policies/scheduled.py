@@ -99,7 +99,14 @@ class Scheduled:
         progress = None if previous is None else previous.progress
         if forecast is None or progress is None or progress.refill_in or not progress.behind:
             return False
-        expected = forecast.initial_gap - _gap(_with_draws(situation), forecast, progress.behind)
+        # Devices tell the loss of the model that they are sent: what the last round did is not known yet.
+        last = progress.behind[-1]
+        known = progress.behind[:-1]
+        if last.rounds > 1:
+            known = (*known, replaced(last, rounds=last.rounds - 1))
+        if not known:
+            return False
+        expected = forecast.initial_gap - _gap(_with_draws(situation), forecast, known)
         before, error = situation.measured_loss, situation.loss_error
         if not math.isfinite(before.standard_error + error + situation.loss):
             return False
@@ -137,7 +144,7 @@ class Scheduled:
             shorter = _shorter(problem, delay)
             try:
                 phases = solve_schedule(shorter, forecast, phases=self.phases, learning_rate=rate).phases
-                if sum(phase.rounds for phase in phases) < LEAST_ROUNDS:
+                if sum(phase.rounds for phase in phases) < _least_rounds(problem):
                     # Nothing could be learned on the way of what so few rounds rest on.
                     shorter = _in_more_rounds(shorter, phases)
                     phases = solve_schedule(shorter, forecast, phases=self.phases, learning_rate=rate).phases
@@ -220,10 +227,14 @@ def _shorter(problem: Problem, delay: float) -> Problem:
     return replace(problem, budget=replace(problem.budget, time=problem.budget.time / delay))
 
 
+def _least_rounds(problem: Problem) -> int:
+    return min(LEAST_ROUNDS, problem.budget.max_rounds or LEAST_ROUNDS)
+
+
 def _in_more_rounds(problem: Problem, phases: Sequence[Phase]) -> Problem:
     """The problem with local steps limited to what leaves the steps of a plan for enough rounds."""
     steps = sum(phase.rounds * phase.local_steps for phase in phases)
-    most = max(steps // LEAST_ROUNDS, 1)
+    most = max(steps // _least_rounds(problem), 1)
     return replace(problem, budget=replace(problem.budget, max_local_steps=most))
 
 

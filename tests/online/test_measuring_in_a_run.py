@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -14,6 +15,7 @@ from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
 from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 from coopt.measuring.from_gradients import measure
+from coopt.measuring.measurement import Measurement
 from coopt.online.controller import Controller
 from coopt.online.measure_request import MeasureRequest, request
 from coopt.online.round_plan import RoundPlan, Stopped
@@ -86,6 +88,39 @@ def test_it_trains_better_than_by_the_reports_alone(trained: tuple[Rounds, float
     alone, other = train(controller(policy="horizon"))
     assert {plan.policy for plan in alone.plans} == {"warm-up", "horizon"} and not alone.charges
     assert loss < other
+
+
+def test_where_rounds_are_few_one_is_enough_to_warm_up_before_a_measurement() -> None:
+    """Three of five rounds would be lost; without a measurement estimates need them all the same."""
+    few = Budget(cost=20_000, max_rounds=5)
+    rounds, loss = train(controller(budget=few))
+    assert [plan.policy for plan in rounds.plans] == ["warm-up"] + ["schedule"] * 4
+    assert rounds.spent_cost > 0.9 * few.cost
+    alone, other = train(controller(budget=few, policy="horizon"))
+    assert [plan.policy for plan in alone.plans][:3] == ["warm-up"] * 3 and loss < other
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_network_that_asks_for_batches_of_two_gets_them(asks: bool) -> None:
+    """Its samples do not yet show how it curves: see `Measurement.smallest_batch`."""
+
+    class Network(Rounds):
+        def measured(self, measurement: Measurement, **more: object) -> None:
+            steep = 0.5 if asks else 2.0
+            found = dataclasses.replace(
+                measurement,
+                curvature_kind="gauss-newton",
+                sample_curvature=steep * float(measurement.spectrum[0]),
+            )
+            assert found.smallest_batch == (2 if asks else 1)
+            super().measured(found, **more)
+
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    rounds = Network(controller(budget=Budget(cost=20_000, max_rounds=20)))
+    system = SystemModel(SPEEDS, 0.1)
+    simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+    planned = [plan.batch_sizes.min() for plan in rounds.plans if plan.policy == "schedule"]
+    assert min(planned) == (2 if asks else 1)
 
 
 def test_a_server_that_never_asks_gets_the_rule_that_needs_no_measurement() -> None:

@@ -139,6 +139,26 @@ def test_a_plan_fails_where_noise_does_not_explain_the_loss(loss: float, error: 
     assert not Scheduled().departed(situation(loss=3.0, previous=busy))
 
 
+def test_what_the_last_round_did_is_not_judged_yet() -> None:
+    """Devices tell the loss of the model that they are sent: of one long round nothing is known after it."""
+    ahead = (Phase(4, 200, np.full(N, 2), 0.2),)
+    for rounds, gone in ((1, False), (2, True)):
+        behind = (Phase(rounds, 200, np.full(N, 2), 0.2),)
+        previous = Choice(200, np.full(N, 2), progress=ScheduleProgress(4, ahead, behind, 0))
+        unchanged = situation(loss=1.0, loss_error=0.01, previous=previous)
+        assert Scheduled().departed(unchanged) is gone
+
+
+def test_where_few_rounds_are_left_steps_are_not_held_back() -> None:
+    """A plan has ten rounds where it may; it keeps its steps where there are fewer at all."""
+    plain = situation().problem
+    few = dataclasses.replace(plain, budget=Budget(cost=40_000, max_rounds=4))
+    chosen = Scheduled().choose(situation(problem=few))
+    expected = solve_schedule(few, Forecast(MODEL), phases=2)
+    assert chosen.progress is not None
+    assert [phase.to_dict() for phase in chosen.progress.ahead] == [p.to_dict() for p in expected.phases]
+
+
 def test_progress_moves_rounds_from_ahead_to_behind() -> None:
     phases = (Phase(2, 5, [3, 4], 0.1), Phase(1, 1, [9, 9], 0.05))
     now = ScheduleProgress(4, phases, (), 7)
