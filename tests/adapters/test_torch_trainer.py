@@ -169,9 +169,9 @@ def test_a_client_that_hangs_costs_its_deadline_once_and_the_others_go_on() -> N
     arrived = history.column("arrived")
     took = np.diff(history.column("seconds"), prepend=0.0)
     assert arrived.tolist() == [4] * 12
-    # The slowest of the others has 20 samples a second and a link of .1 s, and computes four samples, thirty
-    # and twelve. The first round lasts twice as long as that; then the client is known to be at work still.
-    assert took[:3] == pytest.approx([2 * 0.3, 1.6, 0.7])
+    # The slowest of the others has 20 samples a second and a link of .1 s, and computes forty samples,
+    # fifty and twenty. The first round lasts twice as long as that; then the client is known to be busy.
+    assert took[:3] == pytest.approx([2 * 2.1, 2.6, 1.1])
     assert history.records[-1].test_loss < history.records[0].test_loss
 
 

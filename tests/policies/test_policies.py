@@ -228,14 +228,21 @@ def test_policy_arguments_are_checked(policy: type) -> None:
         policy(5, split="fair")
 
 
-@pytest.mark.parametrize("time", [math.inf, 1000.0])
-def test_the_first_rounds_spend_little_of_a_limit_on_time(time: float) -> None:
+@pytest.mark.parametrize(
+    ("time", "brief", "steps", "sizes"),
+    [
+        (math.inf, True, 2, (16, 16, 16)),
+        (math.inf, False, 2, (16, 16, 16)),
+        (1000.0, True, 1, (2, 32, 8)),
+        (1000.0, False, 2, (16, 32, 8)),
+    ],
+)
+def test_the_first_rounds_spend_little_of_a_limit_on_time_where_they_only_tell_speeds(
+    time: float, brief: bool, steps: int, sizes: tuple[int, ...]
+) -> None:
     """A phone that takes four seconds a sample is known after two of them, not after thirty-two."""
     fleet = Fleet([500] * 4, 1.0, 1.0)
     problem = Problem(fleet, Constants(0.1, 1.0, 1.0, 0.1), Budget(cost=1e7, time=time))
-    rounds = [warm_up(problem, number) for number in range(3)]
-    limited = time < math.inf
-    assert [choice.local_steps for choice in rounds] == ([1, 1, 1] if limited else [2, 2, 2])
-    assert [choice.batch_sizes.tolist() for choice in rounds] == [
-        [size] * 4 for size in ((2, 32, 8) if limited else (16, 16, 16))
-    ]
+    rounds = [warm_up(problem, number, brief=brief) for number in range(3)]
+    assert [choice.local_steps for choice in rounds] == [steps] * 3
+    assert [choice.batch_sizes.tolist() for choice in rounds] == [[size] * 4 for size in sizes]
