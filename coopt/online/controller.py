@@ -31,7 +31,7 @@ from coopt.online.outlook import Outlook
 from coopt.online.roster import Call
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.policies.resolve import resolve_policy
-from coopt.policies.situation import Choice, MeasuringPolicy, Policy
+from coopt.policies.situation import Choice, Policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
 from coopt.problem.budget import Budget
@@ -225,8 +225,8 @@ class Controller(Outlook):
         call, situation = self._worthwhile(call)
         active = call.active
         if self._warming_up(self._warm_up_rounds):
-            brief = isinstance(self.policy, MeasuringPolicy)
-            choice = replace(warm_up(situation.problem, self.round, brief=brief), policy=WARM_UP)
+            choice = warm_up(situation.problem, self.round, brief=self._will_measure)
+            choice = replace(choice, policy=WARM_UP)
         else:
             choice = self.policy.choose(situation)
             if choice.rounds == 0:

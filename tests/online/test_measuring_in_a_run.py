@@ -240,6 +240,18 @@ def test_nothing_is_wanted_where_too_little_is_left() -> None:
     assert least is not None and least.directions == 4 and least.cost == 120
 
 
+def test_the_first_rounds_are_brief_where_the_server_measures_later() -> None:
+    """A server that never asks what to measure plans by reports alone, and has to learn of the loss."""
+    plans = []
+    for asks in (True, False):
+        controller = Controller(Fleet([400] * 5, 1.0, 1.0), Budget(cost=1e6, time=1000.0), 0.1)
+        assert not (asks and controller.wants() is not None)
+        plan = controller.plan()
+        assert isinstance(plan, RoundPlan)
+        plans.append((plan.local_steps, plan.batch_sizes.tolist()))
+    assert plans == [(1, [2] * 5), (2, [16] * 5)]
+
+
 def test_a_fifth_of_a_small_budget_is_measured_with() -> None:
     """At 10 % of this nothing fits: rates and steps would stay as they were given."""
     fleet = Fleet([400] * 5, 1.0, 1.0, throughput=100.0)

@@ -151,7 +151,9 @@ def test_the_first_round_ends_soon_after_the_others_are_back() -> None:
 def test_links_of_which_nobody_knows_anything_do_not_end_the_first_round() -> None:
     """It takes .02 s to compute, and all would be late by what the links take."""
     fleet = Fleet([500] * 4, 1.0, 1.0, throughput=100.0)
-    plan = Controller(fleet, Budget(cost=1e7, time=400.0), 0.1).plan()
+    controller = Controller(fleet, Budget(cost=1e7, time=400.0), 0.1)
+    assert controller.wants() is None  # yet: but it will be measured
+    plan = controller.plan()
     assert isinstance(plan, RoundPlan) and plan.predicted_seconds < 0.1
     assert (plan.deadline, plan.slack) == (100.0, 2.0)
     assert plan.closes([1.0, 1.2, 1.1, 1.5]) == 1.5
