@@ -88,11 +88,22 @@ def counterexample() -> str:
     return f"By a factor of up to {max(ratios):.0f} on a constructed case, where the certified bound holds"
 
 
+def soak() -> str:
+    text = (ROOT / "benchmarks/online/results/soak.md").read_text(encoding="utf-8")
+    rounds = re.search(r"^(\d+) rounds with (\d+) devices", text, re.MULTILINE)
+    assert rounds is not None and "No crash, nothing overspent" in text
+    return (
+        f"{int(rounds[1]):,} rounds with {rounds[2]} devices that leave, come back, hang, answer NaN and do "
+        "half: [no crash, nothing overspent](benchmarks/online/results/soak.md)"
+    )
+
+
 ANSWERS: dict[str, Callable[[], str]] = {
     "And on real data, in torch?": headline,
     "How fast does the torch trainer simulate clients?": trainer,
     "How valid and how tight are the bounds?": validity,
     "Does planning anew each round pay?": closed_loop,
+    "Does the controller bear what devices do?": soak,
     "Can a published bound lie below the true error?": counterexample,
 }
 
