@@ -444,7 +444,7 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         >>> near = fleet.with_batch_noise(1000.0, 50)
         >>> near.gradient_noise.round(1), near.samples
         (array([44., 44.]), array([110, 110]))
-        >>> 4.0 / 50 + 1000.0 / 50**2, (near.gradient_noise * (1 / 50 - 1 / near.samples)).round(6)
+        >>> round(4.0 / 50 + 1000.0 / 50**2, 6), (near.gradient_noise * (1 / 50 - 1 / near.samples)).round(6)
         (0.48, array([0.48, 0.48]))
         """
         from coopt.problem.batch_noise import tangent
