@@ -225,7 +225,7 @@ class Controller(Outlook):
         call, situation = self._worthwhile(call)
         active = call.active
         if self._warming_up(self._warm_up_rounds):
-            choice = warm_up(situation.problem, self.round, brief=self._will_measure)
+            choice = warm_up(situation.problem, self.round, brief=self._state.measured.asked)
             choice = replace(choice, policy=WARM_UP)
         else:
             choice = self.policy.choose(situation)

@@ -15,7 +15,7 @@ from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.measurement import Measurement
 from coopt.objectives.forecast.optimiser import Optimiser
 from coopt.problem.saved_state import Reader, number, optional, table, text, whole
-from coopt.problem.validation import instance
+from coopt.problem.validation import flag, instance
 
 if TYPE_CHECKING:
     from coopt.objectives.forecast.forecast import Forecast
@@ -42,13 +42,15 @@ class Measured:
         The loss then, above the lowest that it can have, and its standard error.
     attempts : int
         How often the fleet was measured, or was to be.
+    asked : bool
+        Whether the server asks what to measure.
     """
 
     def __init__(self) -> None:
         self.measurement: Measurement | None = None
         self.forecast: Forecast | None = None
         self.optimiser: Optimiser | None = None
-        self.at, self.attempts = -1, 0
+        self.at, self.attempts, self.asked = -1, 0, False
         self.loss = Estimate(math.nan, math.inf)
         self._text: str | None = None
 
@@ -84,6 +86,7 @@ class Measured:
             "optimiser": None if self.optimiser is None else self.optimiser.to_dict(),
             "at": self.at,
             "attempts": self.attempts,
+            "asked": self.asked,
             "loss": self.loss._asdict(),
         }
 
@@ -125,6 +128,7 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "optimiser": optional(_optimiser),
     "at": whole(-1),
     "attempts": whole(),
+    "asked": flag,
     "loss": _loss,
 }
 

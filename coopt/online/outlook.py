@@ -50,8 +50,6 @@ class Outlook(Membership, KeepsAccount):
     caution: float
     warm_up_rounds: int
     probe_every: int
-    # Whether the server asks what to measure, which it does before each plan.
-    _will_measure = False
 
     @property
     def _account(self) -> Account:
@@ -117,7 +115,7 @@ class Outlook(Membership, KeepsAccount):
         if self.availability is not None:
             # What is measured of those that are there says little of those that come.
             return None
-        self._will_measure = True
+        known.asked = True
         done = self.budget.max_rounds is not None and self.round >= self.budget.max_rounds
         call = self._state.roster.call(self.round, self.spent_seconds)
         if done or call is None or self._warming_up(self._before_measuring) or self.time_left <= 0.0:
