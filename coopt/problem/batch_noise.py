@@ -31,21 +31,22 @@ def tangent(fleet: Fleet, noise: ArrayLike, batch_sizes: ArrayLike) -> dict[str,
     near = np.clip(given, lower, upper)
     reference = np.zeros(len(fleet)) if fleet.replacement else 1.0 / fleet.samples
     some = extra > 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = fleet.gradient_noise / extra
-        wanted = (ratio + 2.0 / near) / (ratio * reference + near**-2.0)
+    noisy = fleet.gradient_noise
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        wanted = (noisy + 2.0 * extra / near) / (noisy * reference + extra * near**-2.0)
         # A whole number must not fall below itself by rounding.
         wanted = np.where(some, wanted, 1.0 / reference) * (1.0 + ROUNDING)
-        # Samples are whole, and where the largest batches are below them, a batch that is allowed: another
-        # tangent, close by, has such a number.
-        whole = np.rint(wanted) if fleet.replacement else np.floor(wanted)
-        beyond = np.clip(whole, upper, LARGEST_COUNT // len(fleet))
-        samples = np.where(wanted >= upper, beyond, fleet.rounded_down(wanted)).astype(np.int64)
-        slope = np.maximum(samples**-2.0 + ratio * (1.0 / samples - reference), 0.0)
-        inverse = np.where(some, 1.0 / samples + np.sqrt(slope), 0.0)
+    # Samples are whole, and where the largest batches are below them, a batch that is allowed: another
+    # tangent, close by, has such a number.
+    whole = np.rint(wanted) if fleet.replacement else np.floor(wanted)
+    beyond = np.clip(whole, upper, LARGEST_COUNT // len(fleet))
+    samples = np.where(wanted >= upper, beyond, fleet.rounded_down(wanted)).astype(np.int64)
+    # R x at which it touches, the larger root of R x^2 - 2 R x / n = M (1/n - 1/d).
+    slope = np.square(extra / samples) + noisy * extra * (1.0 / samples - reference)
+    touching = extra / samples + np.sqrt(np.maximum(slope, 0.0))
     return {
         "samples": samples,
-        "gradient_noise": fleet.gradient_noise + 2.0 * extra * inverse,
+        "gradient_noise": noisy + 2.0 * touching,
         "weights": fleet.weights,
         "max_batch": np.minimum(fleet.max_batch, samples),
         "replacement": False,
