@@ -125,9 +125,11 @@ def weighted(shares: Floats, amounts: Floats) -> Floats:
 
 def scaled(amounts: Floats, factor: float) -> Floats:
     """Return amounts * factor, where nothing of what is infinite is nothing."""
+    if not factor:
+        return np.zeros_like(amounts)
     with np.errstate(over="ignore", invalid="ignore"):  # what is beyond floats is infinite
-        found: Floats = np.where(amounts == 0.0, 0.0, amounts * factor)
-    return found if factor else np.zeros_like(amounts)
+        found = amounts * factor
+    return found if factor < np.inf else np.where(amounts == 0.0, 0.0, found)
 
 
 def product(share: float, amount: float) -> float:
