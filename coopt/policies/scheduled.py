@@ -36,6 +36,8 @@ BELIEF = 10.0
 # A plan has failed where the loss fell by less than this share of what was forecast, and by so many standard
 # errors: the ratio by which trust-region methods reject a model.
 LEAST_RATIO, ERRORS = 0.1, 3.0
+# Batches are chosen anew at once where the rounds ahead would take so many times what is left.
+TOO_LONG = 1.5
 # Of a round like the last ones so much has to fit for one more after the plan.
 ENOUGH = 0.6
 # Rounds of a plan, as long as it has so many steps.
@@ -84,7 +86,7 @@ class Scheduled:
             if planned is None:
                 return self._otherwise(situation)
             return _choice(known, forecast, planned)
-        if progress.refill_in == 0:
+        if progress.refill_in == 0 or _outlasts(known, progress):
             refilled = self._refilled(known, forecast, progress)
             return _over(progress) if refilled is None else _choice(known, forecast, refilled)
         return _next(progress, previous.predicted_error, previous.gap)
@@ -262,6 +264,18 @@ def _delay(situation: Situation, phases: Sequence[Phase]) -> float:
     # As many rounds as would have this standard error, were each as uncertain as the expectation.
     seen = min((situation.spread / met.standard_error) ** 2, BELIEF)
     return drawn * max((BELIEF * expected / drawn + seen * met.value) / (BELIEF + seen), 1.0)
+
+
+def _outlasts(situation: Situation, progress: ScheduleProgress) -> bool:
+    """Whether the rounds ahead no longer fit, as where a device turns out to be far slower than was known."""
+    problem, ahead = situation.problem, progress.ahead
+    if problem.budget.time == math.inf:
+        return False
+    slowest = (
+        phase.rounds * float(limits.device_times(problem, 1, phase.local_steps, phase.batch_sizes).max())
+        for phase in ahead
+    )
+    return sum(slowest) * _delay(situation, ahead) > TOO_LONG * problem.budget.time
 
 
 def _pause(phase: Phase) -> int:

@@ -106,6 +106,25 @@ def test_a_plan_is_kept_filled_again_and_ends_with_the_limits() -> None:
     assert min(left.cost / 40_000, left.time / 100) < 0.02
 
 
+@pytest.mark.parametrize(("slower", "at_once"), [(1.1, False), (100.0, True)])
+def test_batches_are_filled_again_at_once_where_a_device_turns_out_to_be_slow(
+    slower: float, at_once: bool
+) -> None:
+    """A round with the batches of before would outlast what is left: 500 s of 536 were lost like that."""
+    choice = Scheduled().choose(situation())
+    previous = after(choice)
+    assert previous.progress is not None and previous.progress.refill_in > 0
+    plain = situation().problem
+    throughput = plain.fleet.throughput / np.where(np.arange(N) == 0, slower, 1.0)
+    fleet = dataclasses.replace(plain.fleet, throughput=throughput)
+    now = situation(round=5, previous=previous, problem=dataclasses.replace(plain, fleet=fleet))
+    found = Scheduled().choose(now)
+    kept = np.array_equal(found.batch_sizes, previous.progress.ahead[0].batch_sizes)
+    assert kept is not at_once
+    seconds = found.rounds * choice.local_steps * found.batch_sizes / throughput
+    assert seconds.max() <= plain.budget.time
+
+
 def test_a_new_rate_or_a_new_measurement_makes_a_new_plan() -> None:
     choice = Scheduled().choose(situation())
     kept = Scheduled().choose(situation(round=5, previous=after(choice)))
