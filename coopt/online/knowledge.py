@@ -27,8 +27,6 @@ Ints = npt.NDArray[np.int64]
 
 # Standard error of the fixed part of a step, as a share of it, up to which times tell enough.
 UNSURE = 0.1
-# Share of the deadline from which a round with missing devices was over because of them.
-NEARLY = 0.99
 
 
 class Knowledge:
@@ -61,8 +59,9 @@ class Knowledge:
         asked[plan.participants] = True
         missing = asked & ~here & ~closed.absent
         self.estimates = replace(self.estimates, clock=self.estimates.clock.late(missing))
-        # Whoever never answered may be what the server waited for.
-        if not missing.any() or seconds < NEARLY * plan.deadline:
+        # Whoever never answered may be what the server waited for, unless enough others had.
+        enough = int(here.sum()) >= plan.enough(int((asked & ~closed.absent).sum()))
+        if not missing.any() or enough:
             work = np.where(here, samples_of(plan), 0.0)
             clock = self.estimates.clock.add(seconds, told, work, closed.answered)
             self.estimates = replace(self.estimates, clock=clock)

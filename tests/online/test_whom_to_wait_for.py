@@ -214,3 +214,20 @@ def test_a_fixed_plan_may_have_a_deadline() -> None:
     again = FixedPlan(Fleet([80] * 4, 1.0, 1.0), 6, 2, 10, 0.3, deadline=5.0)
     again.load_state_dict(json.loads(json.dumps(fixed.state_dict())))
     assert again.state_dict() == fixed.state_dict()
+
+
+def test_waiting_for_devices_that_are_missing_does_not_make_the_others_slow() -> None:
+    """The longer a round was said to take, the longer it took, and the next one was said to take longer."""
+    training = Training(8, seed=0)
+    controller = Controller(
+        Fleet(training.samples, 1.0, 1.0), Budget(cost=1e6, time=300.0), 0.1, policy="horizon"
+    )
+    rng = np.random.default_rng(0)
+    while isinstance(plan := controller.plan(), RoundPlan) and plan.round < 40:
+        working = rng.random(8) >= 0.3
+        reports, took = training.run(plan, working=working)
+        # The server goes on when the round should have been over.
+        seconds = took if working.all() else max(took, plan.predicted_seconds)
+        controller.observe(reports, seconds=min(seconds, plan.deadline))
+    known = controller._state.knowledge.measured().throughput
+    assert known == pytest.approx(training.speed, rel=0.1)

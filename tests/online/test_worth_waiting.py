@@ -62,7 +62,9 @@ def test_what_is_heard_of_a_very_slow_device_keeps_it_out(policy: str) -> None:
     assert 1 / known.throughput[0] + known.step_time[0] == pytest.approx(1 / SLOW, rel=0.05)
     assert controller.round > 0.8 * never.round > 50
     assert loss < 1.05 * otherwise
-    later = [plan for plan in controller._plans.values() if plan.round > controller.round // 4]
+    # But the last round, whose time nobody else needs.
+    plans = controller._plans.values()
+    later = [plan for plan in plans if controller.round // 4 < plan.round < controller.round - 1]
     # It is given work when it is free, and would count if it came in time.
     assert all(0 not in plan.expected and 0 in plan.participants for plan in later)
 
