@@ -7,19 +7,19 @@ A row is known by its question. The tests fail where a row and its files differ.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
 
 def rows(path: str) -> list[dict[str, str]]:
-    with (ROOT / "benchmarks" / path).open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return tables.read(ROOT / "benchmarks" / path)
 
 
 def points(row: dict[str, str], column: str) -> float:

@@ -203,5 +203,5 @@ def test_a_plan_that_nothing_runs_yet_is_no_planner():
         Budget(cost=5000, max_local_steps=10),
     )
     clock = SystemModel(np.full(2, 100.0))
-    with pytest.raises(InvalidProblemError, match=r"is a Allocation: .*FixedPlan\.from_allocation\(plan\)"):
+    with pytest.raises(InvalidProblemError, match=r"Allocation\(.*FixedPlan\.from_allocation\(plan\)"):
         simulate(solve_allocation(problem), model.gradient, model.start(), federation.clients, system=clock)

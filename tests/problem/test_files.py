@@ -306,7 +306,7 @@ def test_a_fleet_without_replacement_is_no_csv(tmp_path):
         ),
         ("names," + HEADER + "# the,rest,is,older\n", {}, f"fleet.csv, line 2: {COMMENT}"),
         (
-            "names," + HEADER + "Jena,600,4.0,0.1\nJena,0,4.0,0.1\n",
+            "names," + HEADER + "Gera,600,4.0,0.1\nJena,0,4.0,0.1\n",
             {},
             "samples[1] (Jena) = 0: must be an integer >= 1",
         ),

@@ -219,7 +219,7 @@ def test_keys_with_many_dots_take_no_memory(tmp_path, text):
 def test_dots_in_strings_and_numbers_are_no_keys(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text("x = '" + "1." * 300 + "'\ny = [" + "0.5," * 300 + "] # " + "1." * 300)
-    with pytest.raises(InvalidProblemError, match="'x' is unknown"):
+    with pytest.raises(InvalidProblemError, match="'x' and 'y' are unknown"):
         Problem.from_toml(path)
 
 
