@@ -45,6 +45,7 @@ PLANS: dict[str, tuple[int, Any]] = {
     "one phase, free rate": (1, "auto"),
     "two phases, free rates": (2, "auto"),
     "three phases, free rates": (3, "auto"),
+    "five phases, free rates": (5, "auto"),
 }
 # Tuned in hindsight; the first is what all gaps are divided by.
 FIXED, BEST_FIXED = "best fixed plan", "best fixed plan of five rates"
