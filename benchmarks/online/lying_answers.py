@@ -134,11 +134,11 @@ def main() -> None:
         rows.append(
             {
                 "lie": lie,
-                "loss_over_honest_plan": f"{np.exp(np.mean(np.log(ratios))):.3f}",
+                "loss over the honest plan": f"{np.exp(np.mean(np.log(ratios))):.3f}",
                 "worst": f"{max(ratios):.3f}",
-                "liars_left_out_before_the_last_answer": f"{np.mean(out) / LIARS:.0%}",
-                "steps": f"{np.mean(steps):.1f}",
-                "batch_of_liars": f"{np.mean(batches):.2f}",
+                "liars left out": f"{np.mean(out) / LIARS:.0%}",
+                "local steps": f"{np.mean(steps):.1f}",
+                "batch of liars over that of others": f"{np.mean(batches):.2f}",
             }
         )
         print(rows[-1], flush=True)
