@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tables
 from benchmarks.readme_claims import ANSWERS, written
 from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import example_problem
@@ -66,8 +66,7 @@ def test_measured_table_is_that_of_the_result_file() -> None:
 
 
 def test_claims_about_the_forecast_are_those_of_the_result_file() -> None:
-    with (ROOT / "benchmarks/forecast/results/grid.csv").open(newline="", encoding="utf-8") as stream:
-        rows = {row["chooser"]: row for row in csv.DictReader(stream)}
+    rows = {row["chooser"]: row for row in table("benchmarks/forecast/results/grid.csv")}
     (claim,) = (line for line in README.splitlines() if "Does a forecast pick" in line)
     ours = rows["forecast, exact batches"]
     assert f"{float(ours['16x']):.2f} times" in claim and f"worst {float(ours['16x worst']):.1f}" in claim
@@ -125,8 +124,7 @@ def test_claims_about_the_first_plan_are_those_of_the_result_file() -> None:
 
 
 def table(path: str) -> list[dict[str, str]]:
-    with (ROOT / path).open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return tables.read(ROOT / path)
 
 
 def claim(question: str) -> str:

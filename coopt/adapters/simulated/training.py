@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.adapters.aggregate import aggregation_shares, step_factors
 from coopt.adapters.draws import draw_positions
+from coopt.adapters.finite_devices import measure_finite
 from coopt.adapters.late_answers import LateAnswers
 from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
-from coopt.measuring.device_gradients import NotFiniteError
 from coopt.measuring.from_gradients import measure
+from coopt.measuring.measurement import Measurement
 from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
@@ -265,26 +266,20 @@ class _Measuring:
         if wanted is None:
             return
         clock = MeasuringClock(self.system, wanted, self.planner.round, gradients_a_product=1)
-        rows = clock.answering()
-        if not rows.any():
-            self.planner.measured(None, seconds=clock.seconds(0))
-            return
-        found = None
-        while found is None and rows.any():
-            try:
-                found = measure(
-                    self.gradient,
-                    model,
-                    self.clients,
-                    rows=rows,
-                    directions=wanted.directions,
-                    seed=self.seed + wanted.seed,
-                    weights=None if self.weights is None else self.weights / np.sum(self.weights),
-                    progress=False,
-                )
-            except NotFiniteError as error:
-                # One such device must not keep the others from being measured.
-                rows[error.device] = 0
+
+        def measured(rows: Ints) -> Measurement:
+            return measure(
+                self.gradient,
+                model,
+                self.clients,
+                rows=rows,
+                directions=wanted.directions,
+                seed=self.seed + wanted.seed,
+                weights=None if self.weights is None else self.weights / np.sum(self.weights),
+                progress=False,
+            )
+
+        found, _ = measure_finite(measured, clock.answering())
         took = clock.seconds(0 if found is None else found.directions)
         self.planner.measured(found, seconds=took, optimiser=self.optimiser)
 

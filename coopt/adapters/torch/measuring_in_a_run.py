@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coopt.adapters.finite_devices import measure_finite
 from coopt.adapters.measuring_clock import MeasuringClock
 from coopt.adapters.torch.measuring import GRADIENTS_A_PRODUCT
 from coopt.errors import MeasurementWarning
-from coopt.measuring.device_gradients import NotFiniteError
 
 if TYPE_CHECKING:
     from coopt.adapters.system import SystemModel
@@ -68,25 +69,19 @@ def measure_where_wanted(
         planner.measured(None, seconds=0.0 if clock is None else clock.seconds(0))
         return []
     begun = now()
-    left_out: list[str] = []
-    found: Measurement | None = None
+    measured = partial(
+        measure,
+        directions=wanted.directions,
+        seed=seed + wanted.seed,
+        progress=False,
+        micro_batch=_memory(planner.fleet),
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
-        while found is None and rows.any():
-            try:
-                found = measure(
-                    rows=rows,
-                    directions=wanted.directions,
-                    seed=seed + wanted.seed,
-                    progress=False,
-                    micro_batch=_memory(planner.fleet),
-                )
-            except NotFiniteError as error:
-                # One such device must not keep the others from being measured.
-                left_out.append(f"client {error.device}: not measured, its loss or gradient is not finite")
-                rows[error.device] = 0
+        found, broken = measure_finite(lambda some: measured(rows=some), rows)
     took = now() - begun if clock is None else clock.seconds(0 if found is None else found.directions)
     planner.measured(found, seconds=took, optimiser=optimiser)
+    left_out = [f"client {device}: not measured, its loss or gradient is not finite" for device in broken]
     return left_out + [f"measuring: {each.message}" for each in caught]
 
 
