@@ -34,6 +34,7 @@ from coopt.policies.resolve import resolve_policy
 from coopt.policies.situation import Choice, Policy
 from coopt.policies.warm_up import warm_up
 from coopt.problem import validation
+from coopt.problem.batch_noise import refuse_tangent
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
 from coopt.problem.readable import Fact, readable
@@ -156,6 +157,11 @@ class Controller(Outlook):
         seed: int = 0,
     ) -> None:
         validation.instance("fleet", fleet, Fleet)
+        refuse_tangent(
+            fleet,
+            "a controller needs the fleet that it was made of; a plan that was made by it can be trained by "
+            "FixedPlan.from_allocation",
+        )
         validation.instance("budget", budget, Budget)
         check_budget(budget, availability)
         self.budget, self.availability = budget, availability

@@ -18,7 +18,7 @@ from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, devic
 from coopt.problem.fleet_sums import FleetSums
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
-from coopt.problem.validation import count, flag, float_array, integer_array, same_value
+from coopt.problem.validation import count, flag, float_array, integer_array, same_fields
 
 
 @readable
@@ -233,7 +233,7 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         return int(self.samples.size)
 
     def __eq__(self, other: object) -> bool:
-        return same_value(self, other)
+        return isinstance(other, Fleet) and same_fields(self, other)
 
     def _shown(self) -> list[str]:
         return [f"{len(self)} devices", f"{int(self.samples.sum())} samples"]
@@ -413,7 +413,7 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
             round_cost=self.round_cost + paid * self.round_time,
         )
 
-    def with_batch_noise(self, noise: ArrayLike, batch_sizes: ArrayLike) -> Self:
+    def with_batch_noise(self, noise: ArrayLike, batch_sizes: ArrayLike) -> Fleet:
         """The same fleet where every batch as a whole has noise of its own, linear around some batches.
 
         Such noise, as DP-SGD adds it to the sum over a batch, has the variance R_i / s_i^2 in a step. In
@@ -421,8 +421,11 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         noise of samples, M_i + 2 R_i / t_i, in batches without replacement from a finite number of samples.
         Hence a bound of a plan of this fleet is at most that of the same plan with the noise itself, and
         hardly less near `batch_sizes`; the ``lower_bound`` of the best plan is one for all plans with
-        the noise; `docs/how-to/noise-that-no-batch-removes.md` has the loop that closes the gap. It is for
-        plans by a bound: training needs the fleet itself, and a forecast has covariances of its own.
+        the noise; `docs/how-to/noise-that-no-batch-removes.md` has the loop that closes the gap.
+
+        It is for plans by a bound. A controller needs the fleet itself, and a forecast, which has covariances
+        of its own, takes ``step_noise``: both refuse this one. A file of it holds its numbers alone, and is
+        read as any fleet.
 
         Parameters
         ----------
@@ -435,7 +438,7 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         Raises
         ------
         InvalidProblemError
-            If a number is out of range.
+            If a number is out of range, or the fleet has such noise already.
 
         Examples
         --------
@@ -447,9 +450,9 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         >>> round(4.0 / 50 + 1000.0 / 50**2, 6), (near.gradient_noise * (1 / 50 - 1 / near.samples)).round(6)
         (0.48, array([0.48, 0.48]))
         """
-        from coopt.problem.batch_noise import tangent
+        from coopt.problem.batch_noise import with_tangent
 
-        return replace(self, **tangent(self, noise, batch_sizes))
+        return with_tangent(self, noise, batch_sizes)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the fleet as CSV so that :meth:`from_csv` gives back an equal one.

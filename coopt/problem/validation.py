@@ -182,9 +182,12 @@ def integer_array(name: str, values: ArrayLike, size: int | None, *, minimum: in
 
 def same_value(left: object, right: object) -> bool:
     """Equality of two dataclass instances field by field, arrays included."""
-    if type(left) is not type(right) or not is_dataclass(left):
-        return False
-    return all(
+    return type(left) is type(right) and same_fields(left, right)
+
+
+def same_fields(left: object, right: object) -> bool:
+    """The same, whether or not one is of a class of its own."""
+    return is_dataclass(left) and all(
         _equal(getattr(left, field.name), getattr(right, field.name))
         for field in fields(left)
         if field.compare

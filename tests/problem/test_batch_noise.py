@@ -13,15 +13,20 @@ from coopt import (
     Budget,
     Certified,
     Constants,
+    Controller,
     Dynamite,
     Fleet,
+    Forecast,
     InfeasibleError,
     InvalidProblemError,
+    LocalModel,
     NonConvex,
     Problem,
     evaluate,
     solve_allocation,
+    solve_schedule,
 )
+from coopt.adapters.fixed_plan import FixedPlan
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 
@@ -133,3 +138,44 @@ def test_wrong_arguments_are_named():
         fleet.with_batch_noise(1.0, [0, 4])
     with pytest.raises(InfeasibleError):
         solve_allocation(Problem(fleet.with_batch_noise(1.0, 4), CONSTANTS, Budget(cost=1)))
+
+
+def test_whoever_knows_the_noise_otherwise_refuses_and_says_what_to_give():
+    """The samples are made up: a forecast would see less noise than without any of batches."""
+    fleet = Fleet([40, 40], 4.0, 0.1)
+    near = fleet.with_batch_noise(100.0, 8)
+    model = LocalModel(
+        [0.5, 0.5], [[1.0], [0.5]], [[[1.0]], [[0.5]]], [[[4.0]], [[4.0]]], [40, 40], parameters=1
+    )
+    forecast, problem = Forecast(model), Problem(near, CONSTANTS, Budget(cost=4000))
+    message = "fleet comes from with_batch_noise, .* step_noise = R / s"
+    for ask in (
+        lambda: forecast.value(problem, 4, 2, [8, 8]),
+        lambda: solve_allocation(problem, bound=forecast),
+        lambda: solve_schedule(replace(problem, fleet=replace(near, divergence=0.2)), forecast),
+    ):
+        with pytest.raises(InvalidProblemError, match=message):
+            ask()
+    with pytest.raises(InvalidProblemError, match="a controller needs the fleet that it was made of"):
+        Controller(near, Budget(cost=4000), 0.1)
+    with pytest.raises(InvalidProblemError, match="would have it twice"):
+        near.with_batch_noise(100.0, 8)
+    # What it says to give: the noise at the plan's own batches.
+    sizes = np.array([8, 8])
+    for _ in range(30):
+        noisy = replace(problem, fleet=replace(fleet, step_noise=100.0 / sizes**2.0))
+        plan = solve_allocation(noisy, bound=forecast)
+        if (plan.batch_sizes == sizes).all():
+            break
+        sizes = plan.batch_sizes
+    assert (plan.batch_sizes == sizes).all()
+    assert plan.predicted_error > forecast.value(
+        replace(problem, fleet=fleet), plan.rounds, plan.local_steps, sizes
+    )
+
+
+def test_a_plan_by_a_tangent_is_kept_and_run():
+    near = Fleet([40, 40], 4.0, 0.1).with_batch_noise(100.0, 8)
+    plan = solve_allocation(Problem(near, CONSTANTS, Budget(cost=4000)))
+    assert type(plan).from_json(plan.to_json()) == plan
+    assert FixedPlan.from_allocation(plan).plan().batch_sizes.tolist() == plan.batch_sizes.tolist()

@@ -20,6 +20,7 @@ from coopt.objectives.forecast.source import Source
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
+from coopt.problem.batch_noise import refuse_tangent
 from coopt.problem.fleet import Fleet
 from coopt.problem.fleet_fields import naming_device
 from coopt.problem.problem import Problem
@@ -236,10 +237,16 @@ class Forecast(Objective):
         Raises
         ------
         InvalidProblemError
-            If the fleet has another number of devices or step noise that the model cannot place, the learning
-            rate is not below `largest_rate`, or devices with steps of their own are drawn for each round.
+            If the fleet has another number of devices, noise of batches or step noise that the model cannot
+            place, the learning rate is not below `largest_rate`, or devices with steps of their own are drawn
+            for each round.
         """
         fleet, budget = problem.fleet, problem.budget
+        refuse_tangent(
+            fleet,
+            "a forecast has measured the noise of samples itself; give the fleet that it was made of, with "
+            "step_noise = R / s**2 at the batches s of the last plan, and plan again until they stay",
+        )
         if len(fleet) != self.devices:
             raise InvalidProblemError(
                 f"the fleet has {len(fleet)} devices, and the forecast was measured for {self.devices}: it "
