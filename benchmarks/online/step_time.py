@@ -5,16 +5,17 @@
 
 The data centre: 69 recorded runs of one model on four accelerators behind a shaped link, all with batches of
 four. A round is tau - 1 steps and one that synchronises; medians over a run without its first twenty steps,
-which warm up. In each way of training and behind each link, alpha + s/pi and u are fitted to rounds of 1 and
-32 local steps, and rounds of 8 and 128 are predicted; those of 128 hold the only synchronisation of their
-run, which sets up the connections too. With one batch size the two parts of a step cannot be told apart, and
-need not be.
+which warm up, and without its first synchronisation, which sets up the connections. In each way of training
+and behind each link, alpha + s/pi, u and what the set-up takes are fitted to runs of 1 and 32 local steps,
+and rounds of 8 and 128 are predicted; those of 128 hold the only synchronisation of their run, so the set-up
+is theirs. With one batch size the two parts of a step cannot be told apart, and need not be.
 
-Then links are predicted that none of the rounds was behind, in two ways. The first is latency and bits over
-bandwidth, both fitted to the fastest link and the slowest but one. The second knows the bits that a device
-sends in a ring, and lets a link lose a share of its bandwidth that grows as one over its root; that share and
-the latency are fitted to the fastest and the slowest link. Last, each link is measured once, by one round of
-the other way of training, and all rounds behind it are predicted from that.
+Then links are predicted that none of the fitted runs was behind, in two ways. The first is latency and bits
+over bandwidth, both fitted to the fastest link and the slowest but one. The second knows the bits that a
+device sends in a ring, and lets a link lose a share of its bandwidth that grows as one over its root; that
+share and the latency are fitted to the fastest and the slowest link. A step and the set-up are taken from
+these two links as well. Last, each link is measured once, by the rounds of the other way of training, and all
+rounds behind it are predicted from that.
 
 This machine: rounds of four steps of plain SGD with three torch models and batches from 1 to 256, in turns,
 and the median of the processor's time. alpha and pi are fitted to batches of 2, 16 and 128, as
@@ -33,6 +34,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,57 +56,115 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TAU, REPEATS = 4, 300
 
 
-def recorded(folder: Path) -> dict[tuple[str, float], dict[int, float]]:
-    """Seconds of a round by way of training and link, and by local steps: medians over runs."""
+@dataclass(frozen=True)
+class Rounds:
+    """What was recorded of one way of training behind one link.
+
+    Attributes
+    ----------
+    seconds : dict of int to float
+        Of a round, by its local steps: medians over a run, of which the median over runs.
+    alone : dict of int to float
+        Of a step that does not synchronise, likewise.
+    set_up : dict of int to float
+        By how much the first synchronisation of a run takes longer than the others.
+    single : tuple of int
+        Local steps of the runs that synchronise once: their round is the first one.
+    """
+
+    seconds: dict[int, float]
+    alone: dict[int, float]
+    set_up: dict[int, float]
+    single: tuple[int, ...]
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step, from the runs that are fitted."""
+        return statistics.median(self.alone[tau] for tau in FITTED_STEPS if tau in self.alone)
+
+    @property
+    def wait(self) -> float:
+        """Seconds of a synchronisation, from the rounds that are fitted."""
+        return statistics.median(self.seconds[tau] - tau * self.step for tau in FITTED_STEPS)
+
+    @property
+    def first(self) -> float:
+        """Seconds that setting up the connections takes, from the runs that are fitted."""
+        return statistics.median(self.set_up[tau] for tau in FITTED_STEPS)
+
+
+def recorded(folder: Path) -> dict[tuple[str, float], Rounds]:
+    """What was recorded, by way of training and link."""
     with gzip.open(folder / "devices" / "datacentre_steps.csv.gz", "rt", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     runs = defaultdict(list)
     for row in rows:
         if row["bandwidth_mbps"] and row["algorithm"] != "ddp":
             key = row["algorithm"], float(row["bandwidth_mbps"]), int(row["local_steps"]), row["repeat"]
-            runs[key].append((int(row["step"]), row["synchronised"] == "1", float(row["wall_ms"]) / 1000.0))
-    found = defaultdict(lambda: defaultdict(list))
-    for (algorithm, link, tau, _), steps in runs.items():
-        late = [each for each in steps if each[0] >= WARM_UP] or steps[len(steps) // 4 :]
-        alone = [seconds for _, synchronised, seconds in late if not synchronised]
-        last = [seconds for _, synchronised, seconds in late if synchronised]
-        step = statistics.median(alone) if tau > 1 else 0.0
-        found[algorithm, link][tau].append((tau - 1) * step + statistics.median(last))
+            took = float(row["wall_ms"]) / 1000.0, float(row["sync_ms"] or 0.0) / 1000.0
+            runs[key].append((int(row["step"]), row["synchronised"] == "1", *took))
+    seconds, steps, set_ups = (defaultdict(lambda: defaultdict(list)) for _ in range(3))
+    single = defaultdict(set)
+    for (algorithm, link, tau, _), whole in runs.items():
+        first, *later = [each for each in whole if each[1]]
+        late = [each for each in whole if each[0] >= WARM_UP] or whole[len(whole) // 4 :]
+        alone = [took for _, synchronised, took, _ in late if not synchronised]
+        usual = [each for each in later if each[0] >= WARM_UP] or later
+        if alone:
+            steps[algorithm, link][tau].append(statistics.median(alone))
+        if usual:
+            # The first step of a run is slow in other ways, too.
+            set_ups[algorithm, link][tau].append(first[3] - statistics.median(each[3] for each in usual))
+        else:
+            single[algorithm, link].add(tau)
+        step = statistics.median(alone) if alone else 0.0
+        seconds[algorithm, link][tau].append(
+            (tau - 1) * step + statistics.median(each[2] for each in usual or [first])
+        )
     return {
-        group: {tau: statistics.median(each) for tau, each in by_tau.items()}
-        for group, by_tau in found.items()
+        group: Rounds(
+            *(
+                {tau: statistics.median(each) for tau, each in found[group].items()}
+                for found in (seconds, steps, set_ups)
+            ),
+            tuple(single[group]),
+        )
+        for group in seconds
     }
 
 
 def data_centre(folder: Path) -> list[dict[str, object]]:
-    rounds, rows, links = recorded(folder), [], defaultdict(dict)
-    for (algorithm, link), by_tau in sorted(rounds.items()):
-        low, high = FITTED_STEPS
-        step = (by_tau[high] - by_tau[low]) / (high - low)
-        wait = by_tau[low] - low * step
-        links[algorithm][link] = step, wait
-        for tau, seconds in sorted(by_tau.items()):
-            predicted = tau * step + wait
-            group = f"{algorithm}, {link:g} Mbit/s"
-            rows.append(
-                row("steps", group, tau in FITTED_STEPS, f"tau {tau}", seconds, predicted, one=predicted)
-            )
-    for algorithm, known in links.items():
+    known, rows = recorded(folder), []
+
+    def predicted(
+        part: str, group: str, of: Rounds, label: str, fitted: object, times: tuple[float, ...]
+    ) -> None:
+        """Rows of all rounds of a way of training and a link, from a step, a synchronisation and a set-up."""
+        step, wait, first = times
+        for tau, seconds in sorted(of.seconds.items()):
+            said = tau * step + wait + (first if tau in of.single else 0.0)
+            seen = tau in FITTED_STEPS if fitted is None else bool(fitted)
+            rows.append(row(part, group, seen, f"{label}tau {tau}", seconds, said, one=said))
+
+    for (algorithm, link), of in sorted(known.items()):
+        predicted("steps", f"{algorithm}, {link:g} Mbit/s", of, "", None, (of.step, of.wait, of.first))
+    for algorithm in OTHER_WAY:
+        links = {link: of for (way, link), of in sorted(known.items()) if way == algorithm}
+        fastest, slowest = links[max(links)], links[min(links)]
+        # A step takes as long behind any link, and so does setting up, which the fastest shows best.
+        step = statistics.median([fastest.step, slowest.step])
         fast, slow = FITTED_LINKS
-        bits = (known[slow][1] - known[fast][1]) / (1.0 / slow - 1.0 / fast)
-        latency = known[fast][1] - bits / fast
-        other = links[OTHER_WAY[algorithm]]
-        waits = lossy_ring({link: wait for link, (_, wait) in known.items()})
-        for link, (step, _) in sorted(known.items()):
-            for tau, seconds in sorted(rounds[algorithm, link].items()):
-                setting = f"{link:g} Mbit/s, tau {tau}"
-                for part, fitted, wait in (
-                    ("links", link in FITTED_LINKS, latency + bits / link),
-                    ("ring", link in (min(known), max(known)), waits[link]),
-                    ("once", False, other[link][1]),
-                ):
-                    predicted = tau * step + wait
-                    rows.append(row(part, algorithm, fitted, setting, seconds, predicted, one=predicted))
+        bits = (links[slow].wait - links[fast].wait) / (1.0 / slow - 1.0 / fast)
+        latency = links[fast].wait - bits / fast
+        waits = lossy_ring({link: of.wait for link, of in links.items()})
+        for link, of in links.items():
+            label = f"{link:g} Mbit/s, "
+            plain = (step, latency + bits / link, fastest.first)
+            predicted("links", algorithm, of, label, link in FITTED_LINKS, plain)
+            ring = (step, waits[link], fastest.first)
+            predicted("ring", algorithm, of, label, of in (fastest, slowest), ring)
+            once = known[OTHER_WAY[algorithm], link].wait
+            predicted("once", algorithm, of, label, False, (step, once, fastest.first))
     return rows
 
 
