@@ -55,10 +55,10 @@ def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Fi
     """
     accuracy = ROUGH if cutoff is None else FINE
 
-    def rounded(demand: Demand, prices: Floats) -> tuple[AtPrices, Filled]:
+    def rounded(demand: Demand, prices: Floats, wanted: float = math.inf) -> tuple[AtPrices, Filled]:
         if bool((demand.left(demand.most) >= 0.0).all()):
             return at(demand, np.zeros(2)), _of(demand, demand.most, math.inf)
-        priced = best_prices(demand, prices, accuracy)
+        priced = best_prices(demand, prices, accuracy, wanted)
         units = _topped_up(demand, _reduced(demand, priced), priced.prices)
         return priced, _of(demand, units, priced.dual)
 
@@ -72,9 +72,11 @@ def fill_both(demand: Demand, prices: Floats, cutoff: float | None = None) -> Fi
         found = proof(demand, priced, found, cutoff)
     if min(found.value, cutoff) <= found.lower_bound:
         return found
-    return divide(
-        demand, priced, found, cutoff, lambda branch, before: rounded(_capped(branch), before.prices)
-    )
+
+    def branch(part: Demand, before: AtPrices, wanted: float) -> tuple[AtPrices, Filled]:
+        return rounded(_capped(part), before.prices, wanted)
+
+    return divide(demand, priced, found, cutoff, branch)
 
 
 def _of(demand: Demand, units: Ints, bound: float) -> Filled:

@@ -8,6 +8,7 @@ larger dual values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ def divide(
     priced: AtPrices,
     found: Filled,
     cutoff: float,
-    solve: Callable[[Demand, AtPrices], tuple[AtPrices, Filled]],
+    solve: Callable[[Demand, AtPrices, float], tuple[AtPrices, Filled]],
 ) -> Filled:
     """The best plan, or the one found, with the smallest bound of any branch that is left.
 
@@ -45,15 +46,21 @@ def divide(
     cutoff : float
         Values from here on are of no interest.
     solve : callable
-        Takes a branch and what was priced before; returns the best prices, and a plan with a bound.
+        Takes a branch, what was priced before, and a bound that is enough; returns the best prices, and a
+        plan with a bound.
     """
     best = found
 
     def branch(part: Branch, _bound: float) -> Iterator[tuple[float, Branch]]:
         nonlocal best
         node, here = part
+        if node is not demand:
+            # It was only bounded, at prices as good as that took.
+            here, plan = solve(node, here, math.inf)
+            if plan.value < best.value:
+                best = plan
         for smaller in _branches(node, here):
-            there, plan = solve(smaller, here)
+            there, plan = solve(smaller, here, min(best.value, cutoff))
             if plan.value < best.value:
                 best = plan
             yield plan.lower_bound, (smaller, there)

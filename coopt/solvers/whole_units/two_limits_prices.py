@@ -26,6 +26,8 @@ Corner = tuple[float, float]
 # then so many times farther, as long as that finds better ones.
 NEAR, FARTHER = 2.0, 8.0
 MOST_CUTS = 200
+# Where the dual value surely stays below what is wanted, it is found to this part of what it lacks.
+COARSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,25 @@ def at(demand: Demand, prices: Floats) -> AtPrices:
     return AtPrices(prices, units, left, demand.value(units) - float(prices @ left))
 
 
-def best_prices(demand: Demand, prices: Floats, accuracy: float) -> AtPrices:
-    """The prices with the largest dual value, to a relative accuracy, looked for near the given ones."""
+def best_prices(demand: Demand, prices: Floats, accuracy: float, wanted: float = math.inf) -> AtPrices:
+    """The prices with the largest dual value, to a relative accuracy, looked for near the given ones.
+
+    A dual value of `wanted` is enough, and one that stays below it need not be so accurate.
+    """
     best = at(demand, prices)
     scale = float(prices.sum()) or best.dual or 1.0
     reach = NEAR / math.sqrt(demand.gains.size)
     while True:
         before = best.dual
-        best, inside = _best_within(demand, best, reach * scale, accuracy)
-        if inside or best.dual - before <= accuracy * abs(before):
+        best, inside = _best_within(demand, best, reach * scale, accuracy, wanted)
+        if inside or best.dual >= wanted or best.dual - before <= accuracy * abs(before):
             return best
         reach *= FARTHER
 
 
-def _best_within(demand: Demand, best: AtPrices, reach: float, accuracy: float) -> tuple[AtPrices, bool]:
+def _best_within(
+    demand: Demand, best: AtPrices, reach: float, accuracy: float, wanted: float
+) -> tuple[AtPrices, bool]:
     """The best prices in a square, and whether its sides play no part.
 
     A polygon holds all prices that may be better; each trial at its centre of gravity cuts off more than a
@@ -86,19 +93,25 @@ def _best_within(demand: Demand, best: AtPrices, reach: float, accuracy: float) 
     (low, bottom), (high, top) = np.maximum(best.prices - reach, 0.0).tolist(), (best.prices + reach).tolist()
     polygon = [(low, bottom), (high, bottom), (high, top), (low, top)]
     trial = best
+
+    def inside() -> bool:
+        return not any(x >= high or y >= top or 0.0 < low >= x or 0.0 < bottom >= y for x, y in polygon)
+
     for _ in range(MOST_CUTS):
         # Along a direction d the dual value rises by at most -left @ d.
         (first, second), (more, less) = trial.prices.tolist(), trial.left.tolist()
         rises = [trial.dual - more * (x - first) - less * (y - second) for x, y in polygon]
-        if max(rises) - best.dual <= accuracy * abs(best.dual):
+        most = max(rises)
+        if most - best.dual <= accuracy * abs(best.dual) or best.dual >= wanted:
+            break
+        if most < wanted < math.inf and most - best.dual <= COARSE * (wanted - best.dual) and inside():
             break
         polygon = _clipped(polygon, [rise - best.dual for rise in rises])
         if len(polygon) < 3:
             break
         trial = at(demand, np.array(_centre(polygon)))
         best = max(best, trial, key=lambda priced: priced.dual)
-    sides = (x >= high or y >= top or 0.0 < low >= x or 0.0 < bottom >= y for x, y in polygon)
-    return best, not any(sides)
+    return best, inside()
 
 
 def _clipped(polygon: list[Corner], heights: list[float]) -> list[Corner]:

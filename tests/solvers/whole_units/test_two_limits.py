@@ -164,13 +164,13 @@ def test_where_one_limit_binds_it_decides(monkeypatch):
 
 
 def test_a_device_whose_units_use_next_to_nothing():
-    """It has a hundred thousand numbers of units of nearly the same worth: too many to list."""
-    gains, least, most = np.array([1.0, 1.0, 2.0]), np.ones(3, int), np.array([100_000, 40, 40])
+    """It has ten thousand numbers of units of nearly the same worth: too many to list."""
+    gains, least, most = np.array([1.0, 1.0, 2.0]), np.ones(3, int), np.array([10_000, 40, 40])
     uses = np.array([[1e-9, 0.031, 0.042], [2e-9, 0.043, 0.032]])
     found = fill_both(Demand(gains, uses, least, most), np.ones(2), math.inf)
     plans = np.array(np.meshgrid(np.arange(1, 41), np.arange(1, 41))).reshape(2, -1)
-    fits = (uses[:, 1:] @ plans + 1e5 * uses[:, :1] <= 1.0).all(axis=0)
-    expected = 1e-5 + float((gains[1:, None] / plans).sum(axis=0)[fits].min())
+    fits = (uses[:, 1:] @ plans + 1e4 * uses[:, :1] <= 1.0).all(axis=0)
+    expected = 1e-4 + float((gains[1:, None] / plans).sum(axis=0)[fits].min())
     assert found.value == pytest.approx(expected, rel=1e-12)
     assert found.lower_bound == pytest.approx(expected, rel=1e-12)
 
