@@ -5,7 +5,7 @@
 
 Two problems: the batches of one step alone (`allocate_batches`, twenty units a device on average), and the
 whole plan (`solve_allocation`, rounds, local steps and batches, by the bounds "dynamite" and "certified").
-Fleets are those of exact_speed.py, with sample costs of several kinds.
+Fleets are those of exact_speed.py, with sample costs of several kinds; equal ones are solved in the same run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 SIZES = (20, 100, 1000, 10_000)
 SEEDS = 5
 COSTS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
+    "equal": lambda _rng, n: np.ones(n),
     "real, 0.5 to 2": lambda rng, n: rng.uniform(0.5, 2.0, n),
     "cents, 0.50 to 2.00": lambda rng, n: np.round(rng.uniform(0.5, 2.0, n), 2),
     "1, 2 or 5": lambda rng, n: rng.choice([1.0, 2.0, 5.0], n),
@@ -95,24 +96,34 @@ def measured() -> list[dict[str, object]]:
     return rows
 
 
+def _kind(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["problem"], row["devices"], row["costs"]
+
+
 def report(rows: list[dict[str, str]]) -> str:
     """The table in markdown."""
     lines = [
         "Whole batches at unequal sample costs (`benchmarks/solvers/unequal_costs.py`): how many fleets",
-        f"of {SEEDS} of each kind are solved to a gap of 1e-12, the largest gap, and the median time.",
+        f"of {SEEDS} of each kind are solved to a gap of 1e-12, the largest gap, the median time, and how",
+        "many times as long as at equal costs that is.",
         "",
-        "| problem | devices | costs | closed | largest gap | seconds |",
-        "|---|---|---|---|---|---|",
+        "| problem | devices | costs | closed | largest gap | seconds | of equal costs |",
+        "|---|---|---|---|---|---|---|",
     ]
-    keys = dict.fromkeys((row["problem"], row["devices"], row["costs"]) for row in rows)
-    for key in sorted(keys, key=lambda key: (key[0] != "batches", key[0], int(key[1]))):
-        own = [row for row in rows if (row["problem"], row["devices"], row["costs"]) == key]
+    seconds_of = {
+        key: statistics.median(float(row["seconds"]) for row in rows if _kind(row) == key)
+        for key in dict.fromkeys(map(_kind, rows))
+    }
+    for key in sorted(seconds_of, key=lambda key: (key[0] != "batches", key[0], int(key[1]))):
+        own = [row for row in rows if _kind(row) == key]
         gaps = [float(row["gap"]) for row in own]
         closed = sum(gap <= 1e-12 for gap in gaps)
         largest = "0" if closed == len(own) else f"{max(gaps):.1g}"
-        seconds = statistics.median(float(row["seconds"]) for row in own)
+        seconds = seconds_of[key]
+        ratio = seconds / seconds_of[key[0], key[1], "equal"]
         lines.append(
-            f"| {key[0]} | {key[1]} | {key[2]} | {closed} of {len(own)} | {largest} | {seconds:.2g} |"
+            f"| {key[0]} | {int(key[1]):,} | {key[2]} | {closed} of {len(own)} | {largest} "
+            f"| {seconds:.2g} | {ratio:.2g} |"
         )
     return "\n".join(lines) + "\n"
 
