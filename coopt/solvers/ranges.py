@@ -41,6 +41,12 @@ class Ranges:
         return limits.work(self.problem, self.lower) + self.problem.plain.fleet.whole_step_cost
 
     @cached_property
+    def least_energy(self) -> float:
+        """Energy of one step with the smallest batches [J]."""
+        fleet = self.problem.plain.fleet
+        return float(np.sum(fleet.sample_energy * self.lower)) + fleet.whole_step_energy
+
+    @cached_property
     def slowest(self) -> tuple[Floats, Floats]:
         """Seconds for a step and for communication of the devices that can be the slowest."""
         step = limits.step_times(self.problem, self.lower[self.places], self.places)

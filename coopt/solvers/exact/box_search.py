@@ -1,11 +1,12 @@
 """Global optimum over rounds, local steps and batch sizes, with a proof.
 
-Branch and bound over boxes of (K, tau), best box first. What a box can hold is bounded from below by its
-corner with the fewest rounds and local steps (every limit is loosest there, and so is the error floor),
-by cuts, hyperplanes in (1/(K tau), 1/tau) that one inner solve proves for all larger tau, and, where
-units cost the same everywhere, by the curve of integer optima over the units that a step may use. Nothing
-is assumed unimodal: a plan is discarded only when a bound on it reaches the best plan found. Every step
-that is used is proved in the documentation of the exact solver.
+Bounds for all (K, tau) at once come first (:mod:`coopt.solvers.exact.global_cuts`), and mostly leave nothing.
+What they leave is divided into boxes of (K, tau), best box first. What a box can hold is bounded from below
+by its corner with the fewest rounds and local steps (every limit is loosest there, and so is the error
+floor), by cuts, hyperplanes in (1/(K tau), 1/tau) that one inner solve proves for all larger tau, and, where
+units cost the same everywhere, by the curve of integer optima over the units that a step may use. Nothing is
+assumed unimodal: a plan is discarded only when a bound on it reaches the best plan found. Every step that is
+used is proved in the documentation of the exact solver.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from coopt.problem.problem import Problem
 from coopt.solvers import best_first
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.exact.box_pieces import MOST_PIECES, Pieces, Range, divide
-from coopt.solvers.exact.choose_inner import inner_of
-from coopt.solvers.exact.equal_costs import EqualCostOracle, IntegerOptimum
+from coopt.solvers.exact.choose_inner import inner_of, oracle_of
+from coopt.solvers.exact.equal_costs import EqualCostOracle
 from coopt.solvers.exact.fewest_rounds import fewest_rounds
 from coopt.solvers.exact.global_cuts import GlobalCuts, Remainder
 from coopt.solvers.exact.noise_bounds import Curve, Cut, Directions, Values
@@ -124,10 +125,10 @@ class _BoxSearch:
         self.cutoff = cutoff
         self.inner = inner_of(problem, form)
         self.timed = problem.budget.time < math.inf
-        least = ranges.rounds[0], ranges.local_steps[0], self.inner.lower
-        # The rows begin with an integer optimum.
-        nothing = Incumbent(math.inf, *least, form.members[0])
-        self.best = self._judge(*least) if self.inner.unit_cost is None else nothing
+        least = ranges.rounds[0], ranges.local_steps[0]
+        self._oracle = oracle_of(problem, form, self.inner, least)
+        # The rows begin with whole batches.
+        self.best = Incumbent(math.inf, *least, self.inner.lower, form.members[0])
         # The smallest bound of anything that was discarded: the proof rests on it.
         self.discarded = math.inf
         self._solved: dict[tuple[int, int, float], float] = {}
@@ -144,33 +145,33 @@ class _BoxSearch:
     def _roots(self, deadline: float) -> list[tuple[float, _Box]]:
         """Boxes of all plans, or of those that rows for all (K, tau) do not rule out, and their bounds."""
         everyone = np.arange(len(self.form.members))
-        unit_cost = self.inner.unit_cost
         roots = self.ranges.roots()
-        if unit_cost is None:
-            return [(-math.inf, _Box(*root, everyone)) for root in roots]
-        inner = self._oracle = EqualCostOracle(self.problem, self.form, unit_cost)
-        left = self._cut(inner, deadline)
+        left = self._cut(deadline)
         if left is None:
             return []
         rest = [(_common(root[0], left.rounds), _common(root[1], left.local_steps)) for root in roots]
         return [(left.bound, _Box(k, tau, everyone)) for k, tau in rest if k[0] <= k[1] and tau[0] <= tau[1]]
 
-    def _cut(self, inner: EqualCostOracle, deadline: float) -> Remainder | None:
+    def _cut(self, deadline: float) -> Remainder | None:
         """Rule out what rows for all (K, tau) can."""
-        start = None
-        if len(inner.devices) >= SAMPLED_FROM:
+        inner, start = self._oracle, None
+        if isinstance(inner, EqualCostOracle) and len(inner.devices) >= SAMPLED_FROM:
             start = _guess(self.problem, self.form, self.ranges, inner, deadline)
-        cuts = GlobalCuts(self.problem, self.form, self.ranges, inner, self._threshold, self._improve)
+        cuts = GlobalCuts(
+            self.problem, self.form, self.ranges, inner, self._goal, self._threshold, self._improve
+        )
         left = cuts.run(deadline, start)
         self.inner.solves += inner.solves
         self._discard(cuts.discarded)
         return left
 
-    def _improve(self, rounds: int, local_steps: int, optimum: IntegerOptimum) -> None:
-        """Make an integer optimum the incumbent if it is better, or as good with fewer rounds or steps."""
-        value, member = self._oracle.value(rounds, local_steps, optimum.noise)
-        if (value, rounds, local_steps) < self.best.rank:
-            self.best = Incumbent(value, rounds, local_steps, optimum.batch_sizes, self.form.members[member])
+    def _improve(self, plan: Incumbent) -> None:
+        """Make a feasible plan the incumbent if it is better, or as good with fewer rounds or steps."""
+        self.best = min(self.best, plan, key=lambda p: p.rank)
+
+    def _goal(self) -> float:
+        """Plans whose value is not below this are of no interest."""
+        return min(self.best.value, self.cutoff)
 
     def _threshold(self) -> float:
         """Plans whose bound reaches this need not be looked at."""
@@ -187,9 +188,7 @@ class _BoxSearch:
         return Incumbent(float(values[member]), rounds, local_steps, batches, self.form.members[member])
 
     def _try(self, rounds: int, local_steps: int, batches: Ints) -> None:
-        """Make a feasible plan the incumbent if it is better, or as good with fewer rounds or steps."""
-        plan = self._judge(rounds, local_steps, batches)
-        self.best = min(self.best, plan, key=lambda p: p.rank)
+        self._improve(self._judge(rounds, local_steps, batches))
 
     def _exact(
         self, floor: Floor, rounds: int, local_steps: int, angle: float, multiplier: float | None = None
@@ -401,17 +400,8 @@ class _BoxSearch:
                 continue
             # The dual value does not do: find the optimum itself, as far as it could be of interest to any
             # of the members that have this inner problem in common.
-            same = directions.angles == angle
-            with np.errstate(divide="ignore", invalid="ignore"):
-                levels = (min(self.best.value, self.cutoff) - start[same, 0]) / slope[same, 0]
-                cutoff = float(np.max((levels - directions.offsets[same]) / directions.sizes[same]))
-            found = self.inner.exact(
-                view.floor,
-                rounds,
-                local_steps,
-                angle,
-                cutoff=math.inf if math.isnan(cutoff) else cutoff,
-            )
+            cutoff = directions.cutoff(angle, start[:, 0], slope[:, 0], self._goal())
+            found = self.inner.exact(view.floor, rounds, local_steps, angle, cutoff=cutoff)
             self._try(rounds, local_steps, found.batch_sizes)
             solved[angle] = found.lower_bound
             closed.add(angle)
@@ -437,20 +427,19 @@ def _guess(
 ) -> tuple[int, int, int] | None:
     """The (K, tau) and member that are best for a sample of the devices, which `inner` then follows."""
     sample = inner.sampled(len(inner.devices) // SAMPLE)
-    best = (math.inf, 0, 0, 0)
+    best = Incumbent(math.inf, 0, 0, inner.problem.fleet.batch_range()[0], form.members[0])
 
-    def found(rounds: int, local_steps: int, optimum: IntegerOptimum) -> None:
+    def found(plan: Incumbent) -> None:
         nonlocal best
-        value, member = sample.value(rounds, local_steps, optimum.noise)
-        best = min(best, (value, rounds, local_steps, member))
+        best = min(best, plan, key=lambda p: p.rank)
 
     def threshold() -> float:
-        return best[0] - SAMPLE_TOLERANCE * abs(best[0]) if best[0] < math.inf else math.inf
+        return best.value - SAMPLE_TOLERANCE * abs(best.value) if best.value < math.inf else math.inf
 
-    cuts = GlobalCuts(problem, form, ranges, sample, threshold, found)
+    cuts = GlobalCuts(problem, form, ranges, sample, lambda: best.value, threshold, found)
     cuts.run(deadline)
     inner.follow(sample)
-    return best[1:] if best[1] else None
+    return (best.rounds, best.local_steps, form.members.index(best.bound)) if best.rounds else None
 
 
 def _common(first: Range, second: Range) -> Range:

@@ -2,9 +2,10 @@
 
 In normalised directions a row, proved by one inner solve at one (K, tau), bounds the inner problem at every
 other. So rows are shared by all boxes: the boxes of (K, tau) are bounded many at a time, split where the
-bound does not do, and a single (K, tau) that nothing rules out gets a row and then its integer optimum, which
-holds for every plan with as many rounds and local steps or more. Between the directions of rows, and towards
-those where nothing is known, the inner problem is at least its chord, for it is concave in the direction.
+bound does not do, and a single (K, tau) that nothing rules out gets a row and then whole batches, whose
+lower bound holds for every plan with as many rounds and local steps or more. Between the directions of rows,
+and towards those where nothing is known, the inner problem is at least its chord, for it is concave in the
+direction.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from coopt.objectives.monotone import MonotoneForm
 from coopt.problem import limits
 from coopt.problem.problem import Problem
-from coopt.solvers.exact.equal_costs import EqualCostOracle, IntegerOptimum, Row
+from coopt.solvers.contract import Incumbent
+from coopt.solvers.exact.noise_bounds import Directions
+from coopt.solvers.exact.oracle import Oracle, Row, WholeBatches
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 
@@ -60,11 +63,12 @@ class _Known:
     nodes : ndarray, shape (d,)
         The different directions, ascending.
     order, starts : ndarray of int
-        Rows, then optima, sorted by direction, and where each direction starts.
+        Rows, then whole batches, sorted by direction, and where each direction starts.
     constant, slope, rise : ndarray
         Of rows: v >= constant - slope / (K tau) + rise / tau.
     rounds, local_steps, level, units, price : ndarray
-        Of optima: v >= level for as many rounds and local steps or more, plus a price for each unit less.
+        Of whole batches: v >= level for as many rounds and local steps or more, plus a price for each unit
+        less that a step may use.
     """
 
     nodes: Floats
@@ -80,13 +84,12 @@ class _Known:
     price: Floats
 
     def levels(self, k1: Floats, t1: Floats, t2: Floats, most_units: Floats) -> Floats:
-        """Lower bounds on v at the nodes, shape (d, n), for n boxes whose plans use so many units at most."""
+        """Lower bounds on v at the nodes, shape (d, n), for n boxes with so many units a step at most."""
         # K is smallest at the start of a box; what is linear in 1/tau is smallest at one of the ends.
         pull = self.slope / k1 - self.rise
         known = self.constant - np.maximum(pull / t1, pull / t2)
         if self.level.size:
             reached = (k1 >= self.rounds) & (t1 >= self.local_steps)
-            # Each unit less costs its price at least.
             fewer = np.maximum(self.units - most_units, 0.0)
             known = np.concatenate([known, np.where(reached, self.level + self.price * fewer, 0.0)])
         found: Floats = np.maximum(np.maximum.reduceat(known[self.order], self.starts, axis=0), 0.0)
@@ -94,18 +97,21 @@ class _Known:
 
 
 class GlobalCuts:
-    """Rows, integer optima and the boxes that they do not rule out yet.
+    """Rows, whole batches and the boxes that they do not rule out yet.
 
     Parameters
     ----------
     problem : Problem
     form : MonotoneForm
     ranges : Ranges
-    inner : EqualCostOracle
+    inner : Oracle
+    goal : callable
+        Returns the value of the best plan, or a smaller one from which on plans are of no interest.
     threshold : callable
-        Returns the value that a plan has to beat.
+        Returns what the bound on a plan has to reach to rule it out: the goal, or so little less that the gap
+        is tolerated.
     found : callable
-        Told of every integer optimum: (rounds, local_steps, whole).
+        Told of every plan with whole batches.
     """
 
     def __init__(
@@ -113,15 +119,17 @@ class GlobalCuts:
         problem: Problem,
         form: MonotoneForm,
         ranges: Ranges,
-        inner: EqualCostOracle,
+        inner: Oracle,
+        goal: Callable[[], float],
         threshold: Callable[[], float],
-        found: Callable[[int, int, IntegerOptimum], None],
+        found: Callable[[Incumbent], None],
     ) -> None:
         self.problem = problem
         self.form = form
         self.ranges = ranges
         self._step_cost = problem.plain.fleet.whole_step_cost
         self.inner = inner
+        self.goal = goal
         self.threshold = threshold
         self.found = found
         self.discarded = math.inf
@@ -129,8 +137,9 @@ class GlobalCuts:
         self._active = np.arange(len(form.members))
         self._rows: list[Row] = []
         self._touched: list[tuple[int, float]] = []
-        # By (K, tau, angle): level, units, price.
-        self._solved: dict[tuple[int, int, float], tuple[float, int, float]] = {}
+        # (K, tau, angle) with whole batches, and whether more is to be proved there; what they prove.
+        self._solved: dict[tuple[int, int, float], bool] = {}
+        self._optima: list[tuple[float, ...]] = []
         self._columns: dict[int, int] = {}
         self._floors: Floats = np.empty((3, len(form.members), 0))
         self._table: _Known | None = None
@@ -164,9 +173,9 @@ class GlobalCuts:
                 # Without a better plan the rest has to be ruled out: more at a time.
                 self._effort = 1 if self.threshold() < before else 2 * self._effort
                 bounds, members = self._bounds(boxes, everywhere=True)
-                # Solved, and still below: what its solution is worth is known.
+                # Closed, and still below: what its solution is worth is known.
                 for place in np.flatnonzero(single & (bounds < self.threshold())).tolist():
-                    if self._known(boxes[:, place], int(members[place])):
+                    if self._closed(boxes[:, place], int(members[place])):
                         self.discarded = min(self.discarded, float(bounds[place]))
                         bounds[place] = math.inf
                 continue
@@ -189,7 +198,9 @@ class GlobalCuts:
         with np.errstate(divide="ignore", over="ignore"):
             spend = (budget.cost / k1 - budget.round_cost) / t1 - self._step_cost
             spend = np.maximum(spend, self.ranges.least_work - self._step_cost)
-            noise = np.minimum(self.inner.unlimited(angles) / spend, 1.0)
+            wanted = self.inner.unlimited(angles)
+            noise = np.divide(wanted, spend, out=np.zeros_like(wanted), where=wanted > 0.0)
+            np.minimum(noise, 1.0, out=noise)
         start, slope = self.form.progress(k1 * t1, self._active)
         values = start + slope * (offsets + sizes * noise)
         member, place = np.unravel_index(int(np.nanargmin(values)), values.shape)
@@ -210,7 +221,7 @@ class GlobalCuts:
 
     @property
     def _news(self) -> int:
-        return len(self._rows) + len(self._solved)
+        return len(self._rows) + len(self._optima)
 
     def _first(self) -> Ints:
         """Boxes (K1, tau1, K2, tau2), as columns, that hold all plans."""
@@ -227,12 +238,14 @@ class GlobalCuts:
         """The boxes without those whose cheapest and fastest plan breaks a limit, and without idle ends."""
         k1, t1, k2, t2 = self.ranges.unmatched(boxes)
         step, wait = self.ranges.slowest
-        budget = self.problem.plain.budget
+        budget, round_energy = self.problem.plain.budget, self.problem.plain.fleet.whole_round_energy
         most_cost, most_time = budget.cost * LOOSENED_LIMIT, budget.time * LOOSENED_LIMIT
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             seconds = (t1[:, None] * step + wait).max(axis=1)
             cost = t1 * self.ranges.least_work + budget.round_cost
+            energy = t1 * self.ranges.least_energy + round_energy
             fits = limits.within_all(k1 * cost, budget.cost) & limits.within_all(k1 * seconds, budget.time)
+            fits &= limits.within_all(k1 * energy, budget.energy)
             # One more than the quotients: rounding must not cut off a plan.
             most_k = np.minimum(most_cost / cost, most_time / seconds) + 1.0
             slack = most_time / k1[:, None] - wait
@@ -243,6 +256,20 @@ class GlobalCuts:
         k2 = np.fmax(np.fmin(k2, most_k), k1).astype(np.int64)
         t2 = np.fmax(np.fmin(t2, most_t + 1.0), t1).astype(np.int64)
         return np.array([k1, t1, k2, t2])[:, fits]
+
+    def _most_steps(self, rounds: Floats) -> Floats:
+        """The most local steps K tau in all of a plan with so many rounds or more."""
+        step, wait = self.ranges.slowest
+        budget, fleet = self.problem.plain.budget, self.problem.plain.fleet
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            spend = budget.cost * LOOSENED_LIMIT - rounds * budget.round_cost
+            seconds = budget.time * LOOSENED_LIMIT - rounds[:, None] * wait
+            joules = budget.energy * LOOSENED_LIMIT - rounds * fleet.whole_round_energy
+            most = np.fmin(spend / self.ranges.least_work, np.fmin.reduce(seconds / step, axis=1))
+            np.fmin(most, joules / self.ranges.least_energy, out=most)
+        # What takes nothing limits nothing, and no plan takes fewer steps than rounds.
+        found: Floats = np.fmax(np.where(np.isnan(most), math.inf, most * (1.0 + LOOSENED)), rounds)
+        return found
 
     def _floors_at(self, local_steps: Ints) -> tuple[Floats, Floats, Floats]:
         """Offsets, sizes and angles of the members at every tau, shape (m, n)."""
@@ -266,7 +293,7 @@ class GlobalCuts:
         offsets, sizes, angles = self._floors_at(boxes[1])
         levels = offsets + sizes * self._noise(k1, t1, t2, angles)
         values = np.full(levels.shape, math.inf)
-        for steps in (k1 * t1, k2 * t2):
+        for steps in (k1 * t1, np.minimum(k2 * t2, self._most_steps(k1))):
             start, slope = self.form.progress(steps, self._active)
             np.minimum(values, start + slope * levels, out=values)
         if everywhere and self._active.size > 1:
@@ -287,7 +314,7 @@ class GlobalCuts:
         if self._news == 0:
             return np.zeros(angles.shape)
         known = self._tabled()
-        nodes, levels = known.nodes, known.levels(k1, t1, t2, self._most_units(k1, t1))
+        nodes, levels = known.nodes, known.levels(k1, t1, t2, self.inner.most_units(k1, t1))
         if self.inner.terms == 1:
             return levels
         low, high = self.inner.ends
@@ -306,22 +333,13 @@ class GlobalCuts:
         noise: Floats = (1.0 - share) * levels[right - 1, places] + share * levels[right, places]
         return noise
 
-    def _most_units(self, rounds: Floats, local_steps: Floats) -> Floats:
-        """No plan uses more units a step; of a sample, none is said to use fewer than it has at first."""
-        budget = self.problem.plain.budget
-        if self.inner.share < 1.0 or budget.cost == math.inf:
-            return np.full(rounds.size, math.inf)
-        spend = (budget.cost * LOOSENED_LIMIT / rounds - budget.round_cost) / local_steps - self._step_cost
-        units: Floats = np.floor(spend * (1.0 + LOOSENED) / self.inner.unit_cost)
-        return units
-
     def _tabled(self) -> _Known:
         if self._table is None:
-            angles = np.array([row.angle for row in self._rows] + [each[2] for each in self._solved])
+            angles = np.array([row.angle for row in self._rows] + [optimum[2] for optimum in self._optima])
             order = np.argsort(angles, kind="stable")
             nodes, starts = np.unique(angles[order], return_index=True)
             rows = np.array([[row.constant, row.slope, row.rise] for row in self._rows])
-            optima = np.array([(k, t, *proved) for (k, t, _), proved in self._solved.items()]).reshape(-1, 5)
+            optima = np.delete(np.array(self._optima).reshape(-1, 6), 2, axis=1)
             columns = [*rows.T[:, :, None], *optima.T[:, :, None]]
             self._table = _Known(nodes, order, starts, *columns)
         return self._table
@@ -329,16 +347,17 @@ class GlobalCuts:
     def _angle(self, local_steps: int, member: int) -> float:
         return float(self._floors[2, member, self._columns[local_steps]])
 
-    def _known(self, box: Ints, member: int) -> bool:
-        return (int(box[0]), int(box[1]), self._angle(int(box[1]), member)) in self._solved
+    def _closed(self, box: Ints, member: int) -> bool:
+        place = int(box[0]), int(box[1]), self._angle(int(box[1]), member)
+        return self._solved.get(place, False)
 
     def _tighten(self, box: Ints, member: int) -> None:
-        """A row for a member at a single (K, tau), and the integer optimum if that does not do."""
+        """A row for a member at a single (K, tau), whole batches if that does not do, then the best ones."""
         rounds, local_steps = box[:2, 0].tolist()
         # Looking may cost more than solving, but another member may have become the weakest.
         careful = len(self.inner.devices) > LOOK or self._active.size > 1
-        for solve in (self._row_unless_near, self._whole):
-            if careful:
+        for solve in (self._row_unless_near, self._whole, self._close):
+            if careful or solve == self._close:
                 bounds, members = self._bounds(box)
                 if bounds[0] >= self.threshold():
                     return
@@ -356,10 +375,22 @@ class GlobalCuts:
 
     def _whole(self, rounds: int, local_steps: int, angle: float) -> None:
         if (rounds, local_steps, angle) not in self._solved:
-            whole = self.inner.integer_optimum(rounds, local_steps, angle)
-            self._solved[rounds, local_steps, angle] = whole.level, whole.units, whole.price
-            self._table = None
-            self.found(rounds, local_steps, whole)
+            self._learn(rounds, local_steps, angle, self.inner.whole(rounds, local_steps, angle))
+
+    def _close(self, rounds: int, local_steps: int, angle: float) -> None:
+        """The best whole batches, as far as they could be of interest to any member in this direction."""
+        if not self._solved.get((rounds, local_steps, angle), False):
+            offsets, sizes, angles = (each[:, 0] for each in self._floors_at(np.array([local_steps])))
+            start, slope = self.form.progress(np.array([float(rounds * local_steps)]), self._active)
+            cutoff = Directions(offsets, sizes, angles).cutoff(angle, start[:, 0], slope[:, 0], self.goal())
+            self._learn(rounds, local_steps, angle, self.inner.whole(rounds, local_steps, angle, cutoff))
+
+    def _learn(self, rounds: int, local_steps: int, angle: float, whole: WholeBatches) -> None:
+        self._solved[rounds, local_steps, angle] = whole.closed
+        self._optima.append((rounds, local_steps, angle, whole.level, whole.units, whole.price))
+        self._table = None
+        value, member = self.inner.value(rounds, local_steps, whole.noise)
+        self.found(Incumbent(value, rounds, local_steps, whole.batch_sizes, self.form.members[member]))
 
 
 def _parts(low: int, high: int) -> Ints:

@@ -11,6 +11,7 @@ v from below for every other (K, tau): v(t) >= c0 - c1 y1 + c2 y2. That is a :cl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,14 @@ class Directions:
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | tuple[slice, None]) -> Directions:
         """The same for some of the members."""
         return Directions(self.offsets[index], self.sizes[index], self.angles[index])
+
+    def cutoff(self, angle: float, start: Floats, slope: Floats, value: float) -> float:
+        """From this v(angle) on no member in that direction is below a value, given the progress of each."""
+        same = self.angles == angle
+        with np.errstate(divide="ignore", invalid="ignore"):
+            levels = (value - start[same]) / slope[same]
+            found = float(np.max((levels - self.offsets[same]) / self.sizes[same]))
+        return math.inf if math.isnan(found) else found
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from coopt import (
 from coopt.problem import limits
 from coopt.solvers import fleet_passes as passes
 from coopt.solvers.exact import box_search as exact
-from coopt.solvers.exact.equal_costs import EqualCostOracle
+from coopt.solvers.exact.choose_inner import inner_of, oracle_of
 from coopt.solvers.fleet_passes import DeviceColumns, water_level
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole_units.batches import relax, round_batches
@@ -72,17 +72,21 @@ def test_the_level_spends_the_budget_as_the_relaxation_does(seed, size, share):
     assert sums.value == pytest.approx(float(np.sum(weights / best.batch_sizes)), rel=1e-12)
 
 
+any_costs = st.booleans().flatmap(problems)
+
+
 def streamed(problem, bound):
-    assume(problem.fleet.unit_cost is not None)
     try:
         ranges = feasible_ranges(problem.plain, None, None)
     except InfeasibleError:
         assume(False)
-    return EqualCostOracle(problem.plain, bound.monotone_form(problem), problem.fleet.unit_cost), ranges
+    form = bound.monotone_form(problem)
+    corner = ranges.rounds[0], ranges.local_steps[0]
+    return oracle_of(problem.plain, form, inner_of(problem.plain, form), corner), ranges
 
 
-@settings(max_examples=80, deadline=None)
-@given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0))
+@settings(max_examples=100, deadline=None)
+@given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0))
 def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
     inner, ranges = streamed(problem, bound)
     fleet = problem.plain.fleet
@@ -91,8 +95,9 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
     weights = first / (inner.norms[0] or 1.0)
     if inner.terms == 2:
         weights = (1.0 - angle) * weights + angle * second[0] / (inner.norms[1] or 1.0)
+    unit_cost = fleet.unit_cost
     for rounds, steps in feasible_pairs(problem, ranges):
-        whole = inner.integer_optimum(rounds, steps, angle)
+        whole = inner.whole(rounds, steps, angle, cutoff=math.inf)
         caps = limits.largest_batches(problem.plain, rounds, steps, upper)
         spend = limits.step_budget(problem.plain, rounds, steps)
         expected = round_batches(
@@ -102,23 +107,43 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
             lower,
             caps,
             relax(weights, fleet.sample_cost, spend, lower, caps).multiplier,
-            limits.step_units(problem.plain, rounds, steps, fleet.unit_cost),
+            None if unit_cost is None else limits.step_units(problem.plain, rounds, steps, unit_cost),
             fleet.batch_multiple,
             inner.form.population,
+            cutoff=math.inf,
         )
+        assert whole.closed
         assert whole.level == pytest.approx(expected.value, rel=1e-12, abs=1e-300)
         assert not limits.violations(problem.plain, rounds, steps, whole.batch_sizes.astype(float))
 
 
 @settings(max_examples=60, deadline=None)
-@given(problem=problems(), bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
+@given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
 def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
     inner, ranges = streamed(problem, bound)
     every = list(feasible_pairs(problem, ranges))
     row = inner.row(*data.draw(st.sampled_from(every)), angle)
     for rounds, steps in every:
         claim = row.constant - row.slope / (rounds * steps) + row.rise / steps
-        assert claim <= inner.integer_optimum(rounds, steps, angle).level * (1.0 + 1e-12) + 1e-12
+        best = inner.whole(rounds, steps, angle, cutoff=math.inf).level
+        assert claim <= best * (1.0 + 1e-12) + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
+def test_whole_batches_bound_those_of_more_rounds_and_steps(problem, bound, angle, data):
+    """And by more where a step may use fewer units."""
+    inner, ranges = streamed(problem, bound)
+    every = list(feasible_pairs(problem, ranges))
+    first = data.draw(st.sampled_from(every))
+    found = inner.whole(*first, angle)
+    assert found.level <= inner.whole(*first, angle, cutoff=math.inf).level * (1.0 + 1e-12) + 1e-300
+    for rounds, steps in every:
+        if rounds >= first[0] and steps >= first[1]:
+            units = inner.most_units(np.array([float(rounds)]), np.array([float(steps)]))[0]
+            claim = found.level + found.price * max(found.units - units, 0.0)
+            best = inner.whole(rounds, steps, angle, cutoff=math.inf).level
+            assert claim <= best * (1.0 + 1e-11) + 1e-12
 
 
 @settings(max_examples=80, deadline=None)
