@@ -55,9 +55,8 @@ def test_step_and_sample_are_told_apart(jitter, stragglers, rounds, error):
 
 def test_errors_cover_what_they_claim():
     timing = observe(nothing(), [8, 32, 16, 12, 24] * 4, jitter=0.1)
-    alpha, _ = timing.seconds()
-    error, _ = timing.standard_errors()
-    assert np.mean(np.abs(alpha - ALPHA) <= 3 * error) > 0.9
+    share, error = timing.fixed_share()
+    assert np.mean(np.abs(share - ALPHA / (ALPHA + 24 / THROUGHPUT)) <= 3 * error) > 0.9
 
 
 def test_one_batch_size_tells_nothing_and_says_so():
