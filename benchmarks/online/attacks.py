@@ -25,6 +25,8 @@ from scipy.stats import t as student
 from benchmarks import tables
 from coopt import Budget, ClientReport, Controller, Fleet
 from coopt.measuring.report import HalfBatches, SameBatchPair
+from coopt.measuring.robust import LEAST_TO_JUDGE, deviation
+from coopt.measuring.winsorize import distances_from_middle
 from coopt.online.round_plan import RoundPlan
 
 RESULTS = Path(__file__).parent / "results"
@@ -227,7 +229,13 @@ ATTACKS: dict[str, Lie] = {
         seconds_computing=1e-6 * r.seconds_computing,
         seconds_communicating=r.seconds_communicating + r.seconds_computing,
     ),
+    "computing in no time, the rest is the link's": lambda r, s: replace(
+        r,
+        seconds_computing=r.seconds_computing / 29,
+        seconds_communicating=r.seconds_communicating + r.seconds_computing * 28 / 29,
+    ),
     "noise x 29": lambda r, s: replace(r, halves=_halves(r, 29.0)),
+    "noise x 29, products to match": lambda r, s: _gradient(replace(r, halves=_halves(r, 29.0)), r.gradient),
     "loss x -20": lambda r, s: replace(r, loss=-20 * r.loss),
     "gradient x -5": lambda r, s: _gradient(r, -5 * r.gradient),
     "gradient x -1": lambda r, s: _gradient(r, -r.gradient),
@@ -243,12 +251,47 @@ ATTACKS: dict[str, Lie] = {
 }
 
 
+def numbers(reports: Sequence[ClientReport], plan: RoundPlan) -> dict[str, Floats]:
+    """What reports say, by the quantities that it is compared in: one number a report, above 0."""
+    halves = [(r.halves, r.halves and 1 / r.halves.first + 1 / r.halves.second) for r in reports]
+    told = {
+        "loss": [r.loss for r in reports],
+        "work": [r.samples_processed / plan.batch_sizes[r.client] for r in reports],
+        "price": [1.0 if r.cost is None else r.cost / r.samples_processed for r in reports],
+        "computing": [r.seconds_computing / r.samples_processed for r in reports],
+        "link": [r.seconds_communicating for r in reports],
+        "noise": [h.difference / parts if h else math.nan for h, parts in halves],
+        "curvature": [r.pair.slope / r.pair.step if r.pair else math.nan for r in reports],
+        "gradient": distances_from_middle([r.gradient for r in reports])[1],
+    }
+    return {name: np.array(values, dtype=np.float64) for name, values in told.items()}
+
+
+def far_lies(told: Sequence[ClientReport], honest: Sequence[ClientReport], plan: RoundPlan) -> set[int]:
+    """Who says what is no number, or is beyond three robust deviations of what all say, and is a lie."""
+    with np.errstate(all="ignore"):
+        said, true = (numbers(reports, plan) for reports in (told, honest))
+        found = np.zeros(len(told), dtype=bool)
+        for name, values in said.items():
+            lies = values != true[name]
+            logs = np.log(values)
+            known = np.isfinite(logs)
+            if known.sum() < LEAST_TO_JUDGE:
+                continue
+            distance = logs - np.median(logs[known])
+            distance = distance if name == "gradient" else np.abs(distance)
+            missing = ~known & np.isfinite(np.log(true[name]))
+            found |= lies & (missing | (distance > 3.0 * deviation(logs[known])))
+    return set(np.flatnonzero(found).tolist())
+
+
 def run(attack: str, seed: int, limits: str, version: str) -> dict[str, object]:
     """One training under one attack."""
     federation, lie, budget = Federation(seed), ATTACKS[attack], LIMITS[limits]
     controller = Controller(Fleet(federation.samples, 1.0, 1.0), budget, LEARNING_RATE, curvature_floor=0.0)
     liars = set(range(LIARS))
-    named = dict.fromkeys(("liars", "honest"), 0)
+    named = dict.fromkeys(("liars", "honest", "far"), 0)
+    far_told = 0
     steps, batches = [], []
     while isinstance(plan := controller.plan(), RoundPlan) and len(steps) < MOST_ROUNDS:
         steps.append(plan.local_steps)
@@ -256,11 +299,14 @@ def run(attack: str, seed: int, limits: str, version: str) -> dict[str, object]:
         reports, took = federation.run(plan)
         scene = Scene([r for r in reports if r.client not in liars], took)
         told = [lie(r, scene) if r.client in liars else r for r in reports]
+        far = far_lies(told, reports, plan) & liars
         clock = {"answered": federation.answered} if version == "after" else {}
         ignored = controller.observe(told, seconds=took, **clock)
         blamed = {entry.client for entry in ignored}
         named["liars"] += len(blamed & liars)
         named["honest"] += len(blamed - liars)
+        named["far"] += len(blamed & far)
+        far_told += len(far)
     count = max(len(steps), 1)
     mean = np.mean(batches, axis=0)
     return {
@@ -275,6 +321,8 @@ def run(attack: str, seed: int, limits: str, version: str) -> dict[str, object]:
         "batch_of_liars": f"{np.mean(mean[:LIARS]) / np.mean(mean[LIARS:]):.3f}",
         "liars_named": f"{named['liars'] / count / LIARS:.4f}",
         "honest_named": f"{named['honest'] / count / (DEVICES - LIARS):.5f}",
+        "far": f"{far_told / count / LIARS:.4f}",
+        "far_named": f"{named['far'] / count / LIARS:.4f}",
     }
 
 
@@ -315,19 +363,23 @@ def table(limits: str) -> list[str]:
     found = {version: read(limits, version) for version in VERSIONS}
     costly = limits == "both"
     shown = ["gap", *(["cost"] if costly else []), "time", "batch"]
-    heads = ["lie", *(f"{name}{when}" for name in shown for when in (" before", "")), "L", "H"]
+    heads = ["lie", *(f"{name}{when}" for name in shown for when in (" before", "")), "L", "H", "far", "F"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for attack in ATTACKS:
         cells = []
         for version in VERSIONS:
-            gaps = column(found[version][attack], "gap") / column(found[version]["none"], "gap")
-            cells.append("{:.2f} ({:.2f} to {:.2f})".format(*interval(gaps)))
+            rows = found[version].get(attack)
+            gaps = None if rows is None else column(rows, "gap") / column(found[version]["none"], "gap")
+            cells.append("-" if gaps is None else "{:.2f} ({:.2f} to {:.2f})".format(*interval(gaps)))
         for name, reduce in (("cost", np.max), ("time", np.max), ("batch_of_liars", np.mean)):
-            if costly or name != "cost":
-                cells += [f"{reduce(column(found[version][attack], name)):.3f}" for version in VERSIONS]
+            for version in VERSIONS if costly or name != "cost" else ():
+                rows = found[version].get(attack)
+                cells.append("-" if rows is None else f"{reduce(column(rows, name)):.3f}")
         rows = found["after"][attack]
-        liars, others = (float(np.mean(column(rows, f"{who}_named"))) for who in ("liars", "honest"))
-        lines.append(f"| {attack} | " + " | ".join(cells) + f" | {liars:.0%} | {others:.2%} |")
+        names = ("liars_named", "honest_named", "far", "far_named")
+        liars, others, far, far_named = (float(np.mean(column(rows, name))) for name in names)
+        cells += [f"{liars:.0%}", f"{others:.2%}", f"{far:.0%}", f"{far_named / far:.1%}" if far else "-"]
+        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
     same = interval(column(found["after"]["none"], "gap") / column(found["before"]["none"], "gap"))
     lines += [
         "",
@@ -348,6 +400,8 @@ def draw() -> None:
         for version, colour in zip(VERSIONS, ("tab:red", "k"), strict=True):
             found = read(limits, version)
             for place, attack in enumerate(ATTACKS):
+                if attack not in found:
+                    continue
                 gaps = column(found[attack], "gap") / column(found["none"], "gap")
                 mean, low, high = interval(gaps)
                 axis.plot([low, high], [place, place], color=colour, lw=1)
@@ -370,7 +424,9 @@ def report() -> None:
         f"{LIARS} of {DEVICES} devices lie in their reports; {len(SEEDS)} seeds. Gap: expected F - F* of",
         "the plans over that of the same version's plans where nobody lies, geometric mean with its 95 %",
         "interval. Cost and time: largest true share of the budget. Batch: mean batch of liars over that of",
-        "the others. L and H: share of rounds in which a liar, and an honest client, is named.",
+        "the others. L and H: share of rounds in which a liar, and an honest client, is named. Far: share of",
+        "the lies that are beyond three robust deviations of what all clients tell in that round, by",
+        "logarithms, of a gradient by its distance from the others; F: share of these that are named.",
         "`python -m benchmarks.online.attacks` makes these tables.",
         "",
         f"Limits on cost and time. Before: commit {OLDER['both']}.",

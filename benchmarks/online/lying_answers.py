@@ -46,11 +46,17 @@ def covariances(factor: float) -> Lie:
     return scaled(noise=factor, covariance=factor)
 
 
+def late(lie: Lie) -> Lie:
+    """Told in the last answer only, which alone has the square of the gradient."""
+    return lambda values: lie(values) if "square" in values else values
+
+
 LIES: dict[str, Lie] = {
     "none": lambda values: values,
     "gradients x -5": gradients(-5.0),
     "gradients x -3": gradients(-3.0),
     "gradients x -3, loss x 9": lambda values: gradients(-3.0)(scaled(loss=9.0)(values)),
+    "gradients x -3, loss x 9, at last": late(lambda values: gradients(-3.0)(scaled(loss=9.0)(values))),
     "gradients x -3, curvature x 9": lambda values: gradients(-3.0)(curvatures(9.0)(values)),
     "gradients x -1": gradients(-1.0),
     "curvature x 100": curvatures(100.0),
@@ -79,7 +85,8 @@ class Federation:
         error = x @ w - y
         return 0.5 * float(np.mean(error**2)), x.T @ error / len(y)
 
-    def measured(self, lie: Lie) -> tuple[Measurement, int]:
+    def measured(self, lie: Lie) -> tuple[Measurement, int, int]:
+        """What is believed, and how many liars and others are left out."""
         clients = [ClientMeasure(i, self.gradient, data) for i, data in enumerate(self.data)]
 
         def ask(message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
@@ -89,19 +96,12 @@ class Federation:
                 for i, answer in answers
             ]
 
-        lost: list[int] = []
-        real = ask
-
-        def counted(message: Message, asked: Sequence[int]) -> list[tuple[int, Message]]:
-            lost[:] = [i for i in range(LIARS) if i not in asked]
-            return real(message, asked)
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = measure_clients(
-                counted, np.full(DIMENSION, -1.0), self.samples, rows=16, directions=6, progress=False
+                ask, np.full(DIMENSION, -1.0), self.samples, rows=16, directions=6, progress=False
             )
-        return found, len(lost)
+        return found, int((~found.measured[:LIARS]).sum()), int((~found.measured[LIARS:]).sum())
 
 
 def problem_of(measurement: Measurement, budget: Budget) -> Problem:
@@ -118,17 +118,18 @@ def planned(measurement: Measurement, samples: np.ndarray) -> tuple[int, int, np
 def main() -> None:
     rows: list[dict[str, object]] = []
     for lie, told in LIES.items():
-        ratios, out, steps, batches = [], [], [], []
+        ratios, out, others, steps, batches = [], [], [], [], []
         for seed in SEEDS:
             federation = Federation(seed)
-            honest, _ = federation.measured(LIES["none"])
+            honest, _, _ = federation.measured(LIES["none"])
             problem = problem_of(honest, Budget(cost=1e12))
             judge = honest.forecast(RATE)
             best = judge.value(problem, *planned(honest, federation.samples))
-            found, lost = federation.measured(told)
+            found, lost, unjustly = federation.measured(told)
             plan = planned(found, federation.samples)
             ratios.append(judge.value(problem, *plan) / best)
             out.append(lost)
+            others.append(unjustly)
             steps.append(plan[1])
             batches.append(plan[2][:LIARS].mean() / plan[2][LIARS:].mean())
         rows.append(
@@ -137,6 +138,7 @@ def main() -> None:
                 "loss over the honest plan": f"{np.exp(np.mean(np.log(ratios))):.3f}",
                 "worst": f"{max(ratios):.3f}",
                 "liars left out": f"{np.mean(out) / LIARS:.0%}",
+                "others left out": f"{np.mean(others) / (DEVICES - LIARS):.1%}",
                 "local steps": f"{np.mean(steps):.1f}",
                 "batch of liars over that of others": f"{np.mean(batches):.2f}",
             }

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coopt.measuring.robust import LEAST_TO_JUDGE, USUAL, deviation
+from coopt.measuring.robust import LEAST_TO_JUDGE, far_sizes, reach
 from coopt.measuring.winsorize import distances_from_middle
 
 Vector = NDArray[np.float64]
 
 # Ratios to the median that honest devices, of one class each, do not reach: of a gradient's distance from the
-# others, of a loss, and of all else.
-FAR_GRADIENT, FAR_LOSS, FAR = 6.0, 5.0, 15.0
+# others, as a whole, where it points against the others, and in few directions; of a loss; and of all else.
+FAR_GRADIENT, FAR_AGAINST, FAR_PROJECTED, FAR_LOSS, FAR = 3.0, 2.5, 6.0, 5.0, 15.0
 # A loss that is never negative can hardly fall by more than all of it: twice that is no honest device's where
 # it is also four times what is usual.
 FAR_FALL, MOST_FALL = 4.0, 2.0
@@ -135,22 +135,67 @@ def contradiction(values: Mapping[str, NDArray[Any]]) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class First:
+    """What a device told first, to be found again in its findings.
+
+    Attributes
+    ----------
+    loss, square : float
+        Its loss, and the squared norm of its gradient.
+    along : float
+        Its gradient along the averaged one.
+    """
+
+    loss: float
+    square: float
+    along: float
+
+    def contradiction(self, values: Mapping[str, NDArray[Any]], mean: Vector, direction: Vector) -> str:
+        """Say what in the findings is another than before; nothing if nothing.
+
+        `mean` is the averaged gradient, `direction` the first one that findings are told in.
+        """
+        size = math.sqrt(self.square)
+        if abs(float(values["loss"]) - self.loss) > ROUNDING * abs(self.loss):
+            return "its loss is another than it told first"
+        if abs(float(values["square"]) - self.square) > ROUNDING * self.square:
+            return "its gradient has another length than it told first"
+        # Where the averaged gradient is nothing but rounding, the first direction is another.
+        told = float(values["gradient"][0])
+        if abs(float(direction @ mean)) > (1.0 - ROUNDING) * float(np.linalg.norm(mean)) and (
+            abs(told - self.along) > ROUNDING * size
+        ):
+            return "its gradient is another than it told first"
+        return ""
+
+
 def far_vectors(vectors: Sequence[Vector], ratio: float) -> NDArray[np.bool_]:
-    """Mark the vectors far from the geometric median of all."""
-    if len(vectors) < LEAST_TO_JUDGE:
-        return np.zeros(len(vectors), dtype=bool)
-    _, distances, _ = distances_from_middle(list(vectors))
-    return far_sizes(distances, ratio)
+    """Mark the vectors that are far from the geometric median of all."""
+    return far_sizes(distances_from_middle(list(vectors))[1], ratio)
 
 
-def far_sizes(sizes: Vector, ratio: float) -> NDArray[np.bool_]:
-    """Mark sizes above the median by more than a ratio, and by more than three robust deviations."""
-    some = sizes > 0.0
-    if np.count_nonzero(some) < LEAST_TO_JUDGE:
-        return np.zeros(len(sizes), dtype=bool)
-    logs = np.log(np.where(some, sizes, 1.0))
-    middle = float(np.median(logs[some]))
-    return np.asarray(some & (logs - middle > max(USUAL * deviation(logs[some]), math.log(ratio))))
+def far_gradients(gradients: Sequence[Vector]) -> NDArray[np.bool_]:
+    """Mark the gradients that are far from the geometric median of all, or point against it.
+
+    Liars who agree widen the deviation of distances, which have one side only, and so hide in it. Along the
+    geometric median they stand alone on one side: there, three robust deviations tell them apart, and a
+    smaller distance is enough.
+
+    Examples
+    --------
+    >>> honest = [np.array([1.0 + 0.1 * k, 0.1 * (-1) ** k]) for k in range(8)]
+    >>> far_gradients([*honest, -honest[0], -honest[3]]).nonzero()[0].tolist()
+    [8, 9]
+    """
+    if len(gradients) < LEAST_TO_JUDGE:
+        return np.zeros(len(gradients), dtype=bool)
+    _, distances, shares = distances_from_middle(list(gradients))
+    middle = sum((share * g for share, g in zip(shares, gradients, strict=True)), np.zeros_like(gradients[0]))
+    along = np.array([float(g @ middle) for g in gradients])
+    against = along < np.median(along) - reach(along, 0.0)
+    apart = distances > FAR_AGAINST * np.median(distances)
+    return np.asarray(far_sizes(distances, FAR_GRADIENT) | (against & apart))
 
 
 def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bool_]:
@@ -170,7 +215,7 @@ def far_findings(answers: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.bo
     fall = np.array([promised_fall(values) for values in answers])
     too_long = far_sizes(fall, FAR_FALL) & (fall > MOST_FALL)
     high = far_sizes(np.array([float(values["loss"]) for values in answers]), FAR_LOSS)
-    return np.asarray(marks.any(axis=0) | high | too_long | far_vectors(gradients, FAR_GRADIENT))
+    return np.asarray(marks.any(axis=0) | high | too_long | far_vectors(gradients, FAR_PROJECTED))
 
 
 def promised_fall(values: Mapping[str, NDArray[Any]]) -> float:

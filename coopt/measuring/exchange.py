@@ -19,10 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from coopt.errors import InvalidProblemError, MeasurementWarning
 from coopt.measuring.answers import (
     FAR,
-    FAR_GRADIENT,
+    First,
     Form,
     contradiction,
     far_findings,
+    far_gradients,
     far_vectors,
     findings_form,
     gradient_form,
@@ -332,6 +333,7 @@ class _FarAway:
         self.answering = np.ones(len(self._counts), dtype=bool)
         self.left_out: dict[int, str] = {}
         self.samples_used = 0
+        self._mean, self._first = np.zeros(0), dict[int, First]()
 
     def start(self) -> Start:
         """Take the gradient at the model."""
@@ -345,12 +347,16 @@ class _FarAway:
         answers, counts = self._send(
             Message("gradient", values),
             gradient_form(size),
-            lambda found: far_vectors([each["gradient"].astype(np.float64) for each in found], FAR_GRADIENT),
+            lambda found: far_gradients([each["gradient"].astype(np.float64) for each in found]),
         )
         mix = np.random.default_rng(0).normal(size=len(answers))
         gradients = [answer.values["gradient"].astype(np.float64) for answer in answers]
+        self._mean = _average(counts, gradients)
+        unit = self._mean / max(float(np.linalg.norm(self._mean)), np.finfo(np.float64).tiny)
+        for place, answer, g in zip(np.flatnonzero(self.answering).tolist(), answers, gradients, strict=True):
+            self._first[place] = First(float(answer.values["loss"]), float(g @ g), float(g @ unit))
         return Start(
-            mean=_average(counts, gradients),
+            mean=self._mean,
             spare=_average(counts * mix, gradients),
             squares=np.array([float(g @ g) for g in gradients]),
             counts=counts,
@@ -377,7 +383,9 @@ class _FarAway:
             Message("finish", {"single": np.array(single)}),
             findings_form(self._model.size, len(basis)),
             far_findings,
-            contradiction,
+            lambda place, told: (
+                contradiction(told) or self._first[place].contradiction(told, self._mean, basis[0])
+            ),
         )
         self.samples_used = sum(int(answer.values["used"]) for answer in answers)
         findings = []
@@ -394,7 +402,7 @@ class _FarAway:
         message: Message,
         form: Form,
         far: Callable[[Sequence[Values]], NDArray[np.bool_]],
-        contradiction: Callable[[Values], str] = lambda _: "",
+        contradiction: Callable[[int, Values], str] = lambda *_: "",
     ) -> tuple[list[Message], Vector]:
         """Ask who still answers; the believed answers in the order of the devices, and the weights of those.
 
@@ -406,7 +414,7 @@ class _FarAway:
         far : callable
             Marks the answers that are far from all others.
         contradiction : callable, optional
-            Says what in an answer cannot be.
+            Says what in the answer of a device, by its place, cannot be.
         """
         measured = self._survey.shares.measured
         asked = np.flatnonzero(self.answering).tolist()
@@ -417,7 +425,7 @@ class _FarAway:
             if answer is None or answer.kind != message.kind:
                 why = "it stopped answering"
             else:
-                why = form.fault(answer.values) or contradiction(answer.values)
+                why = form.fault(answer.values) or contradiction(place, answer.values)
             if answer is None or why:
                 self._leave_out(place, why)
             else:

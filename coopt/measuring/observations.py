@@ -59,6 +59,13 @@ class Observations:
         """Give one column."""
         return self.column[name]
 
+    @property
+    def noise(self) -> Floats:
+        """Gradient noise M_i as the halves of the batches show it, shape (m,) [gradient^2 * samples]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = 1.0 / self["halves_first"] + 1.0 / self["halves_second"]
+            return np.asarray(self["halves_difference"] / parts)
+
     def leave_out(self, group: str, rows: Mask) -> None:
         """Believe a part of some reports no longer."""
         for name in GROUPS[group]:

@@ -73,11 +73,6 @@ class Rows:
     first: Ints
     fresh: Ints
 
-    @property
-    def all(self) -> Ints:
-        """All rows that are looked at."""
-        return np.concatenate([self.first, self.fresh])
-
 
 def draw_rows(held: Sequence[int], rows: Sequence[int], seed: int) -> list[Rows]:
     """Draw the rows of each device without replacement, from a stream of its own.

@@ -50,6 +50,24 @@ def reach(values: Floats, least: float = LEAST_SPREAD) -> float:
     return USUAL * (1.0 + FEW / len(values)) * max(deviation(values), least)
 
 
+def far_sizes(sizes: Floats, ratio: float) -> npt.NDArray[np.bool_]:
+    """Mark sizes above the median by more than a ratio and by more than three robust deviations.
+
+    Both are judged by logarithms. Sizes of 0 and NaN are not judged, and nobody is where there are too few.
+
+    Examples
+    --------
+    >>> far_sizes(np.array([1.0, 1.2, 0.9, 1.1, 8.0, np.nan]), 5.0).tolist()
+    [False, False, False, False, True, False]
+    """
+    some = sizes > 0.0
+    if np.count_nonzero(some) < LEAST_TO_JUDGE:
+        return np.zeros(len(sizes), dtype=bool)
+    logs = np.log(np.where(some, sizes, 1.0))
+    middle = float(np.median(logs[some]))
+    return np.asarray(some & (logs - middle > max(USUAL * deviation(logs[some]), math.log(ratio))))
+
+
 def geometric_median(points: Floats) -> Floats:
     """Shares by which points are averaged to their geometric median, shape (n,), by Weiszfeld's iteration.
 

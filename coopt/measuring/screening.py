@@ -37,7 +37,8 @@ FARTHEST = {
     "samples": 30.0,
     "seconds_computing": 30.0,
     "seconds_communicating": 30.0,
-    "halves": 15.0,
+    "noise": 10.0,
+    "halves": 10.0,
     "pair": 15.0,
     "step of pair": 15.0,
     "gradient": 3.0,
@@ -45,7 +46,9 @@ FARTHEST = {
     "loss": 5.0,
 }
 # Below the median these are as harmless as they are common: a batch that is fitted well, or of one sample.
-NEVER_TOO_SMALL = ("halves", "pair", "step of pair", "gradient", "change", "loss")
+NEVER_TOO_SMALL = ("noise", "halves", "pair", "step of pair", "gradient", "change", "loss")
+# The part of a report that is left out where a quantity with another name is far.
+PART = {"noise": "halves", "step of pair": "pair"}
 LEAST_TO_JUDGE = 4
 MEMORY = 8
 # A client may do more than it was told, but a report of more than this is an error, not an account.
@@ -145,10 +148,10 @@ def screen(
         lost = np.isnan(seen["samples_processed"]) & seen.current & (planned > 0)
         seen.column["samples_processed"][lost] = planned[lost]
     _drop_too_low(seen, ignored, lowest_loss)
-    told = seen["seconds_computing"].copy()
-    _drop_outliers(seen, ignored, memory or {}, lowest_loss, clock=most_seconds < LARGEST)
+    timed = np.zeros(len(kept), dtype=bool) if answers is None else answers.timed(seen)
+    _drop_outliers(seen, ignored, memory or {}, lowest_loss, timed, clock=most_seconds < LARGEST)
     if answers is not None:
-        ignored.extend(hold_times(seen, answers, told))
+        ignored.extend(hold_times(seen, answers))
     if prices is not None:
         ignored.extend(believe_costs(seen, prices))
     winsorize(seen, lowest_loss)
@@ -293,7 +296,6 @@ def _scales(seen: Observations) -> dict[str, Floats]:
     """Give what the parts are judged by."""
     column = seen.column
     with np.errstate(divide="ignore", invalid="ignore"):
-        noise = column["halves_difference"] / (1 / column["halves_first"] + 1 / column["halves_second"])
         curvature = (column["pair_difference"] + np.abs(column["pair_product"])) / column["pair_step"]
         return {
             "samples": column["samples"],
@@ -301,7 +303,8 @@ def _scales(seen: Observations) -> dict[str, Floats]:
             "seconds_computing": column["seconds_computing"]
             / np.sqrt(column["samples_processed"] * column["local_steps"]),
             "seconds_communicating": column["seconds_communicating"],
-            "halves": noise + np.abs(column["halves_product"]),
+            "noise": seen.noise,
+            "halves": seen.noise + np.abs(column["halves_product"]),
             "pair": curvature,
             "step of pair": column["pair_step"],
             "gradient": np.sqrt(column["gradient"]),
@@ -311,7 +314,7 @@ def _scales(seen: Observations) -> dict[str, Floats]:
 
 
 def _drop_outliers(
-    seen: Observations, ignored: list[Ignored], memory: Memory, lowest: float, *, clock: bool
+    seen: Observations, ignored: list[Ignored], memory: Memory, lowest: float, timed: Mask, *, clock: bool
 ) -> None:
     why = "far from what all other clients report"
     for group, values in _scales(seen).items():
@@ -328,10 +331,14 @@ def _drop_outliers(
         far, typical = _far(values - floor, past - floor, FARTHEST[group], group not in NEVER_TOO_SMALL)
         if group == "loss":
             far &= _far_by_distance(values, past)
-        if group.startswith("seconds") and clock:
-            # Phones differ by factors of hundreds. Nobody can have taken longer than the round did.
-            far &= values < typical
-        part = "pair" if group == "step of pair" else group
+        if group.startswith("seconds"):
+            # Phones differ by factors of hundreds: the server's clock judges better, where it was looked at.
+            # Nobody can have taken longer than the round did.
+            far &= ~timed
+            if clock:
+                far &= values < typical
+        part = PART.get(group, group)
+        far &= np.isfinite(seen[GROUPS[part][0]])  # named once for each part
         _name(seen, ignored, part, far, why, values, typical + floor)
 
 

@@ -26,9 +26,7 @@ LONGEST = 4096
 def winsorize(seen: Observations, lowest_loss: float) -> None:
     """Hold losses, noise, curvatures and vectors of a round to what is usual; changes the table."""
     seen.column["loss"] = held_losses(seen["loss"], lowest_loss)
-    halves = 1.0 / seen["halves_first"] + 1.0 / seen["halves_second"]
-    noise = seen["halves_difference"] / halves
-    seen.column["halves_difference"] = hold_above(noise) * halves
+    seen.column["halves_difference"] = seen["halves_difference"] * _held_share(seen.noise)
     _hold_pairs(seen)
     _hold_gradients(seen)
 

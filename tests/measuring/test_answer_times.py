@@ -78,11 +78,41 @@ def test_answers_that_grow_with_the_work_show_what_a_device_hides_in_its_link() 
     first, now = answers(40.0), answers(160.0)
     clock = answers(160.0, shortest=first.seconds, shortest_work=first.work)
     honest = 160.0 / SPEED
-    said = [report(i, 1e-6 if i < LIARS else honest[i], 0.0) for i in range(DEVICES)]
+    said = [report(i, honest[i] / 4 if i < LIARS else honest[i], 0.0) for i in range(DEVICES)]
     computing, _, ignored = held(said, clock)
     assert np.allclose(computing, honest)  # exactly, where the clock does not jitter
     assert {entry.client for entry in ignored if "grow" in entry.why} == set(range(LIARS))
     assert np.allclose(now.computing(), 0.0)
+
+
+def test_who_does_not_account_for_its_time_computed_for_the_rest_and_is_named() -> None:
+    honest = 40.0 / SPEED
+    said = [report(i, honest[i] / (29 if i < LIARS else 1), LINK[i]) for i in range(DEVICES)]
+    computing, communicating, ignored = held(said, answers(40.0))
+    assert np.allclose(computing, honest) and np.allclose(communicating, LINK)
+    assert [entry.client for entry in ignored] == list(range(LIARS))
+    assert all("accounts for far less" in entry.why for entry in ignored)
+    assert ignored[0].value == pytest.approx(honest[0] / 29)
+    assert ignored[0].typical == pytest.approx(honest[0])
+
+
+def test_who_computes_for_hardly_any_of_its_time_counts_with_the_usual_share_and_is_named() -> None:
+    clock = answers(40.0)
+    honest = 40.0 / SPEED
+    said = [report(i, honest[i], LINK[i]) for i in range(DEVICES)]
+    said[:LIARS] = [report(i, honest[i] / 29, LINK[i] + honest[i] * 28 / 29) for i in range(LIARS)]
+    computing, _, ignored = held(said, clock)
+    told = np.array([each.seconds_computing for each in said]) / clock.seconds
+    assert np.allclose(computing[:LIARS], np.median(told) * clock.seconds[:LIARS])
+    assert np.allclose(computing[LIARS:], honest[LIARS:])
+    assert [entry.client for entry in ignored] == list(range(LIARS))
+
+
+def test_devices_that_do_not_say_how_long_their_links_took_leave_nothing_unexplained() -> None:
+    clock = answers(40.0, shortest=np.full(DEVICES, 0.1), shortest_work=np.full(DEVICES, 40.0))
+    slow = AnswerTimes(clock.seconds + 9.0 * (np.arange(DEVICES) == 3), *list(vars(clock).values())[1:])
+    said = [report(i, 40.0 / SPEED[i], 0.0) for i in range(DEVICES)]
+    assert "accounts" not in str(held(said, slow)[2])
 
 
 def test_a_link_that_becomes_slow_at_the_same_work_is_no_computing() -> None:

@@ -142,6 +142,18 @@ def test_liars_are_named_with_what_they_told_and_what_is_typical() -> None:
     assert by_client[5].typical is not None and by_client[5].typical < 10
 
 
+def test_noise_far_above_that_of_others_is_named_once_however_long_gradients_are() -> None:
+    reports = [dataclasses.replace(each, gradient=None) for each in honest(0)]
+    halves = reports[4].halves
+    assert halves is not None
+    for product in (halves.product, 30.0):  # at 30 the gradient hides the noise in the sum of both
+        lie = dataclasses.replace(halves, difference=29 * halves.difference, product=product)
+        told = [dataclasses.replace(each, halves=lie) if each.client == 4 else each for each in reports]
+        seen, ignored = screen(told, devices=DEVICES, round=0)
+        assert [(entry.client, entry.what) for entry in ignored] == [(4, "halves")]
+        assert np.isnan(seen["halves_difference"]).tolist() == [i == 4 for i in range(DEVICES)]
+
+
 def test_two_reports_of_one_device_that_differ_are_both_left_out() -> None:
     reports = honest(1)
     forged = dataclasses.replace(reports[2], client=19)

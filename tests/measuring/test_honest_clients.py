@@ -63,7 +63,7 @@ def test_such_devices_are_believed_in_measurements_too() -> None:
         clients = dealt_by_label(classes)
         sizes = [len(held) for _, held in clients]
         parameters = model.start()
-        for rounds in (0, 5, 60):
+        for rounds in (0, 60):
             for _ in range(rounds):
                 step = [model.gradient(parameters, client)[1] for client in clients]
                 parameters = parameters - 0.5 * np.average(step, axis=0, weights=sizes)
@@ -75,7 +75,7 @@ def test_such_devices_are_believed_in_measurements_too() -> None:
                     parameters,
                     sizes,
                     rows=16,
-                    directions=4,
+                    directions=2,
                     progress=False,
                 )
             said = " ".join(str(each.message) for each in caught)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coopt import Measurement, MeasurementWarning
+from coopt.measuring.answers import FAR_GRADIENT, far_gradients, far_vectors
 from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 from measuring.quadratics import LeastSquares
 
@@ -50,6 +51,15 @@ LIES: dict[str, Callable[[str, Values], Values]] = {
         | {name: -3.0 * values[name] for name in ("gradient", "fresh") if name in values}
         | ({"square": 9.0 * values["square"]} if kind == "finish" else {})
     ),
+    "a gradient turned round at last": lambda kind, values: (
+        values | ({"gradient": -values["gradient"]} if kind == "finish" else {})
+    ),
+    "a longer gradient at last": lambda kind, values: (
+        values | ({"square": 1.1 * values["square"]} if kind == "finish" else {})
+    ),
+    "another loss at last": lambda kind, values: (
+        values | ({"loss": 1.1 * values["loss"]} if kind == "finish" else {})
+    ),
     "losses x 1e4": scaled("loss", 1e4),
     "products x 1e9": scaled("product", 1e9),
     "curvature x 1e4": scaled("curvature", 1e4),
@@ -83,3 +93,15 @@ def test_liars_are_named_and_left_out(name: str) -> None:
     assert found.loss == pytest.approx(honest.loss, rel=0.5)
     assert 0.3 < found.spectrum[0] / honest.spectrum[0] < 3
     assert found.gradient_norm == pytest.approx(honest.gradient_norm, rel=1.0)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 7])
+def test_a_fifth_that_turns_round_hides_in_the_distances_and_not_along_the_averaged_gradient(
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    honest = np.ones(8) + 0.5 * rng.normal(size=(30, 8)) * np.exp(rng.uniform(-0.8, 0.8, (30, 1)))
+    told = [*(-3.0 * honest[:6]), *honest[6:]]
+    assert far_gradients(told).tolist() == [True] * 6 + [False] * 24
+    assert not far_gradients(list(honest)).any()
+    assert far_vectors(told, FAR_GRADIENT).sum() < 6

@@ -159,7 +159,7 @@ def _update_devices(
 ) -> Estimates:
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = {
-            "noise": seen["halves_difference"] / (1 / seen["halves_first"] + 1 / seen["halves_second"]),
+            "noise": seen.noise,
             "round_seconds": seen["seconds_communicating"],
             "sample_cost": np.maximum(seen["cost"] - step_cost[seen.client] * seen["local_steps"], 0.0)
             / seen["samples_processed"],
@@ -291,5 +291,4 @@ def _combine(shares: Floats, vectors: list[Floats | None]) -> Floats:
 def _batch_variance(seen: Observations, samples: npt.NDArray[np.int64], replacement: bool) -> Floats:
     """Variance of each client's mini-batch gradient, from its own two halves."""
     first, second = seen["halves_first"], seen["halves_second"]
-    noise = seen["halves_difference"] / (1 / first + 1 / second)
-    return noise / (first + second) if replacement else noise * (1 / (first + second) - 1 / samples)
+    return seen.noise * (1 / (first + second) - (0.0 if replacement else 1 / samples))

@@ -167,15 +167,6 @@ class StepTiming:
         variance = np.sum(likely * (share - mean[:, None]) ** 2, axis=1)
         return mean, np.where(self.known, np.sqrt(variance), np.inf)
 
-    def standard_errors(self) -> tuple[Floats, Floats]:
-        """Standard errors of alpha and 1 / pi, shape (N,)."""
-        alpha, per_sample = self.seconds()
-        _, error = self.fixed_share()
-        with np.errstate(invalid="ignore"):
-            step = (alpha + self.batch * per_sample) * error
-        step = np.where(self.known, step, np.inf)
-        return step, step / self.batch
-
     def _best(self) -> tuple[Ints, Floats]:
         """The best r in the grid, and how far between its neighbours the minimum of a parabola lies."""
         rows, place = np.arange(self.batch.size), self.loss.argmin(axis=1)
