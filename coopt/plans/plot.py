@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coopt.errors import InvalidProblemError, MissingDependencyError
 from coopt.objectives.monotone import member_values
 from coopt.problem import limits
+from coopt.problem.fleet_fields import device_name
 from coopt.solvers.whole_units.batches import allocate_batches
 
 if TYPE_CHECKING:
@@ -96,14 +97,14 @@ def plot_allocation(allocation: Allocation) -> DescribedFigure:
 
 def _described(allocation: Allocation) -> str:
     plan, batches = allocation, allocation.batch_sizes
-    names = plan.problem.fleet.names or tuple(f"device {i}" for i in range(batches.size))
+    names = plan.problem.fleet.names
     low, high = int(batches.argmin()), int(batches.argmax())
     return (
         f"Left: {plan.quantity.lower()} over rounds K and local steps tau, with the best batch sizes at "
         f"each. The plan has K = {plan.rounds:,}, tau = {plan.local_steps:,} and {plan.predicted_error:.4g}; "
         f"{' and '.join(plan.binding) or 'no limit'} bind{'' if len(plan.binding) > 1 else 's'}. "
         f"Right: batch sizes of {batches.size} devices against their caps, from {batches[low]:,} "
-        f"({names[low]}) to {batches[high]:,} ({names[high]}) samples."
+        f"({device_name(names, low)}) to {batches[high]:,} ({device_name(names, high)}) samples."
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from coopt.plans.plan_text import held_up
 from coopt.problem import limits
+from coopt.problem.fleet_fields import device_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -159,8 +160,7 @@ def _where(allocation: Allocation, device: int) -> str:
 def _name(allocation: Allocation, device: int) -> str:
     from rich.markup import escape
 
-    names = allocation.problem.fleet.names
-    return f"device {device}" if names is None else escape(names[device])
+    return escape(device_name(allocation.problem.fleet.names, device))
 
 
 def _device_times(allocation: Allocation) -> limits.Floats:

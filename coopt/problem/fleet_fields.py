@@ -62,6 +62,11 @@ def device_names(names: object, size: int) -> tuple[str, ...] | None:
     return tuple(map(str, listed))
 
 
+def device_name(names: Sequence[str] | None, device: int) -> str:
+    """What a device is called: its name, or "device 3" where a fleet has no names."""
+    return f"device {device}" if names is None else names[device]
+
+
 def naming_device(message: str, names: object) -> str:
     """A message about ``field[i]``, with the name of that device where it has one."""
     found = re.match(r"\w+\[(\d+)\]", message)

@@ -9,6 +9,7 @@ import numpy as np
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.fleet import Fleet
+from coopt.problem.fleet_fields import device_name
 from coopt.problem.validation import real
 
 
@@ -42,13 +43,14 @@ def joined(fleet: Fleet, newcomers: Fleet, share: float | None = None) -> Fleet:
         elif one is None and other is None:
             values[field.name] = None
         elif field.name == "names":
-            values[field.name] = (*_names(fleet, 0), *_names(newcomers, len(fleet)))
+            first, more = len(fleet), len(newcomers)
+            values[field.name] = (
+                *(device_name(one, i) for i in range(first)),
+                *(other or (device_name(None, first + i) for i in range(more))),
+            )
         elif field.name == "micro_batch":
             # None holds any batch at once.
-            sizes = [
-                each.max_batch if each.micro_batch is None else each.micro_batch
-                for each in (fleet, newcomers)
-            ]
+            sizes = [each.max_batch if each.micro_batch is None else each.micro_batch for each in both]
             values[field.name] = np.concatenate(sizes)
         elif one is None or other is None or isinstance(one, bool):
             if one is not other:
@@ -61,12 +63,6 @@ def joined(fleet: Fleet, newcomers: Fleet, share: float | None = None) -> Fleet:
         else:
             values[field.name] = np.concatenate([one, other])
     return Fleet(**values)
-
-
-def _names(fleet: Fleet, first: int) -> tuple[str, ...]:
-    if fleet.names is not None:
-        return fleet.names
-    return tuple(f"device {first + i}" for i in range(len(fleet)))
 
 
 def parted(fleet: Fleet, first: int) -> tuple[Fleet, Fleet]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coopt.plans.plot import CHOSEN, HELD, INK, TIME, new_figure, plain
+from coopt.problem.fleet_fields import device_name
 
 if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
@@ -72,9 +73,9 @@ def plot_changes(sensitivity: Sensitivity) -> DescribedFigure:
 
 
 def _name(change: Change, sensitivity: Sensitivity) -> str:
-    names, device = sensitivity.allocation.problem.fleet.names, ""
+    device = ""
     if change.device is not None:
-        device = f" of {names[change.device] if names else f'device {change.device}'}"
+        device = f" of {device_name(sensitivity.allocation.problem.fleet.names, change.device)}"
     if change.quantity in SHARES:
         return f"{change.quantity} {100.0 * change.amount:+.3g} %"
     return f"{change.quantity}{device} {change.amount:+.4g}{UNITS.get(change.quantity, '')}"

@@ -27,6 +27,7 @@ from coopt.problem import limits
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
 from coopt.problem.files import problem_to_dict
+from coopt.problem.fleet_fields import device_name
 from coopt.problem.problem import Problem
 from coopt.questions.changes import sensitivity
 from coopt.questions.cohort import leave_out
@@ -73,7 +74,7 @@ class Case:
     def names(self) -> tuple[str, ...]:
         """What to call each device."""
         fleet = self.problem.fleet
-        return fleet.names or tuple(f"device {place}" for place in range(len(fleet)))
+        return tuple(device_name(fleet.names, place) for place in range(len(fleet)))
 
 
 @dataclass(frozen=True)
