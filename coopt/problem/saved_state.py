@@ -21,7 +21,7 @@ from coopt.problem.validation import shown
 
 T = TypeVar("T")
 # Squares of what is smaller are finite, and so are sums of a few: nothing that is measured is as large.
-LARGEST = 1e150
+LARGEST_SAVED = 1e150
 Reader = Callable[[str, Any], T]
 
 
@@ -78,7 +78,7 @@ def number(
     strict: bool = False,
     infinite: bool = False,
     nan: bool = False,
-    largest: float = LARGEST,
+    largest: float = LARGEST_SAVED,
 ) -> Reader[float]:
     """Make a reader of real numbers; with `nan`, of those and NaN, which stands for what is not known."""
 
@@ -143,7 +143,7 @@ def vector(place: str, value: object) -> npt.NDArray[Any]:
 
 
 def numbers(
-    shape: tuple[int, ...], *, minimum: float = -math.inf, largest: float = LARGEST
+    shape: tuple[int, ...], *, minimum: float = -math.inf, largest: float = LARGEST_SAVED
 ) -> Reader[npt.NDArray[np.float64]]:
     """Make a reader of arrays of finite numbers of a shape and size; they come out writeable."""
 

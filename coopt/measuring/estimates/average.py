@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from coopt.problem.saved_state import LARGEST, consistent, numbers, same, table
+from coopt.problem.saved_state import LARGEST_SAVED, consistent, numbers, same, table
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,7 +113,7 @@ class Average:
                 "weight": numbers(shape, minimum=0.0),
                 "squares": numbers(shape, minimum=0.0),
                 "mean": numbers(shape),
-                "scatter": numbers(shape, minimum=0.0, largest=LARGEST**2),
+                "scatter": numbers(shape, minimum=0.0, largest=LARGEST_SAVED**2),
             },
         )
         weight, squares = read["weight"], read["squares"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from coopt.problem.saved_state import LARGEST, consistent, number, same, table
+from coopt.problem.saved_state import LARGEST_SAVED, consistent, number, same, table
 
 ROUNDING = 1e-6
 
@@ -99,9 +99,9 @@ class FadingLine:
             state,
             {
                 "decay": same(self.decay),
-                **{name: number(minimum=0.0, largest=LARGEST**2) for name in sums},
+                **{name: number(minimum=0.0, largest=LARGEST_SAVED**2) for name in sums},
                 **{name: number() for name in ("x", "y")},
-                "xy": number(largest=LARGEST**2),
+                "xy": number(largest=LARGEST_SAVED**2),
             },
         )
         line = type(self)(**read)
