@@ -18,6 +18,7 @@ from coopt.online.roster import Roster
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.plans.phase import Phase
 from coopt.problem.budget import Budget
+from coopt.problem.device_steps import steps_of
 from coopt.problem.fleet import Fleet
 from coopt.problem.readable import Fact, readable
 from coopt.problem.saved_state import Reader, anything, consistent, same, table
@@ -59,7 +60,6 @@ class FixedPlan:
         device that has let two deadlines pass; it is given its work all the same.
     second_cost : float, default 0
         Cost of every second that the rounds take, and that is waited for, as in :class:`coopt.Budget`.
-
     participants, distinct_participants
         How many devices are drawn for a round, and how: see :class:`coopt.Budget`. Default: all.
     seed : int, default 0
@@ -249,9 +249,7 @@ class FixedPlan:
         if self.round >= self.rounds:
             return Stopped(StopReason.ROUNDS, self.round, self.spent_cost, self.spent_seconds)
         fleet, phase = self.fleet, self._phase(self.round)
-        most, steps = phase.local_steps, np.full(len(fleet), phase.local_steps)
-        if self.device_steps is not None:
-            steps = self.device_steps
+        steps = steps_of(self.device_steps, phase.local_steps, len(fleet))
         samples = steps * phase.batch_sizes
         gradients = gradients_planned(steps, phase.batch_sizes, False, False, fleet.micro_batch)
         call = self._roster.call(self.round, self.spent_seconds, self._account.marked(absent))
@@ -259,7 +257,7 @@ class FixedPlan:
         who = np.arange(len(fleet)) if call is None else call.participants
         return RoundPlan(
             round=self.round,
-            local_steps=most,
+            local_steps=phase.local_steps,
             device_steps=self.device_steps,
             batch_sizes=phase.batch_sizes,
             learning_rate=phase.learning_rate,

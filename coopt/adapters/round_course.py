@@ -34,23 +34,49 @@ class RoundCourse:
         Who answers when it is over.
     absent : numpy.ndarray of bool, shape (N,)
         Who is known not to work.
-    seconds : float, optional
-        When the round is over; None where that is measured [s].
-    times : numpy.ndarray, shape (N, 2), optional
-        Seconds of computing and of communicating; None where they are measured [s].
     """
 
     steps: Ints
     arrived: Flags
     late: Flags
     absent: Flags
-    seconds: float | None = None
-    times: Floats | None = None
 
     @property
-    def answered(self) -> Floats | None:
-        """When each answered, infinite for who did not; None where that is measured, shape (N,) [s]."""
-        return None if self.times is None else np.where(self.arrived, self.times.sum(axis=1), np.inf)
+    def working(self) -> Ints:
+        """Who trains, whether or not it is done in time: the positions."""
+        return np.flatnonzero(self.arrived | self.late)
+
+    @property
+    def away(self) -> list[int]:
+        """Who is known not to work, by number."""
+        return np.flatnonzero(self.absent).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class TimedCourse(RoundCourse):
+    """A round on a simulated clock; elsewhere what follows is measured.
+
+    Attributes
+    ----------
+    seconds : float
+        When the round is over [s].
+    times : numpy.ndarray, shape (N, 2)
+        Seconds of computing and of communicating.
+    """
+
+    seconds: float
+    times: Floats
+
+    @property
+    def done(self) -> Floats:
+        """When each is done, if it works, shape (N,) [s]."""
+        total: Floats = self.times.sum(axis=1)
+        return total
+
+    @property
+    def answered(self) -> Floats:
+        """When each answered, infinite for who did not, shape (N,) [s]."""
+        return np.where(self.arrived, self.done, np.inf)
 
 
 def check_sizes(plan: RoundPlan, clients: int, system: SystemModel | None) -> None:
@@ -66,27 +92,34 @@ def check_sizes(plan: RoundPlan, clients: int, system: SystemModel | None) -> No
         )
 
 
-def course_of(
-    plan: RoundPlan, ready: Flags, system: SystemModel | None, *, probing: bool, micro_batch: Ints | None
-) -> RoundCourse:
-    """Tell how a round goes.
+def everybody(plan: RoundPlan, ready: Flags) -> RoundCourse:
+    """The course of a round in which all that have work, and are `ready` for it, answer."""
+    absent = _without_work(plan, ready)
+    return RoundCourse(plan.steps, ~absent, np.zeros_like(absent), absent)
+
+
+def simulated(
+    plan: RoundPlan,
+    ready: Flags,
+    system: SystemModel,
+    *,
+    probing: bool = True,
+    micro_batch: Ints | None = None,
+) -> TimedCourse:
+    """Tell how a round goes on a simulated clock.
 
     Parameters
     ----------
     plan : RoundPlan
     ready : numpy.ndarray of bool, shape (N,)
         Who has samples, and no other work.
-    system : SystemModel, or None
-        The simulated clock; without one everybody answers.
+    system : SystemModel
     probing : bool
         Whether clients measure beside training.
     micro_batch : numpy.ndarray of int64, shape (N,), or None
         Most samples that each takes at once.
     """
-    absent = ~ready
-    absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
-    if system is None:
-        return RoundCourse(plan.steps, ~absent, np.zeros_like(absent), absent)
+    absent = _without_work(plan, ready)
     # Some may be cut short: what they take and give is by what they do.
     steps = system.round(plan.round, 0.0).steps(plan.steps)
     done = replace(plan, device_steps=steps)
@@ -97,4 +130,10 @@ def course_of(
     seconds, arrived = clock.under(plan, absent)
     times = np.stack([clock.computing, clock.communicating], axis=1)
     absent |= clock.absent
-    return RoundCourse(steps, arrived, ~arrived & ~absent, absent, seconds, times)
+    return TimedCourse(steps, arrived, ~arrived & ~absent, absent, seconds, times)
+
+
+def _without_work(plan: RoundPlan, ready: Flags) -> Flags:
+    absent = ~ready
+    absent[np.setdiff1d(np.arange(len(absent)), plan.participants)] = True
+    return absent

@@ -15,6 +15,7 @@ from coopt.adapters.draws import draw_positions
 from coopt.adapters.finite_devices import measure_finite
 from coopt.adapters.late_answers import LateAnswers
 from coopt.adapters.measuring_clock import MeasuringClock
+from coopt.adapters.round_course import simulated
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
 from coopt.measuring.from_gradients import measure
@@ -23,7 +24,6 @@ from coopt.measuring.probe import ClientProbe
 from coopt.measuring.progress_bar import progress_bar
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, LinearSteps, Optimiser
-from coopt.online.accounting import gradients_planned, samples_of
 from coopt.online.planner import Planner, check_planner
 from coopt.online.round_plan import RoundPlan, Stopped, StopReason
 from coopt.problem.readable import Fact, readable
@@ -164,29 +164,15 @@ def simulate(
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
             began = planner.spent_seconds
-            busy = late.busy(len(workers), began)
-            done = replace(plan, device_steps=system.round(plan.round, 0.0).steps(plan.steps))
-            results = {i: workers[i].train(model, done) for i in plan.participants.tolist()}
-            processed = samples_of(done)
-            for i, (_, report) in results.items():
-                processed[i] = report.samples_processed
-            gradients = gradients_planned(
-                done.steps,
-                plan.batch_sizes,
-                plan.extra_evaluation,
-                micro_batch=planner.fleet.micro_batch,
-            )
-            times = system.round(plan.round, processed, gradients)
-            seconds, arrived = times.under(plan, busy)
-            absent = times.absent | busy
+            ready = ~late.busy(len(workers), began)
+            course = simulated(plan, ready, system, micro_batch=planner.fleet.micro_batch)
+            done, arrived = replace(plan, device_steps=course.steps), course.arrived
+            results = {i: workers[i].train(model, done) for i in course.working.tolist()}
             told = [
-                replace(
-                    report,
-                    seconds_computing=float(times.computing[i]),
-                    seconds_communicating=float(times.communicating[i]),
+                replace(report, seconds_computing=computing, seconds_communicating=communicating)
+                for (_, report), (computing, communicating) in zip(
+                    results.values(), course.times[course.working].tolist(), strict=True
                 )
-                for i, (_, report) in results.items()
-                if not absent[i]
             ]
             finite = np.zeros(len(workers), dtype=bool)
             for i, (local, report) in results.items():
@@ -200,10 +186,10 @@ def simulate(
                 model = model + how.server.now * change + how.server.kept * memory
                 memory = how.server.momentum * memory + change
             planner.observe(
-                late.heard(told, began + times.total, began + seconds),
-                seconds=seconds,
-                answered=np.where(arrived, times.total, np.inf),
-                absent=np.flatnonzero(absent).tolist(),
+                late.heard(told, began + course.done, began + course.seconds),
+                seconds=course.seconds,
+                answered=course.answered,
+                absent=course.away,
                 witnessed=True,
             )
             trail.append((_loss(gradient, model, clients, shares), planner.spent_cost, planner.spent_seconds))

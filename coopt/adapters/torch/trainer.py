@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from coopt.adapters.aggregate import aggregation_shares
 from coopt.adapters.late_answers import LateAnswers
+from coopt.adapters.round_course import TimedCourse, check_sizes, everybody, simulated
 from coopt.adapters.torch.checkpoint import (
     MAY_DIFFER,
     as_array,
@@ -36,7 +37,6 @@ from coopt.adapters.torch.local import EVERY_ROUND, ProbeOptions
 from coopt.adapters.torch.measuring import measure
 from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 from coopt.adapters.torch.modes import choose_engine
-from coopt.adapters.torch.round_course import check_sizes, course_of
 from coopt.adapters.torch.rounds_bar import rounds_bar, show_round
 from coopt.errors import CheckpointError, CheckpointWarning, InvalidProblemError
 from coopt.measuring.measurement import Measurement
@@ -345,9 +345,13 @@ class FederatedTrainer:
         probing, micro = self._probe is not None, planner.fleet.micro_batch
         began = planner.spent_seconds
         ready = (rows.counts > 0) & ~self._late.busy(len(rows.counts), began)
-        course = course_of(plan, ready, self.system, probing=probing, micro_batch=micro)
+        if self.system is None:
+            course = everybody(plan, ready)
+        else:
+            course = simulated(plan, ready, self.system, probing=probing, micro_batch=micro)
+        timed = course if isinstance(course, TimedCourse) else None
         shares = aggregation_shares(self._weights(plan, rows.counts), course.arrived)
-        clients = np.flatnonzero(course.arrived | course.late)
+        clients = course.working
         shares, steps, in_time = shares[clients], course.steps[clients], course.arrived[clients]
         told: list[ClientReport] = []
         usable = np.zeros(0, dtype=bool)
@@ -361,7 +365,7 @@ class FederatedTrainer:
                 rows=rows,
                 learning_rate=plan.learning_rate,
                 extra_evaluation=plan.extra_evaluation,
-                seconds=None if course.times is None else course.times[clients],
+                seconds=None if timed is None else timed.times[clients],
                 micro_batches=None if micro is None else micro[clients],
             )
             result = self._engine.run(self._global.state, work)
@@ -370,13 +374,13 @@ class FederatedTrainer:
                 # The models are finite, and their average, or the server's step from it, is not.
                 usable = np.zeros_like(usable)
         reports = [report for report, here in zip(told, in_time, strict=True) if here]
-        if course.seconds is not None and course.times is not None:
-            told = self._late.heard(told, began + course.times.sum(axis=1), began + course.seconds)
+        if timed is not None:
+            told = self._late.heard(told, began + timed.done, began + timed.seconds)
         ignored = planner.observe(
             told,
-            seconds=course.seconds,
-            answered=course.answered,
-            absent=np.flatnonzero(course.absent).tolist(),
+            seconds=None if timed is None else timed.seconds,
+            answered=None if timed is None else timed.answered,
+            absent=course.away,
             gradient_error=None if self._gradient_error is None else self._gradient_error(plan.round),
             witnessed=True,
         )
