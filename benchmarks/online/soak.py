@@ -233,6 +233,8 @@ def report() -> None:
         "Each line is a run with a budget of its own. No crash, nothing overspent, every exclusion named.",
         "`worked of charged` is what the devices worked at most over what the account says, rounds",
         "included; `distance` is that of the model from the mean of all samples, which began at about 10.",
+        "More rounds are no better: all losses have the same curvature, so that a plan by the forecast",
+        "reaches with few rounds what others need many for, and then has time to wait for devices that hang.",
         "",
         "`python -m benchmarks.online.soak` makes this table.",
         "",
