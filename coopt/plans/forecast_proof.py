@@ -5,6 +5,9 @@ round, and what the noise of one round adds to the loss so many rounds later, wh
 1 / s_i. At each (K, tau) the smallest value of whole batches is bounded at prices of the limits, and
 enumerated where these prove too little. Nothing is pruned over ranges, so nothing has to be believed of how
 forecasts change with K or tau; it shares no code with the solvers. The ranges must be small.
+
+Plans that may diverge by what was measured do not count, unless there are no others: which these are is a
+definition, :mod:`coopt.objectives.forecast.stability`, that solver and proof share.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ SHARES, HALVINGS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0), 60
 
 @dataclass(frozen=True)
 class Enumerated:
-    """No plan within the limits has a forecast below `target`: so many pairs of K and tau were tried."""
+    """No stable plan within the limits has a forecast below `target`: so many pairs K, tau were tried."""
 
     target: float
     pairs: int
@@ -50,7 +53,7 @@ def prove_forecast(
     rounds: int | None = None,
     local_steps: int | None = None,
 ) -> Enumerated:
-    """Prove that no plan within the limits has a forecast below `target`.
+    """Prove that no stable plan within the limits has a forecast below `target`.
 
     Parameters
     ----------
@@ -72,14 +75,24 @@ def prove_forecast(
             "deep: a forecast with devices drawn for each round is proved by the solver alone: the draws "
             "change the noise from round to round"
         )
-    within = OuterLimits(problem)
+    within, stability = OuterLimits(problem), forecast.stability(problem)
     pairs = list(_pairs(within, rounds, local_steps))
     slack = AGREEMENT * abs(target) + CANCELLATION * forecast.initial_gap
+    floors = {tau: stability.smallest(tau, within.lower, within.upper) for tau, _ in pairs}
+    if not any(
+        floor is not None and within.admits(k, tau, floor) for tau, (k, _) in pairs for floor in [floors[tau]]
+    ):
+        floors = dict.fromkeys(floors, within.lower)
     for tau, (first, last) in pairs:
+        floor = floors[tau]
+        if floor is None:
+            continue
         for k, offset, weights in _rounds(forecast, problem, tau, first, last):
+            if not within.admits(k, tau, floor):
+                break
             if not (math.isfinite(offset) and np.isfinite(weights).all()):
                 raise CertificateError(f"deep: the forecast at K = {k}, tau = {tau} is no finite number")
-            found = _smallest(within, k, tau, offset, weights, target)
+            found = _smallest(within, (k, tau, floor), offset, weights, target)
             if found < target - slack:
                 raise CertificateError(
                     f"deep: a plan with K = {k}, tau = {tau} may have a forecast of {found!r}, below the "
@@ -142,13 +155,13 @@ def _rounds(
 
 
 def _smallest(
-    within: OuterLimits, rounds: int, local_steps: int, offset: float, weights: Floats, target: float
+    within: OuterLimits, place: tuple[int, int, Ints], offset: float, weights: Floats, target: float
 ) -> float:
-    """The smallest forecast of whole batches at one (K, tau), or a number that is not below the target."""
-    fleet = within.fleet
+    """The smallest forecast of whole batches at (K, tau, least), or a number that is not below the target."""
+    (rounds, local_steps, floor), fleet = place, within.fleet
     gains = np.maximum(weights, 0.0) / within.multiple
     reference = 0.0 if fleet.replacement else exact_sum(weights / fleet.samples)
-    least: Ints = within.lower // within.multiple
+    least: Ints = -(-floor // within.multiple)
     most: Ints = within.largest_batches(rounds, local_steps) // within.multiple
     free = offset - reference + exact_sum(gains / most)
     budgets = within.step_limits(float(rounds * local_steps), float(local_steps))

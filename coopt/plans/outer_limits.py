@@ -49,11 +49,21 @@ class OuterLimits:
 
     def feasible(self, rounds: int, local_steps: int) -> bool:
         """Whether the smallest batches fit; where they do not, nothing with more rounds or steps does."""
-        spent = rounds * (local_steps * (self.least_work + self.step_cost) + self.budget.round_cost)
+        return self._fits(rounds, local_steps, self.lower, self.least_work, self.least_energy)
+
+    def admits(self, rounds: int, local_steps: int, batches: Ints) -> bool:
+        """Whether batches fit, and are no larger than the largest."""
+        whole = -(-batches // self.multiple) * self.multiple
+        work = exact_sum(self.fleet.sample_cost * whole)
+        energy = exact_sum(self.fleet.sample_energy * whole)
+        return bool((whole <= self.upper).all()) and self._fits(rounds, local_steps, whole, work, energy)
+
+    def _fits(self, rounds: int, local_steps: int, batches: Ints, work: float, energy: float) -> bool:
+        spent = rounds * (local_steps * (work + self.step_cost) + self.budget.round_cost)
         with np.errstate(over="ignore"):
-            step = self.fleet.step_time * self._parts(self.lower) + self.lower / self.fleet.throughput
+            step = self.fleet.step_time * self._parts(batches) + batches / self.fleet.throughput
             busy = rounds * (local_steps * step + self.fleet.round_time)
-        burnt = rounds * (local_steps * (self.least_energy + self.step_energy) + self.round_energy)
+        burnt = rounds * (local_steps * (energy + self.step_energy) + self.round_energy)
         return all(
             used <= limit * (1.0 + OUTWARD)
             for used, limit in (

@@ -23,6 +23,8 @@ from coopt.policies.schedule_progress import ScheduleProgress, replaced
 from coopt.policies.situation import Choice, ExpectingPolicy, Ints, Policy, Situation
 from coopt.problem import limits
 from coopt.questions.schedule import solve_schedule
+from coopt.solvers.forecast.rates import floors
+from coopt.solvers.forecast.smallest import stable
 from coopt.solvers.schedule.batches import Batches
 
 if TYPE_CHECKING:
@@ -166,8 +168,10 @@ class Scheduled:
         problem = _shorter(situation.problem, _delay(situation, ahead))
         if not progress.ahead and _further_rounds(problem, ahead[0]) < ENOUGH:
             return None
-        phases = ahead
-        batches = Batches(problem, forecast, floored=self.rates == "free")
+        phases, batches = ahead, Batches(problem, forecast, floors if self.rates == "free" else stable)
+        if not batches.stable(tuple(phase.setting for phase in phases)):
+            # As where devices have left since the plan was made: it is kept all the same.
+            batches = Batches(problem, forecast)
         while (filled := batches.whole(tuple(phase.setting for phase in phases))) is None:
             if sum(phase.rounds for phase in phases) == 1:
                 # Not even one more round fits with the smallest batches: the controller stops.

@@ -5,8 +5,10 @@ where single samples are much more curved than their average, a small batch at a
 error is multiplied by more than one. With a = 1 - eta lambda on the average, a batch of s multiplies the
 square of the error along a direction of curvature lambda by a^2 + eta^2 lambda (beta - lambda) / s each step,
 where beta = E[c^2] / E[c] over the curvatures c of single samples. Averaging over N_e devices divides what a
-round of tau steps adds; the floor keeps at least half of the contraction that full batches would have. One
-direction and one round at a time: a rule that was checked on trained plans, not a theorem. Momentum beta
+round of tau steps adds; the floor keeps at least half of the contraction that full batches would have. All
+devices are taken for the average one, and within several steps each is taken to be alone: a rule that was
+checked on trained plans, where it was better than stability alone
+(:mod:`coopt.objectives.forecast.stability`), and no theorem. Momentum beta
 makes a rate go as far as one of eta / (1 - beta), and counts as that, on the server too.
 
 References

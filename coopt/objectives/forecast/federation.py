@@ -138,7 +138,7 @@ class Federation:
 
     def _new_rounds(self, local_steps: int) -> Rounds:
         devices, steps = self.devices, self._steps(local_steps)
-        shares = self.shares * self._factors(local_steps)
+        shares = self.shares * self.factors(local_steps)
         contraction = steps.contraction(devices, shares)
         moves = self.rate * steps.summed * self.residuals
         if isinstance(steps, MomentumSteps):
@@ -170,7 +170,7 @@ class Federation:
             return Steps.of(self.step, own[:, None])
         return MomentumSteps.of_each(self.step, own, self.how, self.rate)
 
-    def _factors(self, local_steps: int) -> Floats:
+    def factors(self, local_steps: int) -> Floats:
         """By what the changes of devices are multiplied, so that few steps count as much as many, (N,)."""
         if self.most_steps is None:
             return np.ones_like(self.shares)
@@ -209,7 +209,7 @@ class Federation:
 
     def _own_noise(self, local_steps: int, rates: Floats) -> Floats:
         if self.most_steps is not None:
-            rates = rates * self._factors(local_steps)[:, None, None] ** 2
+            rates = rates * self.factors(local_steps)[:, None, None] ** 2
         return self._steps(local_steps).noise(self.devices, rates)
 
     @cached_property
@@ -290,6 +290,11 @@ class Federation:
         noise = self.lasting_noise(local_steps if noise_of is None else noise_of)
         found: Floats = np.maximum(noise @ self.rounds(local_steps).sensitivity(rounds), 0.0)
         return found
+
+    def full(self, rounds: Ints, local_steps: int) -> Floats:
+        """F - F* after these numbers of rounds, but for the noise of batches, shape (k,)."""
+        full: Floats = self.mean(rounds, local_steps) + self.left(rounds, local_steps)
+        return full
 
     def weights(self, rounds: Ints, local_steps: int, noise_of: int | None = None) -> Floats:
         """What batches of one add at these numbers of rounds, shape (N, k).

@@ -17,6 +17,7 @@ from coopt.objectives.forecast.model import Floats, LocalModel
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
 from coopt.objectives.forecast.round_map import Ints
 from coopt.objectives.forecast.source import Source
+from coopt.objectives.forecast.stability import Stability
 from coopt.objectives.monotone import inverse_batches
 from coopt.objectives.participation import variance_share
 from coopt.objectives.protocol import LOSS, Objective
@@ -288,6 +289,26 @@ class Forecast(Objective):
             ),
         )
 
+    def stability(self, problem: Problem) -> Stability:
+        """Which batches keep training stable, at the learning rate that it has for a problem."""
+        single = self.model.single
+        own = single if self.trained is None else single[list(self.trained)]
+        return Stability(self.federation(problem), own)
+
+    def cautions(
+        self, problem: Problem, rounds: int, local_steps: int, batch_sizes: Floats, value: float
+    ) -> tuple[str, ...]:
+        """A warning of plans that are not stable in the mean square, where the forecast sees no noise."""
+        batches = np.maximum(np.round(batch_sizes), 1.0).astype(np.int64)
+        if self.stability(problem).smallest(local_steps, batches, batches) is not None:
+            return ()
+        text = (
+            f"local_steps = {local_steps} at learning_rate = {self.rate(problem):.6g} with these batches may "
+            "diverge: some device is so steep that its steps overshoot, or the noise of its curvature undoes "
+            "what training gains; take fewer local steps, a smaller rate, or larger batches"
+        )
+        return (text,)
+
     def lasting(self, fleet: Fleet) -> Floats:
         """Variance along every direction of the noise of a step that no batch removes, (N,) [gradient^2].
 
@@ -369,5 +390,4 @@ class Forecast(Objective):
 
     def _at(self, problem: Problem, rounds: NDArray[np.int64], local_steps: int) -> tuple[Floats, Floats]:
         federation, tau = self.federation(problem), count("local_steps", local_steps)
-        mean = federation.mean(rounds, tau) + federation.left(rounds, tau)
-        return mean, federation.weights(rounds, tau)
+        return federation.full(rounds, tau), federation.weights(rounds, tau)

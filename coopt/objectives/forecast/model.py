@@ -62,6 +62,9 @@ class LocalModel:
     point : array_like, shape (m,), optional
         The model measured, Q'w_0, which weight decay pulls to zero [parameter]. Needed only where weights
         decay in the steps of devices and not in their losses.
+    sample_curvatures : array_like, shape (N,), optional
+        The same as `sample_curvature`, of the samples of each device [curvature]. Default: as much of it as
+        the device has of the trace of the mean curvature.
 
     Raises
     ------
@@ -83,6 +86,7 @@ class LocalModel:
     sample_curvature: float | None
     parameters: int | None
     point: Floats | None
+    sample_curvatures: Floats | None
 
     def __init__(
         self,
@@ -94,6 +98,7 @@ class LocalModel:
         sample_curvature: float | None = None,
         parameters: int | None = None,
         point: ArrayLike | None = None,
+        sample_curvatures: ArrayLike | None = None,
     ) -> None:
         held = integer_array("samples", samples, None, minimum=1)
         devices = held.size
@@ -108,7 +113,11 @@ class LocalModel:
             "sample_curvature": optional_real("sample_curvature", sample_curvature, minimum=0.0),
             "parameters": None if parameters is None else count("parameters", parameters, minimum=m),
             "point": None if point is None else _finite("point", point, (None,)),
+            "sample_curvatures": None,
         }
+        if sample_curvatures is not None:
+            given = float_array("sample_curvatures", sample_curvatures, devices, minimum=0.0)
+            values["sample_curvatures"] = given
         if point is not None and values["point"].size != m:
             raise InvalidProblemError(
                 f"point has shape {values['point'].shape}: must have shape ({m},), one number a direction"
@@ -134,8 +143,21 @@ class LocalModel:
         digest = hashlib.sha256()
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "sample_curvatures" and value is None:
+                continue  # as it was before there were any
             digest.update(repr(value).encode() if value is None else np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def single(self) -> Floats:
+        """E[c^2] / E[c] of the curvatures c of single samples of each device, (N,) [curvature]."""
+        if self.sample_curvatures is not None:
+            return self.sample_curvatures
+        traces: Floats = self.devices.curvatures.sum(axis=1)
+        if self.sample_curvature is None or self.loss.trace == 0.0:
+            return traces
+        found: Floats = traces * (self.sample_curvature / self.loss.trace)
+        return found
 
     @cached_property
     def loss(self) -> Loss:

@@ -26,6 +26,7 @@ from coopt.problem.device_steps import at_device_steps
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found, Incumbent
 from coopt.solvers.forecast.one_tau import Slices
+from coopt.solvers.forecast.smallest import stable
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole_units.batches import Ints
 
@@ -74,10 +75,17 @@ class _Uneven:
         """The inner problem; None where the smallest batches are beyond a limit."""
         tau = int(steps.max())
         run = at_device_steps(self.problem, tau, steps)
-        if limits.violations(run, rounds, tau, self.least.astype(np.float64)):
+        if not self._fits(run, rounds, tau, self.least):
             return None
         own = self.forecast.with_device_steps(steps)
-        return Slices(run.plain, own.federation(run), lambda _: self.least)
+        least = stable(run, own)(tau)
+        if least is None or not ((least == self.least).all() or self._fits(run, rounds, tau, least)):
+            return None
+        return Slices(run.plain, own.federation(run), lambda _: least)
+
+    @staticmethod
+    def _fits(run: Problem, rounds: int, local_steps: int, batches: Ints) -> bool:
+        return not limits.violations(run, rounds, local_steps, batches.astype(np.float64))
 
     def value(self, rounds: int, steps: Ints | None) -> float:
         """The forecast of the best batches, from below but nearly; inf where none fit."""

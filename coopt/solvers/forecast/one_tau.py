@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +11,14 @@ from numpy.typing import NDArray
 from coopt.objectives.forecast.federation import Federation
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.exact.batch_choices import chosen
 from coopt.solvers.exact.cost_and_energy import best_share, limit_units
 from coopt.solvers.forecast.priced import lower_bounds
+from coopt.solvers.forecast.smallest import Smallest
 from coopt.solvers.whole_batches import whole_batches
 from coopt.solvers.whole_units.batches import Ints, Rounded
 
 Floats = NDArray[np.float64]
-
-# Smallest batches that are allowed at so many local steps.
-Smallest = Callable[[int], Ints]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Slices:
         They rest on the noise of `noise_of` local steps, which must not be more than `local_steps`.
         """
         weights = self.federation.weights(rounds, local_steps, noise_of)
-        batches = self._bounds(weights, rounds, local_steps, self.smallest(local_steps))
+        batches = self._bounds(weights, rounds, local_steps, self._least(local_steps))
         return batches + self.federation.left(rounds, local_steps, noise_of)
 
     def tail(self, local_steps: int) -> float:
@@ -74,6 +72,11 @@ class Slices:
         weights = self.federation.weights(one, local_steps)
         batches = self._bounds(weights, one, local_steps, self.plain.fleet.batch_range()[0])
         return float((batches + self.federation.left(one, local_steps))[0])
+
+    def _least(self, local_steps: int) -> Ints:
+        """Smallest batches where there are any, and those of the fleet elsewhere, which are no plan."""
+        least = self.smallest(local_steps)
+        return self.plain.fleet.batch_range()[0] if least is None else least
 
     def _bounds(self, weights: Floats, rounds: Ints, local_steps: int, least: Ints) -> Floats:
         self.solves += rounds.size
@@ -93,19 +96,23 @@ class Slices:
         self.solves += 1
         federation = self.federation
         place = np.array([rounds])
-        mean = float((federation.mean(place, local_steps) + federation.left(place, local_steps))[0])
+        mean = float(federation.full(place, local_steps)[0])
         weights = federation.weights(place, local_steps)[:, 0]
         offset = mean - float(self._reference(weights[:, None])[0])
-        least = self.smallest(local_steps)
+        least = self._least(local_steps)
         if not (math.isfinite(offset) and np.isfinite(weights).all()):
             return Solved(least, math.inf, math.inf)
-        found: Rounded = whole_batches(
-            self.plain, weights, rounds, local_steps, least, cutoff=max(threshold - offset, 0.0)
-        )
+        found = self._whole(weights, rounds, local_steps, least, max(threshold - offset, 0.0))
         if self.plain.budget.energy < math.inf:
             caps = limits.largest_batches(self.plain, rounds, local_steps, self._largest)
             self._share, _ = best_share(self.plain, weights, rounds, local_steps, least, caps, self._share)
         return Solved(found.batch_sizes, offset + found.value, offset + found.lower_bound)
+
+    def _whole(self, weights: Floats, rounds: int, local_steps: int, least: Ints, cutoff: float) -> Rounded:
+        table = self.plain.fleet.choice_table
+        if table is None:
+            return whole_batches(self.plain, weights, rounds, local_steps, least, cutoff=cutoff)
+        return chosen(self.plain, np.maximum(table, least[:, None]), weights, rounds, local_steps, None)
 
     def _reference(self, weights: Floats) -> Floats:
         """What batches of all samples leave out, where they are drawn without replacement."""

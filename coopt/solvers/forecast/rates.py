@@ -2,7 +2,8 @@
 
 A larger rate is faster and noisier. A forecast has no multiplicative noise, so it would take a rate next to
 the largest stable one with batches so small that training diverges in truth: each rate has a smallest batch
-(:mod:`coopt.objectives.forecast.batch_floor`), which is a limit like that of the fleet. Where the loss is not
+(:mod:`coopt.objectives.forecast.batch_floor` and, for given rates too,
+:mod:`coopt.objectives.forecast.stability`), which is a limit like that of the fleet. Where the loss is not
 convex that is not enough: curvature and noise were met on the way that the first rounds took at their rate,
 and a network's grow at larger ones. There :attr:`Forecast.rate_growth` keeps rates at or below the one that
 was tried. What is proved is proved for the rate that was chosen; no other rates are excluded.
@@ -21,8 +22,8 @@ from coopt.objectives.forecast.batch_floor import smallest_batch
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found
-from coopt.solvers.forecast.one_tau import Smallest
 from coopt.solvers.forecast.search import search
+from coopt.solvers.forecast.smallest import Smallest, allowed, stable
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_units.batches import Ints
 
@@ -100,20 +101,22 @@ def at(problem: Problem, rate: float) -> Problem:
 
 
 def floors(problem: Problem, forecast: Forecast) -> Smallest:
-    """The smallest batches at the problem's rate: those of the fleet, and what the rate asks for.
+    """The smallest batches at the problem's rate: those that keep training stable, and what it asks for.
 
-    A device whose largest batch is below that processes its largest one.
+    A device whose largest batch is below what the rate asks for processes its largest one.
     """
     fleet, rate = problem.fleet, problem.constants.learning_rate
     how = forecast.optimiser.linear
     least, most = fleet.batch_range()
     known: dict[int, Ints] = {}
+    own = stable(problem, forecast.with_learning_rate(rate))
 
-    def smallest(local_steps: int) -> Ints:
-        if local_steps not in known:
+    def smallest(local_steps: int) -> Ints | None:
+        needed = own(local_steps)
+        if needed is not None and local_steps not in known:
             floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps, how)
-            units = -(-floor // fleet.batch_multiple) * fleet.batch_multiple
-            known[local_steps] = np.minimum(np.maximum(least, units), most)
-        return known[local_steps]
+            asked = allowed(fleet, np.clip(floor, least, most))
+            known[local_steps] = np.maximum(asked, needed)
+        return None if needed is None else known[local_steps]
 
     return smallest

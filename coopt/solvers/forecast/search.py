@@ -30,7 +30,8 @@ from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.problem.validation import shown
 from coopt.solvers.contract import Found, Incumbent
-from coopt.solvers.forecast.one_tau import Slices, Smallest, Solved
+from coopt.solvers.forecast.one_tau import Slices, Solved
+from coopt.solvers.forecast.smallest import Smallest, stable
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.roundoff import SAME_VALUE
 from coopt.solvers.whole_units.batches import Ints
@@ -78,7 +79,8 @@ def search(
     start : tuple, optional
         A feasible plan (K, tau, batches).
     smallest : callable, optional
-        Batches for so many local steps that no plan goes below; by default those of the fleet.
+        Batches for so many local steps that no plan goes below; by default those that keep training stable.
+        Where no plan within the limits does, the best one of all is found: the forecast warns of it.
     target : float, default -inf
         Whether a plan has at most this forecast is all that is of interest: the first one ends the search.
     within : Problem, optional
@@ -90,18 +92,28 @@ def search(
             'evaluate; solve_allocation(device_steps="auto") chooses them'
         )
     deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
-    least = smallest or (lambda _: ranges.lower)
-    federation = forecast.federation(problem)
-    slices = Slices((within or problem).plain, federation, least)
-    whole = _ForecastSearch(problem, forecast, ranges, tolerance, slices, target)
-    if start is not None:
+    own = stable(problem, forecast) if smallest is None else smallest
+    federation, plain = forecast.federation(problem), (within or problem).plain
+    whole = _ForecastSearch(problem, forecast, ranges, tolerance, Slices(plain, federation, own), target)
+    if start is not None and _allowed(own, start):
         whole.judge(*start)
     whole.find()
+    if smallest is None and not whole.best.rounds:
+        any_batches = Slices(plain, federation, lambda _: ranges.lower)
+        whole = _ForecastSearch(problem, forecast, ranges, tolerance, any_batches, target)
+        whole.find()
     finished = whole.prove(deadline)
     # A search that ended at its target has not looked for a better plan.
     lower = -math.inf if whole.reached() else min(whole.lower, whole.best.value)
     trace: dict[str, float] = {"inner_solves": whole.slices.solves, "boxes": whole.divided}
     return Found(whole.best, lower, finished, trace)
+
+
+def _allowed(smallest: Smallest, plan: tuple[int, int, Ints]) -> bool:
+    """Whether the batches of a plan (K, tau, batches) are not too small."""
+    _, local_steps, batches = plan
+    least = smallest(local_steps)
+    return least is not None and bool((batches >= least).all())
 
 
 class _ForecastSearch:
@@ -203,6 +215,8 @@ class _ForecastSearch:
         """The range of rounds that fit at so many local steps; empty where the first exceeds the last."""
         first, last = self.ranges.rounds[0], self.ranges.most_rounds(local_steps)
         smallest = self.smallest(local_steps)
+        if smallest is None:
+            return first, first - 1
         if smallest is not self.ranges.lower:
             most = limits.most_rounds(self.slices.plain, local_steps, smallest)
             last = last if most is None else min(last, most)
@@ -210,9 +224,10 @@ class _ForecastSearch:
 
     def _any_plan(self) -> None:
         for tau in range(self.ranges.local_steps[0], self.ranges.local_steps[1] + 1):
+            smallest = self.smallest(tau)
             first, last = self.rounds_at(tau)
-            if first <= last:
-                self.judge(first, tau, self.smallest(tau))
+            if smallest is not None and first <= last:
+                self.judge(first, tau, smallest)
                 return
 
     def _solve(self, rounds: int, local_steps: int) -> Solved:

@@ -9,6 +9,7 @@ T_p is what a round of phase p may take; given these it is a largest batch for e
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +17,15 @@ import numpy as np
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.problem.problem import Problem
-from coopt.solvers.forecast.one_tau import Smallest
-from coopt.solvers.forecast.rates import at, floors
+from coopt.solvers.forecast.rates import at
+from coopt.solvers.forecast.smallest import Smallest
 from coopt.solvers.schedule.round_times import SPENT, RoundTimes
 from coopt.solvers.whole_units.batches import Floats, Ints, relax, round_batches
 from coopt.solvers.whole_units.two_limits import ROUGH, fill_both
 from coopt.solvers.whole_units.two_limits_prices import Demand, best_prices
 
 Settings = tuple[Setting, ...]
+Floor = Callable[[Problem, Forecast], Smallest]
 
 # How the time that rounds may take is moved between phases, in shares of it, before batches become whole.
 SHIFTS = (0.0, 0.01, 0.03, 0.1)
@@ -56,28 +58,33 @@ class Batches:
     ----------
     problem : Problem
     forecast : Forecast
-    floored : bool
-        Whether a learning rate sets a smallest batch, as it does where rates are chosen.
+    floor : callable, optional
+        The smallest batches of a problem and a forecast at one learning rate; by default those of the fleet.
     """
 
-    def __init__(self, problem: Problem, forecast: Forecast, *, floored: bool) -> None:
+    def __init__(self, problem: Problem, forecast: Forecast, floor: Floor | None = None) -> None:
         self.problem, self.plain = problem, problem.plain
         self.phases = Phases(forecast, problem)
         self.forecast = forecast
         self.evaluated = 0
-        self._floored = floored
+        self._floor = floor
         self._smallest: dict[float, Smallest] = {}
         self._lower, self._upper = problem.fleet.batch_range()
         self._times = RoundTimes(problem)
 
-    def least(self, setting: Setting) -> Ints:
-        """The smallest batches of a phase."""
+    def least(self, setting: Setting) -> Ints | None:
+        """The smallest batches of a phase; None where there are none."""
         rate = setting.learning_rate
-        if not self._floored:
+        if self._floor is None:
             return self._lower
         if rate not in self._smallest:
-            self._smallest[rate] = floors(at(self.problem, rate), self.forecast)
+            own = self.forecast.with_learning_rate(rate)
+            self._smallest[rate] = self._floor(at(self.problem, rate), own)
         return self._smallest[rate](setting.local_steps)
+
+    def stable(self, settings: Settings) -> bool:
+        """Whether some batches keep all phases stable."""
+        return all(self.least(each) is not None for each in settings)
 
     def fits(self, settings: Settings) -> bool:
         """Whether the smallest batches of all phases are within all limits."""
@@ -179,7 +186,10 @@ class Batches:
             return None
         if any(each.local_steps > (budget.max_local_steps or math.inf) for each in settings):
             return None
-        least = np.array([self.least(each) for each in settings])
+        smallest = [found for each in settings if (found := self.least(each)) is not None]
+        if len(smallest) < len(settings):
+            return None
+        least = np.array(smallest)
         steps = np.array([float(each.rounds * each.local_steps) for each in settings])
         fixed = steps.sum() * fleet.whole_step_cost + rounds * budget.round_cost
         spend = budget.cost * SPENT - fixed

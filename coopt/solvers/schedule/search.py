@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
+from coopt.solvers.forecast.rates import floors
+from coopt.solvers.forecast.smallest import stable
 from coopt.solvers.schedule.batches import Batches, Filled, Settings
 from coopt.solvers.whole_units.batches import Ints
 
@@ -40,6 +42,8 @@ EARLY_STEPS, LATE_STEPS, LATE_RATES = (1.0, 4.0), (1.0, 0.25), (1.0, 0.3)
 SMALLEST_RATIO = 1.05
 # Up to so many rounds two smallest changes at once are tried: where numbers are small, one is a large step.
 FEW_ROUNDS = 40
+# Moves of each phase, where its rate is given and where it is free.
+GIVEN_MOVES, FREE_MOVES = 6, 10
 # Moves of one descent, at most.
 MOST_MOVES = 200
 
@@ -79,7 +83,7 @@ def search(
     progress : callable, optional
         Called with the number of settings looked at.
     """
-    batches = Batches(problem, forecast, floored=free)
+    batches = Batches(problem, forecast, floors if free else stable)
     descent = _Descent(batches, free, deadline, progress)
     best = first
     for _ in range(len(first.settings), phases):
@@ -91,7 +95,7 @@ def stretched(
     problem: Problem, forecast: Forecast, settings: Settings, *, free: bool, deadline: float = math.inf
 ) -> Course | None:
     """The plan that these settings, found for other limits, lead to within these; None if none fits."""
-    descent = _Descent(Batches(problem, forecast, floored=free), free, deadline, None)
+    descent = _Descent(Batches(problem, forecast, floors if free else stable), free, deadline, None)
     return descent.stretched(settings)
 
 
@@ -100,6 +104,7 @@ class _Descent:
         self, batches: Batches, free: bool, deadline: float, progress: Callable[[int], object] | None
     ) -> None:
         self.batches, self.free, self.deadline, self.progress = batches, free, deadline, progress
+        self._own = FREE_MOVES if free else GIVEN_MOVES
         self.largest_rate = batches.forecast.largest_choice(batches.problem)
         self._values: dict[Settings, float] = {}
 
@@ -179,11 +184,11 @@ class _Descent:
         return settings
 
     def _moves(self, phases: int) -> int:
-        return (8 if self.free else 6) * phases + phases * (phases - 1)
+        return self._own * phases + phases * (phases - 1)
 
     def _moved(self, settings: Settings, move: int, factor: float) -> Settings | None:
         """The plan after one of the moves; None where it stays."""
-        own = (8 if self.free else 6) * len(settings)
+        own = self._own * len(settings)
         if move >= own:
             # Rounds go from one phase to another, at about the same number of steps.
             pairs = [(p, q) for p in range(len(settings)) for q in range(len(settings)) if p != q]
@@ -199,7 +204,11 @@ class _Descent:
         return None if one is None else (*settings[:p], one, *settings[p + 1 :])
 
     def _one(self, setting: Setting, kind: int, factor: float) -> Setting | None:
-        """A phase after a move of its own: rounds, steps, both against each other, or the rate."""
+        """A phase after a move of its own.
+
+        Of rounds, of steps, of both against each other; of the rate, alone and against the rounds, so that
+        all steps together go as far.
+        """
         k, tau, rate = setting.rounds, setting.local_steps, setting.learning_rate
         up = kind % 2 == 0
         if kind < 2:
@@ -211,9 +220,10 @@ class _Descent:
             found = replace(setting, local_steps=steps, rounds=max(round(k * tau / steps), 1))
         else:
             ratio = max(factor, SMALLEST_RATIO)
-            found = replace(
-                setting, learning_rate=min(rate * ratio, self.largest_rate) if up else rate / ratio
-            )
+            changed = min(rate * ratio, self.largest_rate) if up else rate / ratio
+            found = replace(setting, learning_rate=changed)
+            if kind >= FREE_MOVES - 2:
+                found = replace(found, rounds=max(round(k * rate / changed), 1))
         return None if found == setting else found
 
     def _whole(self, settings: Settings, best: Course, cutoff: float | None = None) -> Course:

@@ -30,6 +30,7 @@ from coopt.solvers.forecast import search as module
 from coopt.solvers.forecast.priced import lower_bounds
 from coopt.solvers.forecast.rates import at, best_rate, floors
 from coopt.solvers.forecast.search import search
+from coopt.solvers.forecast.smallest import Smallest, stable
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from quadratics import problem_of, random_model
 
@@ -79,15 +80,29 @@ def instance(seed: int, how: Optimiser = AVERAGING, **chosen: object) -> tuple[P
 
 
 def every_plan(problem: Problem, forecast: Forecast) -> float:
-    """The smallest forecast of all plans, tried one by one."""
+    """The smallest forecast of all plans that keep training stable, or of all, tried one by one."""
+    least, _ = problem.fleet.batch_range()
+    smallest, best = stable(problem, forecast), math.inf
+    for floor in (smallest, lambda _: least):
+        if best == math.inf:
+            best = smallest_forecast(problem, forecast, floor)
+    return best
+
+
+def smallest_forecast(problem: Problem, forecast: Forecast, floor: Smallest) -> float:
+    """The same, of all plans whose batches are not below some floor."""
     least, most = problem.fleet.batch_range()
     ranges = zip(least.tolist(), most.tolist(), problem.fleet.batch_multiple.tolist(), strict=True)
     batches = np.array(list(itertools.product(*(range(a, b + 1, step) for a, b, step in ranges))))
     best = math.inf
     for k in range(1, MOST_ROUNDS + 1):
         for tau in range(1, MOST_STEPS + 1):
+            own = floor(tau)
+            if own is None:
+                continue
             offset, weights = forecast.coefficients(problem, k, tau)
             values = offset + (weights / batches).sum(axis=1)
+            values[(batches < own).any(axis=1)] = math.inf
             for place in np.argsort(values):
                 if values[place] >= best:
                     break

@@ -136,7 +136,7 @@ def test_batches_of_all_phases_are_the_best_ones(seed: int) -> None:
         Setting(int(rng.integers(1, 3)), int(rng.integers(1, 4)), float(rng.choice([0.2, 0.7])))
         for _ in range(2)
     )
-    inner = Batches(problem, forecast, floored=False)
+    inner = Batches(problem, forecast)
     found = inner.whole(several, math.inf)
     phases, n = Phases(forecast, problem), len(problem.fleet)
     wanted = math.inf
