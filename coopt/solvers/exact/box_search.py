@@ -411,7 +411,7 @@ class _BoxSearch:
         best = self._judge(self.best.rounds, self.best.local_steps, self.best.batch_sizes)
         fewest = fewest_rounds(self.form, best, self.ranges.rounds[0])
         if fewest == best.rounds:
-            return self.best
+            return best
         fewer = self._judge(fewest, best.local_steps, best.batch_sizes)
         return min(best, fewer, key=lambda plan: plan.rank)
 
