@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from coopt import (
     Budget,
-    Certified,
     Constants,
     Controller,
     Fleet,
@@ -29,7 +28,7 @@ from coopt import (
     solve_schedule,
 )
 from coopt.adapters.fixed_plan import FixedPlan
-from problems import MOST_ROUNDS, MOST_STEPS, numeric_bounds, problems
+from problems import MOST_ROUNDS, MOST_STEPS, NUMBERS, numeric_bounds, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.BoundWarning")
 
@@ -127,33 +126,37 @@ def test_busy_seconds_are_costs_of_samples_steps_and_rounds():
 
 def test_half_the_price_is_never_worse_and_no_price_is_no_limit_on_time():
     values = [
-        solve_allocation(replace(RENTED, budget=replace(RENTED.budget, second_cost=price))).error_bound
+        solve_allocation(
+            replace(RENTED, budget=replace(RENTED.budget, second_cost=price)), bound=NUMBERS
+        ).error_bound
         for price in (0.02, 0.01, 0.005, 1e-9)
     ]
     assert values == sorted(values, reverse=True)
-    free = solve_allocation(replace(RENTED, budget=Budget(cost=5.0))).error_bound
+    free = solve_allocation(replace(RENTED, budget=Budget(cost=5.0)), bound=NUMBERS).error_bound
     assert values[-1] == pytest.approx(free, rel=1e-3)
 
 
 @pytest.mark.parametrize("objective", ["cost", "time"])
 def test_a_target_is_reached_for_the_least(objective):
-    best = solve_allocation(RENTED).error_bound
+    best = solve_allocation(RENTED, bound=NUMBERS).error_bound
     target = 2.0 * best
-    found = solve_allocation(RENTED, objective=objective, target_error=target)
+    found = solve_allocation(
+        RENTED, objective=objective, target_error=target, bound=NUMBERS, gap_tolerance=1e-2
+    )
     assert found.error_bound <= target * (1 + 1e-9)
-    assert found.lower_bound <= found.objective_value <= found.lower_bound * (1 + 1e-5)
+    assert found.lower_bound <= found.objective_value <= found.lower_bound * 1.011
     # With as much, and no more, the target is reached; with less it is not.
-    enough, less = found.objective_value * (1 + 1e-6), found.objective_value * (1 - 1e-4)
+    enough, less = found.objective_value * (1 + 1e-6), found.objective_value * 0.98
     for amount, reached in ((enough, True), (less, False)):
         budget = replace(RENTED.budget, **{objective: amount})
-        value = solve_allocation(replace(RENTED, budget=budget), bound=Certified()).error_bound
+        value = solve_allocation(replace(RENTED, budget=budget), bound=NUMBERS).error_bound
         assert (value <= target * (1 + 1e-6)) is reached
 
 
 def test_a_target_out_of_reach_is_said():
-    best = solve_allocation(RENTED).error_bound
+    best = solve_allocation(RENTED, bound=NUMBERS).error_bound
     with pytest.raises(InfeasibleError):
-        solve_allocation(RENTED, objective="time", target_error=best * 0.9)
+        solve_allocation(RENTED, objective="time", target_error=best * 0.9, bound=NUMBERS)
 
 
 def test_the_smallest_bill_is_named():
@@ -166,7 +169,7 @@ def test_the_smallest_bill_is_named():
 
 def test_other_solvers_and_forecasts_pay_too():
     for solver in ("closed-form", "cvxpy"):
-        plan = solve_allocation(RENTED, bound=Certified(1, 1), solver=solver)
+        plan = solve_allocation(RENTED, bound=NUMBERS, solver=solver, gap_tolerance=0.05)
         assert plan.cost <= 5.0 * (1 + 1e-9)
         assert plan.lower_bound <= plan.error_bound <= plan.lower_bound * 1.1
     model = LocalModel([0.5, 0.5], [[1.0], [0.5]], [[[1.0]], [[0.5]]], [[[4.0]], [[4.0]]], [100, 100])
@@ -177,8 +180,8 @@ def test_other_solvers_and_forecasts_pay_too():
 
 
 def test_evaluation_files_and_fixed_plans_keep_it(tmp_path):
-    plan = solve_allocation(RENTED)
-    again = evaluate(RENTED, plan.rounds, plan.local_steps, plan.batch_sizes)
+    plan = solve_allocation(RENTED, bound=NUMBERS)
+    again = evaluate(RENTED, plan.rounds, plan.local_steps, plan.batch_sizes, bound=NUMBERS)
     assert again.cost == plan.cost and again.status is Status.EVALUATED
     RENTED.to_toml(tmp_path / "job.toml")
     assert Problem.from_toml(tmp_path / "job.toml") == RENTED
@@ -191,7 +194,7 @@ def test_evaluation_files_and_fixed_plans_keep_it(tmp_path):
 
 
 def test_a_frontier_over_cost():
-    found = frontier(RENTED, vary="cost", values=[2.0, 4.0, 8.0])
+    found = frontier(RENTED, vary="cost", values=[2.0, 4.0], bound=NUMBERS)
     values = [point.allocation.error_bound for point in found.points]
     assert values == sorted(values, reverse=True)
 

@@ -59,19 +59,19 @@ def check(problem, bound):
     found.certify(deep=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=choosing(), bound=numeric_bounds)
 def test_equals_enumeration_when_costs_are_equal(problem, bound):
     check(problem, bound)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(problem=choosing(equal_costs=False), bound=numeric_bounds)
 def test_equals_enumeration_when_costs_differ(problem, bound):
     check(problem, bound)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(problem=choosing(equal_costs=False), bound=numeric_bounds, share=st.floats(0.1, 1.0))
 def test_equals_enumeration_under_two_limits(problem, bound, share):
     energy = np.linspace(1.0, 2.0, len(problem.fleet))

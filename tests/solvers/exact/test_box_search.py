@@ -58,7 +58,7 @@ def solve(problem, bound, **options):
     return allocation
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(problem=problems(), bound=numeric_bounds)
 def test_equals_enumeration_when_costs_are_equal(problem, bound):
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
@@ -70,7 +70,7 @@ def test_equals_enumeration_when_costs_are_equal(problem, bound):
         assert found.status is Status.OPTIMAL
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(problem=problems(), bound=family_bounds)
 def test_families_equal_enumeration_over_members(problem, bound):
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
@@ -80,7 +80,7 @@ def test_families_equal_enumeration_over_members(problem, bound):
         assert found.error_bound == pytest.approx(expected, rel=1e-12, abs=1e-300)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(problem=problems(equal_costs=False), bound=numeric_bounds)
 def test_equals_enumeration_when_costs_differ(problem, bound):
     expected = optimum(problem, bound, MOST_ROUNDS, MOST_STEPS)
@@ -92,7 +92,7 @@ def test_equals_enumeration_when_costs_differ(problem, bound):
         assert found.status is Status.OPTIMAL
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     problem=problems(),
     bound=st.sampled_from([Certified(1, 1), Dynamite()]),
@@ -133,7 +133,7 @@ def test_a_billion_equivalent_plans_are_one(divergence, round_cost, shape):
     assert (found.rounds if shape == "one round" else found.local_steps) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(problem=problems(most_samples=40), bound=numeric_bounds, growth=st.floats(1.0, 3.0))
 def test_never_worse_when_a_limit_grows(problem, bound, growth):
     before = solve(problem, bound)
@@ -144,7 +144,7 @@ def test_never_worse_when_a_limit_grows(problem, bound, growth):
         assert after.error_bound <= before.error_bound * (1 + 1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(problem=problems(most_samples=40), bound=numeric_bounds, data=st.data())
 def test_permuting_devices_permutes_nothing_else(problem, bound, data):
     first = solve(problem, bound)
@@ -229,7 +229,7 @@ def changed(fleet: Fleet, **arrays: np.ndarray) -> Fleet:
 SCALED_BOUNDS = st.sampled_from([Certified(1, 1), Certified(0.3, 2.0), Dynamite(), NonConvex(1, 1)])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     problem=problems(most_samples=40),
     bound=SCALED_BOUNDS,
@@ -247,7 +247,7 @@ def test_units_do_not_change_the_decision(problem, bound, kind, exponent):
         assert np.array_equal(second.batch_sizes, first.batch_sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=problems(most_samples=40), bound=SCALED_BOUNDS, exponent=st.integers(-6, 6))
 def test_scaling_curvature_with_the_loss_scales_the_bound(problem, bound, exponent):
     """(D0, M / f, delta^2 / f, curvatures, 1 / eta) times f: the bound scales, the decision stays."""
@@ -260,7 +260,7 @@ def test_scaling_curvature_with_the_loss_scales_the_bound(problem, bound, expone
     assert (second.rounds, second.local_steps) == (first.rounds, first.local_steps)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=problems(), bound=numeric_bounds)
 def test_when_only_the_smallest_plan_fits_it_is_the_answer(problem, bound):
     ones = np.ones(len(problem.fleet), dtype=np.int64)

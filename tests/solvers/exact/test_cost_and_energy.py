@@ -52,7 +52,7 @@ def hungry(problem: Problem, seed: int, tightness: float, idle: float = 0.0) -> 
     return replace(free, budget=replace(problem.budget, energy=limit))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     problem=problems(equal_costs=False, most_samples=6),
     bound=numeric_bounds,
@@ -100,7 +100,7 @@ def test_gaps_close_where_both_limits_bind(devices, equal_costs):
     plan.certify(deep=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6), bound=st.sampled_from(["certified", "dynamite"]))
 def test_energy_in_proportion_to_cost_is_a_limit_on_cost(seed, bound):
     plain = random_problem(seed, time=3000.0)
@@ -119,7 +119,7 @@ def test_energy_in_proportion_to_cost_is_a_limit_on_cost(seed, bound):
     assert "energy" not in found.binding
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), tightness=st.floats(0.4, 0.8))
 def test_more_energy_never_hurts(seed, tightness):
     problem = hungry(random_problem(seed), seed, tightness)
@@ -129,7 +129,7 @@ def test_more_energy_never_hurts(seed, tightness):
     assert after.lower_bound <= before.error_bound
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), tightness=st.floats(0.3, 0.8), time=st.sampled_from([math.inf, 300.0]))
 def test_prices_are_those_of_both_limits(seed, tightness, time):
     """The derivative of the continuous optimum in each limit, by differences."""
@@ -198,7 +198,7 @@ def test_what_keeps_no_account_of_energy_says_so():
         Controller(problem.fleet, Budget(cost=100.0, energy=10.0), 0.1)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     bound=st.sampled_from(["dynamite", "certified(gamma=1, z=1)", "nonconvex(gamma=1, z=1)"]),

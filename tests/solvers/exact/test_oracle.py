@@ -58,7 +58,7 @@ def random_devices(seed: int, size: int, shape: str) -> DeviceColumns:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), size=st.integers(1, 300), share=st.floats(0.001, 1.2))
 def test_the_level_spends_the_budget_as_the_relaxation_does(seed, size, share):
     devices = random_devices(seed, size, "plain")
@@ -85,7 +85,7 @@ def streamed(problem, bound):
     return oracle_of(problem.plain, form, inner_of(problem.plain, form), corner), ranges
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0))
 def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
     inner, ranges = streamed(problem, bound)
@@ -117,7 +117,7 @@ def test_whole_batches_equal_those_of_the_batch_solver(problem, bound, angle):
         assert not limits.violations(problem.plain, rounds, steps, whole.batch_sizes.astype(float))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
 def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
     inner, ranges = streamed(problem, bound)
@@ -129,7 +129,7 @@ def test_a_row_holds_for_every_rounds_and_steps(problem, bound, angle, data):
         assert claim <= best * (1.0 + 1e-12) + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=any_costs, bound=bounds, angle=st.floats(0.0, 1.0), data=st.data())
 def test_whole_batches_bound_those_of_more_rounds_and_steps(problem, bound, angle, data):
     """And by more where a step may use fewer units."""
@@ -146,7 +146,7 @@ def test_whole_batches_bound_those_of_more_rounds_and_steps(problem, bound, angl
             assert claim <= best * (1.0 + 1e-11) + 1e-12
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=problems())
 def test_no_weight_is_negative_between_the_ends(problem):
     inner, _ = streamed(problem, Certified(1, 1))
