@@ -43,6 +43,8 @@ Floats = NDArray[np.float64]
 
 # Downward curvature from this share of the largest on speaks against a convex loss.
 CURVES_DOWN = 1e-2
+# Curvatures of single samples below so many times that of their mean do not point where the loss curves.
+POINTING = 1.25
 # Downward curvature below this share of the largest is rounding.
 ROUNDING = 1e-6
 
@@ -291,11 +293,12 @@ class Measurement:
         along the samples' own gradients, as early in training of convolutional networks, these do not yet
         point where the loss curves, and curvature has yet to grow: batches of one, whose noise is that of
         curvature too, were seen to train far worse than forecast, and batches of two not. A rule that was
-        checked on trained plans, not a theorem; a loss that seems convex has none of it.
+        checked on trained plans, not a theorem, with a margin for what a few rows leave open; a loss that
+        seems convex has none of it.
         """
         if self.convex or self.sample_curvature is None:
             return 1
-        return 2 if self.sample_curvature < self.spectrum[0] else 1
+        return 2 if self.sample_curvature < POINTING * self.spectrum[0] else 1
 
     def forecast(
         self,

@@ -462,7 +462,7 @@ class Controller(Outlook):
 
     def _fit(self, choice: Choice, call: Call) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
-        measured, expected = self._state.knowledge.measured(), call.expected
+        measured, expected = self._trusted_fleet, call.expected
         taking_part = np.zeros(len(measured))
         taking_part[call.participants] = 1.0
         found = fit_round(

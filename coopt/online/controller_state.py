@@ -20,7 +20,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
 from coopt.problem.saved_state import anything, consistent, number, optional, same, table
 
-STATE_VERSION = 9
+STATE_VERSION = 10
 DELAY_DECAY = 0.95  # some 20 rounds
 # What may change while a training rests without making it another one.
 MAY_DIFFER = ("budget.cost", "budget.time", "budget.max_rounds", "min_gain")

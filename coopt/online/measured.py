@@ -38,6 +38,8 @@ class Measured:
         The steps that it is for; None: those that the measurement was taken for.
     at : int
         The round before which it was taken.
+    steps : int
+        Local steps of the round before it.
     loss : Estimate
         The loss then, above the lowest that it can have, and its standard error.
     attempts : int
@@ -50,14 +52,20 @@ class Measured:
         self.measurement: Measurement | None = None
         self.forecast: Forecast | None = None
         self.optimiser: Optimiser | None = None
-        self.at, self.attempts, self.asked = -1, 0, False
+        self.at, self.steps, self.attempts, self.asked = -1, 1, 0, False
         self.loss = Estimate(math.nan, math.inf)
         self._text: str | None = None
 
     def take(
-        self, measurement: Measurement | None, optimiser: Optimiser | None, at: int, loss: Estimate
+        self,
+        measurement: Measurement | None,
+        optimiser: Optimiser | None,
+        *,
+        at: int,
+        steps: int,
+        loss: Estimate,
     ) -> None:
-        """Take in a measurement before round `at`; None: nobody answered.
+        """Take in a measurement before round `at`, which one of `steps` preceded; None: nobody answered.
 
         Raises
         ------
@@ -69,7 +77,7 @@ class Measured:
         if measurement is not None:
             self.measurement, self.forecast, self.optimiser = measurement, forecast, optimiser
             self._text = None
-            self.at, self.loss = at, loss
+            self.at, self.steps, self.loss = at, steps, loss
 
     def forget(self) -> None:
         """Forget what was measured, since the fleet is another one."""
@@ -85,6 +93,7 @@ class Measured:
             "measurement": self._text,
             "optimiser": None if self.optimiser is None else self.optimiser.to_dict(),
             "at": self.at,
+            "steps": self.steps,
             "attempts": self.attempts,
             "asked": self.asked,
             "loss": self.loss._asdict(),
@@ -127,6 +136,7 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "measurement": optional(_measurement),
     "optimiser": optional(_optimiser),
     "at": whole(-1),
+    "steps": whole(1),
     "attempts": whole(),
     "asked": flag,
     "loss": _loss,

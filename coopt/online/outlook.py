@@ -26,6 +26,7 @@ from coopt.policies.situation import ExpectingPolicy, MeasuringPolicy, Policy, S
 from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
+from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.problem.validation import real
 from coopt.streaming import SamplerAdvice
@@ -177,7 +178,9 @@ class Outlook(Membership, KeepsAccount):
             validation.instance("optimiser", optimiser, Optimiser)
         loss = self.estimates.loss.now
         loss = loss._replace(value=loss.value - self.lowest_loss)
-        self._state.measured.take(measurement, optimiser, self.round, loss)
+        before = self._state.previous
+        steps = 1 if before is None else before.local_steps
+        self._state.measured.take(measurement, optimiser, at=self.round, steps=steps, loss=loss)
         self._account.charge(cost, seconds)
         self._state.plan = self._state.choice = None
 
@@ -231,11 +234,8 @@ class Outlook(Membership, KeepsAccount):
         def only(kept: npt.NDArray[np.bool_]) -> Situation:
             return self._situation(replace(call, active=call.active[kept]))
 
-        kept = worth_waiting(everybody, only, policy.expects)
-        if kept.all():
-            return call, everybody
-        call = replace(call, active=call.active[kept])
-        return call, self._situation(call)
+        kept, situation = worth_waiting(everybody, only, policy.expects)
+        return call if kept.all() else replace(call, active=call.active[kept]), situation
 
     def _situation(self, call: Call) -> Situation:
         """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
@@ -285,6 +285,7 @@ class Outlook(Membership, KeepsAccount):
             delay=Estimate(float(delay.mean), float(delay.standard_error)),
             forecast=measured.forecast,
             measured_at=measured.at,
+            measured_steps=measured.steps,
             measured_loss=measured.loss,
             drawn=drawn,
         )
@@ -299,10 +300,23 @@ class Outlook(Membership, KeepsAccount):
         return replace(left, round_cost=price, participants=None, distinct_participants=False)
 
     @property
-    def _least_batch(self) -> int:
+    def _trusted_batch(self) -> int:
+        """The smallest batch that the measurement is to be trusted with."""
         measurement = self._state.measured.measurement
-        if measurement is not None:
-            return measurement.smallest_batch
+        return 1 if measurement is None else measurement.smallest_batch
+
+    @property
+    def _trusted_fleet(self) -> Fleet:
+        """The fleet as measured: rather no last round than one whose batches are not to be trusted."""
+        measured, least = self._state.knowledge.measured(), self._trusted_batch
+        if least == 1:
+            return measured
+        return replace(measured, min_batch=np.clip(least, measured.min_batch, measured.max_batch))
+
+    @property
+    def _least_batch(self) -> int:
+        if self._state.measured.measurement is not None:
+            return self._trusted_batch
         # One sample has no halves: nothing could be measured any more.
         return 2 if self.policy.needs_estimates else 1
 

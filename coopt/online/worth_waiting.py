@@ -28,8 +28,8 @@ MOST_LEFT_OUT = 0.1  # weight of those that nobody waits for
 
 def worth_waiting(
     everybody: Situation, only: Callable[[Mask], Situation], expects: Callable[[Situation], float]
-) -> Mask:
-    """Tell for which devices to wait, shape (n,).
+) -> tuple[Mask, Situation]:
+    """Tell for which devices to wait, shape (n,), and the situation with these.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def worth_waiting(
         The error that is expected at the end.
     """
     fleet = everybody.problem.fleet
-    chosen = np.ones(len(fleet), dtype=bool)
+    chosen, situation = np.ones(len(fleet), dtype=bool), everybody
     best: float | None = None
     for kept in _without_the_slowest(everybody.problem):
         if best is None:
@@ -52,8 +52,8 @@ def worth_waiting(
         some = only(kept)
         value = expects(replace(some, gradient_error=some.gradient_error + away))
         if value < best:
-            chosen, best = kept, value
-    return chosen
+            chosen, situation, best = kept, some, value
+    return chosen, situation
 
 
 def _without_the_slowest(problem: Problem) -> Iterator[Mask]:

@@ -24,6 +24,8 @@ from coopt.solvers.whole_units.batches import relax, round_batches
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)
 FIRST_RATIO, LAST_RATIO = 2.0, 1.06
 WARM_RATIO = 1.2
+# Where only what is expected is asked for, not the plan: near its lowest value the error hardly changes.
+ROUGH_RATIO = 1.3
 # The first plan stakes at most a fifth of what is left on estimates that nothing has confirmed yet.
 FIRST_ROUNDS = 5
 # The next round is tried with these multiples of the plan's local steps and batches.
@@ -89,6 +91,7 @@ class _Landscape:
         self.tilt = 0.0
         self._seen: dict[tuple[int, int], _Plan | None] = {}
         self._steps: dict[tuple[float, int], _Step] = {}
+        self._most: dict[int, int] = {}
 
     def noise(self, inverse: Floats) -> tuple[float, float]:
         """Give sigma^2, the noise of the average, and nu^2, that which drives drift, at these 1/s_i."""
@@ -102,8 +105,10 @@ class _Landscape:
         return self._seen[key]
 
     def most_rounds(self, local_steps: int) -> int:
-        most = limits.most_rounds(self.problem, local_steps, self.lower)
-        return LARGEST_STEPS if most is None else min(most, LARGEST_STEPS)
+        if local_steps not in self._most:
+            most = limits.most_rounds(self.problem, local_steps, self.lower)
+            self._most[local_steps] = LARGEST_STEPS if most is None else min(most, LARGEST_STEPS)
+        return self._most[local_steps]
 
     def _solve(self, rounds: int, local_steps: int) -> _Plan | None:
         problem, fleet = self.problem, self.problem.fleet
@@ -239,14 +244,19 @@ def _longest_round(problem: Problem, plan: _Plan) -> int:
 
 
 def _search(
-    landscape: _Landscape, start: tuple[int, int], steps: tuple[int, int], ratio: float, least_rounds: int = 1
+    landscape: _Landscape,
+    start: tuple[int, int],
+    steps: tuple[int, int],
+    ratio: float,
+    least_rounds: int = 1,
+    last: float = LAST_RATIO,
 ) -> _Plan | None:
-    """Descend from `start` over (K, tau) by ratios that shrink to 4 %; tau stays in the range `steps`."""
+    """Descend from `start` over (K, tau) by ratios that shrink to `last`; tau stays in the range `steps`."""
     rounds, tau = start
     tau = min(max(tau, steps[0]), steps[1])
     rounds = min(max(rounds, 1), max(landscape.most_rounds(tau), 1))
     best = landscape.at(rounds, tau)
-    while ratio > LAST_RATIO:
+    while ratio > last:
         moved = False
         k, t = (rounds, tau) if best is None else (best.rounds, best.local_steps)
         for next_k, next_t in (
@@ -399,7 +409,7 @@ class Horizon:
             best = self._coarse(landscape, most)
         else:
             start = max(previous.rounds - 1, 1), previous.rest_local_steps
-            best = _search(landscape, start, (1, most), FIRST_RATIO)
+            best = _search(landscape, start, (1, most), FIRST_RATIO, last=ROUGH_RATIO)
         return math.inf if best is None else best.value
 
     def _around(self, steps: int, most: int) -> tuple[int, int]:

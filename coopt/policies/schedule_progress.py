@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coopt.plans.phase import Phase
 from coopt.problem.saved_state import Reader, listed, number, table, whole
-from coopt.problem.validation import integer_array
+from coopt.problem.validation import flag, integer_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +27,18 @@ class ScheduleProgress:
         What has run since the measurement, a phase each, with the batches that it had last.
     refill_in : int
         Rounds until the batches are chosen anew.
+    delay : float
+        How much longer rounds were expected to last than their slowest device when batches were chosen last.
+    longer_pays : bool
+        Whether rounds longer than the measurement is trusted for are forecast to end much better.
     """
 
     measured_at: int
     ahead: tuple[Phase, ...]
     behind: tuple[Phase, ...]
     refill_in: int
+    delay: float = 1.0
+    longer_pays: bool = False
 
     def after_round(self) -> Self:
         """The same after one round of the present phase."""
@@ -79,6 +85,8 @@ class ScheduleProgress:
             "ahead": [phase.to_dict() for phase in self.ahead],
             "behind": [phase.to_dict() for phase in self.behind],
             "refill_in": self.refill_in,
+            "delay": self.delay,
+            "longer_pays": self.longer_pays,
         }
 
     @classmethod
@@ -111,6 +119,8 @@ _ENTRIES: dict[str, Reader[Any]] = {
     "ahead": _phases,
     "behind": _phases,
     "refill_in": whole(),
+    "delay": number(minimum=0.0, strict=True),
+    "longer_pays": flag,
 }
 
 

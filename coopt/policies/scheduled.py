@@ -17,6 +17,7 @@ import numpy as np
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.forecast.phases import Phases
 from coopt.plans.phase import Phase
+from coopt.plans.schedule import Schedule
 from coopt.policies.expected_delay import Draws, expected_delay
 from coopt.policies.horizon import Horizon
 from coopt.policies.schedule_progress import ScheduleProgress, replaced
@@ -42,6 +43,10 @@ LEAST_RATIO, ERRORS = 0.1, 3.0
 TOO_LONG = 1.5
 # Of a round like the last ones so much has to fit for one more after the plan.
 ENOUGH = 0.6
+# Where a loss is not convex rounds grow by this from one measurement to the next.
+STEP_GROWTH = 4
+# Measuring again takes about a tenth of the limits: longer rounds have to promise so much less error.
+PAYS = 0.1
 # Rounds of a plan, as long as it has so many steps.
 LEAST_ROUNDS = 10
 # How much longer rounds are taken to be until there is a plan whose delay can be reckoned.
@@ -96,13 +101,16 @@ class Scheduled:
     def departed(self, situation: Situation) -> bool:
         """Whether the loss fell by so much less than was forecast that noise does not explain it.
 
-        Asked when batches are to be filled again; one batch or one round decides nothing, since the loss is
-        an average with a standard error.
+        Or whether rounds longer than the measurement is trusted for would pay. Asked when batches are to be
+        filled again; one batch or one round decides nothing, since the loss is an average with a standard
+        error.
         """
         forecast, previous = _forecast(situation), situation.previous
         progress = None if previous is None else previous.progress
         if forecast is None or progress is None or progress.refill_in or not progress.behind:
             return False
+        if progress.longer_pays:
+            return True
         # Devices tell the loss of the model that they are sent: what the last round did is not known yet.
         last = progress.behind[-1]
         known = progress.behind[:-1]
@@ -140,22 +148,30 @@ class Scheduled:
     def _plan(self, situation: Situation, forecast: Forecast) -> ScheduleProgress | None:
         """A plan for all that is left; None where there is none at this rate, or none that fits."""
         problem, delay = situation.problem, USUAL_DELAY
-        rate: Literal["auto"] | None = "auto" if self.rates == "free" else None
-        phases: tuple[Phase, ...] = ()
+        trusted = _trusted_steps(situation, forecast)
+        within = problem if trusted is None else _with_steps(problem, trusted)
         # The delay depends on how many devices sit at their caps, which the plan decides.
         uncertain = situation.spread > 0.0 or situation.drawn is not None
         for _ in range(2 if problem.budget.time < math.inf and uncertain else 1):
-            shorter = _shorter(problem, delay)
+            shorter = _shorter(within, delay)
             try:
-                phases = solve_schedule(shorter, forecast, phases=self.phases, learning_rate=rate).phases
-                if sum(phase.rounds for phase in phases) < _least_rounds(problem):
+                plan = self._schedule(shorter, forecast)
+                if sum(phase.rounds for phase in plan.phases) < _least_rounds(problem):
                     # Nothing could be learned on the way of what so few rounds rest on.
-                    shorter = _in_more_rounds(shorter, phases)
-                    phases = solve_schedule(shorter, forecast, phases=self.phases, learning_rate=rate).phases
+                    plan = self._schedule(_in_more_rounds(shorter, plan.phases), forecast)
             except (InfeasibleError, InvalidProblemError):
                 return None
-            delay = _expected_delay(situation, phases)
-        return ScheduleProgress(situation.measured_at, phases, (), _pause(phases[0]))
+            delay = _expected_delay(situation, plan.phases)
+        longer_pays = False
+        if any(phase.local_steps == trusted for phase in plan.phases):
+            free = self._schedule(_with_steps(shorter, problem.budget.max_local_steps), forecast)
+            longer_pays = free.predicted_error < (1.0 - PAYS) * plan.predicted_error
+        pause = _pause(plan.phases[0])
+        return ScheduleProgress(situation.measured_at, plan.phases, (), pause, delay, longer_pays)
+
+    def _schedule(self, problem: Problem, forecast: Forecast) -> Schedule:
+        rate: Literal["auto"] | None = "auto" if self.rates == "free" else None
+        return solve_schedule(problem, forecast, phases=self.phases, learning_rate=rate)
 
     def _refilled(
         self, situation: Situation, forecast: Forecast, progress: ScheduleProgress
@@ -165,7 +181,8 @@ class Scheduled:
         None where the plan is done, and too little is left for another round like its last ones.
         """
         ahead = progress.ahead or (replaced(progress.behind[-1], rounds=1),)
-        problem = _shorter(situation.problem, _delay(situation, ahead))
+        delay = _delay(situation, ahead)
+        problem = _shorter(situation.problem, delay)
         if not progress.ahead and _further_rounds(problem, ahead[0]) < ENOUGH:
             return None
         phases, batches = ahead, Batches(problem, forecast, floors if self.rates == "free" else stable)
@@ -179,7 +196,7 @@ class Scheduled:
             phases = _fewer(phases)
         chosen = zip(phases, filled.batch_sizes, strict=True)
         phases = tuple(replaced(phase, batch_sizes=sizes) for phase, sizes in chosen)
-        return replace(progress, ahead=phases, refill_in=_pause(phases[0]))
+        return replace(progress, ahead=phases, refill_in=_pause(phases[0]), delay=delay)
 
 
 def _forecast(situation: Situation) -> Forecast | None:
@@ -229,6 +246,24 @@ def _gap(situation: Situation, forecast: Forecast, phases: Sequence[Phase]) -> f
     return Phases(forecast, situation.problem).value([phase.setting for phase in phases], batches)
 
 
+def _trusted_steps(situation: Situation, forecast: Forecast) -> int | None:
+    """Local steps that a plan may take; None where the measurement says nothing against more.
+
+    Where training begins a network is nearly flat, and flat losses call for long rounds. So its curvature is
+    trusted for rounds a few times as long as the one before it was measured: a trust region, which grows with
+    every measurement. Where rounds are limited, only long ones spend the rest.
+    """
+    trusted, budget = STEP_GROWTH * situation.measured_steps, situation.problem.budget
+    if math.isinf(forecast.rate_growth) or budget.max_rounds is not None:
+        return None
+    return trusted if trusted < (budget.max_local_steps or math.inf) else None
+
+
+def _with_steps(problem: Problem, most: int | None) -> Problem:
+    """The problem with another limit on local steps."""
+    return replace(problem, budget=replace(problem.budget, max_local_steps=most))
+
+
 def _shorter(problem: Problem, delay: float) -> Problem:
     return replace(problem, budget=replace(problem.budget, time=problem.budget.time / delay))
 
@@ -241,7 +276,7 @@ def _in_more_rounds(problem: Problem, phases: Sequence[Phase]) -> Problem:
     """The problem with local steps limited to what leaves the steps of a plan for enough rounds."""
     steps = sum(phase.rounds * phase.local_steps for phase in phases)
     most = max(steps // _least_rounds(problem), 1)
-    return replace(problem, budget=replace(problem.budget, max_local_steps=most))
+    return _with_steps(problem, most)
 
 
 def _expected_delay(situation: Situation, phases: Sequence[Phase], spread: float | None = None) -> float:
@@ -279,7 +314,7 @@ def _outlasts(situation: Situation, progress: ScheduleProgress) -> bool:
         phase.rounds * float(limits.device_times(problem, 1, phase.local_steps, phase.batch_sizes).max())
         for phase in ahead
     )
-    return sum(slowest) * _delay(situation, ahead) > TOO_LONG * problem.budget.time
+    return sum(slowest) * progress.delay > TOO_LONG * problem.budget.time
 
 
 def _pause(phase: Phase) -> int:

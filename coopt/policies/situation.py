@@ -133,6 +133,8 @@ class Situation:
         What the last measurement of the whole fleet says of plans; None if there is none.
     measured_at : int
         The round before which it was taken.
+    measured_steps : int
+        Local steps of the round before that.
     measured_loss : Estimate
         The loss then, above the lowest that it can have.
     drawn : Problem or None
@@ -156,6 +158,7 @@ class Situation:
     delay: Estimate = UNKNOWN
     forecast: Forecast | None = None
     measured_at: int = -1
+    measured_steps: int = 1
     measured_loss: Estimate = UNKNOWN
     drawn: Problem | None = None
 

@@ -123,6 +123,43 @@ def test_a_network_that_asks_for_batches_of_two_gets_them(asks: bool) -> None:
     assert min(planned) == (2 if asks else 1)
 
 
+def test_no_last_round_has_batches_that_are_not_trusted() -> None:
+    """One sample on a device of its own kind took a network from 21 to 10 % in its last round."""
+
+    class Late(Rounds):
+        def measured(self, measurement: Measurement, **more: object) -> None:
+            flat = 0.5 * float(measurement.spectrum[0])
+            found = dataclasses.replace(measurement, curvature_kind="gauss-newton", sample_curvature=flat)
+            assert found.smallest_batch == 2
+            super().measured(found, **more)
+            # Time for one sample on the slowest device, not for two.
+            self.planner.wait(self.planner.time_left - 0.125)
+
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    rounds = Late(controller(budget=Budget(time=60)))
+    system = SystemModel(SPEEDS, 0.1)
+    simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+    assert [plan.policy for plan in rounds.plans] == ["warm-up"] * 3
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_a_network_is_measured_again_before_its_rounds_grow() -> None:
+    """Where training begins it is nearly flat, which calls for long rounds of tiny batches."""
+
+    class Network(Rounds):
+        def measured(self, measurement: Measurement, **more: object) -> None:
+            super().measured(dataclasses.replace(measurement, curvature_kind="gauss-newton"), **more)
+
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    rounds = Network(controller(budget=Budget(time=200)))
+    system = SystemModel(SPEEDS, 2.0)
+    simulate(rounds, model.gradient, model.start(), federation.clients, system=system, progress=False)
+    steps = np.array([plan.local_steps for plan in rounds.plans])
+    assert steps[:3].tolist() == [1, 1, 1] and steps[3] == 4 and 4 < steps.max() <= 64
+    _, *later = rounds.charges
+    assert 1 <= len(later) <= 2
+
+
 def test_a_server_that_never_asks_gets_the_rule_that_needs_no_measurement() -> None:
     silent, asked = controller(), controller(policy="horizon")
 

@@ -120,7 +120,8 @@ def test_whoever_is_left_out_is_among_the_slowest_has_little_data_and_is_not_mis
     )
     everybody = situation(fleet, Budget(time=float(rng.uniform(100.0, 2000.0))))
     expects = Horizon().expects
-    kept = worth_waiting(everybody, lambda some: of_some(everybody, some), expects)
+    kept, known = worth_waiting(everybody, lambda some: of_some(everybody, some), expects)
+    assert len(known.problem.fleet) == kept.sum()
     least = 1 / fleet.throughput + fleet.round_time
     assert float(fleet.weights[kept].sum()) >= 1 - MOST_LEFT_OUT - 1e-12
     if kept.all():
@@ -139,7 +140,7 @@ def test_where_time_is_no_limit_everybody_is_waited_for() -> None:
     def never(_: object) -> Any:
         raise AssertionError("nothing is to be compared")
 
-    assert worth_waiting(situation(fleet, Budget(cost=1e5)), never, never).all()
+    assert worth_waiting(situation(fleet, Budget(cost=1e5)), never, never)[0].all()
 
 
 def test_a_rule_of_ones_own_need_not_expect_anything() -> None:

@@ -178,6 +178,40 @@ def test_where_few_rounds_are_left_steps_are_not_held_back() -> None:
     assert [phase.to_dict() for phase in chosen.progress.ahead] == [p.to_dict() for p in expected.phases]
 
 
+FLAT = dataclasses.replace(Forecast(MODEL), rate_growth=1.0)  # as of a loss that is not convex
+
+
+def longest(forecast: Forecast, before: int = 1, **budget: float) -> tuple[int, bool]:
+    """Local steps of the longest round of a plan, and whether longer ones would pay."""
+    problem = dataclasses.replace(situation().problem, budget=Budget(cost=40_000, **budget))
+    choice = Scheduled().choose(situation(problem=problem, forecast=forecast, measured_steps=before))
+    assert choice.progress is not None
+    return max(phase.local_steps for phase in choice.progress.ahead), choice.progress.longer_pays
+
+
+def test_where_the_loss_is_not_convex_rounds_grow_from_one_measurement_to_the_next() -> None:
+    convex, _ = longest(Forecast(MODEL), round_cost=2000)
+    assert convex > 8
+    assert longest(FLAT, 1, round_cost=2000) == (4, True)
+    assert longest(FLAT, 2, round_cost=2000)[0] == 8
+    assert longest(FLAT, convex, round_cost=2000) == (convex, False)
+    # Where rounds cost little longer ones would gain little: nobody measures for that.
+    assert longest(FLAT, 1, round_cost=1)[1] is False
+    # What the user limits stays limited.
+    assert longest(FLAT, 1, round_cost=2000, max_local_steps=4) == (4, False)
+    assert longest(FLAT, 1, max_rounds=12) == longest(Forecast(MODEL), 1, max_rounds=12)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_where_longer_rounds_would_pay_the_fleet_is_measured_again(pays: bool) -> None:
+    phases = ((Phase(rounds, 4, np.full(N, 8), 0.2),) for rounds in (20, 10))
+    progress = ScheduleProgress(4, *phases, 0, longer_pays=pays)
+    previous = Choice(4, np.full(N, 8), progress=progress)
+    known = situation(loss=0.5, previous=previous, forecast=FLAT)
+    assert Scheduled().departed(known) is pays
+    assert ScheduleProgress.from_state("progress", progress.state_dict()).longer_pays is pays
+
+
 def test_progress_moves_rounds_from_ahead_to_behind() -> None:
     phases = (Phase(2, 5, [3, 4], 0.1), Phase(1, 1, [9, 9], 0.05))
     now = ScheduleProgress(4, phases, (), 7)
