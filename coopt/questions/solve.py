@@ -43,6 +43,8 @@ __all__ = ["allocate_batches", "evaluate", "solve_allocation"]
 PROOF_TOLERANCE = 1e-3
 # Finer with constraints of the user's own, since the exact plan is the answer where it meets them.
 SLACK_TOLERANCE = 1e-4
+# Answers without rent are found to this part of the gap that is asked for, as far as rounding allows.
+RENT_SHARE, FINEST_TOLERANCE = 1e-2, 1e-12
 
 
 def solve_allocation(
@@ -248,12 +250,15 @@ def _answer(question: Question) -> tuple[Found, Asked]:
 def _rented(question: Question) -> Allocation:
     """The answer where every second costs something: from answers to the same question without rent."""
     problem, proves = question.problem, question.solver not in PROPOSERS
+    # What the parts leave open, the whole cannot close.
+    finer = min(question.tolerance, max(question.tolerance * RENT_SHARE, FINEST_TOLERANCE))
     # Raises if not even the smallest plan fits with what it takes in rent.
     feasible_ranges(problem, *question.fixed)
 
     def without_rent(free: Problem, left: float | None) -> Allocation:
         begun = time.perf_counter()
-        return describe(free, *_answer(replace(question, problem=free, seconds=left, start=None)), begun)
+        part = replace(question, problem=free, seconds=left, start=None, tolerance=finer)
+        return describe(free, *_answer(part), begun)
 
     return solve_rented(
         problem,

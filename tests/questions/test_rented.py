@@ -138,18 +138,18 @@ def test_half_the_price_is_never_worse_and_no_price_is_no_limit_on_time():
 
 @pytest.mark.parametrize("objective", ["cost", "time"])
 def test_a_target_is_reached_for_the_least(objective):
-    best = solve_allocation(RENTED, bound=NUMBERS).error_bound
-    target = 2.0 * best
+    """To the gap that was asked for, though each part of the search leaves some of it open."""
+    problem = replace(RENTED, budget=replace(RENTED.budget, cost=1.0))
+    target = 1.2 * solve_allocation(problem, bound=NUMBERS).error_bound
     found = solve_allocation(
-        RENTED, objective=objective, target_error=target, bound=NUMBERS, gap_tolerance=1e-2
+        problem, objective=objective, target_error=target, bound=NUMBERS, gap_tolerance=0.05
     )
     assert found.error_bound <= target * (1 + 1e-9)
-    assert found.lower_bound <= found.objective_value <= found.lower_bound * 1.011
+    assert found.lower_bound <= found.objective_value <= found.lower_bound / 0.949
     # With as much, and no more, the target is reached; with less it is not.
-    enough, less = found.objective_value * (1 + 1e-6), found.objective_value * 0.98
-    for amount, reached in ((enough, True), (less, False)):
-        budget = replace(RENTED.budget, **{objective: amount})
-        value = solve_allocation(replace(RENTED, budget=budget), bound=NUMBERS).error_bound
+    for amount, reached in ((found.objective_value * (1 + 1e-6), True), (found.objective_value * 0.9, False)):
+        budget = replace(problem.budget, **{objective: amount})
+        value = solve_allocation(replace(problem, budget=budget), bound=NUMBERS).error_bound
         assert (value <= target * (1 + 1e-6)) is reached
 
 
