@@ -52,7 +52,7 @@ def proved_and_no_more(found: Allocation) -> None:
             higher.certify(deep=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(problem=problems(), bound=numeric_bounds)
 def test_optima_are_proved_again(problem, bound):
     found = solve(problem, bound)
@@ -112,7 +112,7 @@ def test_the_cheapest_and_the_fastest_are_proved_again(problem, objective, bound
             more.certify(deep=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     problem=problems(equal_costs=False, most_devices=3, most_samples=5),
     bound=numeric_bounds,
@@ -229,9 +229,9 @@ def test_tampered_cuts_are_refused(problem):
     bare = tuple(replace(leaf, supports=()) for leaf in proof.leaves)
     with pytest.raises(CertificateError, match="may hold"):
         checked(replace(proof, leaves=bare), problem)
-    for place, leaf in enumerate(proof.leaves):
-        if not leaf.supports:
-            continue
+    supported = [place for place, leaf in enumerate(proof.leaves) if leaf.supports]
+    for place in (supported[0], supported[len(supported) // 2], supported[-1]):
+        leaf = proof.leaves[place]
         for change, message in (
             (replace(leaf, supports=tuple(replace(s, price=-1.0) for s in leaf.supports)), ">= 0"),
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -105,8 +106,13 @@ def best_of_all(problem: Problem, most: int | None, bound: Bound) -> float:
     return best
 
 
-def check_the_best(problem: Problem, most: int | None, bound: Bound) -> None:
-    best = best_of_all(problem, most, bound)
+@functools.cache
+def best_of_seven(seed: int, most: int | None) -> float:
+    return best_of_all(straggling(7, seed), most, Certified(1.0, 1.0))
+
+
+def check_the_best(problem: Problem, most: int | None, bound: Bound, best: float | None = None) -> None:
+    best = best_of_all(problem, most, bound) if best is None else best
     if best == math.inf:
         with pytest.raises(InfeasibleError):
             choose_cohort(problem, most, bound=bound)
@@ -131,8 +137,8 @@ def test_the_best_cohort_is_that_of_trying_all(problem, bound, most):
 
 @pytest.mark.parametrize("most", [None, 3])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_best_of_eight_devices_is_that_of_trying_all(seed, most):
-    check_the_best(straggling(8, seed), most, Certified(1.0, 1.0))
+def test_the_best_of_seven_devices_is_that_of_trying_all(seed, most):
+    check_the_best(straggling(7, seed), most, Certified(1.0, 1.0), best_of_seven(seed, most))
 
 
 def test_energy_and_participants_limit_cohorts_too():
@@ -169,9 +175,9 @@ def test_the_order_of_the_devices_does_not_matter(seed, data):
 
 
 def test_a_time_limit_leaves_an_honest_gap():
-    problem = straggling(8, 1)
+    problem = straggling(7, 1)
     hurried = choose_cohort(problem, bound=Certified(1.0, 1.0), time_limit=0.0).allocation
-    best = best_of_all(problem, None, Certified(1.0, 1.0))
+    best = best_of_seven(1, None)
     assert 0.0 <= hurried.lower_bound <= best * (1 + 1e-11) and hurried.error_bound >= best * (1 - 1e-9)
     assert hurried.status is Status.TIME_LIMIT
     hurried.certify()

@@ -35,7 +35,7 @@ BOUNDS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     fleet=fleets(most_samples=30),
     known=constants(),
@@ -64,7 +64,7 @@ def test_an_interval_bounds_every_rate_in_it(
     assert below <= bound.value(there, rounds, steps, batches) * (1 + 1e-9) + slack
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     contraction=st.sampled_from([1.0, 0.9, 0.5]),
     convexity=st.sampled_from([1.0, 0.5, 0.1]),

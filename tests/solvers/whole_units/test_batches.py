@@ -45,7 +45,7 @@ def same(found: float, expected: float) -> bool:
     return found == pytest.approx(expected, rel=1e-12, abs=1e-300)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(boxes(), prices, st.floats(0.0, 1.2))
 def test_equal_costs_equal_dynamic_programming(box, price, share):
     weights, lower, upper = box
@@ -65,7 +65,7 @@ def test_equal_costs_equal_dynamic_programming(box, price, share):
         assert allocate_batches(weights, price, price * (units + 0.9), lower, upper).value == plan.value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(boxes(), st.integers(0, 12), st.integers(0, 12), st.floats(-9.0, 9.0))
 def test_the_curve_of_optima_equals_dynamic_programming(box, skip, width, exponent):
     """Whatever price the search for its ends starts from."""
@@ -78,7 +78,7 @@ def test_the_curve_of_optima_equals_dynamic_programming(box, skip, width, expone
     assert curve == pytest.approx(expected, rel=1e-11, abs=1e-300)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(boxes(most=4), st.integers(1, 3), st.floats(0.0, 1.0), st.booleans())
 def test_multiples_and_populations_equal_enumeration(box, multiple, share, replacement):
     """Batches in multiples, drawn without replacement from d_i samples."""
@@ -128,7 +128,7 @@ def test_the_floor_of_the_continuous_optimum_is_no_start():
     assert plan.lower_bound == plan.value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(boxes(most_devices=4, most=5), st.data())
 def test_unequal_costs_are_bracketed_by_enumeration(box, data):
     weights, lower, upper = box
@@ -148,7 +148,7 @@ def test_unequal_costs_are_bracketed_by_enumeration(box, data):
     assert ((lower <= plan.batch_sizes) & (plan.batch_sizes <= upper)).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(boxes(most_devices=30, most=50), st.data())
 def test_the_continuous_optimum_meets_its_optimality_conditions(box, data):
     """Each device is where its marginal gain per cost is the multiplier, or at the end of its box."""

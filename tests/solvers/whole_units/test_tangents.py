@@ -32,7 +32,7 @@ def largest(parts, low, high):
     return max(min(a + b * place for a, b in parts) for place in places)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(lines, st.floats(-50.0, 50.0), st.floats(1e-3, 10.0))
 def test_nothing_in_the_interval_is_larger(parts, start, step):
     draw, calls = least_of(parts)

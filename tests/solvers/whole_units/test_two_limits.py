@@ -80,7 +80,7 @@ def test_a_cutoff_is_proved_or_undercut(knapsack, prices, share):
         assert found.value == pytest.approx(expected, rel=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(knapsacks(), start)
 def test_a_quick_bound_holds_and_its_plan_fits(knapsack, prices):
     found = fill_both(demand_of(knapsack), prices)
