@@ -47,6 +47,8 @@ FARTHEST = {
 }
 # Below the median these are as harmless as they are common: a batch that is fitted well, or of one sample.
 NEVER_TOO_SMALL = ("noise", "halves", "pair", "step of pair", "gradient", "change", "loss")
+# What a device measures on the samples that it processes.
+MEASURED = ("loss", "gradient", "halves", "pair", "change")
 # The part of a report that is left out where a quantity with another name is far.
 PART = {"noise": "halves", "step of pair": "pair"}
 LEAST_TO_JUDGE = 4
@@ -142,6 +144,10 @@ def screen(
         work = MOST_OVER_PLAN * planned_samples[seen.client]
         most["samples_processed"] = np.where(seen.current, work, LARGEST_COUNT)
     _drop_impossible(seen, kept, round, ignored, most)
+    idle = np.array([report.samples_processed == 0 for report in kept], dtype=bool)
+    for group in MEASURED:
+        told = idle & np.isfinite(seen[GROUPS[group][0]])
+        _name(seen, ignored, group, told, "measured on no sample, as it says that it processed none")
     _drop_contradictions(seen, ignored)
     if planned_samples is not None:
         planned = planned_samples[seen.client]

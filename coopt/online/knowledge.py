@@ -54,8 +54,11 @@ class Knowledge:
         """Learn from how long a round took by the server's clock."""
         seen = closed.seen
         told = (seen["seconds_computing"] + seen["seconds_communicating"])[seen.current]
+        clients = seen.client[seen.current]
+        if closed.answered is not None:
+            told = np.where(np.isfinite(told), told, closed.answered[clients])
         here = np.zeros(len(self.fleet), dtype=bool)
-        here[seen.client[seen.current]] = True
+        here[clients] = True
         asked = np.zeros(len(self.fleet), dtype=bool)
         asked[plan.participants] = True
         missing = asked & ~here & ~closed.absent

@@ -178,3 +178,11 @@ def test_the_clock_never_asks_for_more_time_than_a_round_took(
         if np.isfinite(claims).any():
             assert clock.least * 40.0 <= seconds * (1 + 1e-12)
     assert clock.least >= 0 and (clock.overhead is None or clock.overhead >= 0)
+
+
+def test_who_does_not_say_how_long_it_took_may_be_what_the_round_waited_for() -> None:
+    """Two devices of eight that never told their times had the batches of the others cut to a quarter."""
+    clock, work = WallClock().add(2.0, np.array([1.9, 1.5]), np.array([80.0, 60.0])), np.array([90.0, 60.0])
+    silent = clock.add(9.0, np.array([1.9, math.nan]), work)
+    assert silent.least == 0.0 and silent.overhead == clock.overhead
+    assert clock.add(9.0, np.array([1.9, 0.1]), work).least > 0.0

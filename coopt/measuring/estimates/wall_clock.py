@@ -66,12 +66,14 @@ class WallClock:
         seconds : float
             How long it took by the server's clock.
         told : numpy.ndarray, shape (m,)
-            Seconds that devices say they were busy with it; NaN where they do not.
+            Seconds that devices say they were busy with it; NaN where they do not, or are not believed. Who
+            does not say may be what the round waited for: then nobody's speed is doubted.
         work : numpy.ndarray, shape (N,)
             Samples that devices had to process; 0 for those that did not take part.
         answered : numpy.ndarray, shape (N,), optional
             When the answer of each device came, infinite where none did; default: with the round's end [s].
         """
+        everybody = bool(np.isfinite(told).all())
         told = told[np.isfinite(told)]
         most = float(np.max(work, initial=0.0))
         if not (len(told) and most > 0.0 and seconds > 0.0):
@@ -86,7 +88,7 @@ class WallClock:
         if answered is not None:
             took = np.where(np.isfinite(answered), answered, took)
         shorter = (work > 0.0) & (took <= links)
-        doubtful = seconds > DOUBT * (slowest + overhead)
+        doubtful = everybody and seconds > DOUBT * (slowest + overhead)
         # Whoever had the most work did it in the time that the round took.
         return replace(
             self,

@@ -196,3 +196,16 @@ def test_identical_reports_have_no_spread_and_no_outliers() -> None:
         assert ignored == []
     assert float(state.noise.standard_error[0]) == 0
     assert readings.divergence(state).value == 0  # raw spread 0, minus noise: never negative
+
+
+def test_what_was_measured_on_no_sample_is_not_believed() -> None:
+    """Zeros from a client that did nothing made its noise look small, and its batches with it."""
+    fleet = Fleet(8, 0)
+    reports = [fleet.report(client, np.ones(DIMENSION)) for client in range(8)]
+    idle = dataclasses.replace(reports[3], samples_processed=0, loss=0.0, halves=HalfBatches(4, 4, 0.0, 0.0))
+    seen, ignored = screen([*reports[:3], idle, *reports[4:]], devices=8, round=0)
+    row = int(np.flatnonzero(seen.client == 3)[0])
+    assert np.isnan([seen["loss"][row], seen["halves_difference"][row], seen["gradient"][row]]).all()
+    told = {each.what: each.why for each in ignored if each.client == 3}
+    assert "no sample" in told["loss"] and "no sample" in told["halves"]
+    assert np.isfinite(seen["seconds_computing"][row])
