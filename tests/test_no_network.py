@@ -1,4 +1,4 @@
-"""coopt opens no connection: not when it is imported, not when it plans, not when it trains."""
+"""coopt opens no connection: not when it is imported, not when it plans, measures or trains."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ controller.plan(), controller.observe([])
 assert main(["bound", "certified"]) == 0
 """
 
+MEASURING = """
+import coopt
+from coopt.adapters.fixed_plan import FixedPlan
+from coopt.adapters.simulated import Softmax, digits, simulate
+from coopt.adapters.system import SystemModel
+federation, model = digits(devices=3), Softmax(64, 10)
+found = coopt.measure(model.gradient, model.start(), federation.clients, rows=2, directions=2)
+plan = FixedPlan(found.fleet(), rounds=2, local_steps=2, batch_sizes=2, learning_rate=0.1)
+run = simulate(plan, model.gradient, model.start(), federation.clients, system=SystemModel([9.0] * 3))
+assert len(run.losses) == 3
+"""
+
 TRAINING = """
 import torch
 from coopt import Fleet
@@ -42,7 +54,7 @@ assert len(trainer.run(FixedPlan(Fleet([9, 9], 1.0, 1.0), 2, 2, 3, 0.1))) == 2
 """
 
 
-@pytest.mark.parametrize("script", [PLANNING, TRAINING], ids=["planning", "training"])
+@pytest.mark.parametrize("script", [PLANNING, MEASURING, TRAINING], ids=["planning", "measuring", "training"])
 def test_no_connection_is_opened(script: str) -> None:
     if script is TRAINING:
         pytest.importorskip("torch")

@@ -77,7 +77,7 @@ def after(reports: list[ClientReport]) -> Estimates:
     return estimate.update(Estimates.empty([100] * DEVICES), reports, round=0)[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(told())
 def test_no_estimate_leaves_the_range_of_honest_clients_by_more_than_a_factor(
     pair: tuple[list[ClientReport], list[ClientReport]],
@@ -96,7 +96,7 @@ def test_no_estimate_leaves_the_range_of_honest_clients_by_more_than_a_factor(
     assert state.divergence.now.value < 5 * ideal.divergence.now.value
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pair=told(), order=st.permutations(range(DEVICES)))
 def test_neither_the_order_nor_the_names_of_devices_matter(
     pair: tuple[list[ClientReport], list[ClientReport]], order: list[int]

@@ -24,7 +24,7 @@ def test_corrected_estimators_are_unbiased_and_know_their_error() -> None:
     fleet = Fleet(6, seed=0)
     model = np.full(DIMENSION, 0.4)
     truth = fleet.truth(model)
-    states = [run(fleet, model, 12) for _ in range(60)]
+    states = [run(fleet, model, 8) for _ in range(40)]
     for name in ("gradient", "divergence"):
         found = np.array([float(getattr(state, name).averages[1].mean) for state in states])
         errors = np.array([float(getattr(state, name).averages[1].standard_error) for state in states])

@@ -99,7 +99,7 @@ def test_zeros_from_a_fifth_of_the_clients_do_no_harm_to_the_others() -> None:
 number = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e308, 5e-324])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), devices=st.integers(1, 6))
 def test_nothing_that_clients_send_breaks_the_state(data: st.DataObject, devices: int) -> None:
     fleet = Fleet(devices, seed=6)
