@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import runpy
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from benchmarks.readme_claims import ANSWERS, written
+from benchmarks.claims import ANSWERS, PAGES, PARAGRAPHS, written, written_page
 from coopt import Allocation, Fleet, Problem, solve_allocation
 from coopt.cli import example_problem
 from coopt.problem.files import read_problem
@@ -147,24 +146,6 @@ def test_claims_about_runs_that_measure_are_those_of_the_result_file() -> None:
         assert said.format(points[0], points[-1]) in claim("measured within the run?")
 
 
-def test_claims_about_lies_and_kills_are_those_of_the_result_files() -> None:
-    for limits, said in (("both", "at most {:.2f} times"), ("time", "{:.2f} under one on time")):
-        rows = table(f"benchmarks/online/results/attacks_{limits}_after.csv")
-        gaps: dict[str, list[float]] = {}
-        for row in rows:
-            gaps.setdefault(row["attack"], []).append(math.log(float(row["gap"])))
-        means = {attack: math.exp(sum(each) / len(each)) for attack, each in gaps.items()}
-        worst = max(means.values()) / means["none"]
-        assert said.format(worst) in claim("lying clients do?") and len(means) == 14
-        assert all(float(row["cost"]) <= 1.0 + 1e-9 and float(row["honest_named"]) < 0.01 for row in rows)
-    kills = {row["loop"]: row for row in table("benchmarks/online/results/kills.csv")}
-    assert all(row["overruns"] == "0" and row["as_expected"] == row["trainings"] for row in kills.values())
-    said = f"[{kills['torch']['killed']} kills]"
-    assert said in claim("killed server?") and f"{kills['flower']['killed']} in Flower" in claim(
-        "killed server?"
-    )
-
-
 def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() -> None:
     rows = table("benchmarks/forecast/results/schedules.csv")
 
@@ -191,8 +172,14 @@ def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() 
 
 
 def test_rows_that_a_script_writes_are_what_it_writes() -> None:
-    assert written(README) == README, "run python -m benchmarks.readme_claims"
+    assert written(README) == README, "run python -m benchmarks.claims"
     assert all(f"| {question} |" in README for question in ANSWERS)
+
+
+@pytest.mark.parametrize("name", PARAGRAPHS)
+def test_paragraphs_that_a_script_writes_are_what_it_writes(name: str) -> None:
+    page = (PAGES / name).read_text(encoding="utf-8")
+    assert written_page(page, PARAGRAPHS[name]) == page, "run python -m benchmarks.claims"
 
 
 def test_claims_about_large_fleets_are_those_of_the_result_files() -> None:
