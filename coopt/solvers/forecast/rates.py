@@ -85,7 +85,13 @@ def best_rate(
         width = math.sqrt(width)
         best = min((min(best * width, largest), best, best / width), key=value)
     seconds = None if time_limit is None else max(time_limit - (time.perf_counter() - begun), 0.0)
-    found = attempt(best, tolerance, seconds)
+    if values[best] < math.inf:
+        found = attempt(best, tolerance, seconds)
+    else:
+        # No rate that was tried has batches within the limits: the smallest one, with a warning.
+        best = grid[-1]
+        own = forecast.with_learning_rate(best)
+        found = search(at(problem, best), own, ranges, tolerance, seconds)
     return replace(
         found,
         best=replace(found.best, learning_rate=best),

@@ -155,6 +155,23 @@ def test_a_plan_that_diverges_is_warned_of() -> None:
     assert trained(model, [Phase(25, 14, batches, 0.2)]) > 1e9
 
 
+def test_samples_so_steep_that_no_batch_is_enough_leave_a_plan_all_the_same() -> None:
+    model = steep()
+    model = LocalModel(
+        model.weights,
+        model.gradients,
+        model.curvatures,
+        model.covariances,
+        model.samples,
+        sample_curvatures=np.full(20, 1e12),
+    )
+    problem = problem_of(model, Budget(cost=2_000.0, round_cost=50.0, max_local_steps=3), 0.2)
+    for rate in (None, "auto"):
+        with pytest.warns(BoundWarning, match="may diverge"):
+            plan = solve_allocation(problem, bound=Forecast(model), learning_rate=rate)
+        assert plan.rounds >= 1
+
+
 def test_where_no_plan_is_stable_the_best_of_all_is_kept_and_warned_of() -> None:
     problem = problem_of(steep(), Budget(cost=20_000.0, round_cost=500.0), 0.2)
     with pytest.warns(BoundWarning, match="may diverge"):
