@@ -1,7 +1,7 @@
 """DiLoCo's local steps and batch, chosen by a forecast, against a grid that was really trained.
 
-    python -m benchmarks.forecast.diloco            # some minutes of one core
-    python -m benchmarks.forecast.diloco 50 200     # these links alone; rows of the others stay
+    python -m benchmarks.forecast.diloco            # ten minutes of one core; what is in the cells stays
+    python -m benchmarks.forecast.diloco 50 200     # these links alone
     python -m benchmarks.forecast.diloco --quick
 
 Four workers with shards of MNIST (14 x 14 pixels) train a network of one hidden layer, AdamW inside and
@@ -30,7 +30,8 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.federated.data import load
-from benchmarks.forecast.grid import command_line
+from benchmarks.federated.report import write_cells
+from benchmarks.forecast.grid import command_line, spread
 from benchmarks.tables import Row, save
 from coopt import (
     Budget,
@@ -46,7 +47,7 @@ from coopt import (
 )
 from coopt.adapters.fixed_plan import FixedPlan
 
-WORKERS, SHARD, HIDDEN, SEED = 4, 1500, 32, 0
+WORKERS, SHARD, HIDDEN, SEEDS = 4, 1500, 32, (0, 1, 2)
 OPTIMISER = Optimiser(ClientAdam(weight_decay=0.01), ServerSGD(0.7, 0.9, nesterov=True))
 RATE, TEST_BATCH = 1e-3, 4
 LINKS = (50, 200, 1000, 5000)
@@ -158,9 +159,9 @@ def measured(job: Job, model: Any) -> tuple[Forecast, float]:
     return Forecast(four, RATE, optimiser=OPTIMISER), found.samples_used / job.throughput
 
 
-def kept_rows(folder: Path) -> list[Row]:
-    """What is in the table already."""
-    path = folder / "diloco.csv"
+def kept_cells(folder: Path) -> list[Row]:
+    """What was run already."""
+    path = folder / "diloco_cells.csv"
     if not path.exists():
         return []
     return [{key: _number(value) for key, value in row.items()} for row in tables.read(path)]
@@ -173,59 +174,91 @@ def _number(text: str) -> float | str:
         return text
 
 
-def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
+def cell(link: int, seed: int, quick: bool) -> Row:
+    """One link, with one draw of shards, networks and batches."""
     from scipy.stats import spearmanr
 
-    links = (1000,) if quick else tuple(map(int, only or LINKS))
-    table: list[Row] = [row for row in kept_rows(folder) if int(row["link, Mbit/s"]) not in links]
     grid = [(tau, s) for tau in STEPS for s in BATCHES]
-    for link in links:
-        job = Job(link, SEED, quick)
-        start = network(job.x.shape[1], SEED)
-        rounds = {plan: k for plan in grid if (k := job.rounds(*plan, job.seconds)) >= 1}
-        truth = {plan: job.value(job.train(start, k, *plan, stream=1)) for plan, k in rounds.items()}
-        warm = job.train(start, *PILOT, stream=2)
-        forecast, spent = measured(job, warm)
-        pilot = PILOT[1] * (job.alpha + PILOT[2] / job.throughput) + job.exchange
-        left = job.seconds - PILOT[0] * pilot - spent
-        fleet = Fleet(
-            [SHARD] * WORKERS,
-            1.0,
-            0.0,
-            throughput=job.throughput,
-            step_time=job.alpha,
-            round_time=job.exchange,
-            max_batch=64,
-        )
-        problem = Problem(fleet, Constants(RATE, 1.0, 1.0), Budget(time=left, max_local_steps=256))
-        after = {plan: k for plan in grid if (k := job.rounds(*plan, left)) >= 1}
-        guess = {plan: forecast.value(problem, k, *plan) for plan, k in after.items()}
-        plan = solve_allocation(problem, bound=forecast)
-        chosen = job.value(job.train(warm, plan.rounds, plan.local_steps, int(plan.batch_sizes[0]), stream=3))
-        both = [each for each in grid if each in truth and each in guess]
-        best = min(truth, key=lambda each: truth[each])
-        picked = min(guess, key=lambda each: guess[each])
-        finite = [each for each in both if math.isfinite(truth[each])]
-        rank = spearmanr([truth[each] for each in finite], [guess[each] for each in finite]).statistic
-        usual = truth.get((32, 8), math.nan)
+    job = Job(link, seed, quick)
+    start = network(job.x.shape[1], seed)
+    rounds = {plan: k for plan in grid if (k := job.rounds(*plan, job.seconds)) >= 1}
+    truth = {plan: job.value(job.train(start, k, *plan, stream=1)) for plan, k in rounds.items()}
+    warm = job.train(start, *PILOT, stream=2)
+    forecast, spent = measured(job, warm)
+    pilot = PILOT[1] * (job.alpha + PILOT[2] / job.throughput) + job.exchange
+    left = job.seconds - PILOT[0] * pilot - spent
+    fleet = Fleet(
+        [SHARD] * WORKERS,
+        1.0,
+        0.0,
+        throughput=job.throughput,
+        step_time=job.alpha,
+        round_time=job.exchange,
+        max_batch=64,
+    )
+    problem = Problem(fleet, Constants(RATE, 1.0, 1.0), Budget(time=left, max_local_steps=256))
+    after = {plan: k for plan in grid if (k := job.rounds(*plan, left)) >= 1}
+    guess = {plan: forecast.value(problem, k, *plan) for plan, k in after.items()}
+    plan = solve_allocation(problem, bound=forecast)
+    chosen = job.value(job.train(warm, plan.rounds, plan.local_steps, int(plan.batch_sizes[0]), stream=3))
+    best = min(truth, key=lambda each: truth[each])
+    picked = min(guess, key=lambda each: guess[each])
+    finite = [each for each in guess if math.isfinite(truth.get(each, math.inf))]
+    rank = spearmanr([truth[each] for each in finite], [guess[each] for each in finite]).statistic
+    return {
+        "link, Mbit/s": float(link),
+        "seed": float(seed),
+        "seconds": job.seconds,
+        "charge, %": 100.0 * (1.0 - left / job.seconds),
+        "best of the grid": f"H {best[0]}, batch {best[1]}",
+        "its loss": truth[best],
+        "chosen": f"H {plan.local_steps}, batch {int(plan.batch_sizes[0])}",
+        "loss": chosen,
+        "forecast's pick of the grid": f"H {picked[0]}, batch {picked[1]}",
+        "loss of that": truth[picked],
+        "H 32, batch 8": truth.get((32, 8), math.nan),
+        "worst of the grid": max(truth.values()),
+        "rank": float(rank),
+    }
+
+
+def summary(cells: list[Row]) -> list[Row]:
+    """One row a link: geometric means over seeds of losses over the best one of the grid, and ranges."""
+    table = []
+    for link in sorted({row["link, Mbit/s"] for row in cells}):
+        own = [row for row in cells if row["link, Mbit/s"] == link]
+        ratios = [row["loss"] / row["its loss"] for row in own]
+        ranks = [row["rank"] for row in own]
         table.append(
             {
-                "link, Mbit/s": float(link),
-                "seconds": job.seconds,
-                "charge, %": 100.0 * (1.0 - left / job.seconds),
-                "best of the grid": f"H {best[0]}, batch {best[1]}",
-                "its loss": truth[best],
-                "chosen": f"H {plan.local_steps}, batch {int(plan.batch_sizes[0])}",
-                "loss": chosen,
-                "forecast's pick of the grid": f"H {picked[0]}, batch {picked[1]}",
-                "loss of that": truth[picked],
-                "H 32, batch 8": usual,
-                "worst of the grid": max(truth.values()),
-                "rank": float(rank),
+                "link, Mbit/s": link,
+                "seeds": len(own),
+                "charge, %": float(np.mean([row["charge, %"] for row in own])),
+                "best of the grid": "; ".join(dict.fromkeys(row["best of the grid"] for row in own)),
+                "chosen": "; ".join(dict.fromkeys(row["chosen"] for row in own)),
+                "loss over the best": spread(ratios),
+                "smallest": min(ratios),
+                "largest": max(ratios),
+                "forecast's pick of the grid": spread(row["loss of that"] / row["its loss"] for row in own),
+                "H 32, batch 8": spread(row["H 32, batch 8"] / row["its loss"] for row in own),
+                "worst of the grid": spread(row["worst of the grid"] / row["its loss"] for row in own),
+                "rank": float(np.mean(ranks)),
+                "smallest rank": min(ranks),
             }
         )
-        print(table[-1], flush=True)
-    table.sort(key=lambda row: int(row["link, Mbit/s"]))
+    return table
+
+
+def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
+    links, seeds = ((1000,), (0,)) if quick else (tuple(map(int, only or LINKS)), SEEDS)
+    cells = [] if quick else kept_cells(folder)
+    for seed in seeds:
+        for link in links:
+            if all((row["link, Mbit/s"], row["seed"]) != (link, seed) for row in cells):
+                cells.append(cell(link, seed, quick))
+                write_cells("diloco", cells, folder)
+                print(cells[-1], flush=True)
+    table = summary(cells)
     save("diloco", table, folder)
     return table
 
