@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.errors import BoundWarning, InfeasibleError, InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.plans.allocation import Allocation, HasForecast, Status, measured
@@ -207,7 +208,8 @@ def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[
     Returns
     -------
     Schedule
-        With status EVALUATED and a ``lower_bound`` of -inf: nothing is claimed about other plans.
+        With status EVALUATED and a ``lower_bound`` of -inf: nothing is claimed about other plans. A
+        :class:`BoundWarning` names the first phase that may diverge.
 
     Raises
     ------
@@ -244,8 +246,19 @@ def evaluate_schedule(problem: Problem, forecast: HasForecast, phases: Sequence[
     if broken:
         raise InfeasibleError("the schedule breaks " + "; ".join(broken.values()), binding=next(iter(broken)))
     batches = np.array([phase.batch_sizes for phase in made], dtype=np.float64)
+    _warn_of(problem, own, made)
     value = Phases(own, problem).value([phase.setting for phase in made], batches)
     return _described(problem, own, tuple(made), value, -math.inf, Status.EVALUATED, begun, {})
+
+
+def _warn_of(problem: Problem, forecast: Forecast, phases: Sequence[Phase]) -> None:
+    """Warn of the first phase that may diverge."""
+    for place, phase in enumerate(phases):
+        at_rate = forecast.with_learning_rate(phase.learning_rate)
+        batches = phase.batch_sizes.astype(np.float64)
+        for caution in at_rate.cautions(problem, phase.rounds, phase.local_steps, batches, math.nan):
+            warnings.warn(f"phase {place + 1}: {caution}", BoundWarning, stacklevel=3)
+            return
 
 
 def _described(

@@ -25,6 +25,7 @@ from coopt import (
     Problem,
     ServerSGD,
     evaluate,
+    evaluate_schedule,
     solve_allocation,
     solve_schedule,
 )
@@ -152,7 +153,10 @@ def test_a_plan_that_diverges_is_warned_of() -> None:
         judged = evaluate(problem, 25, 14, batches, bound=Forecast(model))
     best = solve_allocation(problem, bound=Forecast(model))
     assert judged.predicted_error < best.predicted_error
-    assert trained(model, [Phase(25, 14, batches, 0.2)]) > 1e9
+    phases = [Phase(2, 1, batches, 0.2), Phase(20, 14, batches, 0.2)]
+    with pytest.warns(BoundWarning, match="phase 2: local_steps = 14 at learning_rate = 0.2 .* may diverge"):
+        evaluate_schedule(problem, Forecast(model), phases)
+    assert trained(model, phases) > 1e9
 
 
 def test_samples_so_steep_that_no_batch_is_enough_leave_a_plan_all_the_same() -> None:
