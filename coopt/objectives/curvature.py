@@ -32,16 +32,22 @@ class Curvature:
         return self.mean_step if slack == 0.0 else self.mean_step + (slack / gamma if gamma else math.inf)
 
 
+def filled_in(constants: Constants) -> tuple[float, float, float]:
+    """The curvature floor ell, beta_F and beta_d: as given, or what always holds."""
+    beta = constants.smoothness
+    floor = -beta if constants.curvature_floor is None else constants.curvature_floor
+    mean = beta if constants.mean_smoothness is None else constants.mean_smoothness
+    # Midpoint lemma: deviations that average to zero only see curvature relative to its midpoint.
+    coupling = (beta - floor) / 2.0 if constants.coupling is None else constants.coupling
+    return floor, mean, coupling
+
+
 def curvature(constants: Constants, bound: str) -> Curvature:
     """Fill in the curvature constants; raises InvalidProblemError where the step is too long for `bound`."""
-    beta = constants.smoothness
-    mean = beta if constants.mean_smoothness is None else constants.mean_smoothness
-    floor = -beta if constants.curvature_floor is None else constants.curvature_floor
+    beta, (floor, mean, coupling) = constants.smoothness, filled_in(constants)
     check_step_size(constants, 1.0 / mean, "1 / mean_smoothness", bound)
     if beta + floor > 0.0:
         check_step_size(constants, 2.0 / (beta + floor), "2 / (smoothness + curvature_floor)", bound)
-    # Midpoint lemma: deviations that average to zero only see curvature relative to its midpoint.
-    coupling = (beta - floor) / 2.0 if constants.coupling is None else constants.coupling
     return Curvature(floor, mean, coupling, min(constants.learning_rate * mean, 1.0))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from coopt.errors import InvalidProblemError
 from coopt.objectives import tradeoff
 from coopt.objectives.cautions import exploding_drift, said
-from coopt.objectives.curvature import Curvature, log_contraction
+from coopt.objectives.curvature import Curvature, filled_in, log_contraction
 from coopt.objectives.monotone import MonotoneBase, MonotoneForm
 from coopt.objectives.noise_and_drift import NoiseAndDriftForm, population
 from coopt.objectives.one_round import Contraction, Fleetwide, round_effect, round_effects
@@ -97,10 +97,7 @@ class YoungFamily(MonotoneBase):
 
     def rates(self, problem: Problem) -> Rates:
         """How the bound depends on the learning rate."""
-        constants = problem.constants
-        beta = constants.smoothness
-        mean = beta if constants.mean_smoothness is None else constants.mean_smoothness
-        floor = -beta if constants.curvature_floor is None else constants.curvature_floor
+        beta, (floor, mean, _) = problem.constants.smoothness, filled_in(problem.constants)
         largest = 1.0 / mean if beta + floor <= 0.0 else min(1.0 / mean, 2.0 / (beta + floor))
 
         def drift_factors(form: MonotoneForm, rate: float) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.objectives.curvature import filled_in
 from coopt.objectives.monotone import Floor, MonotoneBase, MonotoneForm
 from coopt.objectives.protocol import Bound, Floats, Objective
 from coopt.problem.problem import Problem
@@ -57,14 +58,13 @@ class Reading:
                 "step_noise is set: the formula has M[i]/s[i] but no V[i], so it would leave that noise out; "
                 "write M[i]/s[i] + V[i], or use sigma2 and nu2, which hold both"
             )
-        beta = given.smoothness
-        ell = -beta if given.curvature_floor is None else given.curvature_floor
+        ell, beta_f, beta_d = filled_in(given)
         known: dict[str, float | None] = {
             "eta": given.learning_rate,
-            "beta": beta,
-            "beta_F": beta if given.mean_smoothness is None else given.mean_smoothness,
+            "beta": given.smoothness,
+            "beta_F": beta_f,
             "ell": ell,
-            "beta_d": (beta - ell) / 2.0 if given.coupling is None else given.coupling,
+            "beta_d": beta_d,
             "c": given.pl_constant,
             "rho": given.quadratic_continuity,
             "D_0": given.initial_gap,
