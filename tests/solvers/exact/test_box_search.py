@@ -133,6 +133,24 @@ def test_a_billion_equivalent_plans_are_one(divergence, round_cost, shape):
     assert (found.rounds if shape == "one round" else found.local_steps) == 1
 
 
+def test_the_limits_leave_no_more_steps_than_they_pay_for():
+    """Without noise only K and tau matter: ten thousand inner solves where corners of boxes counted alone."""
+    problem = Problem(
+        Fleet(samples=[2], gradient_noise=0.0, divergence=0.002, sample_cost=30.0),
+        Constants(0.005, 180.0, 3500.0, curvature_floor=18.0, mean_smoothness=54.0),
+        Budget(cost=2e10, round_cost=5.0, max_rounds=3000, max_local_steps=10**9),
+    )
+    found = solve(problem, NonConvex(1, 1))
+    assert found.gap <= 2e-12
+    assert found.trace["inner_solves"] <= 20
+    neighbours = [
+        evaluate(problem, found.rounds + k, found.local_steps + tau, [1], bound=NonConvex(1, 1)).error_bound
+        for k, tau in ((-1, 0), (0, -1), (-1, 1), (-20, 1000))
+        if not problem.violations(found.rounds + k, found.local_steps + tau, [1])
+    ]
+    assert len(neighbours) >= 3 and min(neighbours) >= found.error_bound
+
+
 @settings(max_examples=20, deadline=None)
 @given(problem=problems(most_samples=40), bound=numeric_bounds, growth=st.floats(1.0, 3.0))
 def test_never_worse_when_a_limit_grows(problem, bound, growth):
