@@ -211,9 +211,9 @@ def answers() -> str:
     return f"""
         Of {total:,} honest answers on digits of one class, two classes, Dirichlet .3 and evenly dealt,
         before training, after 3, 30 and 200 rounds, for softmax and a network of one hidden layer,
-        {lost} would be left out; and of {sum(int(row["devices"]) for row in phones):,} measured phones
-        and links, {sum(int(row["named"]) for row in phones)} would be named for the share of their time
-        that they compute (`python -m benchmarks.online.honest_answers`).
+        {lost} would be left out; and of {sum(int(row["devices"]) for row in phones):,} phones and
+        links, {sum(int(row["named"]) for row in phones)} would be named for their speed and the share
+        of their time that they compute (`python -m benchmarks.online.honest_answers`).
     """
 
 

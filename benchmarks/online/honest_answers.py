@@ -6,7 +6,8 @@ Thirty devices hold digits: of one class each, of two, dealt by Dirichlet's law,
 a network of one hidden layer are measured before training and later, on other rows each time.
 
 Thirty phones and links are drawn from measured ones, forty times, for models from small to large and rounds
-from short to long: how many compute for so little of their time that it counts as a lie.
+from short to long, and others from laws with wider spreads: how many are so fast, and compute for so little
+of their time, that it counts as a lie.
 """
 
 from __future__ import annotations
@@ -94,25 +95,42 @@ def left_out(model: Softmax | Network, weights: np.ndarray, clients: list[Rows],
     return int((~found.measured).sum())
 
 
+def drawn() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Speeds in samples a second, and seconds of links, of forty fleets each."""
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for megabytes in (0.01, 0.1, 1.0, 10.0):
+        fleets = [
+            Fleet.from_traces(*phones(), 1e6 * megabytes, devices=DEVICES, seed=seed, **NOT_LOOKED_AT)
+            for seed in range(40)
+        ]
+        name = f"measured phones, a model of {megabytes} MB"
+        found[name] = [(fleet.throughput, fleet.round_time) for fleet in fleets]
+    for spread in (0.5, 1.0, 1.5):
+        rng = np.random.default_rng(0)
+        logs = spread * rng.normal(size=(40, 2, DEVICES))
+        found[f"logarithms that spread by {spread}"] = [
+            (100 * np.exp(speed), np.exp(link)) for speed, link in logs
+        ]
+    return found
+
+
 def shares() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for megabytes in (0.01, 0.1, 1.0, 10.0):
+    for name, fleets in drawn().items():
         for samples in (4, 40, 400, 4000):
-            found = []
-            for seed in range(40):
-                fleet = Fleet.from_traces(
-                    *phones(), 1e6 * megabytes, devices=DEVICES, seed=seed, **NOT_LOOKED_AT
-                )
-                computing = samples / fleet.throughput
-                found.append(computing / (computing + fleet.round_time))
+            found, named = [], 0
+            for speed, link in fleets:
+                computing = samples / speed
+                found.append(computing / (computing + link))
+                named += int((far_sizes(1 / found[-1], LITTLE) & far_sizes(speed, LITTLE)).sum())
             rows.append(
                 {
-                    "model_MB": megabytes,
+                    "fleets": name,
                     "samples": samples,
                     "median_share": f"{np.median(found):.3f}",
-                    "smallest_share": f"{np.min(found):.3f}",
+                    "smallest_share": f"{np.min(found):.4f}",
                     "devices": DEVICES * len(found),
-                    "named": sum(int(far_sizes(1 / share, LITTLE).sum()) for share in found),
+                    "named": named,
                 }
             )
     return rows

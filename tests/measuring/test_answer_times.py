@@ -108,6 +108,18 @@ def test_who_computes_for_hardly_any_of_its_time_counts_with_the_usual_share_and
     assert [entry.client for entry in ignored] == list(range(LIARS))
 
 
+def test_fast_devices_and_devices_behind_slow_links_are_believed() -> None:
+    rng, named = np.random.default_rng(3), 0
+    for _ in range(30):
+        busy, links = 0.4 * np.exp(rng.normal(size=(2, DEVICES)))
+        clock = AnswerTimes(busy + links, np.full(DEVICES, 40.0), *np.full((2, DEVICES), np.inf))
+        computing, _, ignored = held([report(i, busy[i], links[i]) for i in range(DEVICES)], clock)
+        named += len(ignored)
+        # The others are held to half of the least honest share.
+        assert np.mean(np.isclose(computing, busy)) >= 0.7
+    assert named < 0.01 * 30 * DEVICES
+
+
 def test_devices_that_do_not_say_how_long_their_links_took_leave_nothing_unexplained() -> None:
     clock = answers(40.0, shortest=np.full(DEVICES, 0.1), shortest_work=np.full(DEVICES, 40.0))
     slow = AnswerTimes(clock.seconds + 9.0 * (np.arange(DEVICES) == 3), *list(vars(clock).values())[1:])
