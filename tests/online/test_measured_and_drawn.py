@@ -16,7 +16,7 @@ from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
 
 DEVICES = 6
-BUDGET = Budget(cost=60_000, time=60, round_cost=60, participants=3)
+BUDGET = Budget(cost=40_000, time=40, round_cost=60, participants=3)
 SPEEDS = np.array([60.0, 100.0, 150.0, 200.0, 300.0, 400.0])
 
 
@@ -71,7 +71,7 @@ def test_a_fleet_of_which_some_are_drawn_is_measured_and_planned_for(distinct: b
 
 
 def test_such_a_run_goes_on_bit_for_bit() -> None:
-    short = dataclasses.replace(BUDGET, cost=30_000, time=30)
+    short = dataclasses.replace(BUDGET, cost=20_000, time=20)
     whole, loss = train(made(budget=short))
     assert "schedule" in {plan.policy for plan in whole.plans}
     again, same = train(made(budget=short), again=True)
