@@ -126,7 +126,7 @@ class _BoxSearch:
         self.inner = inner_of(problem, form)
         self.timed = problem.budget.time < math.inf
         least = ranges.rounds[0], ranges.local_steps[0]
-        self._oracle = oracle_of(problem, form, self.inner, least)
+        self._oracle = oracle_of(problem, form, least)
         # The rows begin with whole batches.
         self.best = Incumbent(math.inf, *least, self.inner.lower, form.members[0])
         # The smallest bound of anything that was discarded: the proof rests on it.

@@ -33,11 +33,13 @@ class InnerOracle(Oracle):
 
     def row(self, rounds: int, local_steps: int, angle: float) -> Row:
         """A row from the continuous optimum at (K, tau)."""
+        self.solves += 1
         cut, _ = self._inner.cut(self._floor, rounds, local_steps, np.array([angle]), self._corner)
         return Row.of(angle, float(cut.constant[0]), float(cut.slope[0]), float(cut.rise[0]))
 
     def whole(self, rounds: int, local_steps: int, angle: float, cutoff: float | None = None) -> WholeBatches:
         """Whole batches at (K, tau); with a cutoff, the best ones as far as the inner problem can close."""
+        self.solves += 1
         found = self._inner.exact(self._floor, rounds, local_steps, angle, cutoff=cutoff)
         noise = np.array(passes.noise(self.devices, found.batch_sizes)[: self.terms]) / self.scales
         level = min(found.lower_bound, float(mix(angle, self.terms) @ noise))
