@@ -18,9 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coopt.errors import InfeasibleError, InvalidProblemError
+from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
@@ -29,13 +28,13 @@ from coopt.plans.allocation import Allocation, Status
 from coopt.problem.problem import Problem
 from coopt.problem.readable import readable
 from coopt.problem.validation import count, entries, instance, real
-from coopt.questions.nested_cohorts import NestedCohorts, without
+from coopt.questions.nested_cohorts import Kept, NestedCohorts, without
 from coopt.questions.solve import solve_allocation
 from coopt.solvers.best_first import SearchProof
 from coopt.solvers.cohort.branch_and_bound import CohortSearch
 from coopt.solvers.exact import box_search as exact
 from coopt.solvers.forecast import search as forecasts
-from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.ranges import Ranges
 from coopt.solvers.roundoff import SAME_VALUE
 
 # Seconds that the search may take where the caller sets no limit.
@@ -203,16 +202,8 @@ class _ForBound(NestedCohorts):
         guess = np.ones(size, dtype=bool) if self.best is None else self.best
         return self._result(search.run(guess, self.begun + seconds))
 
-    def attempt(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
+    def solved(self, kept: Kept, rest: Problem, ranges: Ranges, tolerance: float | None) -> float:
         """Solve for a cohort until it is clear that it is no better than the best; return what is proved."""
-        if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
-            return math.inf
-        self.searches += 1
-        rest = without(self.problem, ~kept)
-        try:
-            ranges = feasible_ranges(rest, None, None)
-        except InfeasibleError:
-            return math.inf
         form, cutoff = self.bound.monotone_form(rest), self.threshold()
         wanted = self.tolerance if tolerance is None else max(tolerance, self.tolerance)
         found = exact.search(rest.plain, form, ranges, wanted, None, None, cutoff)
@@ -277,21 +268,13 @@ class _ForForecast(NestedCohorts):
         )
         return Cohort(tuple(np.flatnonzero(kept).tolist()), plan, self.searches)
 
-    def attempt(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
+    def solved(self, kept: Kept, rest: Problem, ranges: Ranges, tolerance: float | None) -> float:
         """Find a plan for a cohort; nothing is proved of it."""
         del tolerance
-        if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
-            return math.inf
-        self.searches += 1
-        rest = without(self.problem, ~kept)
-        try:
-            ranges = feasible_ranges(rest, None, None)
-        except InfeasibleError:
-            return math.inf
         best = forecasts.search(rest, self._of(kept), ranges, self.tolerance, 0.0).best
         if best.value < self.threshold():
             self.value, self.best = best.value, kept
         return -math.inf
 
-    def _of(self, kept: NDArray[np.bool_]) -> Forecast:
+    def _of(self, kept: Kept) -> Forecast:
         return self.forecast.restricted(np.flatnonzero(kept).tolist())

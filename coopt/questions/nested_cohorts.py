@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
-from coopt.solvers.ranges import feasible_ranges
+from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.roundoff import SAME_VALUE
 
+# Whether each device trains, shape (N,).
+Kept = NDArray[np.bool_]
 # Gap to which the first cohorts are solved; the best of them is solved again.
 PROBE_TOLERANCE = 1e-3
 
@@ -30,17 +32,29 @@ class NestedCohorts(ABC):
         self.tolerance = tolerance
         self.begun = time.perf_counter()
         self.value = math.inf
-        self.best: NDArray[np.bool_] | None = None
+        self.best: Kept | None = None
         self.searches = 0
         budget = problem.budget
         # So many distinct devices are drawn each round.
         self.least = (budget.participants or 1) if budget.distinct_participants else 1
 
     @abstractmethod
-    def attempt(self, kept: NDArray[np.bool_], tolerance: float | None = None) -> float:
-        """Solve a cohort as far as it could be better than the best; what was proved of it."""
+    def solved(self, kept: Kept, rest: Problem, ranges: Ranges, tolerance: float | None) -> float:
+        """Solve the problem of a cohort as far as it could be better than the best; what was proved of it."""
 
-    def found(self) -> NDArray[np.bool_]:
+    def attempt(self, kept: Kept, tolerance: float | None = None) -> float:
+        """The same for a cohort that may weigh nothing, or admit no plan."""
+        if not float(self.problem.fleet.weights[kept].sum()) > 0.0:
+            return math.inf
+        self.searches += 1
+        rest = without(self.problem, ~kept)
+        try:
+            ranges = feasible_ranges(rest, None, None)
+        except InfeasibleError:
+            return math.inf
+        return self.solved(kept, rest, ranges, tolerance)
+
+    def found(self) -> Kept:
         """The best cohort; InfeasibleError where no plan fits for any."""
         if self.best is None:
             try:
