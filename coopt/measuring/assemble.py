@@ -93,6 +93,7 @@ def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measuremen
         curvature_reason=how.reason,
         parameters=how.parameters,
         point=how.point,
+        sample_curvatures=None if parts.sharpness is None else _sharpnesses(fill @ parts.sharpness),
     )
     _warn(measurement)
     return measurement
@@ -120,6 +121,13 @@ def _sharpness(sharpness: Floats | None, counts: Floats) -> float | None:
         return None
     mean, square = counts @ sharpness
     return float(square / mean) if mean > 0.0 else 0.0
+
+
+def _sharpnesses(moments: Floats) -> Floats:
+    """The same of each device, from means of c and c^2, shape (N, 2)."""
+    mean, square = moments.T
+    found: Floats = np.divide(square, mean, out=np.zeros_like(mean), where=mean > 0.0)
+    return found
 
 
 def _share(part: float, whole: float) -> float:

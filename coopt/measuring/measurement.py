@@ -104,6 +104,9 @@ class Measurement:
         (``coopt.adapters.torch.measure(optimiser=ClientAdam())``), else None.
     point : numpy.ndarray, shape (m,), optional
         The model measured in the directions, Q'w_0; None in files of before it was kept.
+    sample_curvatures : numpy.ndarray, shape (N,), optional
+        The `sample_curvature` of the samples of each device [curvature]; None where that is, and in files of
+        before it was kept.
 
     Notes
     -----
@@ -153,6 +156,7 @@ class Measurement:
     parameters: int
     scaling: str | None = None
     point: Floats | None = None
+    sample_curvatures: Floats | None = None
 
     def __post_init__(self) -> None:
         samples = integer_array("samples", self.samples, None, minimum=1)
@@ -185,6 +189,9 @@ class Measurement:
             values[name] = real(name, getattr(self, name), minimum=0.0)
         if self.point is not None:
             values["point"] = checked_array("point", self.point, np.float64, (directions,))
+        if self.sample_curvatures is not None:
+            steep = float_array("sample_curvatures", self.sample_curvatures, devices, minimum=0.0)
+            values["sample_curvatures"] = steep
         if self.scaling is not None:
             choice("scaling of a measurement", self.scaling, ("adam",))
         for name in ("curvature_kind", "curvature_reason"):
@@ -273,6 +280,7 @@ class Measurement:
             self.sample_curvature,
             self.parameters,
             self.point,
+            self.sample_curvatures,
         )
 
     @property
@@ -497,4 +505,4 @@ class Measurement:
         return facts(self)
 
 
-_OPTIONAL = ("names", "sample_curvature", "scaling", "point")
+_OPTIONAL = ("names", "sample_curvature", "scaling", "point", "sample_curvatures")

@@ -40,7 +40,8 @@ def test_far_away_and_here_measure_the_same() -> None:
     network = Network(task)
     far = measure_clients(network.ask, np.ones(7), SIZES, rows=8, directions=5)
     here = coopt.measure(task.gradient, np.ones(7), task.clients, rows=8, directions=5)
-    for name in ("gradients", "curvatures", "covariances", "noise", "divergence", "loss", "sample_curvature"):
+    compared = "gradients", "curvatures", "covariances", "noise", "divergence", "loss"
+    for name in (*compared, "sample_curvature", "sample_curvatures"):
         np.testing.assert_allclose(getattr(far, name), getattr(here, name), rtol=1e-6, atol=1e-6)
     kinds = [kind for kind, _ in network.messages]
     assert kinds[0] == "gradient"

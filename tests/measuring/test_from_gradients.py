@@ -354,6 +354,8 @@ def test_the_curvature_of_single_rows_of_least_squares_is_the_square_of_their_fe
     square = sum(p * np.mean(c**2) for p, c in zip(task.weights, squares, strict=True))
     assert found.sample_curvature == pytest.approx(square / mean, rel=1e-5)
     assert found.model.sample_curvature == found.sample_curvature
+    each = [np.mean(c**2) / np.mean(c) for c in squares]
+    np.testing.assert_allclose(found.model.single, each, rtol=1e-5)
 
 
 def test_seeds_choose_the_rows_and_nothing_else_is_random() -> None:
