@@ -149,8 +149,8 @@ def test_claims_about_runs_that_measure_are_those_of_the_result_file() -> None:
 def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() -> None:
     rows = table("benchmarks/forecast/results/schedules.csv")
 
-    def span(plan: str, *columns: str, budget: str = "") -> str:
-        own = [row for row in rows if row["plan"] == plan and row["budget"].startswith(budget)]
+    def span(plan: str, *columns: str) -> str:
+        own = [row for row in rows if row["plan"] == plan]
         found = [float(row[column]) for row in own for column in columns]
         return f"{min(found):.2f} to {max(found):.2f}"
 
@@ -159,9 +159,7 @@ def test_claims_about_phases_and_the_real_clock_are_those_of_the_result_files() 
     assert f"two at {span('two phases', fixed)}." in said
     decays = "over the linear decay", "over the cosine decay"
     assert f"end at {span('three phases, free rates', *decays)} times its gap" in said
-    assert f"at the larger budget, at {span('five phases, free rates', *decays, budget='16x')};" in said
-    five = [row for row in rows if row["plan"] == "five phases, free rates" and row["budget"] == "4x"]
-    assert [(row["above 1.05"], row["largest"], row["cases"]) for row in five] == [("1", "inf", "9")] * 2
+    assert f"and five at {span('five phases, free rates', *decays)} " in said
     clock = (ROOT / "benchmarks/online/results/wall_clock.md").read_text(encoding="utf-8")
     ratio = re.search(r"loss is ([\d.]+) times that of the best fixed setting", clock)
     off = re.search(r"measured \([+-]([\d.]+)%\)", clock)

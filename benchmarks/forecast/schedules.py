@@ -14,7 +14,6 @@ best one counts (:mod:`benchmarks.forecast.hindsight`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ from benchmarks.tables import Row, picture, save
 from coopt import Constants, Phase, Problem, Schedule, solve_schedule
 
 LEVELS = (4, 16)
-# Rows and directions by budget: coopt's defaults, and what suits the budget.
-EFFORTS = {4: ((16, 24), (32, 8)), 16: ((16, 24), (32, 48))}
+# Rows and directions: coopt's defaults.
+ROWS, DIRECTIONS = 16, 24
 # Sources of pilots, measurements and draws, apart from all that the grid and the rules used.
 MEASUREMENTS, STREAM = (21,), 5000
 RUNS = 3
@@ -92,9 +91,7 @@ def planned(study: Study, measured: Measured, level: float, phases: int, rate: A
     return solve_schedule(problem, measured.measurement, phases=phases, learning_rate=rate)
 
 
-def cells(
-    name: str, study: Study, level: float, seeds: Sequence[int], efforts: Sequence[tuple[int, int]]
-) -> Iterator[Row]:
+def cells(name: str, study: Study, level: float, seeds: Sequence[int]) -> Iterator[Row]:
     """Every plan at one budget of one federation."""
     federation = study.federation
     limit = CostLimit(study, level)
@@ -118,8 +115,8 @@ def cells(
             "phases": text,
         }
 
-    for seed, (rows, directions) in itertools.product(seeds, efforts):
-        measured = study.measured(PILOT, rows, directions, seed, limit.cost)
+    for seed in seeds:
+        measured = study.measured(PILOT, ROWS, DIRECTIONS, seed, limit.cost)
         for plan, (phases, rate) in PLANS.items():
             found = planned(study, measured, level, phases, rate)
             losses = kept_losses(study, found.phases, measured.model, seed)
@@ -130,7 +127,7 @@ def cells(
             )
             gap = float(losses.mean() - study.lowest)
             yield row(plan, seed, gap, text, measured.measurement.directions, limit.charge(measured)) | {
-                "rows": rows
+                "rows": ROWS
             }
     for baseline, (gap, text) in hindsight.items():
         yield row(baseline, 0, gap, text) | {"rows": 0}
@@ -186,7 +183,7 @@ def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
         if only and name not in only:
             continue
         for level in [level for level in study.case.levels if quick or level in LEVELS]:
-            rows += cells(name, study, level, MEASUREMENTS, EFFORTS[4][:1] if quick else EFFORTS[level])
+            rows += cells(name, study, level, MEASUREMENTS)
             write_cells("schedules", rows, folder)
             print(name, level, flush=True)
     table = summary(rows)
