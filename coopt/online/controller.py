@@ -229,12 +229,18 @@ class Controller(Outlook):
     def _plan_for(self, call: Call) -> RoundPlan | Stopped:
         """Plan a round for those that are called."""
         call, situation = self._worthwhile(call)
-        active = call.active
+        active, slow = call.active, self._slow(call)
         if self._warming_up(self._warm_up_rounds):
             choice = warm_up(situation.problem, self.round, brief=self._state.measured.asked)
             choice = replace(choice, policy=WARM_UP)
         else:
             choice = self.policy.choose(situation)
+            if choice.progress is not None and not choice.progress.behind:
+                # A plan that is kept is made for the devices that will have steps of their own.
+                slow = self._slow(call, replace(choice, batch_sizes=self._of_all(choice, active)))
+                if slow.any():
+                    situation = self._situation(call, slow)
+                    choice = self.policy.choose(situation)
             if choice.rounds == 0:
                 return self._stop(self._scarcest())
             gap = situation.problem.constants.initial_gap if choice.gap is None else choice.gap
@@ -247,11 +253,10 @@ class Controller(Outlook):
                 and (self.min_gain > 0 or (choice.rounds <= LAST_ROUNDS and self._near_the_end()))
             ):
                 return self._stop(StopReason.GAIN)
-        batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
-        batches[active] = choice.batch_sizes
+        batches = self._of_all(choice, active)
         progress = None if choice.progress is None else choice.progress.spread(active, batches)
         choice = replace(choice, batch_sizes=batches, progress=progress)
-        result = self._fit(choice, call)
+        result = self._fit(choice, call, slow)
         if isinstance(result, RoundPlan):
             self._state.plan, self._state.choice = result, choice
             gap = math.nan
@@ -460,7 +465,13 @@ class Controller(Outlook):
     def _probes(self) -> bool:
         return self._probing and (self.round < self._warm_up_rounds or self.round % self.probe_every == 0)
 
-    def _fit(self, choice: Choice, call: Call) -> RoundPlan | Stopped:
+    def _of_all(self, choice: Choice, active: Ints) -> Ints:
+        """Batches of all devices: the smallest for those that are not reckoned with."""
+        batches = np.minimum(self.fleet.batch_range()[0], self.fleet.max_batch)
+        batches[active] = choice.batch_sizes
+        return batches
+
+    def _fit(self, choice: Choice, call: Call, slow: npt.NDArray[np.bool_]) -> RoundPlan | Stopped:
         """Cut a choice to what is left; stop if not even the smallest round fits."""
         measured, expected = self._trusted_fleet, call.expected
         taking_part = np.zeros(len(measured))
@@ -472,7 +483,7 @@ class Controller(Outlook):
             fleet=measured,
             left=self._left(call, taking_part),
             extra_evaluation=self._probes(),
-            slow=self._slow(call),
+            slow=slow,
             halves=self._state.knowledge.halves,
         )
         if isinstance(found, StopReason):

@@ -22,7 +22,7 @@ from coopt.online.membership import Membership
 from coopt.online.own_steps import holding_up
 from coopt.online.roster import Call
 from coopt.online.worth_waiting import worth_waiting
-from coopt.policies.situation import ExpectingPolicy, MeasuringPolicy, Policy, Situation
+from coopt.policies.situation import Choice, ExpectingPolicy, MeasuringPolicy, Policy, Situation
 from coopt.problem import validation
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
@@ -33,6 +33,7 @@ from coopt.streaming import SamplerAdvice
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 # One of so many rounds is a small one at the start, where rounds are limited.
 FEW_OF = 5
@@ -231,14 +232,17 @@ class Outlook(Membership, KeepsAccount):
         if not isinstance(policy, ExpectingPolicy) or self._warming_up(self._warm_up_rounds):
             return call, everybody
 
-        def only(kept: npt.NDArray[np.bool_]) -> Situation:
+        def only(kept: Mask) -> Situation:
             return self._situation(replace(call, active=call.active[kept]))
 
         kept, situation = worth_waiting(everybody, only, policy.expects)
         return call if kept.all() else replace(call, active=call.active[kept]), situation
 
-    def _situation(self, call: Call) -> Situation:
-        """Describe the devices that can be reckoned with, all that is known of them, and what is left."""
+    def _situation(self, call: Call, slow: Mask | None = None) -> Situation:
+        """Describe the devices that can be reckoned with, all that is known of them, and what is left.
+
+        Those that are `slow` take fewer steps than is planned; default: as in the round before.
+        """
         known, active, measured = self._state.knowledge, call.active, self._state.measured
         warm = self._warm_up_rounds
         # The plan for the devices that were there says nothing of the one for those that come.
@@ -252,7 +256,7 @@ class Outlook(Membership, KeepsAccount):
         describe = partial(
             known.describe,
             active,
-            slow=self._slow(call),
+            slow=self._slow(call) if slow is None else slow,
             least=self._least_batch,
             samples=extra,
             gradients=gradients,
@@ -326,16 +330,16 @@ class Outlook(Membership, KeepsAccount):
         many = min(many, devices) if distinct else many
         return replace(left, participants=many, distinct_participants=distinct)
 
-    def _slow(self, call: Call) -> npt.NDArray[np.bool_]:
+    def _slow(self, call: Call, planned: Choice | None = None) -> Mask:
         """Devices that take fewer local steps, so that they do not hold up the others.
 
-        A forecast plans the same steps for all.
+        Judged by what is planned for all devices, or else by the round before. A policy plans the same steps
+        for all, and sees devices that take the time of one.
         """
-        previous, known = self._state.previous, self._state.knowledge.measured()
-        planned = self.policy.needs_estimates and self._state.measured.forecast is None
-        if previous is None or math.isinf(self.budget.time) or not planned:
+        judged, known = planned or self._state.previous, self._state.knowledge.measured()
+        if judged is None or math.isinf(self.budget.time) or not self.policy.needs_estimates:
             return np.zeros(len(known), dtype=bool)
-        return holding_up(known, call.active, previous.local_steps, previous.batch_sizes)
+        return holding_up(known, call.active, judged.local_steps, judged.batch_sizes)
 
     @property
     def _before_measuring(self) -> int:

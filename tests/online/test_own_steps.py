@@ -49,9 +49,9 @@ def test_slow_devices_do_what_fits_in_the_time_of_the_others(
     np.testing.assert_allclose(once[slow], (step_seconds(fleet, least) + fleet.round_time)[slow])
 
 
-@pytest.mark.parametrize("least", [8, 32])
-def test_one_slow_device_no_longer_decides_how_many_rounds_there_are(
-    least: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("least", "policy"), [(8, "horizon"), (32, "horizon"), (32, "schedule")])
+def test_one_slow_device_does_not_decide_how_far_training_comes(
+    least: int, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2 samples a second, and 400 those of the others, in half an hour."""
     rng = np.random.default_rng(0)
@@ -63,9 +63,9 @@ def test_one_slow_device_no_longer_decides_how_many_rounds_there_are(
         away = model - rows[0]
         return float(np.mean(away**2 @ curvature) / 2), curvature * away.mean(axis=0)
 
-    def train() -> tuple[float, int]:
+    def train() -> float:
         fleet = Fleet([500] * 10, 4.0, 0.01, throughput=speed, round_time=20.0, min_batch=least)
-        controller = Controller(fleet, Budget(time=1800), 0.05, policy="horizon", curvature_floor=0.0)
+        controller = Controller(fleet, Budget(time=1800), 0.05, policy=policy, curvature_floor=0.0)
         run = simulate(
             controller,
             gradient,
@@ -76,10 +76,10 @@ def test_one_slow_device_no_longer_decides_how_many_rounds_there_are(
         )
         # A plan of three rounds that last for most of the time is not the end of training.
         assert 0.95 * 1800 <= run.seconds[-1] <= 1800 * (1 + 1e-9)
-        return float(curvature @ (run.parameters - optimum) ** 2 / 2), len(run.losses)
+        return float(curvature @ (run.parameters - optimum) ** 2 / 2)
 
-    own, rounds = train()
+    own = train()
     monkeypatch.setattr(outlook, "holding_up", lambda fleet, *rest: np.zeros(len(fleet), dtype=bool))
-    together, fewer = train()
-    # 0.011 against 0.10 with batches of 8, 0.15 against 0.60 with 32.
-    assert rounds > 2 * fewer and own < together / 3
+    # By the reports 0.011 against 0.10 with batches of 8, and 0.15 against 0.60 with 32; by a forecast, whose
+    # rounds are as many, 0.005 against 0.83.
+    assert own < train() / 3

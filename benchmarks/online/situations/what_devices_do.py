@@ -221,8 +221,8 @@ def server_dies() -> Figures:
 SITUATIONS = (
     Situation(
         "A slow device whose smallest batch binds",
-        "error {own:.3f} by hand and {horizon:.3f} by that policy; {together:.2f} with the same steps for "
-        "all, and {default:.2f} by the default policy",
+        "error {own:.3f} by hand, {default:.3f} by the default policy and {horizon:.3f} by "
+        '`policy="horizon"`; {together:.2f} with the same steps for all',
         smallest_batch_binds,
     ),
     Situation(
