@@ -1,6 +1,6 @@
 """How often plans under a limit on cost and one on energy are solved to optimality, and how long that takes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.solvers.energy            # 10 minutes of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.solvers.energy            # 5 minutes of one core
     python -m benchmarks.solvers.energy --report                     # the table from the committed CSV
 
 Fleets are those of exact_speed.py with lognormal energies a sample and 10 to 50 J a round; a sample costs the
