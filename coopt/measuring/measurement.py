@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 # Downward curvature from this share of the largest on speaks against a convex loss.
 CURVES_DOWN = 1e-2
 # Curvatures of single samples below so many times that of their mean do not point where the loss curves.
-POINTING = 1.25
+POINTING = 1.1
 # Downward curvature below this share of the largest is rounding.
 ROUNDING = 1e-6
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from coopt.adapters.torch import SharedData, measure
+from coopt.adapters.torch.measuring_in_a_run import measure_where_wanted
 
 cross_entropy = nn.functional.cross_entropy
 INPUTS, CLASSES = 6, 3
@@ -305,3 +307,14 @@ SIX = torch.ones(6, 2), torch.ones(6, 1)
 def test_what_a_stranger_gives_is_named(datasets: Any, reduction: str, said: str) -> None:
     with pytest.raises(InvalidProblemError, match=said):
         measure(nn.Linear(2, 1), nn.MSELoss(reduction=reduction), datasets)
+
+
+def test_first_rounds_are_brief_before_any_data_have_arrived() -> None:
+    """Of a stream nobody holds anything yet: with long first rounds a plan had 54 rounds in place of 154."""
+    controller = coopt.Controller(
+        coopt.Fleet([400] * 5, 1.0, 1.0), coopt.Budget(cost=1e6, time=1000.0), 0.1, streaming=True
+    )
+    told = measure_where_wanted(controller, measure, None, None, coopt.Optimiser(), 0, time.monotonic)
+    plan = controller.plan()
+    assert told == [] and isinstance(plan, coopt.RoundPlan)
+    assert plan.local_steps == 1 and plan.batch_sizes.tolist() == [2] * 5

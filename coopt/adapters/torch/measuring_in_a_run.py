@@ -55,10 +55,12 @@ def measure_where_wanted(
     list of str
         What was noticed. Nobody can act on it while the run goes on, so it is no warning.
     """
-    if held is None or not optimiser.forecastable:
+    if not optimiser.forecastable:
         return []
+    # Asked before any data have arrived, too: first rounds are brief where the planner knows that it will
+    # be asked later.
     wanted = planner.wants(gradients_a_product=GRADIENTS_A_PRODUCT)
-    if wanted is None:
+    if wanted is None or held is None:
         return []
     clock = None
     rows = np.where(held.counts > 0, wanted.rows, 0)
