@@ -3,6 +3,7 @@
     COOPT_DATA=... python -m benchmarks.online.wall_clock --seconds 120 --trial 20     # 40 minutes of a core
     python -m benchmarks.online.wall_clock --seconds 30 --settings 4,32 16,32 16,8 4,8 # 7 minutes
     python -m benchmarks.online.wall_clock --seed 21 ...      # another federation, beside the first
+    python -m benchmarks.online.wall_clock --later 1,128 4,128   # more fixed settings for a known result
     python -m benchmarks.online.wall_clock --report           # table from the committed result
 
 Nothing is simulated. Two devices hold the 50,000 photographs of CIFAR-10, each other shares of the classes,
@@ -17,7 +18,8 @@ of the slower one, as if they ran side by side. So many samples are not learned 
    again; twice. That is trained. Measuring and planning are charged as they took on this core.
 2. **The controller**, with nothing given but speeds unknown, a learning rate and the time.
 3. **Fixed settings**, tau of 1, 4 and 16 with batches of 1, 8, 32 and 128: all of them for the time of a
-   trial, and the best three of those for the whole time.
+   trial, and the best three of those for the whole time. Others can be run later, such as what the plan came
+   to; the table says which.
 
 All runs take turns of a second, so that what slows this machine down slows all of them down. Seconds are
 those in which the processor worked for this program: other programs run on the machine too. `--wall` takes
@@ -338,13 +340,17 @@ def _of_seed(run: dict, result: dict) -> list[str]:
         "|---|---|---|---|---|---|",
         _line("**plan**", _told(plan["phases"]), plan),
         _line("**controller**", last, ours),
-        *(_line("fixed", _setting(name), fixed[name]) for name in order),
+        *(
+            _line("fixed, later" * ("later" in fixed[name]) or "fixed", _setting(name), fixed[name])
+            for name in order
+        ),
         "",
         f"The plan: {plan['predicted']:.2f} s predicted, {plan['measured']:.2f} s measured ({off:+.1%}),",
         f"after {plan['warm_up']:.1f} s of rounds to time, {plan['measuring']:.1f} s of measuring,",
         f"{plan['retimed']:.1f} s of timing what was planned and {plan['planning']:.1f} s of planning, all",
         f"of which its time holds. Its loss is {ratio:.3f} times that of the best fixed setting",
-        f"({_setting(order[0])}), the controller's {controlled:.3f} times.",
+        f"({_setting(order[0])}), the controller's {controlled:.3f} times. Its last phase",
+        "goes on until the time is over, however few rounds were planned.",
         *before,
         *_trials(trial, result["trial_limit"]),
     ]
@@ -371,6 +377,38 @@ def _line(name: str, how: str, each: dict) -> str:
     return f"| {name} | {each['rounds']} | {how} | {measured} |"
 
 
+def _settings(texts: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    pairs = (text.split(",") for text in texts)
+    return tuple((int(tau), int(batch)) for tau, batch in pairs)
+
+
+def _clock(wall: bool) -> Callable[[], float]:
+    return time.perf_counter if wall else time.process_time
+
+
+def _anew(options: argparse.Namespace, known: dict) -> dict:
+    """Everything for one seed, beside the other seeds of a result of the same kind."""
+    federation = Federation(_clock(options.wall), options.seed)
+    trial, settings = {}, _settings(options.settings) or FIXED
+    if options.trial:
+        trial = compete(federation, options.trial, FIXED, ours=False)
+        best = sorted(trial, key=lambda name: trial[name]["loss"])[:FULL]
+        settings = _settings(name.replace(" ", ",") for name in best)
+    full = compete(federation, options.seconds, settings, ours=True)
+    how = {"limit": options.seconds, "trial_limit": options.trial, "wall": options.wall}
+    runs = known["runs"] if {name: known.get(name) for name in how} == how else {}
+    return how | {"runs": runs | {str(options.seed): {"trial": trial, "full": full}}}
+
+
+def _more(options: argparse.Namespace, known: dict) -> dict:
+    """More fixed settings for a seed of a known result, in turns of their own."""
+    federation = Federation(_clock(known["wall"]), options.seed)
+    found = compete(federation, known["limit"], _settings(options.later), ours=False)
+    full = known["runs"][str(options.seed)]["full"]
+    full.update({name: run | {"later": True} for name, run in found.items()})
+    return known
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -378,6 +416,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="time limit of a run [s]")
     parser.add_argument("--trial", type=float, default=0.0, help="time of all settings before that [s]")
     parser.add_argument("--settings", nargs="*", default=[], help="fixed settings as TAU,BATCH; default: all")
+    parser.add_argument(
+        "--later", nargs="*", default=[], help="fixed settings to add to the committed result"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="of the shares of data, and of training")
     parser.add_argument("--wall", action="store_true", help="seconds of the wall clock")
     parser.add_argument("--report", action="store_true", help="table from the committed result")
@@ -388,19 +429,8 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-        federation = Federation(time.perf_counter if options.wall else time.process_time, options.seed)
-        given = [tuple(map(int, text.split(","))) for text in options.settings]
-        trial, settings = {}, given or FIXED
-        if options.trial:
-            trial = compete(federation, options.trial, FIXED, ours=False)
-            best = sorted(trial, key=lambda name: trial[name]["loss"])[:FULL]
-            settings = tuple((int(tau), int(batch)) for tau, batch in map(str.split, best))
-        full = compete(federation, options.seconds, settings, ours=True)
-        how = {"limit": options.seconds, "trial_limit": options.trial, "wall": options.wall}
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        # Seeds are added to runs of the same kind, and replace those of another.
-        runs = known["runs"] if {name: known.get(name) for name in how} == how else {}
-        result = how | {"runs": runs | {str(options.seed): {"trial": trial, "full": full}}}
+        result = (_more if options.later else _anew)(options, known)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     text = table(json.loads(path.read_text(encoding="utf-8")))
     (options.output / "wall_clock.md").write_text(text, encoding="utf-8")
