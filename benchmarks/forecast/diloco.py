@@ -155,6 +155,8 @@ def measured(job: Job, model: Any) -> tuple[Forecast, float]:
         *(np.repeat(part, WORKERS, axis=0) for part in (one.gradients, one.curvatures, one.covariances)),
         samples=[SHARD] * WORKERS,
         sample_curvature=one.sample_curvature,
+        point=one.point,
+        sample_curvatures=np.repeat(one.single, WORKERS),
     )
     return Forecast(four, RATE, optimiser=OPTIMISER), found.samples_used / job.throughput
 

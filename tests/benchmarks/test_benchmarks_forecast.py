@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from benchmarks.forecast import hindsight, schedules, training
+from benchmarks.forecast import diloco, hindsight, schedules, training
 from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
 from benchmarks.forecast.study import Study
-from coopt import Phase
+from coopt import Budget, Constants, Fleet, Phase, Problem
 
 MODELS = {
     "softmax": Case("digits", "softmax", devices=3, samples=40),
@@ -160,3 +161,16 @@ def test_training_in_phases_goes_on(monkeypatch, tmp_path: Path) -> None:
         whole, schedules.trained(federation, [Phase(12, 2, 4, 0.2)], None, 7), rtol=1e-6
     )
     assert (whole < training_loss(federation, vector(network(federation)))).all()
+
+
+@pytest.mark.skipif(
+    "COOPT_DATA" not in os.environ, reason="COOPT_DATA is unset: needs MNIST and measured steps"
+)
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_what_one_worker_measures_forecasts_diloco_with_its_weight_decay() -> None:
+    job = diloco.Job(50, 0, quick=True)
+    forecast, seconds = diloco.measured(job, diloco.network(job.x.shape[1], 0))
+    fleet = Fleet([diloco.SHARD] * diloco.WORKERS, 1.0, 0.0)
+    problem = Problem(fleet, Constants(diloco.RATE, 1.0, 1.0), Budget(max_rounds=5))
+    assert seconds > 0.0
+    assert 0.0 < forecast.value(problem, 5, 8, 8) < forecast.initial_gap
