@@ -99,6 +99,16 @@ class AdmissibleBatches:
         down *= self.batch_multiple
         return down
 
+    def rounded_up(self, batch_sizes: Ints | int) -> Ints:
+        """The smallest admissible batches from these (or this) on, shape (N,); the largest ones at most."""
+        lower, upper = self.batch_range()
+        within = np.clip(batch_sizes, lower, upper)
+        if self.choice_table is None:
+            return -(-within // self.batch_multiple) * self.batch_multiple
+        places = (self.choice_table < within[:, None]).sum(axis=1)
+        up: Ints = self.choice_table[np.arange(len(places)), places]
+        return up
+
     @cached_property
     def _batch_range(self) -> tuple[Ints, Ints]:
         if self.choice_table is not None:

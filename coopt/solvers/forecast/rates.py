@@ -23,7 +23,7 @@ from coopt.objectives.forecast.forecast import Forecast
 from coopt.problem.problem import Problem
 from coopt.solvers.contract import Found
 from coopt.solvers.forecast.search import search
-from coopt.solvers.forecast.smallest import Smallest, allowed, stable
+from coopt.solvers.forecast.smallest import Smallest, stable
 from coopt.solvers.ranges import Ranges
 from coopt.solvers.whole_units.batches import Ints
 
@@ -113,7 +113,6 @@ def floors(problem: Problem, forecast: Forecast) -> Smallest:
     """
     fleet, rate = problem.fleet, problem.constants.learning_rate
     how = forecast.optimiser.linear
-    least, most = fleet.batch_range()
     known: dict[int, Ints] = {}
     own = stable(problem, forecast.with_learning_rate(rate))
 
@@ -121,8 +120,7 @@ def floors(problem: Problem, forecast: Forecast) -> Smallest:
         needed = own(local_steps)
         if needed is not None and local_steps not in known:
             floor = smallest_batch(forecast.model, fleet.weights, rate, local_steps, how)
-            asked = allowed(fleet, np.clip(floor, least, most))
-            known[local_steps] = np.maximum(asked, needed)
+            known[local_steps] = np.maximum(fleet.rounded_up(floor), needed)
         return None if needed is None else known[local_steps]
 
     return smallest

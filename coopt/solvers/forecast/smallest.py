@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from coopt.objectives.forecast.forecast import Forecast
-from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
 from coopt.solvers.whole_units.batches import Ints
 
 # Smallest batches that are allowed at so many local steps; None where there are none.
 Smallest = Callable[[int], Ints | None]
-
-
-def allowed(fleet: Fleet, batches: Ints) -> Ints:
-    """The next batches that the fleet allows, where they are at most its largest."""
-    if fleet.choice_table is None:
-        return -(-batches // fleet.batch_multiple) * fleet.batch_multiple
-    table = fleet.choice_table
-    places = (table < batches[:, None]).sum(axis=1)
-    found: Ints = table[np.arange(len(table)), np.minimum(places, table.shape[1] - 1)]
-    return found
 
 
 def stable(problem: Problem, forecast: Forecast) -> Smallest:
@@ -34,7 +21,7 @@ def stable(problem: Problem, forecast: Forecast) -> Smallest:
     def smallest(local_steps: int) -> Ints | None:
         if local_steps not in known:
             found = stability.smallest(local_steps, least, most)
-            known[local_steps] = found if found is None or found is least else allowed(fleet, found)
+            known[local_steps] = found if found is None or found is least else fleet.rounded_up(found)
         return known[local_steps]
 
     return smallest
