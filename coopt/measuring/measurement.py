@@ -14,26 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.checked_array import checked_array
+from coopt.measuring.fresh_rows import confirmed_fall, confirmed_gradient
+from coopt.measuring.measured_constants import measured_constants
 from coopt.measuring.measurement_archive import read_archive, write_archive
 from coopt.measuring.measurement_facts import facts
+from coopt.measuring.measurement_fields import checked_fields
 from coopt.objectives.forecast.forecast import Forecast
-from coopt.objectives.forecast.model import RITZ_FLOOR, LocalModel
+from coopt.objectives.forecast.model import LocalModel
 from coopt.objectives.forecast.optimiser import AVERAGING, ClientAdam, Optimiser
 from coopt.problem.constants import Constants
 from coopt.problem.fleet import Fleet
-from coopt.problem.fleet_fields import aggregation_weights, device_names
 from coopt.problem.known_names import refuse_unknown
-from coopt.problem.validation import (
-    choice,
-    count,
-    float_array,
-    instance,
-    integer_array,
-    optional_real,
-    real,
-    same_value,
-)
+from coopt.problem.validation import instance, same_value
 
 if TYPE_CHECKING:
     from coopt.objectives.forecast.forecast import Plan
@@ -45,8 +37,6 @@ Floats = NDArray[np.float64]
 CURVES_DOWN = 1e-2
 # Curvatures of single samples below so many times that of their mean do not point where the loss curves.
 POINTING = 1.1
-# Downward curvature below this share of the largest is rounding.
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,49 +149,7 @@ class Measurement:
     sample_curvatures: Floats | None = None
 
     def __post_init__(self) -> None:
-        samples = integer_array("samples", self.samples, None, minimum=1)
-        devices = samples.size
-        directions = np.shape(self.gradients)[-1] if np.ndim(self.gradients) == 2 else 0
-        if not directions:
-            raise InvalidProblemError(
-                f"gradients of a measurement has shape {np.shape(self.gradients)}: must have a row a device "
-                "and one column a direction"
-            )
-        values: dict[str, Any] = {
-            "samples": samples,
-            "weights": aggregation_weights(self.weights, samples),
-            "noise": float_array("noise", self.noise, devices, minimum=0.0),
-            "divergence": float_array("divergence", self.divergence, devices, minimum=0.0),
-            "rows": integer_array("rows", self.rows, devices, minimum=0),
-            "measured": checked_array("measured", self.measured, np.bool_, (devices,)),
-            "gradients": checked_array("gradients", self.gradients, np.float64, (devices, directions)),
-            "fresh_gradient": checked_array("fresh_gradient", self.fresh_gradient, np.float64, (directions,)),
-            "names": device_names(self.names, devices),
-            "sample_curvature": optional_real("sample_curvature", self.sample_curvature, minimum=0.0),
-            "loss": real("loss", self.loss),
-            "samples_used": count("samples_used", self.samples_used, minimum=0),
-            "parameters": count("parameters", self.parameters),
-        }
-        for name in ("curvatures", "covariances"):
-            square = (devices, directions, directions)
-            values[name] = checked_array(name, getattr(self, name), np.float64, square)
-        for name in ("gradient_norm", "unseen", "unseen_divergence"):
-            values[name] = real(name, getattr(self, name), minimum=0.0)
-        if self.point is not None:
-            values["point"] = checked_array("point", self.point, np.float64, (directions,))
-        if self.sample_curvatures is not None:
-            steep = float_array("sample_curvatures", self.sample_curvatures, devices, minimum=0.0)
-            values["sample_curvatures"] = steep
-        if self.scaling is not None:
-            choice("scaling of a measurement", self.scaling, ("adam",))
-        for name in ("curvature_kind", "curvature_reason"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidProblemError(
-                    f"{name} = {getattr(self, name)!r} of a measurement: must be a text"
-                )
-        if not values["measured"].any():
-            raise InvalidProblemError("measured is false for every device of a measurement")
-        for name, value in values.items():
+        for name, value in checked_fields(self).items():
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -231,22 +179,15 @@ class Measurement:
     def confirmed_gradient(self) -> Floats:
         """Averaged gradient in the directions as far as fresh rows confirm it, shape (m,).
 
-        A gradient on a few rows is in part their noise, which promises a fall of the loss that training does
-        not find, most of all along axes of little curvature. The errors of the gradients on two sets of rows
-        are independent, so along each axis of the averaged curvature the product of the two estimates the
-        square: it replaces the square on the first rows, and is not allowed above it or below zero.
+        A gradient on a few rows is in part their noise. Along each axis of the averaged curvature its product
+        with the gradient on fresh rows estimates the square without that noise.
         """
-        axes = np.linalg.eigh(self.curvature)[1]
-        first, fresh = axes.T @ self.gradient, axes.T @ self.fresh_gradient
-        confirmed: Floats = axes @ (np.sign(first) * np.sqrt(np.clip(first * fresh, 0.0, first**2)))
-        return confirmed
+        return confirmed_gradient(self.gradient, self.fresh_gradient, self.curvature)
 
     @cached_property
     def confirmed(self) -> float:
         """Share of the fall of the loss, by the rows measured, that fresh rows confirm; from 0 to 1."""
-        step = np.linalg.pinv(self.curvature, rcond=RITZ_FLOOR, hermitian=True) @ self.gradient
-        promised, found = float(step @ self.gradient), float(step @ self.fresh_gradient)
-        return min(max(found / promised, 0.0), 1.0) if promised > 0.0 else 1.0
+        return confirmed_fall(self.gradient, self.fresh_gradient, self.curvature)
 
     @cached_property
     def spectrum(self) -> Floats:
@@ -401,26 +342,7 @@ class Measurement:
         InvalidProblemError
             If the loss does not curve upwards in any direction measured, or its gradient is zero.
         """
-        loss = self.model.loss
-        gap = loss.initial_gap
-        if not gap > 0.0:
-            raise InvalidProblemError(
-                "no constants follow from this measurement: "
-                + ("its gradient is zero" if loss.largest > 0.0 else "the loss rises in no direction")
-            )
-        spectra = self.device_spectra
-        smoothness = float(spectra[:, 0].max())
-        mean = min(max(float(self.spectrum[0]), np.finfo(float).tiny), smoothness)
-        slope = loss.curvature @ loss.best
-        lowest = float(spectra[:, -1].min())
-        return Constants(
-            learning_rate=learning_rate,
-            smoothness=smoothness,
-            initial_gap=gap,
-            pl_constant=min(float(slope @ slope) / (2.0 * gap), mean),
-            curvature_floor=max(lowest, -smoothness) if -lowest > ROUNDING * smoothness else 0.0,
-            mean_smoothness=mean,
-        )
+        return measured_constants(self, learning_rate)
 
     def save(self, path: str | Path) -> None:
         """Write to a numpy archive (.npz) without pickled objects; :meth:`load` gives back an equal one."""

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from coopt.adapters.flower.records import ARRAYS, MEASURE, pack_message, read_array, unpack_message
 from coopt.errors import InvalidProblemError
-from coopt.measuring.exchange import ClientMeasure
+from coopt.measuring.client_measure import ClientMeasure
 
 Model = dict[str, npt.NDArray[Any]]
 # ``gradient(model, rows) -> (loss, gradient)``: the mean over the rows, and its derivative by array.

@@ -16,8 +16,9 @@ from coopt.adapters.flower.client_measuring import Layout
 from coopt.adapters.flower.exchange import Exchange
 from coopt.adapters.flower.records import MEASURE, pack_message, read_array, unpack_message
 from coopt.errors import InvalidProblemError, MeasurementWarning
-from coopt.measuring.exchange import Message, measure_clients
+from coopt.measuring.exchange import measure_clients
 from coopt.measuring.measurement import Measurement
+from coopt.measuring.message import Message
 from coopt.objectives.forecast.optimiser import ClientAdam, Optimiser
 from coopt.online.measure_request import LEFT_OUT, MeasureRequest
 from coopt.online.planner import Planner

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.exchange import Message
+from coopt.measuring.message import Message
 from coopt.measuring.report import ClientReport
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD, Optimiser
 
