@@ -16,14 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.readable import readable
+from coopt.problem.traces import speeds_and_round_times
 from coopt.problem.validation import count, float_array, numeric_array, real, same_value
 
 if TYPE_CHECKING:
     from coopt.online.round_plan import RoundPlan
 
 Floats = NDArray[np.float64]
-
-BITS_PER_BYTE = 8
 
 
 @readable
@@ -195,24 +194,24 @@ class SystemModel:
     @classmethod
     def from_traces(
         cls,
-        latency_ms: ArrayLike,
-        kbits_per_second: ArrayLike,
+        latency: ArrayLike,
+        links: ArrayLike,
         model_bytes: float,
         *,
         devices: int | None = None,
         seed: int = 0,
         **options: Any,
     ) -> Self:
-        """Make a fleet from measured devices and links.
+        """Make a fleet from measured devices and links, in the units of :meth:`coopt.Fleet.from_traces`.
 
         Parameters
         ----------
-        latency_ms : array_like, shape (n,)
-            Milliseconds that each measured device needs for one sample.
-        kbits_per_second : array_like, shape (m,)
-            Measured links.
+        latency : array_like, shape (n,)
+            Measured time of computing for a sample [ms / sample].
+        links : array_like, shape (m,) or (m, 2)
+            Measured speeds of links; two columns are download and upload [kbit / s].
         model_bytes : float
-            Size of the model, which goes down and up once a round.
+            What is sent each way in a round [bytes].
         devices : int, optional
             Draw so many devices, and independently a link for each, at random with replacement; default:
             entry i of both arrays is device i.
@@ -231,26 +230,19 @@ class SystemModel:
         InvalidProblemError
             If a value is out of range, or the arrays differ in length and `devices` is not given.
 
+        Warns
+        -----
+        MeasurementWarning
+            If the tables look like seconds and bit/s.
+
         Examples
         --------
         >>> SystemModel.from_traces([50.0, 200.0], [8000.0, 1000.0], 1e6).throughput
         array([20.,  5.])
         """
-        latency = float_array("latency_ms", latency_ms, np.size(latency_ms), minimum=0.0, strict=True)
-        link = float_array(
-            "kbits_per_second", kbits_per_second, np.size(kbits_per_second), minimum=0.0, strict=True
-        )
-        size = real("model_bytes", model_bytes, minimum=0.0)
-        if devices is not None:
-            rng = np.random.default_rng([count("seed", seed, minimum=0), 0])
-            number = count("devices", devices)
-            latency, link = rng.choice(latency, number), rng.choice(link, number)
-        elif len(latency) != len(link):
-            raise InvalidProblemError(
-                f"latency_ms has {len(latency)} entries and kbits_per_second {len(link)}: give one of each a "
-                "device, or the number of devices to draw"
-            )
-        return cls(1000 / latency, 2 * BITS_PER_BYTE * size / (1000 * link), seed=seed, **options)
+        rng = np.random.default_rng([count("seed", seed, minimum=0), 0])
+        throughput, round_time = speeds_and_round_times(latency, links, model_bytes, devices, rng)
+        return cls(throughput, round_time, seed=seed, **options)
 
     def round(
         self,

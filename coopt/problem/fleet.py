@@ -18,7 +18,7 @@ from coopt.problem.fleet_fields import aggregation_weights, allowed_sizes, devic
 from coopt.problem.fleet_sums import FleetSums
 from coopt.problem.readable import readable
 from coopt.problem.result_table import DataFrameSource
-from coopt.problem.validation import count, flag, float_array, integer_array, same_fields
+from coopt.problem.validation import count, flag, float_array, generator, integer_array, same_fields
 
 
 @readable
@@ -330,9 +330,9 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         Parameters
         ----------
         latency : array_like, shape (n,)
-            Measured seconds of computing for a sample, such as one entry a phone model [s].
-        links : array_like, shape (n,) or (n, 2)
-            Measured speeds of links; two columns are download and upload [bit / s].
+            Measured time of computing for a sample, such as one entry a phone model [ms / sample].
+        links : array_like, shape (m,) or (m, 2)
+            Measured speeds of links; two columns are download and upload [kbit / s].
         model_bytes : float
             What is sent each way in a round [bytes].
         devices : int
@@ -346,26 +346,32 @@ class Fleet(AdmissibleBatches, FleetSums, DataFrameSource):
         InvalidProblemError
             If a measured number is not positive, or a field is wrong or missing.
 
+        Warns
+        -----
+        MeasurementWarning
+            If the tables look like seconds and bit/s.
+
         Examples
         --------
         >>> from coopt import Fleet
         >>> fleet = Fleet.from_traces(
-        ...     [0.054, 0.082, 0.61], [4e7, 8e6], 1e6, devices=4, seed=0,
+        ...     [54, 82, 610], [40_000, 8_000], 1e6, devices=4, seed=0,
         ...     samples=500, gradient_noise=4.0, divergence=0.1,
         ... )
         >>> fleet.throughput.round(1), fleet.round_time.round(2)
         (array([ 1.6, 12.2, 12.2, 18.5]), array([0.4, 0.4, 0.4, 0.4]))
         """
-        from coopt.problem.traces import drawn
+        from coopt.problem.traces import speeds_and_round_times
 
-        number = count("devices", devices)
+        number, rng = count("devices", devices), generator("seed", seed)
         held = fields.pop("samples", None)
         if held is None:
             raise InvalidProblemError(
                 "samples is missing: give what each device holds, or one number for all"
             )
         samples = np.broadcast_to(np.asarray(held), (number,)) if np.ndim(held) == 0 else held
-        return cls(samples, **drawn(latency, links, model_bytes, number, seed), **fields)
+        throughput, round_time = speeds_and_round_times(latency, links, model_bytes, number, rng)
+        return cls(samples, throughput=throughput, round_time=round_time, **fields)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a device, with the fields that :meth:`to_csv` writes, and ``batch_choices``."""

@@ -103,7 +103,7 @@ def test_bad_parameters_are_named(arguments: dict, message: str) -> None:
 
 
 def test_traces_of_different_lengths_need_a_number_of_devices() -> None:
-    with pytest.raises(InvalidProblemError, match="latency_ms has 2 entries and kbits_per_second 1"):
+    with pytest.raises(InvalidProblemError, match="latency has 2 entries and links 1"):
         SystemModel.from_traces([50.0, 400.0], [8000.0], 1e6)
 
 

@@ -101,8 +101,8 @@ def few_links() -> Figures:
             return np.array([float(row[name]) for row in csv.DictReader(stream)])
 
     fleet = Fleet.from_traces(
-        column("phone_latency.csv", "resnet_ms") / 1000,
-        column("phone_tcp_kbps.csv", "tcp_down_kbps_mean") * 1000,
+        column("phone_latency.csv", "resnet_ms"),
+        column("phone_tcp_kbps.csv", "tcp_down_kbps_mean"),
         1e6,
         devices=200,
         seed=0,
