@@ -8,8 +8,9 @@ a plan with the right count is
 
 where loss_i(t) >= 0 is how much worse t is than the best at these prices, and convex in t. So only those
 numbers of units matter whose loss is below what the plan looked for may lack, which leaves few devices with
-few choices each. Plans of these are built device by device, keeping of two partial plans with the same
-count only the one that is cheaper and better. What a partial plan lacks is at least its losses so far,
+few choices each. Devices whose units use the same are one choice: of n units more, the n that lose least
+are best, since losses are convex. Plans are built choice by choice, keeping of two partial plans with the
+same count only the one that is cheaper and better. What a partial plan lacks is at least its losses so far,
 plus, for the part of the budget or of the count that it leaves or overdraws, the smallest loss per unit of
 it at which the devices to come can put that right.
 """
@@ -36,8 +37,10 @@ GRAIN = 2.0**-48
 MOST_STATES = 20_000
 # Partial plans looked at for one level before the lower bound is taken as it is.
 MOST_WORK = 20_000_000
-# Choices that a device is offered at most to either side of what it takes at the prices.
+# Units more or fewer that a device is offered at most.
 MOST_CHOICES = 1_000
+# Up to this part of a sum is lost with each number that is added.
+LOST_EACH = 2.0**-53
 # Rows of what plans use: the budget, and the count.
 BUDGET, COUNT = 0, 1
 
@@ -75,11 +78,49 @@ class StartingPoint:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """More or fewer units of one device: the changes, and what they use of both limits and lose."""
+    """More or fewer units of devices that use the same: the changes, and what they use and lose.
 
-    device: int
+    Attributes
+    ----------
+    more, fewer : ndarray of int64
+        The devices of the first, the second, ... unit more, and of each unit fewer.
+    unit : ndarray, shape (2,)
+        What a unit uses of both limits.
+    change : ndarray of int64, shape (n,)
+        From all of `fewer` to all of `more`.
+    uses, loss : ndarray, shapes (2, n) and (n,)
+    """
+
+    more: NDArray[np.intp]
+    fewer: NDArray[np.intp]
+    unit: Floats
     change: Ints
     uses: Floats
+    loss: Floats
+
+    @classmethod
+    def of(cls, unit: Floats, more: _Moves, fewer: _Moves) -> _Choice:
+        change = np.arange(-fewer.loss.size, more.loss.size + 1)
+        loss = np.concatenate([fewer.loss[::-1], [0.0], more.loss])
+        return cls(more.devices, fewer.devices, unit, change, np.multiply.outer(unit, change), loss)
+
+    @property
+    def first(self) -> tuple[float, float]:
+        """The losses of the first unit more and of the first one fewer; inf where there is none."""
+        more, fewer = self.loss[self.fewer.size + 1 :], self.loss[: self.fewer.size]
+        return (float(more[0]) if more.size else math.inf, float(fewer[-1]) if fewer.size else math.inf)
+
+    def apply(self, units: Ints, change: int) -> None:
+        """Change the units of the devices."""
+        np.add.at(units, self.more[: max(change, 0)], 1)
+        np.subtract.at(units, self.fewer[: max(-change, 0)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Moves:
+    """Units more, or fewer, one after the other: their devices, and the loss of all up to each."""
+
+    devices: NDArray[np.intp]
     loss: Floats
 
 
@@ -126,9 +167,10 @@ def _nearest(point: StartingPoint, lacking: float) -> tuple[Ints | None, float]:
 def _below(point: StartingPoint, single: Floats, lacking: float) -> tuple[Ints | None, float]:
     """The same, of plans that lack less than `lacking`; `single` has the losses below it of one unit."""
     core, dropped = _core(point, single, lacking)
-    more, fewer = _rates(point, single, core)
+    more, fewer = _rates(point, core)
     largest = max((float(np.max(np.abs(choice.uses[BUDGET]))) for choice in core), default=0.0)
     grain = GRAIN * (lacking + point.price * largest)
+    lost = LOST_EACH * lacking * sum(choice.change.size for choice in core)
     partial = _Partial(np.zeros((2, 1)), np.zeros(1), np.zeros(1))
     steps: list[tuple[NDArray[np.intp], Ints]] = []
     best, work = None, 0
@@ -152,12 +194,12 @@ def _below(point: StartingPoint, single: Floats, lacking: float) -> tuple[Ints |
         lacks = _lacks(point, partial)
         if lacks.min() < lacking:
             best, lacking = (place, int(lacks.argmin())), float(lacks.min())
-    proved = min(lacking, dropped) - grain * len(core)
+    proved = min(lacking, dropped) - grain * len(core) - lost
     if best is None:
         return None, proved
     units, (place, plan) = point.units.copy(), best
     for choice, (origin, change) in reversed(list(zip(core[:place], steps[:place], strict=True))):
-        units[choice.device] += change[plan]
+        choice.apply(units, int(change[plan]))
         plan = int(origin[plan])
     return units, proved
 
@@ -214,50 +256,86 @@ def _single(point: StartingPoint, change: int) -> Floats:
     return loss
 
 
-def _losses(point: StartingPoint, devices: NDArray[np.intp], change: Ints | int) -> Floats:
-    """How much worse devices are with so many units more, without cancellation of 1 / t."""
-    units = point.units[devices].astype(np.float64)
-    loss: Floats = change * (point.charges[devices] - point.gains[devices] / (units * (units + change)))
+def _losses(point: StartingPoint, devices: NDArray[np.intp], change: int) -> Floats:
+    """How much worse devices are with the next unit after so many, without cancellation of 1 / t.
+
+    The unit of number `change` more, or fewer where that is negative.
+    """
+    after = point.units[devices].astype(np.float64) + change
+    before = after - math.copysign(1.0, change)
+    loss: Floats = math.copysign(1.0, change) * (
+        point.charges[devices] - point.gains[devices] / (before * after)
+    )
     return np.maximum(loss, 0.0)
 
 
 def _core(point: StartingPoint, single: Floats, lacking: float) -> tuple[list[_Choice], float]:
-    """The devices with a choice whose loss is below `lacking`, those with little loss per cost first.
+    """The choices whose loss is below `lacking`, those with little loss per cost first.
 
-    And the smallest loss of a choice left out because a device has too many.
+    And the smallest loss of a choice left out because there are too many.
     """
     names = np.flatnonzero(np.isfinite(single).any(axis=0))
-    cost = np.abs(point.uses[BUDGET, names])
-    rate = np.divide(single[:, names].min(axis=0), cost, out=np.zeros(names.size), where=cost > 0.0)
-    names = names[np.argsort(rate, kind="stable")]
-    ends, beyond = np.zeros((2, names.size), dtype=np.int64), math.inf
-    for sign, end in zip((1, -1), ends, strict=True):
-        places, loss = np.arange(names.size), np.zeros(names.size)
-        for step in range(1, MOST_CHOICES + 2):
-            units = point.units[names[places]] + sign * step
-            places = places[(units <= point.most[names[places]]) & (units >= point.least[names[places]])]
-            loss = _losses(point, names[places], sign * step)
-            places, loss = places[loss < lacking], loss[loss < lacking]
-            if places.size == 0 or step > MOST_CHOICES:
-                break
-            end[places] = step
-        beyond = min(beyond, float(np.min(loss, initial=math.inf)))
-    core = []
-    for place, (more, fewer) in enumerate(ends.T.tolist()):
-        device, change = names[place], np.arange(-fewer, more + 1)
-        loss = _losses(point, names[place : place + 1], change)
-        core.append(_Choice(int(device), change, np.multiply.outer(point.uses[:, device], change), loss))
-    return core, beyond
+    if names.size == 0:
+        return [], math.inf
+    names = names[np.lexsort(point.uses[:, names])]
+    alike = (point.uses[:, names[1:]] == point.uses[:, names[:-1]]).all(axis=0)
+    groups = np.concatenate([[0], np.cumsum(~alike)])
+    more, beyond = _moves(point, names, groups, 1, lacking)
+    fewer, below = _moves(point, names, groups, -1, lacking)
+    firsts = names[np.searchsorted(groups, np.arange(len(more)))]
+    core = [_Choice.of(point.uses[:, first], *ends) for first, *ends in zip(firsts, more, fewer, strict=True)]
+    cost = np.abs(point.uses[BUDGET, firsts])
+    least = np.array([min(choice.first) for choice in core])
+    rate = np.divide(least, cost, out=np.zeros(cost.size), where=cost > 0.0)
+    return [core[place] for place in np.argsort(rate, kind="stable")], min(beyond, below)
 
 
-def _rates(point: StartingPoint, single: Floats, core: list[_Choice]) -> tuple[Floats, Floats]:
+def _moves(
+    point: StartingPoint, names: NDArray[np.intp], groups: Ints, sign: int, lacking: float
+) -> tuple[list[_Moves], float]:
+    """Units more or fewer of each group of devices, as far as they lose less than `lacking` together.
+
+    And the smallest loss of what is left out all the same.
+    """
+    steps: list[NDArray[np.intp]] = []
+    losses: list[Floats] = []
+    places, summed = np.arange(names.size), np.zeros(names.size)
+    while places.size and len(steps) <= MOST_CHOICES:
+        change = sign * (len(steps) + 1)
+        units = point.units[names[places]] + change
+        places = places[(units <= point.most[names[places]]) & (units >= point.least[names[places]])]
+        loss = _losses(point, names[places], change)
+        summed[places] += loss
+        within = summed[places] < lacking
+        places, loss = places[within], loss[within]
+        steps.append(places)
+        losses.append(loss)
+    moved, lost = np.concatenate(steps), np.concatenate(losses)
+    offered = moved.size - (places.size if len(steps) > MOST_CHOICES else 0)
+    # Those that lose least come first; of one device none loses less than the one before it.
+    order = np.lexsort((lost, groups[moved]))
+    ends = np.searchsorted(groups[moved[order]], np.arange(groups[-1] + 2))
+    found, beyond = [], math.inf
+    for first, end in itertools.pairwise(ends.tolist()):
+        own = order[first:end]
+        total = np.cumsum(lost[own])
+        wanted = int(np.searchsorted(total, lacking))
+        too_many = np.flatnonzero(own[:wanted] >= offered)
+        kept = min(wanted, MOST_STATES, *too_many[:1].tolist())
+        if kept < wanted:
+            beyond = min(beyond, float(total[kept]))
+        found.append(_Moves(names[moved[own[:kept]]], total[:kept]))
+    return found, beyond
+
+
+def _rates(point: StartingPoint, core: list[_Choice]) -> tuple[Floats, Floats]:
     """Smallest losses per unit of budget and of count, used or given back, from each place of the core on.
 
     Shape (2, len(core) + 1). One unit of a device loses least for each; what is left of the budget may also
     stay, at its price.
     """
-    devices = [choice.device for choice in core]
-    uses, (up, down) = point.uses[:, devices], single[:, devices]
+    uses = np.array([choice.unit for choice in core]).reshape(-1, 2).T
+    up, down = np.array([choice.first for choice in core]).reshape(-1, 2).T
     found = []
     for gain, loss, stays in ((up, down, point.price), (down, up, math.inf)):
         rates = np.full((2, len(core) + 1), math.inf)

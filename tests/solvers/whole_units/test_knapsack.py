@@ -94,18 +94,28 @@ def test_order_and_units_change_nothing(knapsack, random, exponent):
 
 
 @pytest.mark.parametrize("devices", [100, 1000])
-@pytest.mark.parametrize("kind", ["cents", "real", "powers of ten"])
+@pytest.mark.parametrize("kind", ["cents", "real", "powers of ten", "two phases"])
 def test_large_fleets_close(devices, kind):
     rng = np.random.default_rng(devices)
     prices = {
         "cents": np.round(rng.uniform(0.5, 2.0, devices), 2),
         "real": rng.uniform(0.5, 2.0, devices),
         "powers of ten": 10.0 ** rng.integers(-2, 3, devices),
+        "two phases": np.repeat([858.0, 6336.0], devices // 2),
     }[kind]
     weights = rng.lognormal(0.0, 1.0, devices)
     plan = allocate_batches(weights, prices, 20.0 * prices.sum(), 1, rng.integers(20, 200, devices))
     assert plan.value - plan.lower_bound <= 1e-12 * plan.value
     assert float(prices @ plan.batch_sizes) <= 20.0 * prices.sum() * (1 + 1e-9)
+
+
+def test_many_devices_with_the_same_few_costs_close():
+    """Decided device by device, there were more partial plans than are kept, and 4e-9 was left open."""
+    rng = np.random.default_rng(6)
+    prices, gains = rng.choice([858.0, 6336.0, 77.0], 2000), rng.choice([1.0, 2.0, 0.3], 2000)
+    most = rng.integers(30, 2000, 2000)
+    plan = allocate_batches(gains, prices, 0.1 * float(prices @ most), 1, most)
+    assert plan.value - plan.lower_bound <= 1e-12 * plan.value
 
 
 @pytest.mark.parametrize("bound", [Dynamite(), Certified(1, 1), Certified()])
