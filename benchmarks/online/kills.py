@@ -30,14 +30,12 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAdam
-from torch.nn import functional
 
 from benchmarks import tables
+from benchmarks.online.small_training import small_training
 from coopt import Budget, Controller, Fleet
 from coopt.adapters.flower import CoOptStrategy
 from coopt.adapters.flower.checkpoint import Checkpoint
-from coopt.adapters.system import SystemModel
-from coopt.adapters.torch import FederatedTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from fake_grid import DIMENSION, FakeGrid, FakeTime, Quadratic, install_clock
@@ -58,20 +56,9 @@ def torch_run(folder: Path) -> tuple[str, float, float]:
     x = torch.randn(sum(SAMPLES), 20, generator=generator)
     y = (x[:, :3].sum(dim=1) > 0).long()
     data = list(zip(torch.split(x, SAMPLES), torch.split(y, SAMPLES), strict=True))
-    torch.manual_seed(2)
-    trainer = FederatedTrainer(
-        torch.nn.Sequential(torch.nn.Linear(20, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2)),
-        functional.cross_entropy,
-        data,
-        mode="loop",
-        system=SystemModel([200.0, 100.0, 300.0], 0.1, compute_jitter=0.2, dropout=0.1, seed=3),
-        progress=False,
-        checkpoint=folder / "run.npz",
-        checkpoint_every=1,
-    )
     fleet = Fleet(SAMPLES, gradient_noise=1.0, divergence=1.0)
-    history = trainer.run(Controller(fleet, Budget(cost=COST, time=SECONDS), 0.3))
-    weights = torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach().numpy()
+    controller = Controller(fleet, Budget(cost=COST, time=SECONDS), 0.3)
+    history, weights = small_training(data, controller, checkpoint=folder / "run.npz", checkpoint_every=1)
     told = repr(history.state_dict()["records"]).encode() + weights.tobytes()
     last = history.records[-1]
     return hashlib.sha256(told).hexdigest(), last.cost / COST, last.seconds / SECONDS

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from benchmarks.online.situations.situation import Figures, Situation
 from benchmarks.online.situations.who_answers import on_digits, two_classes
+from benchmarks.online.small_training import small_training
 from coopt import Availability, Budget, ClientReport, Controller, Fleet, RoundPlan
 from coopt.adapters.aggregate import step_factors
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import Softmax, digits, simulate
 from coopt.adapters.system import RoundTimes, SystemModel
-from coopt.adapters.torch import FederatedTrainer, History
+from coopt.adapters.torch import History
 from coopt.measuring.ignored import Ignored
 
 
@@ -194,18 +194,9 @@ def server_dies() -> Figures:
             raise DiedError
 
     def run(**options: Any) -> tuple[int, np.ndarray]:
-        torch.manual_seed(2)
-        trainer = FederatedTrainer(
-            torch.nn.Sequential(torch.nn.Linear(20, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2)),
-            functional.cross_entropy,
-            data,
-            mode="loop",
-            system=SystemModel([200.0, 100.0, 300.0], 0.1, compute_jitter=0.2, dropout=0.1, seed=3),
-            progress=False,
-            **options,
-        )
-        history = trainer.run(Controller(Fleet([80] * 3, 1.0, 1.0), Budget(cost=6000, time=200.0), 0.3))
-        return len(history), torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach().numpy()
+        controller = Controller(Fleet([80] * 3, 1.0, 1.0), Budget(cost=6000, time=200.0), 0.3)
+        history, weights = small_training(data, controller, **options)
+        return len(history), weights
 
     rounds, expected = run()
     with tempfile.TemporaryDirectory() as folder:
