@@ -116,7 +116,7 @@ def every_client_its_own(clients: int, rounds: int) -> float:
             extra_evaluation=False,
             seconds=None,
         )
-        state, _ = engine.run(state, work)
+        state = engine.run(state, work).state
         times.append(time.process_time())
     return float(np.median(np.diff(times)))
 
