@@ -115,34 +115,37 @@ def planned(measurement: Measurement, samples: np.ndarray) -> tuple[int, int, np
     return plan.rounds, plan.local_steps, plan.batch_sizes
 
 
+def judged(name: str, seeds: range) -> dict[str, object]:
+    """One row of the table: what a lie does to the plans of some federations."""
+    ratios, out, others, steps, batches = [], [], [], [], []
+    for seed in seeds:
+        federation = Federation(seed)
+        honest, _, _ = federation.measured(LIES["none"])
+        problem = problem_of(honest, Budget(cost=1e12))
+        judge = honest.forecast(RATE)
+        best = judge.value(problem, *planned(honest, federation.samples))
+        found, lost, unjustly = federation.measured(LIES[name])
+        plan = planned(found, federation.samples)
+        ratios.append(judge.value(problem, *plan) / best)
+        out.append(lost)
+        others.append(unjustly)
+        steps.append(plan[1])
+        batches.append(plan[2][:LIARS].mean() / plan[2][LIARS:].mean())
+    return {
+        "lie": name,
+        "loss over the honest plan": f"{np.exp(np.mean(np.log(ratios))):.3f}",
+        "worst": f"{max(ratios):.3f}",
+        "liars left out": f"{np.mean(out) / LIARS:.0%}",
+        "others left out": f"{np.mean(others) / (DEVICES - LIARS):.1%}",
+        "local steps": f"{np.mean(steps):.1f}",
+        "batch of liars over that of others": f"{np.mean(batches):.2f}",
+    }
+
+
 def main() -> None:
-    rows: list[dict[str, object]] = []
-    for lie, told in LIES.items():
-        ratios, out, others, steps, batches = [], [], [], [], []
-        for seed in SEEDS:
-            federation = Federation(seed)
-            honest, _, _ = federation.measured(LIES["none"])
-            problem = problem_of(honest, Budget(cost=1e12))
-            judge = honest.forecast(RATE)
-            best = judge.value(problem, *planned(honest, federation.samples))
-            found, lost, unjustly = federation.measured(told)
-            plan = planned(found, federation.samples)
-            ratios.append(judge.value(problem, *plan) / best)
-            out.append(lost)
-            others.append(unjustly)
-            steps.append(plan[1])
-            batches.append(plan[2][:LIARS].mean() / plan[2][LIARS:].mean())
-        rows.append(
-            {
-                "lie": lie,
-                "loss over the honest plan": f"{np.exp(np.mean(np.log(ratios))):.3f}",
-                "worst": f"{max(ratios):.3f}",
-                "liars left out": f"{np.mean(out) / LIARS:.0%}",
-                "others left out": f"{np.mean(others) / (DEVICES - LIARS):.1%}",
-                "local steps": f"{np.mean(steps):.1f}",
-                "batch of liars over that of others": f"{np.mean(batches):.2f}",
-            }
-        )
+    rows = []
+    for name in LIES:
+        rows.append(judged(name, SEEDS))
         print(rows[-1], flush=True)
     tables.write(TABLE, rows)
 

@@ -75,34 +75,37 @@ def best_of_all(problem: Problem, most: int) -> float:
     return best
 
 
+def row_of(size: int, seed: int, most: int) -> dict[str, str]:
+    """One problem: the search, and the nested cohorts beside it."""
+    problem = instance(size, seed)
+    nested = _ForBound(problem, Certified(), CLOSED)
+    nested.nested(most)
+    begun = time.perf_counter()
+    found = choose_cohort(problem, most, time_limit=LIMIT)
+    seconds = time.perf_counter() - begun
+    plan = found.allocation
+    if size <= ENUMERATED:
+        every = best_of_all(problem, most)
+        assert abs(plan.error_bound - every) <= CLOSED * every, (seed, most)
+    return {
+        "devices": str(size),
+        "most": str(most),
+        "seed": str(seed),
+        "trained": str(len(found.devices)),
+        "error_bound": f"{plan.error_bound:.10g}",
+        "gap": f"{plan.gap:.3g}",
+        "nested_excess": f"{nested.value / plan.error_bound - 1.0:.3g}",
+        "searches": str(found.searches),
+        "nodes": str(int(plan.trace["nodes"])),
+        "seconds": f"{seconds:.3g}",
+    }
+
+
 def measure() -> list[dict[str, str]]:
     """One row a problem."""
     rows = []
     for size, seed, half in itertools.product(SIZES, range(SEEDS), (False, True)):
-        problem, most = instance(size, seed), size // 2 if half else size
-        nested = _ForBound(problem, Certified(), CLOSED)
-        nested.nested(most)
-        begun = time.perf_counter()
-        found = choose_cohort(problem, most, time_limit=LIMIT)
-        seconds = time.perf_counter() - begun
-        plan = found.allocation
-        if size == ENUMERATED:
-            every = best_of_all(problem, most)
-            assert abs(plan.error_bound - every) <= CLOSED * every, (seed, most)
-        rows.append(
-            {
-                "devices": str(size),
-                "most": str(most),
-                "seed": str(seed),
-                "trained": str(len(found.devices)),
-                "error_bound": f"{plan.error_bound:.10g}",
-                "gap": f"{plan.gap:.3g}",
-                "nested_excess": f"{nested.value / plan.error_bound - 1.0:.3g}",
-                "searches": str(found.searches),
-                "nodes": str(int(plan.trace["nodes"])),
-                "seconds": f"{seconds:.3g}",
-            }
-        )
+        rows.append(row_of(size, seed, size // 2 if half else size))
         print(rows[-1], flush=True)
     return rows
 
