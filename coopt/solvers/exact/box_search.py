@@ -126,7 +126,7 @@ class _BoxSearch:
         self.inner = inner_of(problem, form)
         self.timed = problem.budget.time < math.inf
         least = ranges.rounds[0], ranges.local_steps[0]
-        self._oracle = oracle_of(problem, form, least)
+        self._oracle = oracle_of(problem, form, self.inner, least)
         # The rows begin with whole batches.
         self.best = Incumbent(math.inf, *least, self.inner.lower, form.members[0])
         # The smallest bound of anything that was discarded: the proof rests on it.
@@ -161,7 +161,9 @@ class _BoxSearch:
             self.problem, self.form, self.ranges, inner, self._goal, self._threshold, self._improve
         )
         left = cuts.run(deadline, start)
-        self.inner.solves += inner.solves
+        if isinstance(inner, EqualCostOracle):
+            # Other oracles ask the inner problem of this search, which has counted that.
+            self.inner.solves += inner.solves
         self._discard(cuts.discarded)
         return left
 

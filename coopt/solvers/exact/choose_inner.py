@@ -31,9 +31,8 @@ def inner_of(problem: Problem, form: MonotoneForm) -> Inner:
     return UnequalCosts(problem, form) if unit_cost is None else EqualCosts(problem, form, unit_cost)
 
 
-def oracle_of(problem: Problem, form: MonotoneForm, corner: tuple[int, int]) -> Oracle:
+def oracle_of(problem: Problem, form: MonotoneForm, inner: Inner, corner: tuple[int, int]) -> Oracle:
     """What rows for all plans with as many rounds and local steps as the corner, or more, are made from."""
-    inner = inner_of(problem, form)
     if inner.unit_cost is not None:
         return EqualCostOracle(problem, form, inner.unit_cost)
     return InnerOracle(problem, form, inner, corner)

@@ -22,6 +22,7 @@ class InnerOracle(Oracle):
     problem : Problem
     form : MonotoneForm
     inner : Inner
+        That of the search, which goes on from the mixtures of limits that are found here.
     corner : tuple of (rounds, local_steps)
     """
 

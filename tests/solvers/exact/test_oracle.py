@@ -23,7 +23,7 @@ from coopt import (
 from coopt.problem import limits
 from coopt.solvers import fleet_passes as passes
 from coopt.solvers.exact import box_search as exact
-from coopt.solvers.exact.choose_inner import oracle_of
+from coopt.solvers.exact.choose_inner import inner_of, oracle_of
 from coopt.solvers.fleet_passes import DeviceColumns, water_level
 from coopt.solvers.ranges import feasible_ranges
 from coopt.solvers.whole_units.batches import relax, round_batches
@@ -82,7 +82,7 @@ def streamed(problem, bound):
         assume(False)
     form = bound.monotone_form(problem)
     corner = ranges.rounds[0], ranges.local_steps[0]
-    return oracle_of(problem.plain, form, corner), ranges
+    return oracle_of(problem.plain, form, inner_of(problem.plain, form), corner), ranges
 
 
 @settings(max_examples=40, deadline=None)
