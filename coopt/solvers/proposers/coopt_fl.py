@@ -93,7 +93,8 @@ def _scan(problem: Problem, form: MonotoneForm, ranges: Ranges, grid: list[int])
             if form.population is not None:
                 # A common batch may exceed what a device holds: then it has no noise, not less than none.
                 amount = np.maximum(amount - float(np.sum(basis / form.population)), 0.0)
-            noise += np.where(amount == 0.0, 0.0, np.where(amount == 0.0, 0.0, share[:, None]) * amount)
+            # An infinite share of no noise is none.
+            noise += np.where(amount == 0.0, 0.0, share[:, None]) * amount
         values = (start + slope * (floor.offsets[:, None] + noise)).min(axis=0)
         better = fits & ((values < best) | (chosen == 0))
         best[better], chosen[better] = values[better], tau
@@ -125,6 +126,12 @@ def proportional_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
 def no_straggler_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
     """Batches in proportion to throughput, so that all devices compute for as long as each other.
 
+    Parameters
+    ----------
+    problem : Problem
+    rounds, local_steps : int
+        K and tau.
+
     Returns
     -------
     ndarray of int64, shape (N,)
@@ -146,6 +153,12 @@ def no_straggler_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
 
 def uniform_split(problem: Problem, rounds: int, local_steps: int) -> Ints:
     """The largest batch that every device can have, the same for all up to their own limits.
+
+    Parameters
+    ----------
+    problem : Problem
+    rounds, local_steps : int
+        K and tau.
 
     Returns
     -------
