@@ -28,10 +28,11 @@ from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.best_first import lowest
-from coopt.solvers.contract import Found, Incumbent
+from coopt.solvers.contract import Found
 from coopt.solvers.exact.cost_and_energy import best_share
-from coopt.solvers.proposers.one_member import best_over_members
+from coopt.solvers.proposers.one_member import Plan, best_over_members
 from coopt.solvers.proposers.progress import best_steps, floor_at, lambert_steps, progress_of, value_after
+from coopt.solvers.proposers.work_limits import work_limits
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
 from coopt.solvers.whole_units.batches import relax
@@ -105,11 +106,10 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
 
     form = _single(bound, problem)
     _, noise = floor_at(form, 1)
-    fleet, budget = problem.plain.fleet, problem.plain.budget
+    plain = problem.plain
     for limit, used, allowed in (
-        ("cost", rounds * budget.round_cost, budget.cost),
-        ("energy", rounds * fleet.whole_round_energy, budget.energy),
-        ("time", rounds * float(fleet.round_time.max()), budget.time),
+        *((each.name, rounds * each.round, each.total) for each in work_limits(plain)),
+        ("time", rounds * float(plain.fleet.round_time.max()), plain.budget.time),
     ):
         if used >= allowed:
             raise InfeasibleError(
@@ -118,11 +118,11 @@ def co_optimised(problem: Problem, rounds: float, bound: Bound, same_batch: bool
     progress = progress_of(form, "closed-form")
 
     def at(steps: float) -> ClosedForm:
-        batches = _batches(problem.plain, noise, rounds, steps, same_batch)
+        batches = _batches(plain, noise, rounds, steps, same_batch)
         value = value_after(progress, rounds * steps, 0.0, float(np.sum(noise / batches)))
         return ClosedForm(rounds, steps, batches, value)
 
-    longest = _longest(problem.plain, rounds)
+    longest = _longest(plain, rounds)
     if longest < math.inf:
         # The ends are excluded: all of a limit would go to steps without a sample.
         found = minimize_scalar(
@@ -143,12 +143,11 @@ def _longest(problem: Problem, rounds: float) -> float:
     """The local steps of a round that would use up a limit without a sample; inf where steps are free."""
     fleet, budget = problem.fleet, problem.budget
     found = [math.inf]
-    for step, rest, total in (
-        (fleet.whole_step_cost, budget.round_cost, budget.cost),
-        (fleet.whole_step_energy, fleet.whole_round_energy, budget.energy),
-    ):
-        if step > 0.0:
-            found.append((total / rounds - rest) / step)
+    found += [
+        (limit.total / rounds - limit.round) / limit.step
+        for limit in work_limits(problem)
+        if limit.step > 0.0
+    ]
     slow = fleet.step_time > 0.0
     if slow.any():
         found.append(float(np.min((budget.time / rounds - fleet.round_time[slow]) / fleet.step_time[slow])))
@@ -206,22 +205,22 @@ def solve(problem: Problem, bound: MonotoneBound, ranges: Ranges) -> Found:
     plain = problem.plain
     trace: dict[str, float] = {"inner_solves": 0}
 
-    def rounded(member: Bound) -> list[Incumbent]:
-        judge = completed(member).value
+    def rounded(member: Bound) -> list[Plan]:
         form = _single(member, problem)
         curves = _Curves(plain, form, ranges, same_batch=False)
         value, local_steps, _ = curves.best()
         trace["relaxation_value"] = value
-        plans = []
+        plans: list[Plan] = []
         first, last = ranges.local_steps
         for tau in range(max(local_steps - 1, first), min(local_steps + 1, last) + 1):
             here, steps = curves.within(tau, tau)
             if here == math.inf:
                 continue
             _, weights = floor_at(form, tau)
-            for rounds in rounds_near(plain, ranges, steps / tau, tau):
-                batches = whole_batches(plain, weights, rounds, tau).batch_sizes
-                plans.append(Incumbent(judge(problem, rounds, tau, batches), rounds, tau, batches, member))
+            plans += [
+                (rounds, tau, whole_batches(plain, weights, rounds, tau).batch_sizes)
+                for rounds in rounds_near(plain, ranges, steps / tau, tau)
+            ]
         trace["inner_solves"] += len(plans)
         return plans
 
@@ -252,22 +251,21 @@ def _batches(
 ) -> Floats:
     """The best real batches within the limits on cost, energy and time at real K and tau."""
     fleet, budget = problem.fleet, problem.budget
-    spend = (budget.cost / rounds - budget.round_cost) / local_steps - fleet.whole_step_cost
-    burn = (budget.energy / rounds - fleet.whole_round_energy) / local_steps - fleet.whole_step_energy
     with np.errstate(invalid="ignore"):
         slack = (budget.time / rounds - fleet.round_time) / local_steps - fleet.step_time
         caps = np.fmin(fleet.throughput * slack, UNLIMITED)
         if fleet.accumulates:
             caps = np.fmin(caps, fleet.part_throughput * (slack + fleet.step_time))
     if same_batch:
-        size = float(caps.min())
-        for sample, limit in ((fleet.sample_cost, spend), (fleet.sample_energy, burn)):
-            total = float(np.sum(sample))
-            size = min(size, limit / total if total else UNLIMITED)
-        return np.full(len(fleet), size)
-    if burn < math.inf:
+        sizes = [float(caps.min())]
+        for limit in work_limits(problem):
+            all_devices = float(np.sum(limit.sample))
+            sizes.append(limit.of_a_step(rounds, local_steps) / all_devices if all_devices else UNLIMITED)
+        return np.full(len(fleet), min(sizes))
+    if budget.energy < math.inf:
         lower = np.zeros(len(fleet))
         return best_share(problem, weights, rounds, local_steps, lower, caps)[1].batch_sizes
+    spend = (budget.cost / rounds - budget.round_cost) / local_steps - fleet.whole_step_cost
     return relax(weights, fleet.sample_cost, spend, np.zeros(len(fleet)), caps).batch_sizes
 
 
@@ -321,19 +319,16 @@ class _Curves:
         """(A, rho) of the noise A T / (1 - rho T) that each limit, on cost, energy and time, leaves alone."""
         fleet, budget = self.problem.fleet, self.problem.budget
         found = []
-        for sample, step, rest, total in (
-            (fleet.sample_cost, fleet.whole_step_cost, budget.round_cost, budget.cost),
-            (fleet.sample_energy, fleet.whole_step_energy, fleet.whole_round_energy, budget.energy),
-        ):
-            limit = total * (1.0 + limits.TOLERANCE)
-            if not 0.0 < limit < math.inf:
+        for work in work_limits(self.problem):
+            limit = work.met_up_to
+            if limit == 0.0:
                 # What costs nothing meets a limit of nothing.
                 continue
             if self.same_batch:
-                amount = float(np.sum(weights)) * float(np.sum(sample))
+                amount = float(np.sum(weights)) * float(np.sum(work.sample))
             else:
-                amount = float(np.sum(np.sqrt(weights * sample))) ** 2
-            found.append((amount / limit, (step + rest / local_steps) / limit))
+                amount = float(np.sum(np.sqrt(weights * work.sample))) ** 2
+            found.append((amount / limit, (work.step + work.round / local_steps) / limit))
         if budget.time < math.inf:
             limit = budget.time * (1.0 + limits.TOLERANCE)
             if self.same_batch:

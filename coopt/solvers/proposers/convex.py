@@ -33,14 +33,15 @@ from coopt.objectives.users_own import completed
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 from coopt.solvers.best_first import halves, search
-from coopt.solvers.contract import Found, Incumbent
+from coopt.solvers.contract import Found
 from coopt.solvers.exact.cost_and_energy import best_share
-from coopt.solvers.proposers.backend import ACCURACY, run, settings
+from coopt.solvers.proposers.backend import ACCURACY
 from coopt.solvers.proposers.joint_program import TANGENTS, JointProgram
-from coopt.solvers.proposers.one_member import best_over_members
+from coopt.solvers.proposers.one_member import Plan, best_over_members
 from coopt.solvers.proposers.own_constraints import Constraints
 from coopt.solvers.proposers.progress import floor_at, progress_of
 from coopt.solvers.proposers.rounding import next_to
+from coopt.solvers.proposers.several_backends import Backends, Solved
 from coopt.solvers.ranges import Range, Ranges
 from coopt.solvers.whole_batches import rounds_near, whole_batches
 from coopt.solvers.whole_units.batches import relax
@@ -60,8 +61,6 @@ ROUNDED_STEPS = 3
 OFF_SCALE, RESCALED = 3.0, 3
 # Ranges of tau without a point, before there was one, after which the backends are given up.
 MOST_FAILED = 5
-# Solves in a row in which no setting came near its own proof, after which one that gives a point is enough.
-PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,6 @@ class Point:
 
 # First and last tau of a range, and what it allows.
 Part = tuple[int, int, Point]
-
-
-@dataclass(frozen=True)
-class _Solved:
-    """One solve: what it found and what it proved, in the units of the program."""
-
-    value: float
-    proved: float
-    batch_sizes: Floats
-    z1: float
-    z2: float
 
 
 def solve(
@@ -139,17 +127,16 @@ def solve(
     tries: Counter[str] = Counter()
     trace: dict[str, float] = {"convex_solves": 0}
 
-    def rounded(member: Bound) -> list[Incumbent]:
+    def rounded(member: Bound) -> list[Plan]:
         joint = JointRelaxation(problem, member, ranges, constraints, backend)
-        plans: list[Incumbent] = []
+        plans: list[Plan] = []
         found = joint.best_first()
         trace.setdefault("relaxation_value", joint.proved)
 
         def attempt(rounds: int, tau: int, point: Point) -> None:
             batches = joint.whole(rounds, tau, point.batch_sizes)
             if batches is not None:
-                value = completed(member).value(problem, rounds, tau, batches)
-                plans.append(Incumbent(value, rounds, tau, batches, member))
+                plans.append((rounds, tau, batches))
 
         for tau, point in found:
             for rounds in rounds_near(problem.plain, ranges, point.rounds, tau):
@@ -159,8 +146,8 @@ def solve(
                 break
             for tau, point in found:
                 attempt(max(int(share * point.rounds), ranges.rounds[0]), tau, point)
-        trace["convex_solves"] += joint.solves
-        tries.update(joint.tries)
+        trace["convex_solves"] += joint.backends.solves
+        tries.update(joint.backends.tries)
         if not plans:
             raise SolverError(
                 "solver 'cvxpy': continuous batch sizes meet the constraints, but no whole ones next to them "
@@ -188,9 +175,8 @@ class JointRelaxation:
 
     Attributes
     ----------
-    solves : int
-    tries : Counter
-        How often each setting of a backend was tried.
+    backends : Backends
+        Who solves it, and how often each was tried.
     proved : float
         A lower bound on every plan of the ranges, once :meth:`best_first` has run.
 
@@ -210,20 +196,15 @@ class JointRelaxation:
         constraints: Constraints | None = None,
         backend: str | None = None,
     ) -> None:
-        self._settings = settings(backend)
+        self.backends = Backends(backend)
         prunable = completed(bound).prunable
         if prunable is None:
             raise SolverError(f"solver 'cvxpy' needs the monotone form of bound {bound.name!r}")
         self.problem, self.ranges = problem.plain, ranges
         self.form: MonotoneForm = prunable.monotone_form(problem)
         self.progress = progress_of(self.form, "cvxpy")
-        self.solves = 0
-        self.tries: Counter[str] = Counter()
         self.proved = -math.inf
         self.constraints = constraints
-        self._errors: dict[str, str] = {}
-        self._found = False
-        self._in_vain = 0
         self._guess: tuple[float, float] | None = None
         self._compile(self._typical_batches())
 
@@ -284,7 +265,7 @@ class JointRelaxation:
                 try:
                     inside = self.within(half)
                 except SolverError:
-                    failed += not self._found
+                    failed += not self.backends.found
                     if failed >= MOST_FAILED:
                         raise
                     inside = point
@@ -308,7 +289,7 @@ class JointRelaxation:
         try:
             root = self.within(local_steps)
         except SolverError:
-            if len(self._settings) == 1 or local_steps[0] == local_steps[1]:
+            if self.backends.only_one or local_steps[0] == local_steps[1]:
                 raise
             rounds = math.sqrt(self.ranges.rounds[0] * self.ranges.rounds[1])
             return Point(-math.inf, -math.inf, rounds, self._program.scale)
@@ -358,7 +339,7 @@ class JointRelaxation:
         point: Point | None = None
         for _ in range(2):
             slopes[0] = rate / unit
-            solved = self._solve(self._program, weights / unit, (nothing, slopes))
+            solved = self.backends.solve(self._program, weights / unit, (nothing, slopes))
             if solved is None:
                 return None
             proved = max(proved, offset + solved.proved * unit)
@@ -379,7 +360,7 @@ class JointRelaxation:
         if gap <= max(offset, 0.0):
             # Every step leads up to a floor above the initial gap, which thus bounds the value.
             unit = float(np.sum(weights / program.scale)) or 1.0
-            solved = self._solve(program, weights / unit, nothing)
+            solved = self.backends.solve(program, weights / unit, nothing)
             return None if solved is None else replace(self._point(solved, gap, gap), rounds=float(rounds[0]))
         steps = (local_steps[0] * rounds[0], local_steps[1] * rounds[1])
         longest = min(float(steps[1]), max(LONGEST / rate, float(steps[0])))
@@ -398,7 +379,7 @@ class JointRelaxation:
             intercepts, slopes = _tangents(rate, at)
             factor = max(gap - value, 0.0) / value
             lines = factor * intercepts, factor * slopes * program.unit
-            solved = self._solve(program, weights / value, lines)
+            solved = self.backends.solve(program, weights / value, lines)
             if solved is None:
                 return None
             proved = max(proved, value + min(offset + value * (solved.proved - 1.0), 0.0))
@@ -419,49 +400,7 @@ class JointRelaxation:
             return replace(point, rounds=float(rounds[0]))
         return point
 
-    def _solve(self, program: JointProgram, weights: Floats, lines: tuple[Floats, Floats]) -> _Solved | None:
-        """The best that the settings give, tried until one is near its own proof; None if infeasible.
-
-        Raises
-        ------
-        SolverError
-            If none gives a point.
-        """
-        program.ask(weights, lines)
-        self.solves += 1
-        best: _Solved | None = None
-        infeasible = False
-        for setting in self._settings:
-            self.tries[setting.name] += 1
-            try:
-                value = run(program.compiled, setting.backend, **setting.options)
-            except SolverError as error:
-                self._errors[setting.name] = str(error)
-                continue
-            if value is None:
-                infeasible = True
-                if self._found:
-                    break
-                # Before there was any point, that there is none takes more than one verdict.
-                continue
-            solved = _Solved(value, program.proved(value), program.batch_sizes, *program.place_found)
-            if best is None or solved.proved > best.proved:
-                best = solved
-            if best.value - best.proved <= setting.accuracy:
-                self._in_vain = 0
-                break
-            if self._in_vain >= PATIENCE:
-                # What is left out of the proof, not the backend, keeps the two apart.
-                break
-        else:
-            self._in_vain += best is not None
-        if best is None and not infeasible:
-            tried = "; ".join(f"{name}: {error}" for name, error in self._errors.items())
-            raise SolverError(f"solver 'cvxpy' found no batch sizes. Tried {tried}")
-        self._found |= best is not None
-        return best
-
-    def _point(self, solved: _Solved, value: float, proved: float) -> Point:
+    def _point(self, solved: Solved, value: float, proved: float) -> Point:
         return Point(value, proved, self._program.rounds(solved.z1, solved.z2), solved.batch_sizes)
 
     def whole(self, rounds: int, local_steps: int, near: Floats) -> NDArray[np.int64] | None:
@@ -477,7 +416,7 @@ class JointRelaxation:
         self._inner.place((rounds, rounds), (local_steps, local_steps))
         unit = float(np.sum(weights / near)) or 1.0
         try:
-            solved = self._solve(self._inner, weights / unit, (np.zeros(0), np.zeros(0)))
+            solved = self.backends.solve(self._inner, weights / unit, (np.zeros(0), np.zeros(0)))
         except SolverError:
             solved = None
         batches = near if solved is None else solved.batch_sizes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from coopt.problem.problem import Problem
 from coopt.solvers.proposers.dual_bound import Box, Priced, proved
 from coopt.solvers.proposers.kinks import taken_apart
 from coopt.solvers.proposers.own_constraints import Constraints, Linearised, own_constraints, scaled
+from coopt.solvers.proposers.work_limits import work_limits
 from coopt.solvers.ranges import Range
 
 Floats = NDArray[np.float64]
@@ -20,36 +20,6 @@ Floats = NDArray[np.float64]
 TANGENTS = 24
 # Ranges of (z1, z2) are this much wider for the backend than for the proof: it needs an interior.
 WIDER = 1e-5
-
-
-@dataclass(frozen=True)
-class _WorkLimit:
-    """K (tau (sample @ s + step) + round) <= total."""
-
-    sample: Floats
-    step: float
-    round: float
-    total: float
-
-
-def _work_limits(problem: Problem) -> list[_WorkLimit]:
-    """The limits on cost and on energy, where there are any."""
-    fleet, budget = problem.fleet, problem.budget
-    found = [
-        _WorkLimit(
-            fleet.sample_cost,
-            fleet.whole_step_cost,
-            budget.round_cost,
-            budget.cost * (1.0 + limits.TOLERANCE),
-        ),
-        _WorkLimit(
-            fleet.sample_energy,
-            fleet.whole_step_energy,
-            fleet.whole_round_energy,
-            budget.energy * (1.0 + limits.TOLERANCE),
-        ),
-    ]
-    return [limit for limit in found if limit.total < math.inf]
 
 
 class JointProgram:
@@ -107,7 +77,7 @@ class JointProgram:
             value += excess
         self._z1, self._z2 = z1, z2
         self._limits = []
-        for limit in _work_limits(problem):
+        for limit in work_limits(problem):
             work = limit.sample * scale
             total = float(work.sum()) or 1.0
             allowed = cp.Parameter(3, nonneg=True)
@@ -147,7 +117,7 @@ class JointProgram:
         wider = np.array([1.0 - WIDER, 1.0 + WIDER])
         self._ends.value, self._slopes.value = ends * wider, slopes * wider
         for limit, total, _, allowed, _ in self._limits:
-            allowed.value = np.array([limit.total * self.unit, limit.round * rest, limit.step]) / total
+            allowed.value = np.array([limit.met_up_to * self.unit, limit.round * rest, limit.step]) / total
         if self._timed is not None:
             seconds = budget.time * (1.0 + limits.TOLERANCE) * self.unit
             self._sample_time.value = self.scale / fleet.throughput / seconds

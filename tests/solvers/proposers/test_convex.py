@@ -25,7 +25,7 @@ from coopt import (
 from coopt.objectives.registry import resolve_bound
 from coopt.problem.limits import step_budget, time_caps
 from coopt.solvers.proposers import backend as backends
-from coopt.solvers.proposers import convex
+from coopt.solvers.proposers import convex, several_backends
 from coopt.solvers.proposers.backend import ACCURACY
 from coopt.solvers.proposers.closed_form import relaxation
 from coopt.solvers.proposers.own_constraints import meets
@@ -328,7 +328,7 @@ def _failing(names):
 def test_where_a_backend_fails_the_next_one_goes_on(monkeypatch, rule, broken, helper):
     problem = random_problem(1, round_cost=40.0)
     plan = solve_allocation(problem, bound="dynamite", solver="cvxpy", constraints=rule, local_steps=1)
-    monkeypatch.setattr(convex, "run", _failing(broken))
+    monkeypatch.setattr(several_backends, "run", _failing(broken))
     other = solve_allocation(problem, bound="dynamite", solver="cvxpy", constraints=rule, local_steps=1)
     other.certify()
     assert other.trace[f"tries of {helper}"] > 0
@@ -339,7 +339,7 @@ def test_where_a_backend_fails_the_next_one_goes_on(monkeypatch, rule, broken, h
 
 def test_an_error_says_all_that_was_tried(monkeypatch):
     broken = {(name, late) for name in ("CLARABEL", "SCS") for late in (False, True)}
-    monkeypatch.setattr(convex, "run", _failing(broken))
+    monkeypatch.setattr(several_backends, "run", _failing(broken))
     with pytest.raises(SolverError, match=r"Tried CLARABEL: .*CLARABEL, looser: .*SCS is out of order"):
         solve_allocation(random_problem(1), bound="dynamite", solver="cvxpy")
 
@@ -354,7 +354,7 @@ def test_where_all_fail_for_a_while_plans_are_found_and_bounded(monkeypatch):
             raise SolverError("out of order")
         return backends.run(compiled, "CLARABEL", **backends.settings("CLARABEL")[0].options)
 
-    monkeypatch.setattr(convex, "run", run)
+    monkeypatch.setattr(several_backends, "run", run)
     plan = solve_allocation(problem, bound="dynamite", constraints=_energy)
     plan.certify()
     assert meets(_energy, plan.batch_sizes)
@@ -366,7 +366,9 @@ def test_a_false_claim_proves_nothing(monkeypatch, factor):
     """Values that a backend gets wrong, by whatever factor, leave the lower bound below the optimum."""
     problem = random_problem(4, round_cost=40.0)
     optimum = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4, local_steps=2)
-    monkeypatch.setattr(convex, "run", lambda *args, **options: factor * backends.run(*args, **options))
+    monkeypatch.setattr(
+        several_backends, "run", lambda *args, **options: factor * backends.run(*args, **options)
+    )
     plan = solve_allocation(problem, bound="dynamite", solver="cvxpy", local_steps=2)
     assert plan.trace["relaxation_value"] <= optimum.error_bound
 
