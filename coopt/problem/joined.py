@@ -10,6 +10,7 @@ import numpy as np
 from coopt.errors import InvalidProblemError
 from coopt.problem.fleet import Fleet
 from coopt.problem.fleet_fields import device_name
+from coopt.problem.some_devices import some_devices
 from coopt.problem.validation import real
 
 
@@ -74,17 +75,12 @@ def parted(fleet: Fleet, first: int) -> tuple[Fleet, Fleet]:
         If one of the two has no weight.
     """
     parts = []
-    for places in (slice(None, first), slice(first, None)):
-        values = {field.name: getattr(fleet, field.name) for field in fields(Fleet)}
-        values = {
-            name: value[places] if isinstance(value, np.ndarray | tuple) else value
-            for name, value in values.items()
-        }
-        total = float(values["weights"].sum())
+    for places in np.split(np.arange(len(fleet)), [first]):
+        weights = fleet.weights[places]
+        total = float(weights.sum())
         if total == 0:
             raise InvalidProblemError(f"weights are 0 up to device {first}, or from it on")
-        values["weights"] = None if _by_samples(fleet) else values["weights"] / total
-        parts.append(Fleet(**values))
+        parts.append(some_devices(fleet, places, weights=None if _by_samples(fleet) else weights / total))
     return parts[0], parts[1]
 
 

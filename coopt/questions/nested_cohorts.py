@@ -6,15 +6,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError, InvalidProblemError
-from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.problem.some_devices import some_devices
 from coopt.solvers.ranges import Ranges, feasible_ranges
 from coopt.solvers.roundoff import SAME_VALUE
 
@@ -107,14 +106,6 @@ def without(problem: Problem, gone: NDArray[np.bool_]) -> Problem:
         raise InvalidProblemError("devices: nobody of any weight is left to train")
     disturbing = fleet.weights * fleet.divergence
     bias = min(float(disturbing[kept].sum()), float(disturbing[gone].sum())) / share
-    columns: dict[str, Any] = {
-        field.name: value[kept]
-        for field in fields(Fleet)
-        if isinstance(value := getattr(fleet, field.name), np.ndarray)
-    }
-    columns["weights"] = columns["weights"] / columns["weights"].sum()
-    names = None if fleet.names is None else [fleet.names[i] for i in np.flatnonzero(kept)]
-    if fleet.batch_choices is not None:
-        columns["batch_choices"] = [fleet.batch_choices[i] for i in np.flatnonzero(kept)]
-    rest = Fleet(**columns, replacement=fleet.replacement, names=names)
+    weights = fleet.weights[kept]
+    rest = some_devices(fleet, np.flatnonzero(kept), weights=weights / weights.sum())
     return Problem(rest, replace(problem.constants, gradient_bias=bias), problem.budget)

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from coopt.errors import InfeasibleError
 from coopt.objectives.young import YoungFamily
-from coopt.problem.fleet import Fleet
 from coopt.problem.problem import Problem
+from coopt.problem.some_devices import some_devices
 from coopt.solvers.best_first import SearchProof
+from coopt.solvers.cohort.first_prices import first_prices
 from coopt.solvers.cohort.lower_bound import SMALLEST, CohortBound
 from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes, Evaluation
 from coopt.solvers.ranges import feasible_ranges
@@ -87,25 +88,16 @@ class CohortSearch:
             (cost, energy), (step_cost, step_energy), (round_cost, round_energy) = (
                 each[:, device] for each in (self.relaxed.sample, self.relaxed.step, self.relaxed.round)
             )
-            columns = (
-                *("samples", "throughput", "round_time", "step_time"),
-                *("min_batch", "max_batch", "batch_multiple"),
-            )
-            micro = problem.fleet.micro_batch
-            alone = Fleet(
-                micro_batch=None if micro is None else micro[[device]],
-                batch_choices=None
-                if problem.fleet.batch_choices is None
-                else [problem.fleet.batch_choices[device]],
-                gradient_noise=0.0,
-                divergence=0.0,
+            alone = some_devices(
+                problem.fleet,
+                np.array([device]),
+                weights=None,
                 sample_cost=cost,
                 sample_energy=energy,
                 round_cost=round_cost,
                 round_energy=round_energy,
                 step_cost=step_cost,
                 step_energy=step_energy,
-                **{name: getattr(problem.fleet, name)[[device]] for name in columns},
             )
             try:
                 found = feasible_ranges(Problem(alone, problem.constants, budget), None, None)
@@ -236,7 +228,7 @@ class CohortSearch:
             return nodes
         threshold = self.threshold()
         # The prices of the node that was divided, or those of the devices that trained there.
-        fresh, scales = self.relaxed.begin(nodes)
+        fresh, scales = first_prices(self.relaxed, nodes)
         other = self.relaxed.evaluate(replace(nodes, prices=fresh), threshold)
         better = other.lacking < self.relaxed.evaluate(nodes, threshold).lacking
         prices = np.where(better[:, None], fresh, nodes.prices)
@@ -300,7 +292,7 @@ class CohortSearch:
         # What is lacking with all ranges closed is for the devices to decide.
         closed = replace(nodes, **points)
         known = self.relaxed.evaluate(closed, threshold).lacking
-        fresh = replace(closed, prices=self.relaxed.begin(closed)[0])
+        fresh = replace(closed, prices=first_prices(self.relaxed, closed)[0])
         gains.append(np.minimum(known, self.relaxed.evaluate(fresh, threshold).lacking))
         choice = np.argmax(gains, axis=0)
         found = []

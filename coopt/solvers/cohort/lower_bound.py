@@ -26,6 +26,7 @@ from coopt.problem.participation import probabilities
 from coopt.problem.problem import Problem
 from coopt.solvers.cohort.effects import BEYOND, Effects
 from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes, Evaluation
+from coopt.solvers.cohort.rounds_in_pieces import weakest
 from coopt.solvers.roundoff import LOOSENED, LOOSENED_LIMIT
 from coopt.solvers.whole_units.unit_prices import units_at
 
@@ -33,12 +34,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# The rounds of a node with one tau are looked at in so many parts.
-PIECES = 64
 # Sums of many terms have lost this much.
 LOST = 1e-13
-# Steps towards the level of batches from which prices begin.
-LEVELS = 8
 SMALLEST = 1e-300
 
 
@@ -67,18 +64,6 @@ class _Terms:
     change: Floats  # (R, V, E, N)
     budget: Floats  # (R, V, 2)
     magnitude: Floats  # (R,)
-
-
-@dataclass(frozen=True)
-class _Weakest:
-    """Where the bound of R nodes is smallest; what is not of :class:`Evaluation` mixes the corners."""
-
-    bound: Floats
-    lacking: Floats
-    most_lacking: Floats
-    mixture: Floats
-    ends: Ints
-    pieces: Floats
 
 
 class CohortBound:
@@ -203,20 +188,20 @@ class CohortBound:
         # Prices on the way may be too large for floats: no number is no bound.
         floors = np.nan_to_num(floors, nan=-BEYOND, posinf=BEYOND, neginf=-BEYOND)
         end, levels = floors.argmin(axis=2), floors.min(axis=2)
-        weakest = self._weakest(nodes, levels, threshold)
+        weakest_place = weakest(self.effects, nodes, levels, threshold)
         chosen = np.take_along_axis(trained, end[:, :, None, None], axis=2)[:, :, 0]
         gradient = self._gradient(nodes, terms, chosen, end)
         return Evaluation(
-            bound=weakest.bound,
-            lacking=weakest.lacking,
-            most_lacking=weakest.most_lacking,
-            gradient=np.einsum("rv,rvk->rk", weakest.mixture, gradient),
-            trained=np.einsum("rv,rvn->rn", weakest.mixture, chosen),
+            bound=weakest_place.bound,
+            lacking=weakest_place.lacking,
+            most_lacking=weakest_place.most_lacking,
+            gradient=np.einsum("rv,rvk->rk", weakest_place.mixture, gradient),
+            trained=np.einsum("rv,rvn->rn", weakest_place.mixture, chosen),
             low=terms.change.min(axis=(1, 2)),
             high=terms.change.max(axis=(1, 2)),
             amount=terms.amount.mean(axis=1),
-            ends=weakest.ends,
-            pieces=weakest.pieces,
+            ends=weakest_place.ends,
+            pieces=weakest_place.pieces,
         )
 
     def _terms(self, nodes: CohortNodes) -> _Terms:
@@ -283,7 +268,7 @@ class CohortBound:
         if not self.timed:
             return np.zeros_like(price)
         per_step = 1.0 / nodes.local_steps[:, 0]
-        caps = self.pace * self._left(1.0 / self._centre(nodes), per_step)
+        caps = self.pace * self._left(1.0 / nodes.centre, per_step)
         # A tangent at less than half of the largest cap would be negative there.
         first = self.pace * self._left(per_step / nodes.rounds[:, 0], per_step)
         caps = np.maximum(np.maximum(caps, 0.5 * first), self.lower)
@@ -307,118 +292,3 @@ class CohortBound:
                 chosen.sum(axis=-1) - self.most,
             ]
         )
-
-    def _weakest(self, nodes: CohortNodes, levels: Floats, threshold: float) -> _Weakest:
-        """The bounds that floors of at least `levels` at the corners, shape (R, 4), make together."""
-        rows = np.arange(len(nodes))
-        single = nodes.local_steps[:, 0] == nodes.local_steps[:, 1]
-        first, last = nodes.rounds.T.astype(np.float64)
-        # With one tau the floor is above its chord in 1/K; else it is above the smallest corner.
-        ends = np.floor(first[:, None] * (last / first)[:, None] ** np.linspace(0.0, 1.0, PIECES + 1))
-        ends[:, -1] = last
-        width = np.where(last > first, 1.0 / first - 1.0 / last, 1.0)
-        along = np.where((last > first)[:, None], (1.0 / first[:, None] - 1.0 / ends) / width[:, None], 0.0)
-        floors = np.where(
-            single[:, None],
-            levels[:, :1] * (1.0 - along) + levels[:, 1:2] * along,
-            levels.min(axis=1)[:, None],
-        )
-        steps = ends * (
-            nodes.local_steps[:, :1] + (nodes.local_steps[:, 1:] - nodes.local_steps[:, :1]) * along
-        )
-        steps[:, -1] = last * nodes.local_steps[:, 1]
-        floors = np.minimum(floors[:, :-1], floors[:, 1:])
-        pieces, needed = np.full_like(floors, np.inf), np.full_like(floors, -np.inf)
-        raw = np.full_like(floors, np.inf)
-        for start, slope in self.effects.progress(steps, nodes.gammas):
-            for part in (slice(None, -1), slice(1, None)):
-                np.minimum(raw, start[:, part] + slope[:, part] * floors, out=raw)
-                # A floor is never negative.
-                np.minimum(pieces, start[:, part] + slope[:, part] * np.maximum(floors, 0.0), out=pieces)
-                np.maximum(needed, (threshold - start[:, part]) / slope[:, part], out=needed)
-        lacking = needed - floors
-        place = raw.argmin(axis=1)
-        share = along[rows, np.where(levels[:, 0] <= levels[:, 1], place, place + 1)]
-        mixture = np.zeros_like(levels)
-        mixture[:, 0], mixture[:, 1] = 1.0 - share, share
-        mixture[~single] = np.eye(4)[levels.argmin(axis=1)[~single]]
-        return _Weakest(
-            bound=pieces.min(axis=1),
-            lacking=lacking[rows, place],
-            most_lacking=lacking.max(axis=1),
-            mixture=mixture,
-            ends=ends.astype(np.int64),
-            pieces=pieces,
-        )
-
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def begin(self, nodes: CohortNodes) -> tuple[Floats, Floats]:
-        """Prices at which the devices that `trained` says would train, and the scales of the prices."""
-        coefficients = self.effects.smallest(nodes.local_steps[:, 0], nodes.gammas, nodes.zs)
-        _, _, kdd, kde, kee = coefficients.T
-        p1, p2 = nodes.share.T
-        chosen = ((nodes.trained >= 0.5) & (nodes.state == OPEN)) | (nodes.state == IN)
-        chosen |= ~chosen.any(axis=1)[:, None] & (nodes.state != OUT)
-        r = 1.0 / np.clip(chosen @ self.weights, p1, p2)
-        spread = r * (chosen @ self.spread)
-        total = np.where(nodes.outside, ~chosen @ self.disturbing, chosen @ self.disturbing)
-        weights = np.maximum(self.noise_weights(coefficients, r, r * r), 0.0)
-        caps = np.maximum(self.caps(nodes), self.lower)
-        prices, batches = self._levels(nodes, chosen, weights, caps)
-        root = np.sqrt(spread)
-        bias_price = 2.0 * (kee * total * r + kde * root)
-        slope = kdd + np.where(root > 0.0, kde * total * r / np.maximum(root, SMALLEST), 0.0)
-        sign = np.where(nodes.outside, -1.0, 1.0)
-        reciprocal = np.where(chosen, 1.0 / batches - self.reference, 0.0)
-        # The derivative of the sum in r, which the price of the weights makes zero.
-        rate = self.noise_weights(coefficients, np.ones_like(r), 2.0 * r)
-        weight_price = r * (
-            slope * (chosen @ self.spread)
-            + bias_price * (sign * (chosen @ self.disturbing) + nodes.outside * self.disturbing.sum())
-            + (rate * reciprocal).sum(axis=1)
-        )
-        value = (kdd * root + 2.0 * kde * total * r) * root + kee * (total * r) ** 2
-        value = np.maximum(value + (weights * reciprocal).sum(axis=1), SMALLEST)
-        found = np.column_stack([prices, weight_price, bias_price, np.zeros_like(r)])
-        budget = np.maximum(np.where(self.limited, self.limits, 0.0) / self._centre(nodes)[:, None], SMALLEST)
-        smallest = 1e-3 * value[:, None] / budget
-        scales = np.column_stack(
-            [
-                np.maximum(prices, smallest),
-                np.maximum(np.abs(weight_price), value),
-                np.maximum(bias_price, value),
-                value / self.most,
-            ]
-        )
-        return np.minimum(found, BEYOND), np.minimum(scales, BEYOND)
-
-    @staticmethod
-    def _centre(nodes: CohortNodes) -> Floats:
-        """K tau in the middle of each node, at its smallest tau."""
-        product: Floats = np.sqrt(nodes.rounds.astype(np.float64).prod(axis=1)) * nodes.local_steps[:, 0]
-        return product
-
-    def _levels(
-        self, nodes: CohortNodes, chosen: Bools, weights: Floats, caps: Ints
-    ) -> tuple[Floats, Floats]:
-        """Prices of cost and energy at which batches about use up the tighter limit, and these batches."""
-        prices, batches = np.zeros((len(nodes), 2)), caps.astype(np.float64)
-        centre = self._centre(nodes)
-        for i in np.flatnonzero(self.limited):
-            unit, round_ = self.sample[i], self.round[i]
-            budget = self.limits[i] / centre - (self.shared[i] + chosen @ round_) / nodes.local_steps[:, 0]
-            budget -= chosen @ self.step[i]
-            budget = np.maximum(budget, chosen @ (unit * self.lower))
-            root = np.where(chosen, np.sqrt(weights * unit), 0.0).sum(axis=1)
-            level = (root / np.maximum(budget, SMALLEST)) ** 2
-            for _ in range(LEVELS):
-                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                    found = np.sqrt(weights / (level[:, None] * unit))
-                found = np.clip(np.nan_to_num(found, nan=0.0, posinf=np.inf), self.lower, caps)
-                spent = (chosen * found) @ unit
-                level = level * (spent / np.maximum(budget, SMALLEST)) ** 2
-            tighter = level > prices.max(axis=1)
-            prices[tighter] = 0.0
-            prices[tighter, i] = level[tighter]
-            batches = np.where(tighter[:, None], found, batches)
-        return prices, batches

@@ -55,6 +55,12 @@ class CohortNodes:
     def __len__(self) -> int:
         return int(self.bound.size)
 
+    @property
+    def centre(self) -> Floats:
+        """K tau in the middle of each node, at its smallest tau, shape (R,)."""
+        product: Floats = np.sqrt(self.rounds.astype(np.float64).prod(axis=1)) * self.local_steps[:, 0]
+        return product
+
     def take(self, index: Ints | Bools | slice) -> Self:
         """Some of the nodes, copied."""
         return type(self)(*(getattr(self, field.name)[index].copy() for field in fields(self)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from coopt import Certified, NonConvex, Problem, leave_out
 from coopt.solvers.cohort.effects import Effects
+from coopt.solvers.cohort.first_prices import first_prices
 from coopt.solvers.cohort.lower_bound import CohortBound
 from coopt.solvers.cohort.nodes import IN, OPEN, OUT, CohortNodes
 from fleets import random_problem
@@ -67,7 +68,7 @@ def test_no_plan_of_a_cohort_is_below_its_node(problem, bound, seed):
     value = bound.value(rest, rounds, steps, batches)
     relaxed = CohortBound(problem, bound, int(kept.sum()) + int(rng.integers(0, 2)))
     found = node(relaxed, kept, rng, rounds, steps)
-    for prices in (found.prices, relaxed.begin(found)[0]):
+    for prices in (found.prices, first_prices(relaxed, found)[0]):
         look = relaxed.evaluate(replace(found, prices=prices), value)
         assert look.bound[0] <= value * (1 + 1e-11)
 
