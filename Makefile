@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env demo test lint format types unit docs wheel-check matrix bench \
+.PHONY: help env demo test lint format types unit docs wheel-check matrix bench test-benchmarks \
     test-processors test-browser chromium test-deployment types-outside example-flower example-distributed \
     example-pfl example-nvflare clean
 
@@ -60,10 +60,15 @@ export COOPT_DATA ?= $(realpath ../shared/data)
 endif
 
 bench: export OMP_NUM_THREADS := 1
+# One that fails stops no other, and is named at the end.
 bench: $(VENV)/.bench ## every table and picture in benchmarks/, but for the fuzzing; one core, many hours
-	for script in $$(grep -l __main__ benchmarks/*/*.py); do \
+	failed=; for script in $$(grep -l __main__ benchmarks/*/*.py); do \
 	    case $$script in benchmarks/fuzz/fuzz.py) continue;; esac; \
-	    module=$${script%.py}; $(BIN)/python -m $${module//\//.}; done
+	    module=$${script%.py}; $(BIN)/python -m $${module//\//.} || failed+=" $$module"; done; \
+	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+test-benchmarks: $(VENV)/.bench ## a small piece of every table in benchmarks/, those that train with numba too
+	$(BIN)/python -m pytest tests/benchmarks
 
 test-browser: $(VENV)/.full chromium ## the what-if page in Debian's Chromium
 	$(BIN)/python -m pytest tests/cli/test_explore_page.py
