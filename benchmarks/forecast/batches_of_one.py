@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.forecast.federations import CASES, QUICK, Case
-from benchmarks.forecast.grid import EFFORT, EXACT_RUNS, GAP, PILOT, command_line
+from benchmarks.forecast.grid import EFFORT, EXACT_RUNS, GAP, PILOT
 from benchmarks.forecast.limits import CostLimit
+from benchmarks.forecast.report import command_line
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run, train
 from benchmarks.tables import Row, save

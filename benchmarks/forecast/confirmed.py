@@ -19,8 +19,9 @@ import numpy as np
 
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import CASES
-from benchmarks.forecast.grid import EFFORT, PILOT, Contest, command_line, spread, studies
+from benchmarks.forecast.grid import EFFORT, PILOT, Contest, studies
 from benchmarks.forecast.limits import CostLimit
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.tables import Row, picture, save
 

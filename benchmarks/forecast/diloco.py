@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import tables
 from benchmarks.federated.data import load
 from benchmarks.federated.report import write_cells
-from benchmarks.forecast.grid import command_line, spread
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.tables import Row, save
 from coopt import (
     Budget,

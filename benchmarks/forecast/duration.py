@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.forecast.federations import CASES, QUICK, RIDGE, Case
-from benchmarks.forecast.grid import DIRECTIONS, EFFORT, GAP, PILOT, ROWS, command_line
+from benchmarks.forecast.grid import DIRECTIONS, EFFORT, GAP, PILOT, ROWS
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.losses import mean_loss, network
+from benchmarks.forecast.report import command_line
 from benchmarks.forecast.study import Study
 from benchmarks.tables import Row, picture, save
 from coopt import Constants, MeasurementWarning, Problem, solve_allocation

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
-from benchmarks.forecast.grid import EFFORT, PILOT, QUICK_GRID, Contest, command_line, spread
+from benchmarks.forecast.grid import EFFORT, PILOT, QUICK_GRID, Contest
 from benchmarks.forecast.limits import CostLimit
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.forecast.study import Study
 from benchmarks.tables import Row, picture, save
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.forecast.federations import CASES, ChangedCase
-from benchmarks.forecast.grid import EFFORT, PILOT, Contest, command_line
+from benchmarks.forecast.grid import EFFORT, PILOT, Contest
 from benchmarks.forecast.limits import CostLimit
+from benchmarks.forecast.report import command_line
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.tables import Row, picture, save
 from coopt import CooptError, MeasurementWarning

@@ -9,9 +9,8 @@ costs is taken off the budget before the plan is trained, and the best plan has 
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from benchmarks.federated.report import write_cells
 from benchmarks.forecast import choosers, tuners
 from benchmarks.forecast.federations import BATCHES, CASES, LOCAL_STEPS, QUICK
 from benchmarks.forecast.limits import CostLimit, Limit, Phones
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.forecast.study import Measured, Pair, Study, kept_text
 from benchmarks.tables import Row, picture, save
 from coopt import Constants, Problem, solve_allocation
 
-RESULTS = Path(__file__).parent / "results"
 # What coopt measures unless it is told otherwise.
 PILOT, ROWS, DIRECTIONS = 5, 16, 24
 # Rows and directions at each budget, by the table of `benchmarks.forecast.effort`; a deadline is one of 4x.
@@ -44,11 +43,6 @@ def studies(quick: bool) -> Iterator[tuple[str, Study]]:
     for name, case in (QUICK if quick else CASES).items():
         grid, seeds = (QUICK_GRID, 2) if quick else ((LOCAL_STEPS, BATCHES), None)
         yield name, Study(case, *grid, seeds)
-
-
-def spread(values: Iterable[float]) -> float:
-    """Geometric mean."""
-    return float(np.exp(np.mean(np.log(list(values)))))
 
 
 class Contest:
@@ -272,16 +266,6 @@ def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
     for budget in dict.fromkeys(r["budget"] for r in rows):
         picture(f"grid_{budget.replace(', ', '_')}", draw(rows, budget), folder, height=5.0)
     return table
-
-
-def command_line(run: Callable[[bool, Path, list[str] | None], Any], about: str | None) -> None:
-    """--quick for a smoke run, --out for another folder than results/, and names of federations."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="seconds, on digits, for a smoke test")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
-    parser.add_argument("names", nargs="*", help="federations, default all")
-    given = parser.parse_args()
-    run(given.quick, given.out, given.names)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ import numpy as np
 from benchmarks.federated.data import Floats
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import Federation
-from benchmarks.forecast.grid import PILOT, command_line, spread, studies
+from benchmarks.forecast.grid import PILOT, studies
 from benchmarks.forecast.hindsight import SHAPES, best_decay, best_fixed
 from benchmarks.forecast.limits import CostLimit
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run, train
 from benchmarks.tables import Row, picture, save

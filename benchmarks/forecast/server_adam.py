@@ -23,10 +23,11 @@ import numpy as np
 from benchmarks.federated.data import Floats
 from benchmarks.federated.report import write_cells
 from benchmarks.forecast.federations import RIDGE, Federation
-from benchmarks.forecast.grid import PILOT, command_line, spread, studies
+from benchmarks.forecast.grid import PILOT, studies
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.limits import CostLimit
 from benchmarks.forecast.losses import training_loss, widths
+from benchmarks.forecast.report import command_line, spread
 from benchmarks.forecast.study import Measured, Study
 from benchmarks.forecast.training import Run, kept_run
 from benchmarks.tables import Row, picture, save

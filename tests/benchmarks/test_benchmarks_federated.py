@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from benchmarks.federated import data, partition, streams
+from benchmarks.federated import data, methods, partition, scheduled, streams
 from benchmarks.federated.federation import Instance, build
 from benchmarks.federated.report import reached, saving
 from benchmarks.federated.runner import Record, cell
@@ -36,6 +36,19 @@ def test_quick_variant_writes_its_table(
     assert rows
     assert {path.suffix for path in tmp_path.iterdir()} >= {".csv", ".md", ".png"}
     assert (tmp_path / f"{name}.md").read_text().count("\n") >= len(rows) + 2
+
+
+def test_the_schedule_beside_a_tuned_baseline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(cache))
+    monkeypatch.setattr(scheduled, "TUNING", range(100, 101))
+    monkeypatch.setattr(scheduled, "METHODS", (methods.SCHEDULE, scheduled.BASELINE))
+    instance = Instance("digits", devices=3, samples=40, rounds=2, speeds=4)
+    table, cells, runs = scheduled.compare("digits", instance, range(20, 22), "cpu")
+    assert [row["method"] for row in table] == [scheduled.NAMES[name] for name in runs]
+    assert len(cells) == 4
+    for record in (record for records in runs.values() for record in records):
+        assert record.accuracy > 0.12 and record.cost <= 1 + 1e-9 and record.time <= 1.1
+    assert table[0]["smallest"] <= 100.0 and table[1]["smallest"] == ""
 
 
 def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

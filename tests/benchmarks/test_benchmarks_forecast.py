@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from benchmarks.forecast import diloco, hindsight, schedules, training
+from benchmarks.forecast import batches_of_one, free_rates, hindsight, schedules, training
 from benchmarks.forecast.federations import QUICK, RIDGE, Case, Federation, build
 from benchmarks.forecast.kernels import GRADIENTS, rounds_of
 from benchmarks.forecast.losses import load_vector, lowest, mean_loss, network, training_loss, vector, widths
 from benchmarks.forecast.study import Study
-from coopt import Budget, Constants, Fleet, Phase, Problem
+from coopt import Phase
 
 MODELS = {
     "softmax": Case("digits", "softmax", devices=3, samples=40),
@@ -116,7 +115,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
 
 
-@pytest.mark.parametrize("name", ["grid", "effort", "failures", "duration", "schedules", "confirmed"])
+@pytest.mark.parametrize(
+    "name", ["grid", "effort", "failures", "duration", "schedules", "confirmed", "server_adam"]
+)
 def test_quick_variant_writes_its_tables(
     name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,14 +164,33 @@ def test_training_in_phases_goes_on(monkeypatch, tmp_path: Path) -> None:
     assert (whole < training_loss(federation, vector(network(federation)))).all()
 
 
-@pytest.mark.skipif(
-    "COOPT_DATA" not in os.environ, reason="COOPT_DATA is unset: needs MNIST and measured steps"
-)
-@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
-def test_what_one_worker_measures_forecasts_diloco_with_its_weight_decay() -> None:
-    job = diloco.Job(50, 0, quick=True)
-    forecast, seconds = diloco.measured(job, diloco.network(job.x.shape[1], 0))
-    fleet = Fleet([diloco.SHARD] * diloco.WORKERS, 1.0, 0.0)
-    problem = Problem(fleet, Constants(diloco.RATE, 1.0, 1.0), Budget(max_rounds=5))
-    assert seconds > 0.0
-    assert 0.0 < forecast.value(problem, 5, 8, 8) < forecast.initial_gap
+SMALL = Case("digits", "softmax", devices=3, samples=40, rounds=10, levels=(1,))
+
+
+def test_filling_the_grid_trains_its_plans(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(cache))
+    training.fill(SMALL, (2, 5), (4,))
+    assert capsys.readouterr().out.count(" rounds ") == 2
+    run = training.grid_run(SMALL, 2, 4, training.seeds_of(SMALL))
+    assert run is not None and (run.losses[:, -1] < 0.7 * run.losses[:, 0]).all()
+
+
+def test_plans_with_batches_of_one_and_of_two(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(cache))
+    row = batches_of_one.row("small", SMALL, 1, 3)
+    start = training_loss(build(SMALL), vector(network(build(SMALL))))
+    assert row["smallest batch"] in (1, 2)
+    assert row["loss, by the rule"] in (row["loss, one allowed"], row["loss, at least two"])
+    assert 0.0 < row["loss, by the rule"] < 0.7 * start
+
+
+def test_rates_grow_as_far_as_they_may(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPT_CACHE", str(cache))
+    for name, value in {"GROWTHS": (3.0,), "LEVEL": 1, "DIRECTIONS": 3, "PHASES": 1}.items():
+        monkeypatch.setattr(free_rates, name, value)
+    given, free = free_rates.cells("small", Study(SMALL, (1, 5), (4,), 1))
+    assert given["rates"] == "given" and given["rate, 1"] == pytest.approx(1.0)
+    assert 0.0 < free["rate, 1"] <= 3.0 * (1 + 1e-9)
+    assert 0.0 < given["1 phases"] < 10.0 and 0.0 < free["1 phases"] < 10.0

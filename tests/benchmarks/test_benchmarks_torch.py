@@ -14,8 +14,11 @@ pytest.importorskip("torch")
 pytest.importorskip("flwr")
 pytest.importorskip("sklearn")
 
+import torch
+
 from benchmarks.federated import trainer_speed
 from benchmarks.federated.data import load
+from benchmarks.forecast import diloco
 from benchmarks.online import kills, step_time, wall_clock
 
 
@@ -109,3 +112,24 @@ def test_a_plan_on_a_clock_beside_the_controller_and_a_fixed_setting(monkeypatch
     known = {"wall": False, "limit": 2.0, "trial_limit": 0.0, "runs": {"20": {"trial": {}, "full": full}}}
     text = wall_clock.table(known)
     assert "**plan**" in text and "**controller**" in text and "| fixed |" in text
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_diloco_is_forecast_and_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a link as slow as ten steps: digits on four workers."""
+
+    def shards(seed):
+        data, picked = load("digits"), np.random.default_rng(seed).permutation(400)
+        rows = data.x[picked].reshape(len(picked), -1), data.y[picked]
+        return tuple(map(torch.from_numpy, rows))
+
+    monkeypatch.setattr(diloco, "trace", lambda _link: (0.2, 2.0))
+    monkeypatch.setattr(diloco, "shards", shards)
+    small = {"SHARD": 100, "HIDDEN": 4, "QUICK_SECONDS": 20.0, "ROWS": 16, "DIRECTIONS": 4}
+    for name, value in {**small, "STEPS": (2, 8), "BATCHES": (2, 8)}.items():
+        monkeypatch.setattr(diloco, name, value)
+    cell = diloco.cell(50, 0, quick=True)
+    (row,) = diloco.summary([cell])
+    assert 0.0 < cell["its loss"] < cell["worst of the grid"] < np.log(10) * 1.2
+    assert 0.0 < row["charge, %"] < 100.0
+    assert 0.5 < row["loss over the best"] < 2.0 and row["rank"] > 0.0
