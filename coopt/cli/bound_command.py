@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "bound",
-        help="the theorem behind a bound, as text or LaTeX, with numbers put in",
+        run,
+        about="the theorem behind a bound, as text or LaTeX, with numbers put in",
         description=(
             "Print what a bound says. With a plan, or with a fleet, a job, rounds, local steps and a batch "
             "size, put their numbers in."
         ),
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "name",
@@ -40,7 +40,6 @@ def add(commands: outputs.Subparsers) -> None:
     parser.add_argument("--batch-size", metavar="S", type=int, help="on every device")
     parser.add_argument("--latex", action="store_true", help="LaTeX instead of text")
     outputs.add_outputs(parser, json="statement, symbols and numbers", csv="one row a symbol")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

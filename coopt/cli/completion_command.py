@@ -47,15 +47,15 @@ Tree = dict[str, tuple[Option, list[Option]]]
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "completion",
-        help="a script that lets bash, zsh or fish complete coopt's commands",
+        run,
+        about="a script that lets bash, zsh or fish complete coopt's commands",
         description="Print a script for a shell; where to put it:",
         epilog=HOW,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=tuple(SHELLS))
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "demo",
-        help="measure, plan and train on embedded data, beside what is common today",
+        run,
+        about="measure, plan and train on embedded data, beside what is common today",
         description="Measure a federation of handwritten digits, plan, and train the plan and what is "
         "common; then plan the example fleet by a proved bound.",
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     outputs.add_outputs(
         parser, json="what every row came to", csv="the table of what was trained", plot="the measured losses"
@@ -33,7 +33,6 @@ def add(commands: outputs.Subparsers) -> None:
         type=Path,
         help="write fleet.csv, job.toml and measurement.npz there, for the other commands",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

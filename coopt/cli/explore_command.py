@@ -31,16 +31,16 @@ SETTINGS = {
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "explore",
-        help="a page with sliders: what would more budget, or fewer devices, change?",
+        run,
+        about="a page with sliders: what would more budget, or fewer devices, change?",
         description=(
             "Serve a page on this machine, with sliders for budget, deadline, learning rate, phases and "
             "devices, and the best plan for each of their positions. Ctrl-C ends it. Needs an extra: "
             'pip install "coopt[explore]"'
         ),
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inputs.add_fleet(parser)
     inputs.add_job(parser)
@@ -49,7 +49,6 @@ def add(commands: outputs.Subparsers) -> None:
         "--port", type=int, help=f"port on {HOST} (default: the first free one from {FIRST_PORT} on)"
     )
     parser.add_argument("--no-browser", action="store_true", help="only print the address, open no browser")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,12 +19,12 @@ SPREAD, POINTS = 10.0, 9
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "frontier",
-        help="what more or less of one limit would change",
+        run,
+        about="what more or less of one limit would change",
         description="Find the best plan for each of several values of one limit.",
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inputs.add_fleet(parser)
     inputs.add_job(parser)
@@ -39,7 +39,6 @@ def add(commands: outputs.Subparsers) -> None:
     inputs.add_objective(parser)
     inputs.add_limits(parser)
     outputs.add_outputs(parser, json="all plans", csv="one row a value", plot="the trade-off")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

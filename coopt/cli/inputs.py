@@ -94,17 +94,24 @@ def read(job: Path, fleet: Fleet, options: argparse.Namespace) -> Problem:
     """The problem of a job, with the limits that the options give in place of its own."""
     from coopt.problem.files import read_problem
     from coopt.problem.problem import Problem
-    from coopt.problem.units import number_or_text, with_units
 
     _, constants, budget = read_problem(job, fleet)
-    given: dict[str, Any] = {
-        name: number_or_text(value) if isinstance(value, str) else value
-        for name in LIMITS
-        if (value := getattr(options, name, None)) is not None
-    }
-    problem = Problem(fleet, constants, replace(budget, **with_units(given, fleet)))
+    problem = Problem(fleet, constants, replace(budget, **limits_given(options, fleet)))
     _note_idle(problem, options.fleet)
     return problem
+
+
+def limits_given(options: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
+    """The limits that options give, as fields of a budget; epochs are those of the fleet."""
+    from coopt.problem.units import number_or_text, with_units
+
+    given = {name: getattr(options, name, None) for name in LIMITS}
+    read = {
+        name: number_or_text(value) if isinstance(value, str) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return with_units(read, fleet)
 
 
 def _note_idle(problem: Problem, source: Path) -> None:

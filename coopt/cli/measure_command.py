@@ -11,15 +11,15 @@ from coopt.cli import outputs
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "measure",
-        help="turn recorded client reports into a fleet and a job",
+        run,
+        about="turn recorded client reports into a fleet and a job",
         description=(
             "Estimate a fleet and the constants of its loss from the client reports of a training that has "
             "been run, one report.to_json() a line, and write them as `coopt plan` reads them."
         ),
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("reports", metavar="REPORTS.jsonl", type=Path, help="one client report a line")
     parser.add_argument("fleet", metavar="FLEET.csv", type=Path, help="file to write, one row a device")
@@ -36,7 +36,6 @@ def add(commands: outputs.Subparsers) -> None:
     )
     parser.add_argument("--convex", action="store_true", help="the loss of every device is convex")
     outputs.add_outputs(parser, json="all that was measured", csv="one row a constant, with standard errors")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

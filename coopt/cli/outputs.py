@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,27 @@ class Subparsers(Protocol):
     def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser:
         """A new command."""
         ...
+
+
+def new_command(
+    commands: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    about: str,
+    description: str,
+    epilog: str = CODES,
+) -> argparse.ArgumentParser:
+    """A new command, which `run` runs; its help ends with the exit codes."""
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_outputs(parser: argparse.ArgumentParser, *, json: str, csv: str, plot: str | None = None) -> None:
@@ -63,9 +83,16 @@ def check(options: argparse.Namespace, *others: Path | None) -> None:
             continue
         if not path.absolute().parent.is_dir():
             raise InvalidProblemError(f"{path}: cannot be written: no folder {path.absolute().parent}")
-        # Path.is_dir raises for a name that is too long, os.path.isdir answers.
-        if os.path.isdir(path):  # noqa: PTH112
+        if _is_folder(path):
             raise InvalidProblemError(f"{path}: cannot be written: it is a folder")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A name that is too long, for one: writing says so.
+        return False
 
 
 def for_people(options: argparse.Namespace) -> bool:

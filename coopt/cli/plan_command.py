@@ -45,15 +45,16 @@ choice, or in epochs as in "5 epochs".
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "plan",
-        help="plan your own fleet and job",
+        run,
+        about="plan your own fleet and job",
         description=(
             "Find the rounds, local steps and batch sizes with the smallest error bound, or with the "
             "smallest error that is forecast from a measurement."
         ),
         epilog=EXAMPLE + outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inputs.add_fleet(parser)
     parser.add_argument(
@@ -83,7 +84,6 @@ def add(commands: outputs.Subparsers) -> None:
         plot="the plan",
     )
     parser.add_argument("--devices", metavar="OUT.csv", type=Path, help="write one row a device")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,15 +10,15 @@ from coopt.cli import inputs, outputs
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "schedule",
-        help="plan in phases, such as small batches early and large ones late",
+        run,
+        about="plan in phases, such as small batches early and large ones late",
         description=(
             "Find a plan in phases, each with its own rounds, local steps, batch sizes and learning rate, "
             "with the smallest error that is forecast from a measurement."
         ),
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inputs.add_fleet(parser)
     inputs.add_job(parser)
@@ -37,7 +37,6 @@ def add(commands: outputs.Subparsers) -> None:
         csv="one row for each phase and device",
         plot="rates, local steps, batches and the forecast",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

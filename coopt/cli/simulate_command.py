@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from coopt.cli import outputs
+from coopt.cli import inputs, outputs
 from coopt.errors import InvalidProblemError
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ MOST_LOSS = 1e4
 
 def add(commands: outputs.Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = outputs.new_command(
+        commands,
         "simulate",
-        help="train a plan on embedded data, round by round",
+        run,
+        about="train a plan on embedded data, round by round",
         description=(
             "Spread handwritten digits over devices, train softmax regression on them by federated "
             "averaging, and print the loss. Without a plan every round is the same; with --policy coopt "
             "plans each round from what the clients report."
         ),
-        epilog=outputs.CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -64,7 +64,6 @@ def add(commands: outputs.Subparsers) -> None:
         csv="one row a round",
         plot="the loss over cost and time",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -159,7 +158,6 @@ def _planner(options: argparse.Namespace, fleet: Fleet) -> Planner:
 
     from coopt.adapters.fixed_plan import FixedPlan
     from coopt.online.controller import Controller
-    from coopt.problem import units
     from coopt.problem.budget import Budget
 
     rate = RATE if options.learning_rate is None else options.learning_rate
@@ -168,14 +166,10 @@ def _planner(options: argparse.Namespace, fleet: Fleet) -> Planner:
         same = SAME | {name: value for name, value in chosen.items() if value is not None}
         batches = np.minimum(same.pop("batch_size"), fleet.samples)
         return FixedPlan(fleet, **same, batch_sizes=batches, learning_rate=rate)
-    given: dict[str, Any] = {
-        name: units.number_or_text(text)
-        for name in ("cost", "time")
-        if (text := getattr(options, name)) is not None
-    }
+    given = inputs.limits_given(options, fleet)
     if not given:
         raise InvalidProblemError(f"--policy {options.policy} needs a limit: --cost or --time")
-    return Controller(fleet, Budget(**units.with_units(given, fleet)), rate, policy=options.policy)
+    return Controller(fleet, Budget(**given), rate, policy=options.policy)
 
 
 def _print(run: SimulatedRun, accuracy: float) -> None:

@@ -169,12 +169,7 @@ def curve(rows: Rows, quantity: str) -> Chart:
         "layer": [
             {
                 "data": {"values": rows},
-                "mark": {
-                    "type": "line",
-                    "color": TIME,
-                    "strokeWidth": 2.5,
-                    "point": {"color": TIME, "size": 18},
-                },
+                "mark": _line(18),
                 "encoding": {
                     "x": _axis(over, "quantitative", label),
                     "y": _log("error", quantity),
@@ -200,12 +195,7 @@ def trade(rows: Rows, now: float, label: str, quantity: str) -> Chart:
         "layer": [
             {
                 "data": {"values": rows},
-                "mark": {
-                    "type": "line",
-                    "color": TIME,
-                    "strokeWidth": 2.5,
-                    "point": {"color": TIME, "size": 40},
-                },
+                "mark": _line(40),
                 "encoding": {
                     "x": _log("value", label),
                     "y": _log("error", f"smallest {quantity.lower()}"),
@@ -219,6 +209,11 @@ def trade(rows: Rows, now: float, label: str, quantity: str) -> Chart:
             },
         ],
     }
+
+
+def _line(point: int) -> Chart:
+    """A line with a point of this size at every row."""
+    return {"type": "line", "color": TIME, "strokeWidth": 2.5, "point": {"color": TIME, "size": point}}
 
 
 def _axis(field: str, kind: str, title: str) -> Chart:
