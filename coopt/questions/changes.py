@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,20 @@ from coopt.objectives.protocol import Bound
 from coopt.objectives.registry import resolve_bound
 from coopt.plans.allocation import Allocation
 from coopt.plans.plan_columns import plan_columns
-from coopt.problem.constants import Constants
 from coopt.problem.problem import Problem
 from coopt.problem.readable import Fact, readable
 from coopt.problem.result_table import ResultTable
-from coopt.problem.validation import count, entries, instance, real, shown
+from coopt.problem.validation import entries, instance, real, shown
 from coopt.questions.kept_form import keeping_form
+from coopt.questions.single_changes import (
+    CONSTANTS,
+    FLEET,
+    Trial,
+    looser_caps,
+    looser_limits,
+    other_participants,
+    relative_changes,
+)
 from coopt.questions.solve import evaluate, solve_allocation
 from coopt.solvers.roundoff import SAME_VALUE
 
@@ -34,11 +42,7 @@ if TYPE_CHECKING:
     from coopt.plans.described_figure import DescribedFigure
 
 LIMITS = ("cost", "time", "energy", "max_rounds", "max_local_steps", "max_batch", "target_error")
-CONSTANTS = tuple(field.name for field in fields(Constants))
-FLEET = ("gradient_noise", "divergence")
 QUANTITIES = (*LIMITS, "participants", *CONSTANTS, *FLEET)
-# Devices whose cap is raised where none are named: those whose price is highest.
-MOST_DEVICES = 10
 
 
 @readable
@@ -140,17 +144,6 @@ class Sensitivity(ResultTable):
             share = 100.0 * change.gain / abs(base) if base else math.nan
             lines.append(f"{start} {change.gain:>12.4g} {share:>9.3f} {price:>12}".rstrip())
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Trial:
-    quantity: str
-    amount: float
-    # The changed problem, or why it cannot be.
-    problem: Problem | str
-    device: int | None = None
-    price: float | None = None
-    target_error: float | None = None
 
 
 @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
@@ -264,10 +257,10 @@ def sensitivity(
         "max_local_steps": 1,
     }
     trials = [
-        *_limits(base, steps),
-        *_caps(base, devices, wanted is None or "max_batch" in wanted),
-        *_participants(base),
-        *_relative(base, share),
+        *looser_limits(base, steps),
+        *(looser_caps(base, devices) if wanted is None or "max_batch" in wanted else ()),
+        *other_participants(base),
+        *relative_changes(base, share),
     ]
     chosen = [trial for trial in trials if wanted is None or trial.quantity in wanted]
     missing = (wanted or set()) - {trial.quantity for trial in trials} - {"max_batch"}
@@ -293,83 +286,7 @@ def _wanted(quantities: Iterable[str] | None) -> set[str] | None:
     return set(wanted)
 
 
-def _limits(base: Allocation, steps: dict[str, float]) -> Iterator[_Trial]:
-    problem = base.problem
-    for name, step in steps.items():
-        limit = getattr(problem.budget, name)
-        if limit is None or limit == math.inf or name == base.objective:
-            continue
-        price = base.shadow_prices.get(name) if base.objective == "error" else None
-        looser = replace(problem, budget=replace(problem.budget, **{name: limit + step}))
-        yield _Trial(name, step, looser, price=price, target_error=base.target_error)
-
-
-def _caps(base: Allocation, devices: Sequence[int] | None, needed: bool) -> Iterator[_Trial]:
-    if not needed:
-        return
-    problem = base.problem
-    fleet, prices = problem.fleet, base.cap_prices
-    if devices is None:
-        order = np.argsort(-prices, kind="stable")[:MOST_DEVICES]
-        chosen = [int(i) for i in order if prices[i] > 0.0]
-    else:
-        chosen = [count(f"devices[{place}]", i, minimum=0) for place, i in enumerate(devices)]
-    for i in chosen:
-        if i >= len(fleet):
-            raise InvalidProblemError(f"devices: {i} is not a device: there are {len(fleet)}")
-        unit = int(fleet.batch_multiple[i])
-        looser: Problem | str
-        try:
-            raised = fleet.max_batch.copy()
-            raised[i] += unit
-            looser = replace(problem, fleet=replace(fleet, max_batch=raised))
-        except InvalidProblemError as error:
-            looser = str(error)
-        price = float(prices[i]) if base.objective == "error" else None
-        yield _Trial("max_batch", unit, looser, device=i, price=price, target_error=base.target_error)
-
-
-def _participants(base: Allocation) -> Iterator[_Trial]:
-    problem, count = base.problem, base.problem.budget.participants
-    if count is None:
-        return
-    for change in (1, -1) if count > 1 else (1,):
-        changed: Problem | str
-        try:
-            changed = replace(problem, budget=replace(problem.budget, participants=count + change))
-        except InvalidProblemError as error:
-            changed = str(error)
-        yield _Trial("participants", change, changed, target_error=base.target_error)
-
-
-def _relative(base: Allocation, share: float) -> Iterator[_Trial]:
-    problem, target = base.problem, base.target_error
-    if target:
-        for sign in (share, -share):
-            yield _Trial("target_error", sign * target, problem, target_error=target * (1.0 + sign))
-    # A forecast knows curvatures, noise and divergence from the measurement.
-    for name in CONSTANTS if base.is_bound else ("learning_rate",):
-        value = getattr(problem.constants, name)
-        if not value:
-            continue
-        for sign in (share, -share):
-            changed: Problem | str
-            try:
-                constants = replace(problem.constants, **{name: value * (1.0 + sign)})
-                changed = replace(problem, constants=constants)
-            except InvalidProblemError as error:
-                changed = str(error)
-            yield _Trial(name, sign * value, changed, target_error=target)
-    for name in FLEET if base.is_bound else ():
-        values = getattr(problem.fleet, name)
-        if not values.any():
-            continue
-        for sign in (share, -share):
-            fleet = replace(problem.fleet, **{name: values * (1.0 + sign)})
-            yield _Trial(name, sign, replace(problem, fleet=fleet), target_error=target)
-
-
-def _solved(base: Allocation, trial: _Trial, fixed: dict[str, Any]) -> Change:
+def _solved(base: Allocation, trial: Trial, fixed: dict[str, Any]) -> Change:
     predicted = None if trial.price is None else trial.price * trial.amount
 
     def failed(reason: str, same_plan: float | None = None) -> Change:
