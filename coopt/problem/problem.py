@@ -126,7 +126,7 @@ class Problem:
 
     @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal
     def time(self, rounds: int, local_steps: int, batch_sizes: ArrayLike) -> float:
-        """Completion time max_i K (tau (alpha_i + s_i / pi_i) + u_i) of a plan [s]."""
+        """Completion time max_i K (tau (alpha_i ceil(s_i / m_i) + s_i / pi_i) + u_i) of a plan [s]."""
         return float(limits.device_times(self, *self._plan(rounds, local_steps, batch_sizes)).max())
 
     @np.errstate(over="ignore")  # what is beyond floats is infinite, and never optimal

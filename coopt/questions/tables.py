@@ -84,22 +84,14 @@ def print_frontier(frontier: Frontier) -> None:
 
 
 def _plan_cells(plan: Allocation) -> tuple[str, ...]:
-    return (
-        f"{plan.rounds:,}",
-        f"{plan.local_steps:,}",
-        batch_range(plan),
-        f"{plan.predicted_error:.4g}",
-        amount(plan.cost),
-        f"{amount(plan.time)} s",
-    )
+    return (*_choice_cells(plan), amount(plan.cost), f"{amount(plan.time)} s")
 
 
 def _comparison_cells(allocation: Allocation, best: Allocation) -> tuple[str, ...]:
     ratio = allocation.predicted_error / best.predicted_error if best.predicted_error > 0.0 else float("nan")
-    return (
-        f"{allocation.rounds:,}",
-        f"{allocation.local_steps:,}",
-        batch_range(allocation),
-        f"{allocation.predicted_error:.4g}",
-        f"{ratio:.3g}x",
-    )
+    return (*_choice_cells(allocation), f"{ratio:.3g}x")
+
+
+def _choice_cells(plan: Allocation) -> tuple[str, ...]:
+    """What a plan chooses, and its value."""
+    return f"{plan.rounds:,}", f"{plan.local_steps:,}", batch_range(plan), f"{plan.predicted_error:.4g}"
