@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,11 @@ EFFORTS = (
 )
 # Share of what is left that measuring may take.
 MOST_OF_THE_REST = 0.3
-# Rows that a slow device may do with, and devices that may be left out, by their weight.
+# Rows that a slow device may do with, and devices that may be left out, by their weight. More of them are
+# left out only where nothing could be measured otherwise: a plan by most of the devices, in which the others
+# count as these do, is much better than one by reports alone.
 FEWEST_ROWS, LEFT_OUT = 2, 0.1
+RATHER_LEFT_OUT = (LEFT_OUT, 0.2, 0.35)
 # Gradients of every row beside the products: at the start, at the end, of single rows, of fresh ones.
 BESIDE = 7
 # Exchanges are cut off after so many times what they should take.
@@ -101,13 +105,15 @@ def request(
     most_directions : int, optional
     """
     limits = (total.cost, left.cost), (total.time, left.time)
-    for directions, most, fewest, share in EFFORTS:
+    for left_out, (directions, most, fewest, share) in product(RATHER_LEFT_OUT, EFFORTS):
         if directions > (most_directions or directions):
             continue
         # Measuring has to pay in what is left: of that it may take three times the share, and 30 % at most.
         part = min(3.0 * share, MOST_OF_THE_REST)
         cost, seconds = (min(share * whole, part * rest) for whole, rest in limits)
-        found = _fitting(fleet, active, directions, most, fewest, cost, seconds, gradients_a_product, left)
+        found = _fitting(
+            fleet, active, directions, most, fewest, left_out, cost, seconds, gradients_a_product, left
+        )
         if found is not None:
             rows, cost, seconds = found
             each = seconds / (directions + 2)
@@ -127,6 +133,7 @@ def _fitting(
     directions: int,
     most: int,
     fewest: int,
+    left_out: float,
     cost: float,
     seconds: float,
     gradients_a_product: int,
@@ -147,7 +154,7 @@ def _fitting(
         each = np.minimum(np.floor(np.minimum(allowed, rows)), held).astype(np.int64)
         each[each < np.minimum(FEWEST_ROWS, held)] = 0
         dropped = 1.0 - float(fleet.weights[active][each > 0].sum() / fleet.weights[active].sum())
-        if dropped > LEFT_OUT + 1e-9:
+        if dropped > left_out + 1e-9:
             return None
         spent = float(each @ fleet.sample_cost[active]) * gradients
         spent += float(fleet.step_cost[active][each > 0].sum()) * batches + exchanges * left.round_cost

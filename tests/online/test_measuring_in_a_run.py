@@ -264,6 +264,22 @@ def test_a_device_too_slow_is_left_out_but_not_half_of_the_fleet() -> None:
     assert asked([0.5] * 5 + [100.0] * 5) is None
 
 
+def test_rather_more_are_left_out_than_that_nothing_is_measured() -> None:
+    """Two slow phones with a fifth of the data, as there are among ten: reports alone plan far worse."""
+    limits = Budget(cost=40_000, time=60)
+
+    def left_out(slow: float) -> list[int]:
+        speeds = [slow] * 2 + [100.0] * 8
+        fleet = Fleet([400] * 10, 1.0, 1.0, throughput=speeds, round_time=0.05)
+        found = request(fleet, np.arange(10), left=limits, total=limits, gradients_a_product=1, seed=0)
+        assert found is not None
+        return found.left_out.tolist()
+
+    assert left_out(0.5) == [0, 1]
+    # Whoever can be measured in twice the usual time is.
+    assert left_out(5.0) == []
+
+
 def test_nothing_is_wanted_where_too_little_is_left() -> None:
     fleet = Fleet([400] * 5, 1.0, 1.0, throughput=100.0)
     total = Budget(cost=40_000)

@@ -57,24 +57,19 @@ def measure_where_wanted(
         return
     nodes = exchange.measuring()
     here = np.isin(np.arange(len(planner.fleet)), list(nodes))
-    if _missing(planner, here):
-        return
+    if planner.fleet.weights[~here].sum() > LEFT_OUT + 1e-9:
+        return  # too much of the data is not there
     wanted = planner.wants()
     if wanted is None:
         return
     rows = np.where(here, wanted.rows, 0)
-    if _missing(planner, rows > 0):
+    if not rows.any():
         return
     begins(wanted.cost, wanted.exchanges * wanted.deadline)
     began = time.monotonic()
     logger.info("coopt: measures %d devices in %d exchanges", int((rows > 0).sum()), wanted.exchanges)
     found = _measured(planner, exchange, arrays, rows, wanted, seed)
     planner.measured(found, seconds=time.monotonic() - began, optimiser=optimiser)
-
-
-def _missing(planner: Planner, here: npt.NDArray[np.bool_]) -> bool:
-    """Whether devices with too much of the data are not there."""
-    return bool(planner.fleet.weights[~here].sum() > LEFT_OUT + 1e-9)
 
 
 def _measured(
