@@ -62,6 +62,8 @@ def test_measured_table_is_that_of_the_result_file() -> None:
         assert row[5] == ("1" if facts is measured[0] else f"{facts['ratio']:.1f}")
     shown = re.search(r"forecast (0\.\d+)", README)
     assert shown is not None and shown[1] == f"{measured[0]['forecast']:.4f}"
+    common = [row["ratio"] for row in measured[1:] if "bound" not in row["label"]]
+    assert f"ends {min(common):.0f} to {max(common):.0f} times lower than common settings" in README
 
 
 def test_claims_about_the_forecast_are_those_of_the_result_file() -> None:
