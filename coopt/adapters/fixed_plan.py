@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from coopt.measuring.measurement import Measurement
     from coopt.objectives.forecast.optimiser import Optimiser
     from coopt.plans.allocation import Allocation
+    from coopt.plans.device_rows import Rounds
     from coopt.plans.schedule import Schedule
+    from coopt.problem.problem import Problem
 
 # A device that was absent for many rounds is waited for when it comes back: nothing depends on it before.
 PATIENCE = 2**62
@@ -191,19 +193,8 @@ class FixedPlan:
         >>> bool(plan.rounds * plan.local_steps * plan.batch_sizes.sum() <= 5000)
         True
         """
-        problem = allocation.problem
-        return cls(
-            problem.fleet,
-            allocation.rounds,
-            allocation.local_steps,
-            allocation.batch_sizes,
-            allocation.learning_rate,
-            round_cost=problem.budget.round_cost,
-            second_cost=problem.budget.second_cost,
-            participants=problem.budget.participants,
-            distinct_participants=problem.budget.distinct_participants,
-            device_steps=allocation.device_steps,
-        )
+        rate = allocation.learning_rate
+        return cls._like(allocation.problem, allocation, rate, device_steps=allocation.device_steps)
 
     @classmethod
     def from_schedule(cls, schedule: Schedule) -> Self:
@@ -221,20 +212,33 @@ class FixedPlan:
         >>> plan.rounds, plan.plan().learning_rate
         (40, 0.2)
         """
-        first, problem = schedule.phases[0], schedule.problem
-        made = cls(
-            problem.fleet,
-            first.rounds,
-            first.local_steps,
-            first.batch_sizes,
-            first.learning_rate,
-            round_cost=problem.budget.round_cost,
-            second_cost=problem.budget.second_cost,
-            participants=problem.budget.participants,
-            distinct_participants=problem.budget.distinct_participants,
-        )
+        first = schedule.phases[0]
+        made = cls._like(schedule.problem, first, first.learning_rate)
         made.phases = schedule.phases
         return made
+
+    @classmethod
+    def _like(
+        cls,
+        problem: Problem,
+        rounds: Rounds,
+        learning_rate: float,
+        device_steps: NDArray[np.int64] | None = None,
+    ) -> Self:
+        """Rounds that are all alike, with what a problem says of costs and of who takes part."""
+        budget = problem.budget
+        return cls(
+            problem.fleet,
+            rounds.rounds,
+            rounds.local_steps,
+            rounds.batch_sizes,
+            learning_rate,
+            round_cost=budget.round_cost,
+            second_cost=budget.second_cost,
+            participants=budget.participants,
+            distinct_participants=budget.distinct_participants,
+            device_steps=device_steps,
+        )
 
     def _phase(self, number: int) -> Phase:
         """The phase of a round; the last one for rounds beyond all of them."""

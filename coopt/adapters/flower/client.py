@@ -20,7 +20,7 @@ from coopt.adapters.flower.records import (
     REPORT,
     Task,
     pack_report,
-    read_array,
+    read_arrays,
     task_of,
 )
 from coopt.errors import InvalidProblemError
@@ -161,8 +161,7 @@ def client_app(
     @app.train()
     def run(message: Message, context: Context) -> Message:
         record = next(iter(message.content.array_records.values()))
-        received = {name: read_array(name, array) for name, array in record.items()}
-        model, report = train(received, task_of(message.content), context)
+        model, report = train(read_arrays(record), task_of(message.content), context)
         arrays = {name: Array(np.asarray(values)) for name, values in model.items()}
         return reply(message, ArrayRecord(arrays), report)
 

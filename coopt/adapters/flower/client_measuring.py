@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Context
 from flwr.app import Message as FlowerMessage
 from flwr.clientapp import ClientApp
 
-from coopt.adapters.flower.records import ARRAYS, MEASURE, pack_message, read_array, unpack_message
+from coopt.adapters.flower.records import ARRAYS, MEASURE, pack_message, read_arrays, unpack_message
 from coopt.errors import InvalidProblemError
 from coopt.measuring.client_measure import ClientMeasure
 
@@ -108,13 +108,13 @@ def answer_measurements(
     def answer(message: FlowerMessage, context: Context) -> FlowerMessage:
         asked = unpack_message(message.content)
         kept = context.state.array_records.get(UNDER_WAY, ArrayRecord())
-        begun = {name: read_array(name, array) for name, array in kept.items()}
+        begun = read_arrays(kept)
         record = message.content.array_records.get(ARRAYS)
         if record is not None:
-            model, begun = {name: read_array(name, array) for name, array in record.items()}, {}
+            model, begun = read_arrays(record), {}
         else:
             held = context.state.array_records.get(f"{UNDER_WAY}-model", ArrayRecord())
-            model = {name: read_array(name, array) for name, array in held.items()}
+            model = read_arrays(held)
         if not model:
             raise InvalidProblemError(f"a {asked.kind} is asked for, and no measurement is under way")
         layout = Layout.of(model)

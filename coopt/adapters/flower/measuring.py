@@ -14,7 +14,7 @@ from flwr.app import Message as FlowerMessage
 
 from coopt.adapters.flower.client_measuring import Layout
 from coopt.adapters.flower.exchange import Exchange
-from coopt.adapters.flower.records import MEASURE, pack_message, read_array, unpack_message
+from coopt.adapters.flower.records import MEASURE, pack_message, read_arrays, unpack_message
 from coopt.errors import InvalidProblemError, MeasurementWarning
 from coopt.measuring.exchange import measure_clients
 from coopt.measuring.measurement import Measurement
@@ -81,7 +81,7 @@ def _measured(
     seed: int,
 ) -> Measurement | None:
     """What the devices have found; None where none of them answered."""
-    model = {name: read_array(name, array) for name, array in arrays.items()}
+    model = read_arrays(arrays)
     ends = time.monotonic() + planner.time_left
 
     def ask(message: Message, devices: Sequence[int]) -> Iterable[tuple[int, Message]]:

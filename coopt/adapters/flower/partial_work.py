@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from coopt.adapters.aggregate import aggregation_shares, step_factors
-from coopt.adapters.flower.records import read_array
+from coopt.adapters.flower.records import read_array, read_arrays
 from coopt.adapters.flower.server_optimiser import RUNNING
 from coopt.objectives.forecast.optimiser import effective_steps
 
@@ -51,7 +51,7 @@ def normalised(
     counted = [steps for steps, able in zip(done, usable, strict=True) if able]
     if len(set(counted)) < 2:
         return list(contributions)
-    start = {name: read_array(name, array) for name, array in model.items()}
+    start = read_arrays(model)
     moved = [name for name in start if not name.endswith(RUNNING) and start[name].dtype.kind == "f"]
     changes = [
         {}

@@ -170,6 +170,11 @@ def read_array(name: str, array: Array) -> npt.NDArray[Any]:
     return values
 
 
+def read_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
+    """Unpack all arrays of a record, as :func:`read_array` does."""
+    return {name: read_array(name, array) for name, array in record.items()}
+
+
 def pack_message(message: Message, arrays: ArrayRecord | None = None) -> RecordDict:
     """Turn a message of a measurement into the records that carry it, with a model if one is given."""
     values = {name: Array(np.asarray(value)) for name, value in message.values.items()}

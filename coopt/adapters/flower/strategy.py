@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from logging import getLogger
 from pathlib import Path
@@ -23,7 +24,7 @@ from coopt.adapters.flower.innermost import innermost
 from coopt.adapters.flower.measuring import measure_where_wanted
 from coopt.adapters.flower.partial_work import normalised
 from coopt.adapters.flower.records import NUM_EXAMPLES, Task, with_task
-from coopt.adapters.flower.replies import answer_times, read_reply, to_aggregate
+from coopt.adapters.flower.replies import Contribution, answer_times, read_reply, to_aggregate
 from coopt.adapters.flower.result import CoOptResult, FlowerRound, one_line
 from coopt.adapters.flower.server_optimiser import ServerOptimiser, keep_running_statistics, steps_of
 from coopt.adapters.flower.usable_base import usable_base
@@ -176,8 +177,7 @@ class CoOptStrategy(Strategy):
         """Aggregate as the base strategy does, but average running statistics (batch normalisation)."""
         received = list(replies)
         arrays, metrics = self.base.aggregate_train(server_round, received)
-        key = getattr(innermost(self.base), "weighted_by_key", NUM_EXAMPLES)
-        return keep_running_statistics(self.base, arrays, received, key), metrics
+        return keep_running_statistics(self.base, arrays, received, self._weight_key), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -233,54 +233,46 @@ class CoOptStrategy(Strategy):
             If no node says which device it is, or in three rounds in a row every one that answers has failed.
         """
         self.summary()
-        work = (grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
-        if self._folder is None:
-            return self._run(*work)
-        described = self._fingerprint(initial_arrays)
-        may_differ = [name for name in described if name.startswith(MAY_DIFFER)]
-        with Checkpoint(self._folder, described, may_differ=may_differ) as self._checkpoint:
-            return self._run(*work)
-
-    def _run(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int | None,
-        timeout: float,
-        train_config: ConfigRecord | None,
-        evaluate_config: ConfigRecord | None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
-    ) -> CoOptResult:
-        """Do what `start` says; the checkpoint is this server's alone."""
-        result = self._restore()
-        if result is None:
-            result = CoOptResult(arrays=initial_arrays)
-            if evaluate_fn is not None:
-                _add(result.evaluate_metrics_serverapp, 0, evaluate_fn(0, initial_arrays))
-            self._save(result, model=True)
-        exchange = Exchange(
-            grid, devices=len(self.controller.fleet), pause=self.poll_seconds, timeout=timeout
-        )
-        exchange.wait(self._least("train"), everyone=True)
-        mark = time.monotonic()
-        for _ in count() if num_rounds is None else range(num_rounds):
-            # What is not a round, but passes while training goes on, takes from the time as well.
-            left = self.controller.time_left - (time.monotonic() - mark)
-            exchange.resize(len(self.controller.fleet))  # devices may have joined
-            exchange.wait(self._least("train"), seconds=left)
-            self.controller.wait(time.monotonic() - mark)
-            self._measure(exchange, result)
-            plan = self._next_plan(exchange)
-            if isinstance(plan, Stopped):
-                result.stopped = plan
-                logger.info("coopt: training ends: %s", plan.reason.value)
-                break
-            self._train(plan, exchange, result, train_config or ConfigRecord(), timeout)
+        with self._opened(initial_arrays) as self._checkpoint:
+            result = self._restore()
+            if result is None:
+                result = CoOptResult(arrays=initial_arrays)
+                if evaluate_fn is not None:
+                    _add(result.evaluate_metrics_serverapp, 0, evaluate_fn(0, initial_arrays))
+                self._save(result, model=True)
+            exchange = Exchange(
+                grid, devices=len(self.controller.fleet), pause=self.poll_seconds, timeout=timeout
+            )
+            exchange.wait(self._least("train"), everyone=True)
             mark = time.monotonic()
-            self._save(result, model=True)
-            mark += self._evaluate(exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout)
-        self._save(result)
-        return result
+            for _ in count() if num_rounds is None else range(num_rounds):
+                # What is not a round, but passes while training goes on, takes from the time as well.
+                left = self.controller.time_left - (time.monotonic() - mark)
+                exchange.resize(len(self.controller.fleet))  # devices may have joined
+                exchange.wait(self._least("train"), seconds=left)
+                self.controller.wait(time.monotonic() - mark)
+                self._measure(exchange, result)
+                plan = self._next_plan(exchange)
+                if isinstance(plan, Stopped):
+                    result.stopped = plan
+                    logger.info("coopt: training ends: %s", plan.reason.value)
+                    break
+                self._train(plan, exchange, result, train_config or ConfigRecord(), timeout)
+                mark = time.monotonic()
+                self._save(result, model=True)
+                mark += self._evaluate(
+                    exchange, result, evaluate_config or ConfigRecord(), evaluate_fn, timeout
+                )
+            self._save(result)
+            return result
+
+    def _opened(self, arrays: ArrayRecord) -> AbstractContextManager[Checkpoint | None]:
+        """The checkpoint, which is this server's alone within the context; None where none is kept."""
+        if self._folder is None:
+            return nullcontext()
+        described = self._fingerprint(arrays)
+        may_differ = [name for name in described if name.startswith(MAY_DIFFER)]
+        return Checkpoint(self._folder, described, may_differ=may_differ)
 
     def _measure(self, exchange: Exchange, result: CoOptResult) -> None:
         """Measure the nodes if the planner wants that."""
@@ -324,24 +316,8 @@ class CoOptStrategy(Strategy):
 
         sent, replies = exchange.ask(messages, round=plan.round, seconds=wait, closes=closes)
         answered = time.monotonic()
-        weights = self._weights(plan)
-        momentum = float(getattr(self.optimiser.client, "momentum", 0.0))
         contributions = [read_reply(reply, result.arrays) for reply in replies]
-        arrays, metrics = self.aggregate_train(
-            plan.round + 1,
-            to_aggregate(
-                normalised(contributions, result.arrays, plan, weights, momentum),
-                weights,
-                getattr(innermost(self.base), "weighted_by_key", NUM_EXAMPLES),
-            ),
-        )
-        if arrays is not None and not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
-            # What is averaged is finite; the base strategy's own arithmetic can still overflow.
-            raise CooptError(
-                f"the base strategy {type(self.base).__name__} made a model that is not finite in round "
-                f"{plan.round}: lower its learning rate; the model before that is kept"
-            )
-        result.arrays = result.arrays if arrays is None else arrays
+        result.arrays, metrics = self._aggregated(plan, contributions, result.arrays)
         _add(result.train_metrics_clientapp, plan.round + 1, metrics)
         late = [read_reply(reply, result.arrays).report for reply in exchange.late()]
         self._observe(
@@ -355,7 +331,7 @@ class CoOptStrategy(Strategy):
             seconds=time.monotonic() - began,
         )
         self._overhead = max(self._overhead, time.monotonic() - answered)
-        failed = replies and all(reply.message.has_error() for reply in replies)
+        failed = bool(replies) and all(reply.message.has_error() for reply in replies)
         self._failures = self._failures + 1 if failed else 0
         if self._failures >= MOST_FAILURES:
             self._save(result, model=True)
@@ -363,6 +339,23 @@ class CoOptStrategy(Strategy):
                 f"every node that answered failed in {MOST_FAILURES} rounds in a row, the last time with: "
                 f"{replies[-1].message.error.reason}"
             )
+
+    def _aggregated(
+        self, plan: RoundPlan, contributions: list[Contribution], model: ArrayRecord
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """The new model and the metrics of a round; the model as it was where nobody's could be used."""
+        weights = self._weights(plan)
+        momentum = float(getattr(self.optimiser.client, "momentum", 0.0))
+        scaled = normalised(contributions, model, plan, weights, momentum)
+        messages = to_aggregate(scaled, weights, self._weight_key)
+        arrays, metrics = self.aggregate_train(plan.round + 1, messages)
+        if arrays is not None and not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
+            # What is averaged is finite; the base strategy's own arithmetic can still overflow.
+            raise CooptError(
+                f"the base strategy {type(self.base).__name__} made a model that is not finite in round "
+                f"{plan.round}: lower its learning rate; the model before that is kept"
+            )
+        return model if arrays is None else arrays, metrics
 
     def _observe(
         self,
@@ -486,6 +479,11 @@ class CoOptStrategy(Strategy):
         """Weight of each device, in samples as Flower's own strategies have it, or how often it was drawn."""
         weights = self.controller.samples if plan.draws is None else plan.draws
         return dict(enumerate(weights.tolist()))
+
+    @property
+    def _weight_key(self) -> str:
+        """The metric by which the base strategy weights models."""
+        return str(getattr(innermost(self.base), "weighted_by_key", NUM_EXAMPLES))
 
     def _least(self, kind: str) -> int:
         """Nodes without which the base strategy waits."""
