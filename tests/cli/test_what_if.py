@@ -30,7 +30,7 @@ from coopt import (
     solve_schedule,
 )
 from coopt.cli import example_problem
-from coopt.cli.explore import charts, what_if
+from coopt.cli.explore import charts, shown_rows, take_away, what_if
 from coopt.cli.explore.open_case import open_case
 from coopt.cli.explore.what_if import Case, Setting
 
@@ -123,7 +123,7 @@ def test_the_curve_ends_at_the_plan(proved: Case, measured: Case) -> None:
     settings = ((proved, 1), (measured, 1), (measured, 3))
     for case, phases in settings:
         plan = what_if.solve(case, replace(what_if.start(case), phases=phases)).plan
-        rows = what_if.curve_rows(plan)
+        rows = shown_rows.curve_rows(plan)
         assert [row["round"] for row in rows] == sorted({row["round"] for row in rows})
         last = rows[-1]
         assert last["error"] == pytest.approx(plan.predicted_error, rel=1e-9)
@@ -141,22 +141,22 @@ def test_the_curve_ends_at_the_plan(proved: Case, measured: Case) -> None:
 def test_limits_are_those_of_the_plan(proved: Case, measured: Case) -> None:
     plan = what_if.solve(proved, what_if.start(proved)).plan
     assert isinstance(plan, Allocation)
-    rows = {row["limit"]: row for row in what_if.limit_rows(plan)}
+    rows = {row["limit"]: row for row in shown_rows.limit_rows(plan)}
     assert {name for name, row in rows.items() if row["binds"]} == set(plan.binding)
     assert rows["cost"]["used"] == plan.cost and rows["time"]["allowed"] == 3600
     assert rows["cost"]["price"] == plan.shadow_prices["cost"]
-    more = {row["limit"]: row for rows in what_if.more_rows(plan, "certified") for row in rows}
+    more = {row["limit"]: row for rows in shown_rows.more_rows(plan, "certified") for row in rows}
     budget = replace(plan.problem.budget, cost=plan.problem.budget.cost * 1.01)
     better = solve_allocation(replace(plan.problem, budget=budget))
     assert more["cost"]["gain"] == pytest.approx(plan.error_bound - better.error_bound)
     schedule = what_if.solve(measured, replace(what_if.start(measured), phases=2)).plan
-    assert [row["limit"] for row in what_if.limit_rows(schedule)] == ["cost", "time"]
+    assert [row["limit"] for row in shown_rows.limit_rows(schedule)] == ["cost", "time"]
 
 
 def test_the_landscape_is_lowest_at_the_plan(measured: Case) -> None:
     plan = what_if.solve(measured, what_if.start(measured)).plan
     assert isinstance(plan, Allocation)
-    rows = [row for column in what_if.landscape_rows(plan) for row in column]
+    rows = [row for column in shown_rows.landscape_rows(plan) for row in column]
     values = {(row["rounds"], row["local steps"]): row["error"] for row in rows if row["error"] is not None}
     # Batches are relaxed to real numbers here, so a cell may lie a little below the best whole plan.
     assert min(values.values()) >= plan.predicted_error * 0.97
@@ -166,7 +166,7 @@ def test_the_landscape_is_lowest_at_the_plan(measured: Case) -> None:
 def test_a_trade_off_forgets_where_its_own_slider_stands(measured: Case) -> None:
     ranges, now = what_if.choices(measured), what_if.start(measured)
     one, other = (
-        [row for rows in what_if.trade_rows(measured, setting, "cost", ranges.cost) for row in rows]
+        [row for rows in shown_rows.trade_rows(measured, setting, "cost", ranges.cost) for row in rows]
         for setting in (now, replace(now, cost=ranges.cost[0]))
     )
     assert one == other
@@ -191,7 +191,7 @@ def test_a_trade_off_forgets_where_its_own_slider_stands(measured: Case) -> None
 def test_the_lines_of_python_give_the_plan(measured: Case, change: dict[str, object], tmp_path: Path) -> None:
     setting = replace(what_if.start(measured), **change)
     plan = what_if.solve(measured, setting).plan
-    assert run(what_if.python_lines(measured, setting), tmp_path) == plan
+    assert run(take_away.python_lines(measured, setting), tmp_path) == plan
 
 
 def run(lines: str, folder: Path) -> object:
@@ -206,7 +206,7 @@ def test_the_lines_of_python_for_a_bound(
 ) -> None:
     setting = replace(what_if.start(proved), cost=5e5, left_out=(3, 7))
     plan = what_if.solve(proved, setting).plan
-    assert run(what_if.python_lines(proved, setting), tmp_path) == plan
+    assert run(take_away.python_lines(proved, setting), tmp_path) == plan
     assert str(plan) in capsys.readouterr().out
 
 
@@ -214,11 +214,11 @@ def test_files_to_take_away(measured: Case, tmp_path: Path) -> None:
     setting = replace(what_if.start(measured), left_out=(1,))
     plan = what_if.solve(measured, setting).plan
     assert isinstance(plan, Allocation)
-    rows = list(csv.DictReader(io.StringIO(what_if.plan_csv(measured, setting, plan))))
+    rows = list(csv.DictReader(io.StringIO(take_away.plan_csv(measured, setting, plan))))
     assert [row["device"] for row in rows] == ["a", "c", "d"]
     assert [int(row["batch_size"]) for row in rows] == plan.batch_sizes.tolist()
     assert int(rows[0]["rounds"]) == plan.rounds and float(rows[0]["learning_rate"]) == 0.3
-    (tmp_path / "problem.toml").write_text(what_if.problem_toml(plan.problem))
+    (tmp_path / "problem.toml").write_text(take_away.problem_toml(plan.problem))
     assert Problem.from_toml(tmp_path / "problem.toml") == plan.problem
     assert Allocation.from_json(plan.to_json()) == plan
 
@@ -248,14 +248,14 @@ def test_charts_hold_what_they_draw_and_say_it_in_words(measured: Case) -> None:
         *(getattr(what_if.start(measured), name) for name in ("cost", "time", "learning_rate")), 2
     )
     plan = what_if.solve(measured, setting).plan
-    batches = charts.batches(what_if.batch_rows(measured, setting, plan))
+    batches = charts.batches(shown_rows.batch_rows(measured, setting, plan))
     drawn = batches["layer"][1]["data"]["values"]
     assert [(row["phase"], row["batch"]) for row in drawn] == [
         (place + 1, int(batch)) for place, phase in enumerate(plan.phases) for batch in phase.batch_sizes
     ]
-    curve = charts.curve(what_if.curve_rows(plan), "Forecast error")
+    curve = charts.curve(shown_rows.curve_rows(plan), "Forecast error")
     alone = solve_allocation(measured.problem, bound=measured.forecast)
-    cells = [row for rows in what_if.landscape_rows(alone) for row in rows]
+    cells = [row for rows in shown_rows.landscape_rows(alone) for row in rows]
     where = {"rounds": alone.rounds, "local steps": alone.local_steps}
     landscape = charts.landscape(cells, where, "Forecast error")
     trade = charts.trade([{"value": 1.0, "error": 2.0}, {"value": 3.0, "error": 1.0}], 2.0, "cost", "Error")
@@ -273,7 +273,7 @@ def test_many_devices_are_ordered_by_their_batches() -> None:
     problem = Problem(fleet, example_problem().constants, Budget(cost=1e5, round_cost=100))
     case = Case(problem, "certified", None, "fleet.csv")
     plan = evaluate(problem, 20, 1, fleet.samples // 10)
-    chart = charts.batches(what_if.batch_rows(case, what_if.start(case), plan))
+    chart = charts.batches(shown_rows.batch_rows(case, what_if.start(case), plan))
     drawn = [row["batch"] for row in chart["layer"][1]["data"]["values"]]
     assert drawn == sorted(drawn, reverse=True) and len(drawn) == 60
 

@@ -17,7 +17,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from coopt.cli.explore import charts, what_if
+from coopt.cli.explore import charts, shown_rows, take_away, what_if
 from coopt.cli.explore.open_case import open_case
 from coopt.cli.explore.what_if import Answer, Case, Choices, Setting
 from coopt.errors import CooptError
@@ -151,10 +151,10 @@ def main() -> None:
         first, second = st.columns(2, gap="medium")
         with first:
             st.subheader("Batch size of each device", anchor=False)
-            draw(charts.batches(what_if.batch_rows(case, setting, plan)))
+            draw(charts.batches(shown_rows.batch_rows(case, setting, plan)))
         with second:
             st.subheader(f"{quantity} while training", anchor=False)
-            draw(charts.curve(what_if.curve_rows(plan), quantity))
+            draw(charts.curve(shown_rows.curve_rows(plan), quantity))
     if not last:
         refine(case, setting, place)
     buys = st.container()
@@ -170,7 +170,7 @@ def main() -> None:
         limits(case, alone, plan, best)
     with third:
         st.subheader("Why these rounds and local steps", anchor=False)
-        rows = patiently(("landscape", alone), what_if.landscape_rows(best))
+        rows = patiently(("landscape", alone), shown_rows.landscape_rows(best))
         draw(charts.landscape(rows, {"rounds": best.rounds, "local steps": best.local_steps}, quantity))
         st.caption(note)
     # A trade-off is the same whatever the slider that varies stands at.
@@ -181,7 +181,7 @@ def main() -> None:
         if len(positions) > 1:
             with column:
                 st.subheader(f"What more {vary} would buy", anchor=False)
-                rows = patiently((vary, elsewhere), what_if.trade_rows(case, elsewhere, vary, positions))
+                rows = patiently((vary, elsewhere), shown_rows.trade_rows(case, elsewhere, vary, positions))
                 draw(charts.trade(rows, now, label, quantity))
                 st.caption(note)
 
@@ -217,7 +217,7 @@ def headline(case: Case, setting: Setting, answer: Answer, quantity: str) -> Non
     plan = answer.plan
     base = solved(case, what_if.start(case)).plan if setting != what_if.start(case) else plan
     change = plan.predicted_error / base.predicted_error - 1.0 if base.predicted_error else 0.0
-    phases = what_if.phase_rows(plan)
+    phases = shown_rows.phase_rows(plan)
     low = min(phase["smallest batch"] for phase in phases)
     high = max(phase["largest batch"] for phase in phases)
     # A row that wraps, so that narrow screens show several numbers side by side.
@@ -244,10 +244,10 @@ def headline(case: Case, setting: Setting, answer: Answer, quantity: str) -> Non
 def limits(case: Case, setting: Setting, plan: Any, best: Allocation) -> None:
     """What binds, and what one more unit buys."""
     st.subheader("What binds, and what one more unit buys", anchor=False)
-    bought = patiently(("more", setting), what_if.more_rows(best, what_if.judge_of(case, setting)))
+    bought = patiently(("more", setting), shown_rows.more_rows(best, what_if.judge_of(case, setting)))
     more = {row["limit"]: row for row in bought}
     table = []
-    for used, row in zip(what_if.limit_rows(plan), what_if.limit_rows(best), strict=False):
+    for used, row in zip(shown_rows.limit_rows(plan), shown_rows.limit_rows(best), strict=False):
         name = row["limit"]
         form = duration if name == "time" else number
         loosened = more.get(name)
@@ -274,13 +274,13 @@ def export(case: Case, setting: Setting, answer: Answer) -> None:
     plan = answer.plan
     files = (
         ("Plan (JSON)", "plan.json", "application/json", plan.to_json()),
-        ("Batches (CSV)", "plan.csv", "text/csv", what_if.plan_csv(case, setting, plan)),
-        ("Problem (TOML)", "problem.toml", "application/toml", what_if.problem_toml(plan.problem)),
+        ("Batches (CSV)", "plan.csv", "text/csv", take_away.plan_csv(case, setting, plan)),
+        ("Problem (TOML)", "problem.toml", "application/toml", take_away.problem_toml(plan.problem)),
     )
     for column, (label, name, kind, text) in zip(st.columns(3), files, strict=True):
         column.download_button(label, text, name, kind, on_click="ignore", width="stretch")
     st.caption("Python that gives this plan:")
-    st.code(what_if.python_lines(case, setting), language="python")
+    st.code(take_away.python_lines(case, setting), language="python")
 
 
 def draw(chart: dict[str, Any]) -> None:
