@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -43,6 +46,20 @@ small = st.builds(
     round_cost=st.sampled_from((0.0, 40.0)),
     equal_costs=st.booleans(),
 )
+
+
+@cache
+def planned(seed: int, rule: Callable | None = None, **options: Any) -> Allocation:
+    """A plan that several tests compare with."""
+    problem = random_problem(seed, round_cost=40.0)
+    return solve_allocation(problem, bound="dynamite", solver="cvxpy", constraints=rule, **options)
+
+
+@cache
+def best(seed: int, local_steps: int | None = None) -> Allocation:
+    """The optimum without constraints, nearly."""
+    problem = random_problem(seed, round_cost=40.0)
+    return solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4, local_steps=local_steps)
 
 
 def _without_batch_limits(problem):
@@ -147,12 +164,9 @@ def _linked(s):
 @pytest.mark.parametrize("rule", [_group_budget, _fairness, _energy])
 @pytest.mark.parametrize("seed", [1, 4])
 def test_own_constraints_are_kept_and_bounded(rule, seed):
-    problem = random_problem(seed, round_cost=40.0)
-    plan = solve_allocation(problem, bound="dynamite", constraints=rule)
+    plan, free = planned(seed, rule), best(seed)
     plan.certify()
-    assert plan.solver == "cvxpy"
     assert meets(rule, plan.batch_sizes)
-    free = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4)
     # The constraints bind, and the lower bound knows it.
     assert not meets(rule, free.batch_sizes)
     assert free.error_bound < plan.lower_bound <= plan.error_bound
@@ -174,29 +188,25 @@ def test_own_constraints_are_kept_and_bounded(rule, seed):
 )
 def test_constraints_with_kinks_are_proved_too(rule):
     """At a kink no one gradient says it all: the multipliers of all pieces do."""
-    problem = random_problem(1, round_cost=40.0)
-    plan = solve_allocation(problem, bound="dynamite", constraints=rule, local_steps=3)
+    plan, free = planned(1, rule, local_steps=3), best(1, local_steps=3)
     assert meets(rule, plan.batch_sizes)
-    free = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4, local_steps=3)
     assert free.error_bound * (1 - 1e-3) < plan.lower_bound
     assert plan.gap < 0.05
     assert set(plan.trace) <= {"convex_solves", "relaxation_value", "tries of CLARABEL", "exact_plan"}
 
 
 def test_cones_are_kept_but_not_in_the_proof():
-    problem = random_problem(1, round_cost=40.0)
 
     def rule(s):
         return [cp.SOC(17.0, s)]
 
-    plan = solve_allocation(problem, bound="dynamite", constraints=rule, local_steps=3)
-    same = solve_allocation(problem, bound="dynamite", constraints=_norm, local_steps=3)
+    plan, same = planned(1, rule, local_steps=3), planned(1, _norm, local_steps=3)
     assert float(np.linalg.norm(plan.batch_sizes)) <= 17.0
     assert plan.error_bound == pytest.approx(same.error_bound, rel=1e-2)
     assert plan.lower_bound <= same.lower_bound
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_last_bits_decide_nothing(seed):
     """Data that agree to the last bits have one plan; backends used to give up on some of them."""
     rng = np.random.default_rng(seed)
@@ -204,9 +214,8 @@ def test_last_bits_decide_nothing(seed):
     def jittered(values):
         return values * (1.0 + 4e-16 * rng.integers(-4, 5, np.shape(values)))
 
-    problem = random_problem(1, round_cost=40.0)
+    problem, plan = random_problem(1, round_cost=40.0), planned(1, _energy)
     fleet = problem.fleet
-    plan = solve_allocation(problem, bound="dynamite", constraints=_energy)
     near = replace(
         problem,
         fleet=replace(
@@ -245,9 +254,8 @@ def test_constrained_plan_against_enumeration(rule):
 
 
 def test_slack_constraints_change_nothing():
-    problem = random_problem(2, round_cost=40.0)
-    plain = solve_allocation(problem, bound="dynamite", solver="cvxpy")
-    slack = solve_allocation(problem, bound="dynamite", constraints=lambda s: [cp.sum(s) <= 10**7])
+    problem, plain = random_problem(2, round_cost=40.0), planned(2)
+    slack = planned(2, lambda s: [cp.sum(s) <= 10**7])
     assert slack.trace["relaxation_value"] == pytest.approx(plain.trace["relaxation_value"], rel=1e-6)
     exact = solve_allocation(problem, bound="dynamite")
     assert slack.error_bound <= exact.error_bound * (1 + 1e-4)
@@ -326,8 +334,7 @@ def _failing(names):
     ],
 )
 def test_where_a_backend_fails_the_next_one_goes_on(monkeypatch, rule, broken, helper):
-    problem = random_problem(1, round_cost=40.0)
-    plan = solve_allocation(problem, bound="dynamite", solver="cvxpy", constraints=rule, local_steps=1)
+    problem, plan = random_problem(1, round_cost=40.0), planned(1, rule, local_steps=1)
     monkeypatch.setattr(several_backends, "run", _failing(broken))
     other = solve_allocation(problem, bound="dynamite", solver="cvxpy", constraints=rule, local_steps=1)
     other.certify()
@@ -364,8 +371,7 @@ def test_where_all_fail_for_a_while_plans_are_found_and_bounded(monkeypatch):
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_false_claim_proves_nothing(monkeypatch, factor):
     """Values that a backend gets wrong, by whatever factor, leave the lower bound below the optimum."""
-    problem = random_problem(4, round_cost=40.0)
-    optimum = solve_allocation(problem, bound="dynamite", gap_tolerance=1e-4, local_steps=2)
+    problem, optimum = random_problem(4, round_cost=40.0), best(4, local_steps=2)
     monkeypatch.setattr(
         several_backends, "run", lambda *args, **options: factor * backends.run(*args, **options)
     )
