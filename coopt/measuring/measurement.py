@@ -342,7 +342,7 @@ class Measurement:
         InvalidProblemError
             If the loss does not curve upwards in any direction measured, or its gradient is zero.
         """
-        return measured_constants(self, learning_rate)
+        return measured_constants(self.model.loss, self.spectrum, self.device_spectra, learning_rate)
 
     def save(self, path: str | Path) -> None:
         """Write to a numpy archive (.npz) without pickled objects; :meth:`load` gives back an equal one."""
