@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,32 @@ class LateAnswers:
         ]
         return max(min(waits, default=0.0), 0.0)
 
-    def wait_for_one(self, planner: Planner, plan: RoundPlan) -> RoundPlan | Stopped:
-        """Wait until a participant is free; the plan, made again if that took any time."""
+    def next_plan(
+        self,
+        planner: Planner,
+        away: Callable[[], npt.NDArray[np.bool_]],
+        sleep: Callable[[float], object] | None = None,
+    ) -> RoundPlan | Stopped:
+        """Plan the next round, and wait until it begins and a participant is free.
+
+        Parameters
+        ----------
+        planner : Planner
+        away : callable
+            Tells who is not there, shape (N,): where some devices are drawn, they are not, nor are busy ones.
+        sleep : callable, optional
+            Lets so many seconds pass until the round begins, where no simulated clock does.
+        """
+        absent: list[int] = []
+        if planner.budget.participants is not None:
+            gone = away()
+            absent = np.flatnonzero(gone | self.busy(gone.size, planner.spent_seconds)).tolist()
+        plan = planner.plan(absent=absent) if absent else planner.plan()
+        if isinstance(plan, Stopped):
+            return plan
+        if sleep is not None:
+            sleep(plan.starts_in)
+        planner.wait(plan.starts_in)
         pause = self.pause(plan.participants, planner.spent_seconds)
         planner.wait(pause)
         return planner.plan() if pause > 0.0 else plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Gradient = Callable[[Floats, Any], tuple[float, Floats]]
+# The model of a device after its local steps, and its report.
+Result = tuple[Floats, ClientReport]
 
 
 @readable
@@ -159,7 +161,11 @@ def simulate(
     trail = [(_loss(gradient, model, clients, shares), 0.0, 0.0)]
     measure_for(model)
     late = LateAnswers()
-    plan = _next_plan(planner, system, late)
+
+    def away() -> NDArray[np.bool_]:
+        return system.round(planner.round, 0.0).absent
+
+    plan = late.next_plan(planner, away)
     total = plan.rounds_left if isinstance(plan, RoundPlan) else 0
     with progress_bar("training", total, progress) as advance:
         while isinstance(plan, RoundPlan):
@@ -179,12 +185,7 @@ def simulate(
                 finite[i] = bool(np.isfinite(local).all()) and math.isfinite(report.loss)
             counts = shares if plan.draws is None else plan.draws
             present = aggregation_shares(counts, arrived & finite)
-            used = np.flatnonzero(present)
-            if used.size:
-                changes = np.array([results[i][0] for i in used.tolist()]) - model
-                change = (present[used] * step_factors(present[used], done.steps[used])) @ changes
-                model = model + how.server.now * change + how.server.kept * memory
-                memory = how.server.momentum * memory + change
+            model, memory = _averaged(model, memory, results, present, done.steps, how)
             planner.observe(
                 late.heard(told, began + course.done, began + course.seconds),
                 seconds=course.seconds,
@@ -201,7 +202,7 @@ def simulate(
                 )
                 break
             measure_for(model)
-            plan = _next_plan(planner, system, late)
+            plan = late.next_plan(planner, away)
     losses, costs, seconds = np.array(trail).T
     return SimulatedRun(model, losses, costs, seconds, plan.reason, tuple(left_out))
 
@@ -216,17 +217,22 @@ def _linear(optimiser: Optimiser) -> LinearSteps:
     return optimiser.linear
 
 
-def _next_plan(planner: Planner, system: SystemModel, late: LateAnswers) -> RoundPlan | Stopped:
-    """Plan the next round; who is away or busy is not drawn. Wait until it begins."""
-    away: list[int] = []
-    if planner.budget.participants is not None:
-        absent = system.round(planner.round, 0.0).absent | late.busy(len(system), planner.spent_seconds)
-        away = np.flatnonzero(absent).tolist()
-    plan = planner.plan(absent=away) if away else planner.plan()
-    if isinstance(plan, Stopped):
-        return plan
-    planner.wait(plan.starts_in)
-    return late.wait_for_one(planner, plan)
+def _averaged(
+    model: Floats,
+    memory: Floats,
+    results: Mapping[int, Result],
+    present: Floats,
+    steps: Ints,
+    how: LinearSteps,
+) -> tuple[Floats, Floats]:
+    """The new model, and what the server remembers, from the models of those with a share in the average."""
+    used = np.flatnonzero(present)
+    if not used.size:
+        return model, memory
+    changes = np.array([results[i][0] for i in used.tolist()]) - model
+    change = (present[used] * step_factors(present[used], steps[used])) @ changes
+    server = how.server
+    return model + server.now * change + server.kept * memory, server.momentum * memory + change
 
 
 def _loss(gradient: Gradient, model: Floats, clients: Sequence[Any], shares: Floats) -> float:
@@ -281,7 +287,7 @@ class _Worker:
         # The clock is the system model's: what numpy takes here is nobody's business.
         self._probe = ClientProbe(client, self._evaluate, self._take, clock=lambda: 0.0)
 
-    def train(self, model: Floats, plan: RoundPlan) -> tuple[Floats, ClientReport]:
+    def train(self, model: Floats, plan: RoundPlan) -> Result:
         """Local steps from the global model; the local model, and the report."""
         size, rate = int(plan.batch_sizes[self._client]), plan.learning_rate
         tau = int(plan.steps[self._client])

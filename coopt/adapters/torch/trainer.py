@@ -322,21 +322,12 @@ class FederatedTrainer:
 
     def _next_plan(self, planner: Planner) -> RoundPlan | Stopped:
         """Plan the next round; who is known to be away is not drawn. Wait until it begins."""
-        away: list[int] = []
-        if planner.budget.participants is not None:
-            gone = self._rows_of(planner.round).counts == 0
-            gone |= self._late.busy(len(gone), planner.spent_seconds)
-            if self.system is not None:
-                gone |= self.system.round(planner.round, 0.0).absent
-            away = np.flatnonzero(gone).tolist()
-        plan = planner.plan(absent=away) if away else planner.plan()
-        if isinstance(plan, Stopped):
-            return plan
-        if plan.starts_in > 0:
-            if self.system is None:
-                time.sleep(plan.starts_in)
-            planner.wait(plan.starts_in)
-        return self._late.wait_for_one(planner, plan)
+
+        def away() -> npt.NDArray[np.bool_]:
+            gone: npt.NDArray[np.bool_] = self._rows_of(planner.round).counts == 0
+            return gone if self.system is None else gone | self.system.round(planner.round, 0.0).absent
+
+        return self._late.next_plan(planner, away, time.sleep if self.system is None else None)
 
     def _round(self, plan: RoundPlan, planner: Planner) -> bool:
         """Run a round; tell whether any model that arrived could be used."""
