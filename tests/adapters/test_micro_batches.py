@@ -9,7 +9,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coopt import Budget, Constants, Controller, Fleet, InvalidProblemError, Problem, solve_allocation
+from coopt import (
+    Bound,
+    Budget,
+    Certified,
+    Constants,
+    Controller,
+    Fleet,
+    InvalidProblemError,
+    Problem,
+    solve_allocation,
+)
 from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.system import SystemModel
 from coopt.adapters.torch import FederatedTrainer, FlatModel, LocalWork, local_update
@@ -98,9 +108,9 @@ CONSTANTS = Constants(
 )
 
 
-def planned(**fields):
+def planned(seconds: float = 600.0, bound: str | Bound = "certified", **fields):
     fleet = Fleet([400] * 5, 40.0, 0.1, throughput=1000.0, round_time=2.0, **fields)
-    return solve_allocation(Problem(fleet, CONSTANTS, Budget(time=600)))
+    return solve_allocation(Problem(fleet, CONSTANTS, Budget(time=seconds)), bound=bound)
 
 
 def test_accumulation_is_worth_a_factor_of_ten():
@@ -112,9 +122,10 @@ def test_accumulation_is_worth_a_factor_of_ten():
 
 
 def test_parts_that_take_time_make_batches_of_whole_parts():
-    plan = planned(micro_batch=16, step_time=0.05)
+    bound = Certified(1, 1)
+    plan = planned(100.0, bound, micro_batch=16, step_time=0.05)
     assert (plan.batch_sizes % 16 == 0).all() or plan.batch_sizes.max() == 400
-    assert planned(micro_batch=400, step_time=0.05).error_bound < plan.error_bound
+    assert planned(100.0, bound, micro_batch=400, step_time=0.05).error_bound < plan.error_bound
     parts = np.ceil(plan.batch_sizes / 16)
     step = parts * 0.05 + plan.batch_sizes / 1000
     assert plan.time == pytest.approx(plan.rounds * (plan.local_steps * step.max() + 2.0))
@@ -123,18 +134,18 @@ def test_parts_that_take_time_make_batches_of_whole_parts():
 
 @pytest.mark.parametrize("limit", [{"micro_batch": 16}, {"max_batch": 16}])
 def test_measuring_within_a_run_takes_no_more_at_once_than_memory_holds(limit):
-    inputs, targets = data(size=2000)
+    inputs, targets = data(size=800)
     parts = list(zip(inputs.split(400), targets.split(400), strict=True))
     trainer = FederatedTrainer(
         Small(5, 2).double(),
         torch.nn.functional.cross_entropy,
         parts,
         mode="loop",
-        system=SystemModel([1000.0] * 5, round_time=2.0),
+        system=SystemModel([1000.0] * 2, round_time=2.0),
         progress=False,
     )
-    fleet = Fleet([400] * 5, 1.0, 1.0, **limit)
-    planner = Controller(fleet, Budget(time=600), 0.3)
+    fleet = Fleet([400] * 2, 1.0, 1.0, **limit)
+    planner = Controller(fleet, Budget(time=200), 0.3)
     trainer.run(planner)
     assert planner.measurement is not None
     assert (trainer.history.column("batch_sizes").max() > 16) == ("micro_batch" in limit)
