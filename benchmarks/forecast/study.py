@@ -31,7 +31,7 @@ from coopt import Budget, Constants, Fleet, Measurement, MeasurementWarning, Pro
 Pair = tuple[int, int]  # tau, s
 PILOT_STEPS, PILOT_BATCH = 2, 8
 # To be raised whenever something changes that changes what is measured.
-MEASURED = 2
+MEASURED = 3
 
 
 def kept_text(case: Case, what: object, make: Callable[[], str]) -> str:
