@@ -235,7 +235,7 @@ class Outlook(Membership, KeepsAccount):
         def only(kept: Mask) -> Situation:
             return self._situation(replace(call, active=call.active[kept]))
 
-        kept, situation = worth_waiting(everybody, only, policy.expects)
+        kept, situation = worth_waiting(everybody, only, policy)
         return call if kept.all() else replace(call, active=call.active[kept]), situation
 
     def _situation(self, call: Call, slow: Mask | None = None) -> Situation:

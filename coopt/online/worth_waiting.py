@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from coopt.policies.situation import Situation
+from coopt.policies.situation import ExpectingPolicy, Situation
 from coopt.problem import limits
 from coopt.problem.problem import Problem
 
@@ -27,7 +27,7 @@ MOST_LEFT_OUT = 0.1  # weight of those that nobody waits for
 
 
 def worth_waiting(
-    everybody: Situation, only: Callable[[Mask], Situation], expects: Callable[[Situation], float]
+    everybody: Situation, only: Callable[[Mask], Situation], policy: ExpectingPolicy
 ) -> tuple[Mask, Situation]:
     """Tell for which devices to wait, shape (n,), and the situation with these.
 
@@ -37,22 +37,30 @@ def worth_waiting(
         With all n devices that can be reckoned with.
     only : callable
         The same with some of them, those in a mask of shape (n,).
-    expects : callable
-        The error that is expected at the end.
+    policy : ExpectingPolicy
+        It tells the error that is expected at the end.
     """
     fleet = everybody.problem.fleet
     chosen, situation = np.ones(len(fleet), dtype=bool), everybody
-    best: float | None = None
+    # What is expected of those chosen so far: found out only as well as the next question needs it.
+    judged, best, exact = everybody, math.inf, False
     for kept in _without_the_slowest(everybody.problem):
-        if best is None:
-            best = expects(everybody)
         weight = float(fleet.weights[kept].sum())
         # The mean gradient of those that are kept lies on the line from that of the others through the mean.
         away = (1.0 - weight) / weight * fleet.root_divergence
+        error = everybody.gradient_error + away
+        at_least = policy.expects_at_least(replace(everybody, gradient_error=error))
+        if best > at_least and not exact:
+            best, exact = policy.expects(judged, at_least), True
+        if best <= at_least:
+            # Of fewer devices even more is missed.
+            break
         some = only(kept)
-        value = expects(replace(some, gradient_error=some.gradient_error + away))
+        other = replace(some, gradient_error=error)
+        value = policy.expects(other, math.nextafter(best, -math.inf))
         if value < best:
-            chosen, situation, best = kept, some, value
+            chosen, situation = kept, some
+            judged, best, exact = other, value, False
     return chosen, situation
 
 

@@ -19,6 +19,7 @@ from coopt.objectives.drift import drift_sums
 from coopt.policies.situation import Choice, Floats, Ints, Situation, clip_batches
 from coopt.problem import limits
 from coopt.problem.problem import Problem
+from coopt.solvers.roundoff import LOOSENED
 from coopt.solvers.whole_units.batches import relax, round_batches
 
 GAMMAS = (1.0, 0.3, 0.1, 0.03, 0.0)
@@ -144,6 +145,11 @@ class _Landscape:
         gap = self.problem.constants.initial_gap
         return min((self.after(gamma, gap, rounds, local_steps, mean, drifting), gamma) for gamma in usable)
 
+    def least(self) -> float:
+        """Give what the bound never falls below: the smaller of the gap and what biased gradients leave."""
+        biased = min(self._step(gamma, 1).biased ** 2 for gamma in GAMMAS if gamma > 0)
+        return min(self.problem.constants.initial_gap, biased) * (1.0 - LOOSENED)
+
     def after(
         self, gamma: float, gap: float, rounds: int, local_steps: int, mean: float, drifting: float
     ) -> float:
@@ -250,8 +256,12 @@ def _search(
     ratio: float,
     least_rounds: int = 1,
     last: float = LAST_RATIO,
+    enough: float = -math.inf,
 ) -> _Plan | None:
-    """Descend from `start` over (K, tau) by ratios that shrink to `last`; tau stays in the range `steps`."""
+    """Descend from `start` over (K, tau) by ratios that shrink to `last`; tau stays in the range `steps`.
+
+    The first plan with a value of at most `enough` ends the search.
+    """
     rounds, tau = start
     tau = min(max(tau, steps[0]), steps[1])
     rounds = min(max(rounds, 1), max(landscape.most_rounds(tau), 1))
@@ -267,6 +277,8 @@ def _search(
             (_up(k, ratio), _down(t, ratio)),
             (_down(k, ratio), _up(t, ratio)),
         ):
+            if best is not None and best.value <= enough:
+                return best
             next_t = min(max(next_t, steps[0]), steps[1])
             next_k = min(max(next_k, least_rounds), landscape.most_rounds(next_t))
             if next_k < 1:
@@ -358,9 +370,7 @@ class Horizon:
         """Plan the rest with equal rounds, then choose the round that is best if those follow."""
         problem, previous = situation.problem, situation.previous
         most = problem.budget.max_local_steps or LARGEST_STEPS
-        landscape = _Landscape(
-            problem, situation.gradient_error, situation.participation_noise, self.noise_excess
-        )
+        landscape = self._landscape(situation)
         range_now = 1, most
         if previous is None:
             best = self._coarse(landscape, most)
@@ -398,19 +408,26 @@ class Horizon:
             self.noise_excess,
         )
 
-    def expects(self, situation: Situation) -> float:
+    def expects(self, situation: Situation, enough: float = -math.inf) -> float:
         """The gap F - F* that it expects at the end of a plan of equal rounds for all that is left."""
         problem, previous = situation.problem, situation.previous
         most = problem.budget.max_local_steps or LARGEST_STEPS
-        landscape = _Landscape(
-            problem, situation.gradient_error, situation.participation_noise, self.noise_excess
-        )
+        landscape = self._landscape(situation)
         if previous is None:
             best = self._coarse(landscape, most)
         else:
             start = max(previous.rounds - 1, 1), previous.rest_local_steps
-            best = _search(landscape, start, (1, most), FIRST_RATIO, last=ROUGH_RATIO)
+            best = _search(landscape, start, (1, most), FIRST_RATIO, last=ROUGH_RATIO, enough=enough)
         return math.inf if best is None else best.value
+
+    def expects_at_least(self, situation: Situation) -> float:
+        """What an error of the gradient leaves of the gap, without noise and after any number of steps."""
+        return self._landscape(situation).least()
+
+    def _landscape(self, situation: Situation) -> _Landscape:
+        return _Landscape(
+            situation.problem, situation.gradient_error, situation.participation_noise, self.noise_excess
+        )
 
     def _around(self, steps: int, most: int) -> tuple[int, int]:
         """Give the local steps that may follow."""

@@ -131,9 +131,13 @@ class Scheduled:
             return math.nan
         return self.without.gap_after(situation, local_steps, batch_sizes)
 
-    def expects(self, situation: Situation) -> float:
+    def expects(self, situation: Situation, enough: float = -math.inf) -> float:
         """What the other rule expects, if it expects anything; else all devices are worth the same."""
-        return self.without.expects(situation) if isinstance(self.without, ExpectingPolicy) else 0.0
+        return self.without.expects(situation, enough) if isinstance(self.without, ExpectingPolicy) else 0.0
+
+    def expects_at_least(self, situation: Situation) -> float:
+        """What the other rule cannot expect less than, if it expects anything."""
+        return self.without.expects_at_least(situation) if isinstance(self.without, ExpectingPolicy) else 0.0
 
     def _otherwise(self, situation: Situation) -> Choice:
         return replace(self.without.choose(situation), policy=self.without.name)

@@ -204,8 +204,15 @@ class MeasuringPolicy(Policy, Protocol):
 class ExpectingPolicy(Policy, Protocol):
     """A rule that can tell how well training will end with some devices, and how well with others."""
 
-    def expects(self, situation: Situation) -> float:
-        """Loss above the minimum that it expects at the end, quickly: not by the plan that it will make."""
+    def expects(self, situation: Situation, enough: float = -math.inf) -> float:
+        """Loss above the minimum that it expects at the end, quickly: not by the plan that it will make.
+
+        Of less than `enough` nobody asks how much less: any such value will do, if it is not too small.
+        """
+        ...
+
+    def expects_at_least(self, situation: Situation) -> float:
+        """What it cannot expect less than with such an error of the gradient, whoever takes part; at once."""
         ...
 
 

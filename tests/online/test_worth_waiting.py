@@ -17,7 +17,7 @@ from coopt.adapters.system import SystemModel
 from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.online.round_plan import Stopped
 from coopt.online.worth_waiting import MOST_LEFT_OUT, MUCH_SLOWER, worth_waiting
-from coopt.policies import Horizon, Policy, Situation
+from coopt.policies import Choice, Horizon, Policy, Situation
 
 DEVICES, SLOW, FAST = 20, 0.5, 20.0  # samples a second
 TIME = 100.0
@@ -120,7 +120,7 @@ def test_whoever_is_left_out_is_among_the_slowest_has_little_data_and_is_not_mis
     )
     everybody = situation(fleet, Budget(time=float(rng.uniform(100.0, 2000.0))))
     expects = Horizon().expects
-    kept, known = worth_waiting(everybody, lambda some: of_some(everybody, some), expects)
+    kept, known = worth_waiting(everybody, lambda some: of_some(everybody, some), Horizon())
     assert len(known.problem.fleet) == kept.sum()
     least = 1 / fleet.throughput + fleet.round_time
     assert float(fleet.weights[kept].sum()) >= 1 - MOST_LEFT_OUT - 1e-12
@@ -140,7 +140,55 @@ def test_where_time_is_no_limit_everybody_is_waited_for() -> None:
     def never(_: object) -> Any:
         raise AssertionError("nothing is to be compared")
 
-    assert worth_waiting(situation(fleet, Budget(cost=1e5)), never, never)[0].all()
+    assert worth_waiting(situation(fleet, Budget(cost=1e5)), never, Horizon())[0].all()
+
+
+class Thorough(Horizon):
+    """Finds out everything to the end."""
+
+    def expects(self, situation: Situation, enough: float = -math.inf) -> float:
+        return super().expects(situation)
+
+    def expects_at_least(self, situation: Situation) -> float:
+        return 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), devices=st.integers(3, 40), spread=st.floats(0.5, 4.0))
+def test_what_is_found_out_only_in_part_leads_to_the_same_devices(
+    seed: int, devices: int, spread: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    fleet = Fleet(
+        rng.integers(20, 200, devices),
+        rng.uniform(0.5, 5.0),
+        10.0 ** rng.uniform(-4.0, 0.0),
+        throughput=np.exp(spread * rng.normal(size=devices)),
+        round_time=rng.uniform(0.0, 2.0, devices),
+    )
+    everybody = situation(fleet, Budget(time=10.0 ** rng.uniform(1.5, 4.0)))
+    rounds = int(rng.integers(1, 200))
+    everybody = replace(everybody, previous=Choice(2, fleet.batch_range()[0], rounds, rest_local_steps=2))
+
+    def only(some: np.ndarray) -> Situation:
+        return replace(of_some(everybody, some), previous=everybody.previous)
+
+    kept, _ = worth_waiting(everybody, only, Horizon())
+    expected, _ = worth_waiting(everybody, only, Thorough())
+    assert kept.tolist() == expected.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), error=st.floats(0.0, 3.0))
+def test_no_less_is_expected_than_what_an_error_of_the_gradient_leaves(seed: int, error: float) -> None:
+    rng = np.random.default_rng(seed)
+    fleet = Fleet(rng.integers(20, 200, 5), rng.uniform(0.0, 5.0), rng.uniform(0.0, 1.0), throughput=10.0)
+    known = replace(
+        situation(fleet, Budget(time=10.0 ** rng.uniform(1.5, 5.0))),
+        gradient_error=error,
+        participation_noise=rng.uniform(0.0, 1.0),
+    )
+    assert Horizon().expects_at_least(known) <= Horizon().expects(known)
 
 
 def test_a_rule_of_ones_own_need_not_expect_anything() -> None:
