@@ -24,8 +24,6 @@ from coopt.policies.schedule_progress import ScheduleProgress, replaced
 from coopt.policies.situation import Choice, ExpectingPolicy, Ints, Policy, Situation
 from coopt.problem import limits
 from coopt.questions.schedule import solve_schedule
-from coopt.solvers.forecast.rates import floors
-from coopt.solvers.forecast.smallest import stable
 from coopt.solvers.schedule.batches import Batches
 
 if TYPE_CHECKING:
@@ -189,7 +187,7 @@ class Scheduled:
         problem = _shorter(situation.problem, delay)
         if not progress.ahead and _further_rounds(problem, ahead[0]) < ENOUGH:
             return None
-        phases, batches = ahead, Batches(problem, forecast, floors if self.rates == "free" else stable)
+        phases, batches = ahead, Batches.trusted(problem, forecast, free=self.rates == "free")
         if not batches.stable(tuple(phase.setting for phase in phases)):
             # As where devices have left since the plan was made: it is kept all the same.
             batches = Batches(problem, forecast)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Phases, Setting
 from coopt.problem.problem import Problem
-from coopt.solvers.forecast.rates import at
-from coopt.solvers.forecast.smallest import Smallest
+from coopt.solvers.forecast.rates import at, floors
+from coopt.solvers.forecast.smallest import Smallest, stable
 from coopt.solvers.schedule.round_times import SPENT, RoundTimes
 from coopt.solvers.whole_units.batches import Floats, Ints, relax, round_batches
 from coopt.solvers.whole_units.two_limits import ROUGH, fill_both
@@ -71,6 +72,11 @@ class Batches:
         self._smallest: dict[float, Smallest] = {}
         self._lower, self._upper = problem.fleet.batch_range()
         self._times = RoundTimes(problem)
+
+    @classmethod
+    def trusted(cls, problem: Problem, forecast: Forecast, *, free: bool) -> Self:
+        """With the smallest batches of plans: what keeps training stable, and what free rates ask for."""
+        return cls(problem, forecast, floors if free else stable)
 
     def least(self, setting: Setting) -> Ints | None:
         """The smallest batches of a phase; None where there are none."""

@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.phases import Setting
 from coopt.problem.problem import Problem
-from coopt.solvers.forecast.rates import floors
-from coopt.solvers.forecast.smallest import stable
 from coopt.solvers.schedule.batches import Batches, Filled, Settings
 from coopt.solvers.whole_units.batches import Ints
 
@@ -83,7 +81,7 @@ def search(
     progress : callable, optional
         Called with the number of settings looked at.
     """
-    batches = Batches(problem, forecast, floors if free else stable)
+    batches = Batches.trusted(problem, forecast, free=free)
     descent = _Descent(batches, free, deadline, progress)
     best = first
     for _ in range(len(first.settings), phases):
@@ -95,7 +93,7 @@ def stretched(
     problem: Problem, forecast: Forecast, settings: Settings, *, free: bool, deadline: float = math.inf
 ) -> Course | None:
     """The plan that these settings, found for other limits, lead to within these; None if none fits."""
-    descent = _Descent(Batches(problem, forecast, floors if free else stable), free, deadline, None)
+    descent = _Descent(Batches.trusted(problem, forecast, free=free), free, deadline, None)
     return descent.stretched(settings)
 
 
