@@ -287,7 +287,7 @@ def test_a_false_lower_bound_is_refuted(objective):
 
 def test_what_was_fixed_is_part_of_the_claim():
     for fixed in ({"rounds": 7}, {"local_steps": 5}, {"rounds": 9, "local_steps": 4}):
-        found = solve_allocation(PROBLEM, **fixed)
+        found = solve_allocation(PROBLEM, bound=BOUND, **fixed)
         assert found.certify(deep=True).proof is not None
         free = replace(found, claim=replace(found.claim, rounds=None, local_steps=None))
         with pytest.raises(CertificateError, match=r"refuted|only"):
@@ -295,7 +295,7 @@ def test_what_was_fixed_is_part_of_the_claim():
 
 
 def test_files_keep_the_claim():
-    found = solve_allocation(PROBLEM, rounds=7)
+    found = solve_allocation(PROBLEM, bound=BOUND, rounds=7)
     again = Allocation.from_json(found.to_json())
     assert again.claim == found.claim
     assert again.certify(deep=True).proof is not None
