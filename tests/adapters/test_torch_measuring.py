@@ -273,7 +273,7 @@ def test_the_size_of_the_parts_that_go_through_the_model_does_not_matter(
     whole = measure(tanh(), cross_entropy, federation((40, 3, 30)), **options)
     for name, value in (("NUMBERS_AT_ONCE", 200), ("INPUTS_AT_ONCE", 30), ("FEWEST_ROWS", 1)):
         monkeypatch.setattr(f"coopt.adapters.torch.curvature.{name}", value)
-    monkeypatch.setattr("coopt.adapters.torch.measuring.NUMBERS_AT_ONCE", 200)
+    monkeypatch.setattr("coopt.adapters.torch.measured_rows.NUMBERS_AT_ONCE", 200)
     parts = measure(tanh(), cross_entropy, federation((40, 3, 30)), **options)
     for name in (
         "gradients",

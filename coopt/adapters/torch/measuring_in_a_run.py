@@ -11,7 +11,7 @@ import numpy as np
 
 from coopt.adapters.finite_devices import measure_finite
 from coopt.adapters.measuring_clock import MeasuringClock
-from coopt.adapters.torch.measuring import GRADIENTS_A_PRODUCT
+from coopt.adapters.torch.measured_rows import GRADIENTS_A_PRODUCT
 from coopt.errors import MeasurementWarning
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from coopt.adapters.torch.data import client_rows
-from coopt.adapters.torch.engine import Engine, LoopEngine, RoundWork
+from coopt.adapters.torch.engine import Engine, RoundWork
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.local import EVERY_ROUND, PLAIN, ProbeOptions
+from coopt.adapters.torch.loop import LoopEngine
 from coopt.adapters.torch.stacked import StackedEngine
 from coopt.errors import InvalidProblemError
 from coopt.objectives.forecast.optimiser import ClientAdam, ClientSGD

@@ -15,9 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coopt.adapters.draws import draw_positions
 from coopt.adapters.torch.buckets import bucket_clients
-from coopt.adapters.torch.engine import MOST_DRAWN, RoundResult, RoundWork, averaged
+from coopt.adapters.torch.engine import MOST_DRAWN, RoundResult, RoundWork, averaged, drawn_rows
 from coopt.adapters.torch.flat import FlatModel
 from coopt.adapters.torch.local import PLAIN, ProbeOptions
 from coopt.adapters.torch.optimisers import LocalSteps
@@ -157,19 +156,7 @@ class StackedEngine:
                 yield rows[:count, k]
 
     def _rows(self, work: RoundWork, steps: Ints, active: int) -> Ints:
-        """Samples of the mini-batches of the first clients at some steps, shape (active, T, s)."""
-        clients = work.clients[:active]
-        positions = draw_positions(
-            self.seed,
-            work.round,
-            clients,
-            work.rows.counts[clients],
-            steps=steps,
-            sizes=work.batch_sizes[:active],
-            replacement=self.replacement,
-        )
-        rows: Ints = work.rows.flat[work.rows.first[clients, None, None] + positions]
-        return rows
+        return drawn_rows(work, active, steps, self.seed, self.replacement)
 
     def state_dict(self) -> dict[str, Any]:
         """What clients keep from round to round, as torch saves it."""
