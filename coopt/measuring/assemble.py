@@ -35,6 +35,8 @@ class Circumstances:
         Kind of curvature, and why this one.
     point : numpy.ndarray, shape (m,)
         The model in the directions.
+    cut_off : bool
+        Whether the curvature leads out of the directions.
     """
 
     samples_used: int
@@ -42,6 +44,7 @@ class Circumstances:
     kind: str
     reason: str
     point: Floats
+    cut_off: bool
 
 
 def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measurement:
@@ -93,6 +96,7 @@ def assemble(parts: Projected, survey: Survey, how: Circumstances) -> Measuremen
         curvature_reason=how.reason,
         parameters=how.parameters,
         point=how.point,
+        cut_off=how.cut_off,
         sample_curvatures=None if parts.sharpness is None else _sharpnesses(fill @ parts.sharpness),
     )
     _warn(measurement)

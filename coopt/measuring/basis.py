@@ -64,20 +64,25 @@ class Basis:
 
     def add(self, vector: Vector) -> bool:
         """Add the direction of what the present vectors do not span; False where that is nothing."""
-        length = float(np.linalg.norm(vector))
-        if self.full or not length > 0.0:
+        rest = None if self.full else self.outside(vector)
+        if rest is None:
             return False
+        self._vectors[self._count] = rest
+        self._count += 1
+        return True
+
+    def outside(self, vector: Vector) -> Vector | None:
+        """The unit vector of what the present vectors do not span; None where that is nothing."""
+        length = float(np.linalg.norm(vector))
+        if not length > 0.0:
+            return None
         rest = vector / length
         # Once leaves rounding errors along the basis that grow from vector to vector; twice is enough
         # (Giraud, Langou & Rozloznik 2005).
         for _ in range(2):
             rest = rest - self.vectors.T @ (self.vectors @ rest)
         left = float(np.linalg.norm(rest))
-        if not left > self.precision:
-            return False
-        self._vectors[self._count] = rest / left
-        self._count += 1
-        return True
+        return rest / left if left > self.precision else None
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class Seeds:
     spare: Vector
 
 
-def krylov(seeds: Seeds, product: Callable[[Basis], Vector], basis: Basis) -> None:
-    """Fill a basis with the Krylov space of the averaged curvature.
+def krylov(seeds: Seeds, product: Callable[[Basis], Vector], basis: Basis) -> bool:
+    """Fill a basis with the Krylov space of the averaged curvature; tell if that of the gradient goes on.
 
     Parameters
     ----------
@@ -115,11 +120,15 @@ def krylov(seeds: Seeds, product: Callable[[Basis], Vector], basis: Basis) -> No
     >>> curvature = np.diag([3.0, 1.0, 1.0])
     >>> basis = Basis(3, 3, precision=1e-12)
     >>> krylov(Seeds(np.ones(3), np.zeros(3)), lambda b: curvature @ b.last, basis)
+    False
     >>> np.round(np.linalg.eigvalsh(basis.vectors @ curvature @ basis.vectors.T), 9)
     array([1., 3.])
     """
-    grown = basis.add(seeds.gradient) or basis.add(seeds.spare)
+    ended = not basis.add(seeds.gradient)  # the space of the gradient itself
+    grown = not ended or basis.add(seeds.spare)
     while grown:
         # Also the last vector's product is needed: it completes the projected curvature.
         image = product(basis)
-        grown = not basis.full and (basis.add(image) or basis.add(seeds.spare))
+        ended = ended or basis.outside(image) is None
+        grown = basis.add(image) or basis.add(seeds.spare)
+    return not ended

@@ -79,11 +79,14 @@ class Explored:
         How differences were taken.
     point : numpy.ndarray, shape (m,)
         The model in the basis.
+    cut_off : bool
+        Whether the curvature leads out of the basis.
     """
 
     parts: Projected
     reason: str
     point: Vector
+    cut_off: bool
 
 
 def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> Explored:
@@ -119,7 +122,7 @@ def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> E
     # What rounding leaves of gradients that cancel is no direction.
     if np.linalg.norm(mean) <= 10.0 * root**2 * math.sqrt(start.squares.max()):
         mean = np.zeros_like(mean)
-    krylov(Seeds(mean, start.spare), product, basis)
+    cut_off = krylov(Seeds(mean, start.spare), product, basis)
     if not len(basis.vectors):
         raise InvalidProblemError(
             "the gradient is zero on the rows of every device: the model has nothing to learn from them; "
@@ -135,6 +138,7 @@ def explore(devices: MeasuredDevices, model: NDArray[Any], directions: int) -> E
         parts=parts_of(findings, counts, basis.vectors, believed),
         reason=f"forward differences of the gradient on the same rows, step {step:.3g} in {kind}",
         point=basis.vectors @ model.astype(np.float64),
+        cut_off=cut_off,
     )
 
 

@@ -109,5 +109,5 @@ def measure_clients(
         )
         kept = [each for each, lost in zip(survey.rows, failed, strict=True) if not lost]
         survey = replace(survey, shares=survey.shares.without(failed), rows=kept)
-    how = Circumstances(far.samples_used, model.size, KIND, found.reason, found.point)
+    how = Circumstances(far.samples_used, model.size, KIND, found.reason, found.point, found.cut_off)
     return assemble(found.parts, survey, how)

@@ -140,7 +140,7 @@ def measure(
         ]
         found = explore(_Here(measured, survey.shares.counts), model, survey.directions)
     used = sum(device.samples_used for device in measured)
-    how = Circumstances(used, model.size, KIND, found.reason, found.point)
+    how = Circumstances(used, model.size, KIND, found.reason, found.point, found.cut_off)
     return assemble(found.parts, survey, how)
 
 

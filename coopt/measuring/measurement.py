@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.continuation import continued
 from coopt.measuring.fresh_rows import confirmed_fall, confirmed_gradient
 from coopt.measuring.measured_constants import measured_constants
 from coopt.measuring.measurement_archive import read_archive, write_archive
@@ -97,6 +98,9 @@ class Measurement:
     sample_curvatures : numpy.ndarray, shape (N,), optional
         The `sample_curvature` of the samples of each device [curvature]; None where that is, and in files of
         before it was kept.
+    cut_off : bool, optional
+        Whether the curvature leads out of the directions, so that more of them would tell more. None in files
+        of before it was kept.
 
     Notes
     -----
@@ -147,6 +151,7 @@ class Measurement:
     scaling: str | None = None
     point: Floats | None = None
     sample_curvatures: Floats | None = None
+    cut_off: bool | None = None
 
     def __post_init__(self) -> None:
         for name, value in checked_fields(self).items():
@@ -210,9 +215,11 @@ class Measurement:
     def model(self) -> LocalModel:
         """The quadratic model of every device; its ``digest`` tells this measurement from others.
 
-        All gradients are shifted alike, so that their average is the :attr:`confirmed_gradient`.
+        All gradients are shifted alike, so that their average is the :attr:`confirmed_gradient`. Where fewer
+        than 16 directions were measured, and more would tell more, curvature goes on in others as it usually
+        does: training is not done when it is along those that were measured.
         """
-        return LocalModel(
+        measured = LocalModel(
             self.weights,
             self.gradients + (self.confirmed_gradient - self.gradient),
             self.curvatures,
@@ -223,6 +230,7 @@ class Measurement:
             self.point,
             self.sample_curvatures,
         )
+        return continued(measured) if self.cut_off else measured
 
     @property
     def convex(self) -> bool:
@@ -427,4 +435,4 @@ class Measurement:
         return facts(self)
 
 
-_OPTIONAL = ("names", "sample_curvature", "scaling", "point", "sample_curvatures")
+_OPTIONAL = ("names", "sample_curvature", "scaling", "point", "sample_curvatures", "cut_off")

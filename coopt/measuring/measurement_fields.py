@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coopt.errors import InvalidProblemError
 from coopt.problem.fleet_fields import aggregation_weights, device_names
-from coopt.problem.validation import choice, count, float_array, integer_array, optional_real, real
+from coopt.problem.validation import choice, count, flag, float_array, integer_array, optional_real, real
 
 if TYPE_CHECKING:
     from coopt.measuring.measurement import Measurement
@@ -56,6 +56,8 @@ def checked_fields(given: Measurement) -> dict[str, Any]:
     if given.sample_curvatures is not None:
         steep = float_array("sample_curvatures", given.sample_curvatures, devices, minimum=0.0)
         values["sample_curvatures"] = steep
+    if given.cut_off is not None:
+        values["cut_off"] = flag("cut_off", given.cut_off)
     if given.scaling is not None:
         choice("scaling of a measurement", given.scaling, ("adam",))
     for name in ("curvature_kind", "curvature_reason"):

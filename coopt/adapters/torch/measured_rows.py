@@ -79,6 +79,7 @@ class MeasuredRows:
         ]
         self.samples_used = 0
         self.point = np.empty(0)  # the model in the basis
+        self.cut_off = False  # whether the curvature leads out of it
         widest = max(len(rows) for rows in self._first)
         likely = rows_at_once(data.inputs)
         self._at_once = likely if micro_batch is None else min(likely, max(micro_batch, widest))
@@ -129,7 +130,7 @@ class MeasuredRows:
             advance(1)
             return mean
 
-        krylov(seeds, product, basis)
+        self.cut_off = krylov(seeds, product, basis)
         if not len(basis.vectors):
             raise InvalidProblemError(
                 "the gradient is zero on the rows of every device: the model has nothing to learn from them; "

@@ -137,7 +137,7 @@ def measure(
         if isinstance(optimiser, ClientAdam):
             found.take_units_of(optimiser)
         parts = found.run(advance)
-    how = Circumstances(found.samples_used, flat.size, found.kind, found.reason, found.point)
+    how = Circumstances(found.samples_used, flat.size, found.kind, found.reason, found.point, found.cut_off)
     measured = assemble(parts, survey, how)
     return replace(measured, scaling="adam") if isinstance(optimiser, ClientAdam) else measured
 
