@@ -78,9 +78,9 @@ class SameBatch:
         common = min(float(np.mean(sizes)), float(np.min(spare * fleet.throughput)))
         return replace(planned, batch_sizes=fleet.rounded_down(np.full(len(fleet), common)))
 
-    def departed(self, situation: Situation) -> bool:
-        """Whether the rule would have the fleet measured again."""
-        return isinstance(self.rule, Scheduled) and self.rule.departed(situation)
+    def departed(self, situation: Situation) -> float:
+        """What the rule would have the fleet measured again for."""
+        return self.rule.departed(situation) if isinstance(self.rule, Scheduled) else 0.0
 
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: np.ndarray) -> float:
         """What the rule expects after such a round."""

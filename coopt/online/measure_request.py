@@ -88,6 +88,7 @@ def request(
     total: Budget,
     gradients_a_product: int,
     seed: int,
+    most_share: float = 1.0,
     most_directions: int | None = None,
 ) -> MeasureRequest | None:
     """The most that measuring may take of what a run may spend; None where too little is left.
@@ -102,14 +103,16 @@ def request(
     gradients_a_product : int
         Gradients that a product with the curvature takes.
     seed : int
+    most_share : float, default 1
+        Share of each limit that measuring may take at most, and half as much again of what is left of it.
     most_directions : int, optional
     """
     limits = (total.cost, left.cost), (total.time, left.time)
     for left_out, (directions, most, fewest, share) in product(RATHER_LEFT_OUT, EFFORTS):
-        if directions > (most_directions or directions):
+        if directions > (most_directions or directions) or share > most_share:
             continue
         # Measuring has to pay in what is left: of that it may take three times the share, and 30 % at most.
-        part = min(3.0 * share, MOST_OF_THE_REST)
+        part = min(3.0 * share, MOST_OF_THE_REST, 1.5 * most_share)
         cost, seconds = (min(share * whole, part * rest) for whole, rest in limits)
         found = _fitting(
             fleet, active, directions, most, fewest, left_out, cost, seconds, gradients_a_product, left

@@ -122,10 +122,12 @@ class Outlook(Membership, KeepsAccount):
         call = self._state.roster.call(self.round, self.spent_seconds)
         if done or call is None or self._warming_up(self._before_measuring) or self.time_left <= 0.0:
             return None
+        most = 1.0
         if known.forecast is not None:
             progress = None if self._state.previous is None else self._state.previous.progress
-            if progress is None or progress.refill_in or not policy.departed(self._worthwhile(call)[1]):
+            if progress is None or progress.refill_in:
                 return None
+            most = policy.departed(self._worthwhile(call)[1])
         return request(
             self._state.knowledge.measured(),
             call.active,
@@ -133,6 +135,7 @@ class Outlook(Membership, KeepsAccount):
             total=self.budget,
             gradients_a_product=often,
             seed=self.round,
+            most_share=most,
             most_directions=MOST_DRAWN if self.budget.participants is not None else None,
         )
 

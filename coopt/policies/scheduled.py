@@ -37,6 +37,8 @@ BELIEF = 10.0
 # A plan has failed where the loss fell by less than this share of what was forecast, and by so many standard
 # errors: the ratio by which trust-region methods reject a model.
 LEAST_RATIO, ERRORS = 0.1, 3.0
+# Where training goes better than was thought possible, measuring again may take so much of each limit.
+LITTLE = 0.05
 # Batches are chosen anew at once where the rounds ahead would take so many times what is left.
 TOO_LONG = 1.5
 # Of a round like the last ones so much has to fit for one more after the plan.
@@ -96,32 +98,36 @@ class Scheduled:
             return _over(progress) if refilled is None else _choice(known, forecast, refilled)
         return _next(progress, previous.predicted_error, previous.gap)
 
-    def departed(self, situation: Situation) -> bool:
-        """Whether the loss fell by so much less than was forecast that noise does not explain it.
+    def departed(self, situation: Situation) -> float:
+        """Share of each limit that measuring again may take; 0 while training is as was forecast.
 
-        Or whether rounds longer than the measurement is trusted for would pay. Asked when batches are to be
+        All of it where the loss fell by so much less than was forecast that noise does not explain it, or
+        rounds longer than the measurement is trusted for would pay; a little where it fell by more than the
+        measured model can, so that the forecast sees nothing left to gain. Asked when batches are to be
         filled again; one batch or one round decides nothing, since the loss is an average with a standard
         error.
         """
         forecast, previous = _forecast(situation), situation.previous
         progress = None if previous is None else previous.progress
         if forecast is None or progress is None or progress.refill_in or not progress.behind:
-            return False
+            return 0.0
         if progress.longer_pays:
-            return True
+            return 1.0
         # Devices tell the loss of the model that they are sent: what the last round did is not known yet.
         last = progress.behind[-1]
         known = progress.behind[:-1]
         if last.rounds > 1:
             known = (*known, replaced(last, rounds=last.rounds - 1))
         if not known:
-            return False
+            return 0.0
         expected = forecast.initial_gap - _gap(_with_draws(situation), forecast, known)
         before, error = situation.measured_loss, situation.loss_error
         if not math.isfinite(before.standard_error + error + situation.loss):
-            return False
-        fallen = before.value - situation.loss
-        return bool(fallen + ERRORS * math.hypot(before.standard_error, error) < LEAST_RATIO * expected)
+            return 0.0
+        fallen, noise = before.value - situation.loss, ERRORS * math.hypot(before.standard_error, error)
+        if fallen + noise < LEAST_RATIO * expected:
+            return 1.0
+        return LITTLE if fallen - noise > forecast.initial_gap else 0.0
 
     def gap_after(self, situation: Situation, local_steps: int, batch_sizes: Ints) -> float:
         """What the other rule expects, where it chooses; a forecast predicts no calibrated gap."""

@@ -195,8 +195,8 @@ class Policy(Protocol):
 class MeasuringPolicy(Policy, Protocol):
     """A rule that plans by a measurement of the whole fleet, once there is one."""
 
-    def departed(self, situation: Situation) -> bool:
-        """Whether training has left what was forecast, so that the fleet should be measured again."""
+    def departed(self, situation: Situation) -> float:
+        """Share of each limit that measuring again may take; 0 while training is as was forecast."""
         ...
 
 

@@ -16,6 +16,7 @@ from coopt.plans.phase import Phase
 from coopt.policies import Horizon, MeasuringPolicy, Scheduled, Situation
 from coopt.policies.expected_delay import Draws, expected_delay
 from coopt.policies.schedule_progress import ScheduleProgress
+from coopt.policies.scheduled import LITTLE
 from coopt.policies.situation import Choice
 from coopt.problem.budget import Budget
 from coopt.problem.constants import Constants
@@ -153,9 +154,19 @@ def test_a_plan_fails_where_noise_does_not_explain_the_loss(loss: float, error: 
     ahead = (Phase(20, 2, np.full(N, 8), 0.2),)
     previous = Choice(2, np.full(N, 8), progress=ScheduleProgress(4, ahead, behind, 0))
     known = situation(loss=loss, loss_error=error, previous=previous)
-    assert Scheduled().departed(known) is gone
+    assert Scheduled().departed(known) == float(gone)
     busy = dataclasses.replace(previous, progress=ScheduleProgress(4, ahead, behind, 3))
     assert not Scheduled().departed(situation(loss=3.0, previous=busy))
+
+
+def test_a_loss_below_the_lowest_that_was_measured_is_worth_a_little_measuring() -> None:
+    """As where margins grow: a forecast that sees nothing left to gain asks for large batches for ever."""
+    lowest = 1.0 - Forecast(MODEL).initial_gap
+    behind, ahead = ((Phase(rounds, 2, np.full(N, 8), 0.2),) for rounds in (40, 20))
+    previous = Choice(2, np.full(N, 8), progress=ScheduleProgress(4, ahead, behind, 0))
+    for below, error, share in ((0.1, 0.01, LITTLE), (0.1, 0.1, 0.0), (-0.1, 0.01, 0.0)):
+        known = situation(loss=lowest - below, loss_error=error, previous=previous)
+        assert Scheduled().departed(known) == share
 
 
 def test_what_the_last_round_did_is_not_judged_yet() -> None:
@@ -165,7 +176,7 @@ def test_what_the_last_round_did_is_not_judged_yet() -> None:
         behind = (Phase(rounds, 200, np.full(N, 2), 0.2),)
         previous = Choice(200, np.full(N, 2), progress=ScheduleProgress(4, ahead, behind, 0))
         unchanged = situation(loss=1.0, loss_error=0.01, previous=previous)
-        assert Scheduled().departed(unchanged) is gone
+        assert Scheduled().departed(unchanged) == float(gone)
 
 
 def test_where_few_rounds_are_left_steps_are_not_held_back() -> None:
@@ -208,7 +219,7 @@ def test_where_longer_rounds_would_pay_the_fleet_is_measured_again(pays: bool) -
     progress = ScheduleProgress(4, *phases, 0, longer_pays=pays)
     previous = Choice(4, np.full(N, 8), progress=progress)
     known = situation(loss=0.5, previous=previous, forecast=FLAT)
-    assert Scheduled().departed(known) is pays
+    assert Scheduled().departed(known) == float(pays)
     assert ScheduleProgress.from_state("progress", progress.state_dict()).longer_pays is pays
 
 

@@ -66,7 +66,7 @@ class WaitsForAll:
     def choose(self, situation: Known) -> Choice:
         return self.rule.choose(situation)
 
-    def departed(self, situation: Known) -> bool:
+    def departed(self, situation: Known) -> float:
         return self.rule.departed(situation)
 
     def gap_after(self, situation: Known, local_steps: int, batch_sizes: Ints) -> float:
