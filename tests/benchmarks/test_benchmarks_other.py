@@ -16,7 +16,7 @@ from coopt.cli.explore.open_case import open_case
 
 @pytest.mark.parametrize("code", [startup.PLAN, startup.WARM])
 def test_what_is_timed_in_a_fresh_interpreter_runs(code: str) -> None:
-    assert 0.0 < startup.seconds_of(code, dict(os.environ)) < 60.0
+    assert startup.seconds_of(code, dict(os.environ)) > 0.0
 
 
 def test_a_move_of_the_slider_is_planned_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_large_files_are_read_as_they_were_written(monkeypatch: pytest.MonkeyPat
         (large_files.read_json, 500),
     ):
         seconds, written, memory = large_files.measured(action)
-        assert 0.0 < seconds < 10.0 and memory > 1e6
+        assert seconds > 0.0 and memory > 1e6
         assert size < written < 100 * size
 
 
