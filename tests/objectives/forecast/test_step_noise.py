@@ -99,8 +99,10 @@ def test_what_ignoring_it_promises_is_not_what_comes() -> None:
     assert seeing.predicted_error <= truth
     seeing.certify(forecast)
     # Where the rate is free it is smaller, and so is what is left of the noise.
-    free = solve_allocation(loud, bound=forecast, learning_rate="auto")
-    assert free.predicted_error <= seeing.predicted_error
+    short = replace(loud, budget=Budget(cost=4000, round_cost=50))
+    free = solve_allocation(short, bound=forecast, learning_rate="auto")
+    assert free.learning_rate < 0.1
+    assert free.predicted_error < solve_allocation(short, bound=forecast).predicted_error
     two = solve_schedule(loud, forecast, phases=2)
     assert two.predicted_error <= seeing.predicted_error * (1 + 1e-9)
     two.certify(forecast)
