@@ -261,6 +261,12 @@ def run(quick: bool, folder: Path, only: list[str] | None = None) -> list[Row]:
         write_cells("grid", rows, folder)
         write_cells("plans", plans, folder)
         print(name, flush=True)
+    return saved(rows, folder)
+
+
+def saved(rows: list[Row], folder: Path) -> list[Row]:
+    """Write the cells, the table and its pictures."""
+    write_cells("grid", rows, folder)
     table = summary(rows)
     save("grid", table, folder)
     for budget in dict.fromkeys(r["budget"] for r in rows):
