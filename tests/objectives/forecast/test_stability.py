@@ -29,6 +29,7 @@ from coopt import (
     solve_allocation,
     solve_schedule,
 )
+from coopt.objectives.forecast.forecast import CURVATURE_GROWTH
 from coopt.objectives.forecast.stability import GIVEN_BACK, Stability
 from tests.quadratics import problem_of, random_model
 
@@ -72,6 +73,24 @@ def test_batches_keep_half_of_what_full_ones_take_off(
     for size, enough in ((int(found[0]), True), (int(found[0] / 1.3), False)):
         mean, square = left(rate, how, local_steps, max(size, 1), 30.0)
         assert (1.0 - square >= GIVEN_BACK * (1.0 - mean**2) * (1.0 - 1e-6)) == enough
+
+
+def test_where_curvature_may_grow_batches_are_stable_with_what_it_grows_to() -> None:
+    model, problem = steep(), problem_of(steep(), Budget(), 0.2)
+    grown = LocalModel(
+        model.weights,
+        model.gradients,
+        model.curvatures,
+        model.covariances,
+        model.samples,
+        sample_curvatures=CURVATURE_GROWTH * model.single,
+    )
+    ends = np.ones(20, dtype=np.int64), np.full(20, 10**6)
+    now = Forecast(model).stability(problem).smallest(2, *ends)
+    later = Forecast(model, rate_growth=1.0).stability(problem).smallest(2, *ends)
+    assert now is not None and later is not None
+    assert later.sum() > now.sum()
+    np.testing.assert_array_equal(later, Forecast(grown).stability(problem).smallest(2, *ends))
 
 
 @pytest.mark.parametrize("server", [ServerSGD(0.5), ServerSGD(0.7, 0.9), ServerSGD(0.7, 0.9, nesterov=True)])
