@@ -18,6 +18,7 @@ from coopt.errors import InfeasibleError, InvalidProblemError
 from coopt.objectives.forecast.phases import Phases
 from coopt.plans.phase import Phase
 from coopt.plans.schedule import Schedule
+from coopt.policies.cooldown import cooled
 from coopt.policies.expected_delay import Draws, expected_delay
 from coopt.policies.horizon import Horizon
 from coopt.policies.schedule_progress import ScheduleProgress, replaced
@@ -63,7 +64,8 @@ class Scheduled:
         At most so many, each with its own rounds, local steps and batches.
     rates : {"given", "free"}, default "given"
         Whether every round has the controller's learning rate, or each phase one of its own. A free rate
-        rests on the curvature at the model that was measured: it pays on convex losses.
+        rests on the curvature at the model that was measured. Where the loss is not convex it never exceeds
+        the controller's, and falls to zero over the last fifth of the rounds.
     without : Policy, default Horizon()
         The rule until there is a measurement, and where a plan cannot be made from it.
 
@@ -174,8 +176,9 @@ class Scheduled:
         if any(phase.local_steps == trusted for phase in plan.phases):
             free = self._schedule(_with_steps(shorter, problem.budget.max_local_steps), forecast)
             longer_pays = free.predicted_error < (1.0 - PAYS) * plan.predicted_error
-        pause = _pause(plan.phases[0])
-        return ScheduleProgress(situation.measured_at, plan.phases, (), pause, delay, longer_pays)
+        fall = self.rates == "free" and not forecast.curvature_stays
+        phases = cooled(plan.phases) if fall else plan.phases
+        return ScheduleProgress(situation.measured_at, phases, (), _pause(phases[0]), delay, longer_pays)
 
     def _schedule(self, problem: Problem, forecast: Forecast) -> Schedule:
         rate: Literal["auto"] | None = "auto" if self.rates == "free" else None
@@ -262,7 +265,7 @@ def _trusted_steps(situation: Situation, forecast: Forecast) -> int | None:
     every measurement. Where rounds are limited, only long ones spend the rest.
     """
     trusted, budget = STEP_GROWTH * situation.measured_steps, situation.problem.budget
-    if math.isinf(forecast.rate_growth) or budget.max_rounds is not None:
+    if forecast.curvature_stays or budget.max_rounds is not None:
         return None
     return trusted if trusted < (budget.max_local_steps or math.inf) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -211,6 +212,24 @@ def test_where_the_loss_is_not_convex_rounds_grow_from_one_measurement_to_the_ne
     # What the user limits stays limited.
     assert longest(FLAT, 1, round_cost=2000, max_local_steps=4) == (4, False)
     assert longest(FLAT, 1, max_rounds=12) == longest(Forecast(MODEL), 1, max_rounds=12)
+
+
+@pytest.mark.parametrize("forecast", [FLAT, Forecast(MODEL)], ids=["not convex", "convex"])
+@pytest.mark.parametrize("rates", ["free", "given"])
+def test_free_rates_fall_at_the_end_where_the_loss_is_not_convex(
+    forecast: Forecast, rates: Literal["free", "given"]
+) -> None:
+    chosen = Scheduled(phases=1, rates=rates).choose(situation(forecast=forecast))
+    assert chosen.progress is not None
+    ahead = chosen.progress.ahead
+    if forecast is FLAT and rates == "free":
+        assert [phase.learning_rate / ahead[0].learning_rate for phase in ahead[1:]] == pytest.approx(
+            [0.9, 0.7, 0.5, 0.3, 0.1]
+        )
+        rounds = [phase.rounds for phase in ahead]
+        assert sum(rounds[1:]) == round(0.2 * sum(rounds))
+    else:
+        assert len(ahead) == 1
 
 
 @pytest.mark.parametrize("pays", [True, False])
