@@ -256,9 +256,10 @@ class FixedPlan:
         steps = steps_of(self.device_steps, phase.local_steps, len(fleet))
         samples = steps * phase.batch_sizes
         gradients = gradients_planned(steps, phase.batch_sizes, False, False, fleet.micro_batch)
-        call = self._roster.call(self.round, self.spent_seconds, self._account.marked(absent))
-        # A fleet has a device with a weight, and none leaves.
-        who = np.arange(len(fleet)) if call is None else call.participants
+        everybody = np.ones(len(fleet), dtype=bool)  # none of them leaves
+        gone = self._account.marked(absent)
+        call = self._roster.call_among(everybody, self.round, self.spent_seconds, gone)
+        who = call.participants
         return RoundPlan(
             round=self.round,
             local_steps=phase.local_steps,
@@ -278,8 +279,8 @@ class FixedPlan:
             predicted_error=math.nan,
             rest_local_steps=self._phase(self.round + 1).local_steps,
             participants=who,
-            expected=who if call is None else call.expected,
-            draws=None if call is None else call.draws,
+            expected=call.expected,
+            draws=call.draws,
         )
 
     def wants(self, *, gradients_a_product: int = 1) -> None:

@@ -139,11 +139,22 @@ class Roster:
         absent : numpy.ndarray of bool, shape (N,), optional
             Devices known not to be there now.
         """
-        weights, present = self.weights, ~self.away
+        present = ~self.away
         if self._availability is not None:
             present &= self._availability.there(begin)
-        if not np.any(weights[present] > 0):
+        if not np.any(self.weights[present] > 0):
             return None
+        return self.call_among(present, number, begin, absent)
+
+    def call_among(
+        self,
+        present: npt.NDArray[np.bool_],
+        number: int,
+        begin: float,
+        absent: npt.NDArray[np.bool_] | None = None,
+    ) -> Call:
+        """The same where `present`, shape (N,), are there, one of them with a weight."""
+        weights = self.weights
         reckoned = present & self.attendance.reckoned(self._patience)
         active = np.flatnonzero(reckoned if np.any(weights[reckoned] > 0) else present)
         cost, ends = self._share(begin)
