@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coopt.errors import InvalidProblemError
-from coopt.measuring.continuation import continued
 from coopt.measuring.fresh_rows import confirmed_fall, confirmed_gradient
 from coopt.measuring.measured_constants import measured_constants
 from coopt.measuring.measurement_archive import read_archive, write_archive
@@ -215,11 +214,9 @@ class Measurement:
     def model(self) -> LocalModel:
         """The quadratic model of every device; its ``digest`` tells this measurement from others.
 
-        All gradients are shifted alike, so that their average is the :attr:`confirmed_gradient`. Where fewer
-        than 16 directions were measured, and more would tell more, curvature goes on in others as it usually
-        does: training is not done when it is along those that were measured.
+        All gradients are shifted alike, so that their average is the :attr:`confirmed_gradient`.
         """
-        measured = LocalModel(
+        return LocalModel(
             self.weights,
             self.gradients + (self.confirmed_gradient - self.gradient),
             self.curvatures,
@@ -230,7 +227,6 @@ class Measurement:
             self.point,
             self.sample_curvatures,
         )
-        return continued(measured) if self.cut_off else measured
 
     @property
     def convex(self) -> bool:

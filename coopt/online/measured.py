@@ -5,20 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coopt.errors import InvalidProblemError
+from coopt.measuring.continuation import continued
 from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.measurement import Measurement
+from coopt.objectives.forecast.forecast import Forecast
 from coopt.objectives.forecast.optimiser import Optimiser
 from coopt.problem.saved_state import Reader, number, optional, table, text, whole
 from coopt.problem.validation import flag, instance
-
-if TYPE_CHECKING:
-    from coopt.objectives.forecast.forecast import Forecast
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,7 +71,7 @@ class Measured:
         InvalidProblemError
             If it says nothing of the optimiser; nothing is changed then.
         """
-        forecast = None if measurement is None else measurement.forecast(optimiser=optimiser)
+        forecast = None if measurement is None else _forecast(measurement, optimiser)
         self.attempts += 1
         if measurement is not None:
             self.measurement, self.forecast, self.optimiser = measurement, forecast, optimiser
@@ -105,8 +104,16 @@ class Measured:
         for name, value in table(place, state, _ENTRIES).items():
             setattr(made, name, value)
         if made.measurement is not None:
-            made.forecast = made.measurement.forecast(optimiser=made.optimiser)
+            made.forecast = _forecast(made.measurement, made.optimiser)
         return made
+
+
+def _forecast(measurement: Measurement, optimiser: Optimiser | None) -> Forecast:
+    """The forecast, with curvature that goes on where limits left time for few directions only."""
+    found = measurement.forecast(optimiser=optimiser)
+    if not measurement.cut_off:
+        return found
+    return Forecast(continued(found.model), optimiser=found.optimiser, rate_growth=found.rate_growth)
 
 
 def _measurement(place: str, value: object) -> Measurement:

@@ -13,11 +13,14 @@ from coopt.adapters.fixed_plan import FixedPlan
 from coopt.adapters.simulated import Softmax, digits, simulate
 from coopt.adapters.system import SystemModel
 from coopt.errors import InvalidProblemError
+from coopt.measuring.continuation import ENOUGH
+from coopt.measuring.estimates.trend import Estimate
 from coopt.measuring.exchange import ClientMeasure, Message, measure_clients
 from coopt.measuring.from_gradients import measure
 from coopt.measuring.measurement import Measurement
 from coopt.online.controller import Controller
 from coopt.online.measure_request import MeasureRequest, request
+from coopt.online.measured import Measured
 from coopt.online.round_plan import RoundPlan, Stopped
 from coopt.problem.budget import Budget
 from coopt.problem.fleet import Fleet
@@ -98,6 +101,19 @@ def test_where_rounds_are_few_one_is_enough_to_warm_up_before_a_measurement() ->
     assert rounds.spent_cost > 0.9 * few.cost
     alone, other = train(controller(budget=few, policy="horizon"))
     assert [plan.policy for plan in alone.plans][:3] == ["warm-up"] * 3 and loss < other
+
+
+@pytest.mark.filterwarnings("ignore::coopt.MeasurementWarning")
+def test_few_directions_are_continued_where_a_controller_plans() -> None:
+    federation, model = digits(devices=DEVICES), Softmax(64, 10)
+    found = measure(model.gradient, model.start(), federation.clients, directions=4, rows=4, progress=False)
+    held = Measured()
+    held.take(found, None, at=3, steps=1, loss=Estimate(2.3, 0.1))
+    restored = held.restored("measured", held.state_dict())
+    for each in (held, restored):
+        assert each.forecast is not None and each.forecast.model.gradients.shape[1] == ENOUGH
+    # Plans that are made once take what was measured.
+    assert found.forecast().model.gradients.shape[1] == 4
 
 
 @pytest.mark.parametrize("asks", [False, True])
