@@ -1,6 +1,6 @@
 """Accuracy at equal cost and time, and time and cost to a target, against every baseline at its best.
 
-    python -m benchmarks.federated.headline            # about an hour of one core
+    python -m benchmarks.federated.headline            # about two hours of one core
     python -m benchmarks.federated.headline --quick
 
 Nothing of coopt is tuned, and everything is charged, measuring included. It runs at the learning rate that
