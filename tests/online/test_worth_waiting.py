@@ -18,6 +18,7 @@ from coopt.measuring.estimates.estimate_published import PublishedEstimates
 from coopt.online.round_plan import Stopped
 from coopt.online.worth_waiting import MOST_LEFT_OUT, MUCH_SLOWER, worth_waiting
 from coopt.policies import Choice, Horizon, Policy, Situation
+from coopt.problem.some_devices import some_devices
 
 DEVICES, SLOW, FAST = 20, 0.5, 20.0  # samples a second
 TIME = 100.0
@@ -92,16 +93,17 @@ def situation(fleet: Fleet, budget: Budget) -> Situation:
 
 
 def of_some(everybody: Situation, kept: np.ndarray) -> Situation:
-    fleet = everybody.problem.fleet
-    return situation(
-        Fleet(
-            fleet.samples[kept],
-            fleet.gradient_noise[kept],
-            fleet.divergence[kept],
-            throughput=fleet.throughput[kept],
-            round_time=fleet.round_time[kept],
-        ),
-        everybody.problem.budget,
+    problem = everybody.problem
+    return situation(some_devices(problem.fleet, np.flatnonzero(kept), weights=None), problem.budget)
+
+
+def random_fleet(rng: np.random.Generator, devices: int, spread: float, divergence: float) -> Fleet:
+    return Fleet(
+        rng.integers(20, 200, devices),
+        rng.uniform(0.5, 5.0),
+        divergence,
+        throughput=np.exp(spread * rng.normal(size=devices)),
+        round_time=rng.uniform(0.0, 2.0, devices),
     )
 
 
@@ -111,13 +113,7 @@ def test_whoever_is_left_out_is_among_the_slowest_has_little_data_and_is_not_mis
     seed: int, devices: int, spread: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    fleet = Fleet(
-        rng.integers(20, 200, devices),
-        rng.uniform(0.5, 5.0),
-        rng.uniform(0.0, 1.0),
-        throughput=np.exp(spread * rng.normal(size=devices)),
-        round_time=rng.uniform(0.0, 2.0, devices),
-    )
+    fleet = random_fleet(rng, devices, spread, rng.uniform(0.0, 1.0))
     everybody = situation(fleet, Budget(time=float(rng.uniform(100.0, 2000.0))))
     expects = Horizon().expects
     kept, known = worth_waiting(everybody, lambda some: of_some(everybody, some), Horizon())
@@ -159,13 +155,7 @@ def test_what_is_found_out_only_in_part_leads_to_the_same_devices(
     seed: int, devices: int, spread: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    fleet = Fleet(
-        rng.integers(20, 200, devices),
-        rng.uniform(0.5, 5.0),
-        10.0 ** rng.uniform(-4.0, 0.0),
-        throughput=np.exp(spread * rng.normal(size=devices)),
-        round_time=rng.uniform(0.0, 2.0, devices),
-    )
+    fleet = random_fleet(rng, devices, spread, 10.0 ** rng.uniform(-4.0, 0.0))
     everybody = situation(fleet, Budget(time=10.0 ** rng.uniform(1.5, 4.0)))
     rounds = int(rng.integers(1, 200))
     everybody = replace(everybody, previous=Choice(2, fleet.batch_range()[0], rounds, rest_local_steps=2))
