@@ -219,7 +219,7 @@ def _extend(
     lacking: float,
     grain: float,
 ) -> tuple[_Partial, NDArray[np.intp]]:
-    """Partial plans with one more device decided, and which choice and plan each comes from."""
+    """Partial plans with one more choice made, and which change and plan each comes from."""
     uses = (choice.uses[:, :, None] + partial.uses[:, None, :]).reshape(2, -1)
     loss = (choice.loss[:, None] + partial.loss).ravel()
     short = point.missing[:, None] - uses
